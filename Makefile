@@ -1,0 +1,53 @@
+# make run   sets up and runs the whole graph at micro size, then prints what came out
+# make test  sets up and passes the tests
+# make ci    the whole graph on the cut-down ci profile
+# make ui / make mlflow  open the Dagster UI and the model registry on the same history
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export GX_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := true
+export HF_HUB_OFFLINE ?= 1
+UI_PORT ?= 3000
+MLFLOW_PORT ?= 5000
+
+.PHONY: run test ci ui mlflow card lint clean
+
+run: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline
+	$(BIN)/python -m orchestration.summary
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+ci: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml
+	$(BIN)/python -m orchestration.summary --profile ci
+
+ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
+
+mlflow: $(STAMP)
+	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
+		--host 127.0.0.1 --port $(MLFLOW_PORT)
+
+# Measures the foundation checkpoints and writes data/foundation/micro/MODEL_CARD.md (minutes).
+card: $(STAMP)
+	$(BIN)/python -m ml.microworld.measure --what all
+
+clean:
+	rm -rf data/micro data/ci .dagster mlflow.db mlartifacts
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip check
+	touch $@
+
+$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
+	mkdir -p $(DAGSTER_HOME)
+	cp $< $@

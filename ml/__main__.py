@@ -1,0 +1,38 @@
+"""`python -m ml <stage> [--profile micro]`: one stage, or `all` of them in order.
+
+The same call is the `cmd` of every stage in dvc.yaml.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ml.manifest import ManifestError
+from ml.params import ROOT, load_params
+from ml.stages import STAGES, QualityError, run_stage
+
+
+def main(arguments: list[str] | None = None) -> int:
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(prog="python -m ml", description=__doc__)
+    parser.add_argument("stage", choices=[*names, "all"])
+    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    parser.add_argument("--force", action="store_true", help="make it again from nothing")
+    chosen = parser.parse_args(arguments)
+    try:
+        params = load_params(chosen.profile)
+        for name in names if chosen.stage == "all" else [chosen.stage]:
+            report = run_stage(name, params, chosen.root, force=chosen.force)
+            state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
+            print(f"{name}: {state}, {report.digest[:12]}")
+            print(json.dumps(report.facts, indent=2, sort_keys=True))
+    except (ValueError, ManifestError, QualityError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

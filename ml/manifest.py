@@ -1,0 +1,100 @@
+"""The manifest of a stage's folder: what is in it, made from what, with which settings.
+
+It is written last, atomically. Its digest is the one name of a data set: Dagster's data version,
+MLflow's dataset digest and what DVC records.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ml.files import sha256_file, sha256_json, write_json
+
+SCHEMA_VERSION = 1
+NAME = "manifest.json"
+
+
+class ManifestError(RuntimeError):
+    """A stage's folder is missing, unfinished or does not match its manifest."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    stage: str
+    version: int  # of the stage's code, raised when its output changes
+    params: dict  # the settings that the stage read
+    inputs: dict[str, str]  # digest by name of the stage or foundation model read
+    files: dict[str, dict]  # relative path -> {"sha256", "bytes"} and {"rows"} for a shard
+    facts: dict  # counts and scores, plain numbers
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over everything above."""
+        return sha256_json({"schema": SCHEMA_VERSION} | asdict(self))
+
+
+def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, dict]:
+    """The `files` entry for what lies below a folder, hidden files and the manifest left out."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not path.is_file() or hidden or name == NAME:
+            continue
+        entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        if name in rows:
+            entries[name]["rows"] = rows[name]
+    return entries
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` with its digest beside the content."""
+    content = {"schema": SCHEMA_VERSION} | asdict(manifest) | {"digest": manifest.digest}
+    write_json(folder / NAME, content)
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """The manifest of a finished folder.
+
+    With `verify`, every file's sha256 is compared too.
+    Raises ManifestError naming the file when the folder is unfinished, the manifest fails its own
+    digest, or a file is missing, changed or left over.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise ManifestError(f"no {path}: the stage that writes {folder.name!r} has not finished; "
+                            f"run `python -m ml {folder.name}` first")
+    try:
+        content = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ManifestError(f"{path} is not a JSON object ({error}): it was edited or damaged; "
+                            "make the stage again") from error
+    stated, schema = content.pop("digest", None), content.pop("schema", None)
+    if schema != SCHEMA_VERSION:
+        raise ManifestError(f"{path}: schema {schema}, expected {SCHEMA_VERSION}; make it again")
+    try:
+        manifest = Manifest(**content)
+    except TypeError as error:
+        raise ManifestError(f"{path}: fields {sorted(content)}, expected those of "
+                            "ml.manifest.Manifest; make the stage again") from error
+    if manifest.digest != stated:
+        raise ManifestError(f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
+                            "it was edited or damaged; make the stage again")
+    if verify:
+        _verify_files(folder, manifest)
+    return manifest
+
+
+def _verify_files(folder: Path, manifest: Manifest) -> None:
+    found = describe_files(folder, {})
+    for name, entry in manifest.files.items():
+        if name not in found:
+            raise ManifestError(f"{folder / name} is missing; make the stage {folder.name!r} again")
+        if found[name]["sha256"] != entry["sha256"]:
+            raise ManifestError(f"{folder / name} is not what its manifest says (sha256 "
+                                f"{found[name]['sha256'][:12]}, expected {entry['sha256'][:12]}); "
+                                f"make the stage {folder.name!r} again")
+    strays = sorted(set(found) - set(manifest.files))
+    if strays:
+        raise ManifestError(f"files in {folder} that its manifest does not name: {strays}; "
+                            "remove them or make the stage again")

@@ -1,0 +1,231 @@
+"""Every setting that changes a result, as frozen dataclasses read from `params.yaml`.
+
+`params.yaml` is the micro profile and names every field; a file of `profiles/` overrides some of
+them. Nothing else (no global, no environment variable) changes what a stage writes. Reading and
+checking belong here; what a setting does belongs to its stage.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class DiffusionParams:
+    model: str  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
+    revision: str | None  # pinned revision of a hub id, null for a folder
+    scheduler: str  # class name in diffusers, e.g. DDIMScheduler
+    steps: int  # denoising steps a picture
+    guidance_scale: float  # classifier-free guidance, > 1
+    batch_size: int  # pictures sampled at once
+    device: str  # auto, cpu, cuda, cuda:1, ...
+    dtype: str  # float32, float16 or bfloat16
+
+
+@dataclass(frozen=True)
+class DetectorParams:
+    backend: str  # torchvision, detectron2 or transformers
+    model: str  # folder, or the backend's own name of a COCO model
+    score_threshold: float  # detections below are dropped, 0..1
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class PromptParams:
+    train_one: int  # one-object prompts of seen classes
+    train_two: int  # two-object prompts of seen classes
+    sim_per_cell: int  # Protocol I prompts in each of its five cells
+    synthetic_one: int  # one-object prompts over all classes
+    synthetic_two: int  # two-object prompts over all classes
+    plain_share: float  # share of "a photograph of ...", the rest uses the other templates
+
+
+@dataclass(frozen=True)
+class ShardParams:
+    size: int  # samples a shard
+
+
+@dataclass(frozen=True)
+class TripletParams:
+    min_score: float  # detector score of an accepted mask, 0..1
+    min_area: float  # share of the picture
+    max_area: float  # share of the picture
+    min_std: float  # grey levels; a flatter picture is blank
+    duplicate_bits: int  # difference hashes this close (of 64 bits) are repeats
+    validation_share: float  # of the accepted training pictures, for early stopping
+
+
+@dataclass(frozen=True)
+class GroundingParams:
+    variant: str  # paper or seeded
+    steps: int  # optimizer steps at most
+    batch_size: int
+    learning_rate: float  # AdamW, linear decay
+    width: int  # of the fusion transformer
+    layers: int  # of the fusion transformer
+    heads: int
+    evidence_timesteps: list[int]  # of 1000, where leave-one-out contrast is taken
+    dice_weight: float  # beside cross-entropy
+    evaluate_every: int  # steps between validations
+    patience: int  # validations without a better mIoU before stopping
+
+
+@dataclass(frozen=True)
+class SyntheticParams:
+    ignore_band: list[float]  # probabilities between these become 255 (ignored)
+    min_area: float  # share of the picture an entity needs, else the picture is dropped
+    max_ignore: float  # a picture with a larger ignored share is dropped
+
+
+@dataclass(frozen=True)
+class SegmenterParams:
+    architecture: str  # maskformer
+    backbone: str  # folder of a classification backbone that never saw a mask
+    scale: int  # pictures are enlarged so many times before the backbone
+    steps: int
+    batch_size: int
+    learning_rate: float  # AdamW, linear decay
+    backbone_lr_factor: float  # the backbone learns this much slower
+
+
+@dataclass(frozen=True)
+class BenchmarkParams:
+    bootstrap: int  # resamples of the pictures
+    daam_thresholds: int  # candidates for DAAM's best threshold
+
+
+@dataclass(frozen=True)
+class PromotionParams:
+    min_grounding: float  # absolute floor, mIoU % over the five cells of Protocol I
+    min_segmenter: float  # absolute floor, harmonic mIoU % of Protocol II
+
+
+@dataclass(frozen=True)
+class Params:
+    profile: str  # also the folder under data/
+    seed: int
+    vocabulary: str  # name in ml/vocabularies or path of a YAML file
+    diffusion: DiffusionParams
+    detector: DetectorParams
+    prompts: PromptParams
+    shards: ShardParams
+    triplets: TripletParams
+    grounding: GroundingParams
+    synthetic: SyntheticParams
+    segmenter: SegmenterParams
+    benchmark: BenchmarkParams
+    promotion: PromotionParams
+
+    def section(self, name: str) -> object:
+        """The value of a field as plain data (dict, str or int), as it goes into a manifest."""
+        value = getattr(self, name)
+        return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+
+
+def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
+    """Settings of a profile: `params.yaml`, overridden by `profiles/<profile>.yaml`.
+
+    `profile` may also be the path of a YAML file. Raises ValueError naming the file and the
+    field for an unknown profile, an unknown or missing field, or a value of the wrong type.
+    """
+    base_file = Path(root) / "params.yaml"
+    values = _read_yaml(base_file)
+    if profile != values.get("profile"):
+        file = Path(profile) if profile.endswith((".yaml", ".yml")) else None
+        file = file or Path(root) / "profiles" / f"{profile}.yaml"
+        if not file.is_file():
+            known = sorted(p.stem for p in (Path(root) / "profiles").glob("*.yaml")
+                           if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
+            raise ValueError(
+                f"unknown profile {profile!r}: expected {values.get('profile')!r}, one of {known} "
+                f"or the path of a YAML file; no file {file}"
+            )
+        values = _merge(values, {"profile": file.stem} | _read_yaml(file), str(file))
+    params = _build(Params, values, str(base_file))
+    check_params(params)
+    return params
+
+
+def check_params(params: Params) -> None:
+    """Raises ValueError for values that would only fail, or mislead, an hour later."""
+    band = params.synthetic.ignore_band
+    rules = [
+        ("diffusion.guidance_scale", params.diffusion.guidance_scale, "> 1: the features need both "
+         "halves of the guided batch", params.diffusion.guidance_scale > 1),
+        ("diffusion.steps", params.diffusion.steps, "at least 2", params.diffusion.steps >= 2),
+        ("diffusion.dtype", params.diffusion.dtype, "float32, float16 or bfloat16",
+         params.diffusion.dtype in ("float32", "float16", "bfloat16")),
+        ("grounding.variant", params.grounding.variant, "paper or seeded",
+         params.grounding.variant in ("paper", "seeded")),
+        ("grounding.evidence_timesteps", params.grounding.evidence_timesteps, "within 0..999",
+         all(0 <= t <= 999 for t in params.grounding.evidence_timesteps)),
+        ("synthetic.ignore_band", band, "[low, high] with 0 <= low <= high <= 1",
+         len(band) == 2 and 0 <= band[0] <= band[1] <= 1),
+        ("shards.size", params.shards.size, "at least 1", params.shards.size >= 1),
+        ("triplets.validation_share", params.triplets.validation_share, "within 0..0.5",
+         0 < params.triplets.validation_share < 0.5),
+    ]
+    for field, value, expected, holds in rules:
+        if not holds:
+            raise ValueError(f"{field}: expected {expected}, got {value!r}; change it in the "
+                             f"profile {params.profile!r}")
+
+
+def _read_yaml(file: Path) -> dict:
+    try:
+        values = yaml.safe_load(file.read_text())
+    except FileNotFoundError as error:
+        raise ValueError(f"no parameter file {file}: run from a checkout of the project") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: expected a mapping of settings, got {type(values).__name__}")
+    return values
+
+
+def _merge(base: dict, override: dict, where: str) -> dict:
+    merged = dict(base)
+    for key, value in override.items():
+        if key not in base:
+            raise ValueError(f"{where}: unknown setting {key!r}; known here: {sorted(base)}")
+        both = isinstance(base[key], dict) and isinstance(value, dict)
+        merged[key] = _merge(base[key], value, where) if both else value
+    return merged
+
+
+def _build(cls: type, values: dict, where: str):
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected a mapping for {cls.__name__}, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
+    if unknown or missing:
+        raise ValueError(f"{where}: unknown settings {unknown}, missing settings {missing}")
+    built = {}
+    for name, hint in hints.items():
+        value, place = values[name], f"{where}: {name}"
+        if dataclasses.is_dataclass(hint):
+            built[name] = _build(hint, value, place)
+        else:
+            built[name] = _check_type(value, hint, place)
+    return cls(**built)
+
+
+def _check_type(value, hint, place: str):
+    origin = typing.get_origin(hint)
+    if origin is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{place}: expected a list, got {value!r}")
+        return [_check_type(item, typing.get_args(hint)[0], place) for item in value]
+    allowed = typing.get_args(hint) if origin is types.UnionType else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
+        raise ValueError(f"{place}: expected {names}, got {value!r}")
+    return value

@@ -1,0 +1,202 @@
+"""The pipeline: the stage table and the one function that runs a stage.
+
+Every stage is a module of this folder with `run(params, workspace, recipe) -> Output`. It reads
+the folders of the stages named in its row, writes its own folder, and knows nothing of who called
+it: a Dagster asset, `python -m ml <stage>` or a DVC stage.
+"""
+
+import importlib
+import json
+import resource
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ml.files import sha256_folder, sha256_json, write_json
+from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
+from ml.params import ROOT, Params
+from ml.vocabulary import load_vocabulary
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str  # of the asset, the module, the DVC stage and the folder
+    inputs: tuple[str, ...]  # stages whose folders it reads
+    sections: tuple[str, ...]  # fields of Params that it reads
+    version: int  # raised when the same inputs give another output
+    models: tuple[str, ...] = ()  # Params fields (section.field) that name a foundation model
+    heavy: bool = False  # wants the GPU at full size
+
+
+STAGES = (
+    Stage("benchmark", (), ("vocabulary",), 1),
+    Stage("prompts", (), ("seed", "vocabulary", "prompts", "shards"), 1),
+    Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 1,
+          models=("diffusion.model",), heavy=True),
+    Stage("masks", ("images",), ("vocabulary", "detector"), 1,
+          models=("detector.model",), heavy=True),
+    Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
+    Stage("grounding_model", ("images", "triplets"),
+          ("seed", "vocabulary", "diffusion", "grounding"), 1,
+          models=("diffusion.model",), heavy=True),
+    Stage("grounding_scores", ("images", "triplets", "grounding_model"),
+          ("vocabulary", "diffusion", "benchmark"), 1, models=("diffusion.model",), heavy=True),
+    Stage("synthetic_dataset", ("prompts", "grounding_model", "benchmark"),
+          ("seed", "vocabulary", "diffusion", "shards", "synthetic"), 1,
+          models=("diffusion.model",), heavy=True),
+    Stage("segmenter", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
+          models=("segmenter.backbone",), heavy=True),
+    Stage("real_bound", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
+          models=("segmenter.backbone",), heavy=True),
+    Stage("benchmark_scores", ("benchmark", "segmenter", "real_bound"),
+          ("vocabulary", "benchmark"), 1, heavy=True),
+    Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
+    Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
+                     "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
+                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 1),
+)
+STAGE = {stage.name: stage for stage in STAGES}
+
+
+class QualityError(RuntimeError):
+    """An input's data-quality checks failed; a stage refuses to build on it."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of one profile keep their folders: `<root>/data/<profile>/<stage>`."""
+
+    root: Path
+    profile: str
+
+    @property
+    def data(self) -> Path:
+        return Path(self.root) / "data" / self.profile
+
+    def folder(self, stage: str) -> Path:
+        return self.data / stage
+
+    def state(self, stage: str) -> Path:
+        """What is said about a stage's folder but is no part of its data: `timing.json` of the
+        making, `recipe.json` of the last start, `quality.json` of the last checks. Apart from
+        the folder, so that DVC's hash of the folder depends on the data alone.
+        """
+        return self.data / ".state" / stage
+
+    def model(self, name: str) -> str:
+        """A model folder (below the root, else below the checkout) as an absolute path.
+
+        A name that is no folder is a hub id or a backend's own name, returned as it is.
+        """
+        for base in (Path(self.root), ROOT):
+            if (base / name).is_dir():
+                return str(base / name)
+        return name
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage's `run` hands back; the files are in its folder already."""
+
+    facts: dict = field(default_factory=dict)  # JSON-able counts and scores
+    rows: dict[str, int] = field(default_factory=dict)  # by shard file
+
+
+@dataclass(frozen=True)
+class StageReport:
+    stage: str
+    digest: str  # of the manifest
+    cached: bool  # nothing was done: the folder was made by the same recipe already
+    seconds: float  # wall time of the making, also when cached; of the last try after a kill
+    peak_rss_mb: float  # of the process that made it
+    facts: dict
+
+
+def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
+    """Everything a stage's output depends on, as plain data; verifies the inputs' files.
+
+    Raises ManifestError when an input is unfinished or damaged.
+    """
+    settings = {name: params.section(name) for name in stage.sections}
+    if "vocabulary" in settings:
+        settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
+    inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
+    for place in stage.models:
+        section, name = place.split(".")
+        model = workspace.model(getattr(getattr(params, section), name))
+        inputs[place] = sha256_folder(Path(model)) if Path(model).is_dir() else model
+    return {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
+
+
+def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
+    """Raises QualityError when the last checks of an input, as it is now, failed.
+
+    The checks leave `quality.json` ({"digest", "passed", "failures"}) in the state of what they
+    judged.
+    """
+    for name in stage.inputs:
+        path = workspace.state(name) / "quality.json"
+        if not path.is_file():
+            continue
+        verdict = json.loads(path.read_text())
+        digest = read_manifest(workspace.folder(name), verify=False).digest
+        if verdict["digest"] == digest and not verdict["passed"]:
+            raise QualityError(f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                               f"failed: {'; '.join(verdict['failures'])}. Make {name!r} again "
+                               f"from sound data ({path})")
+
+
+def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = False) -> StageReport:
+    """Runs one stage, or finds that its folder was made by the same recipe already.
+
+    A folder left by another recipe is emptied first; one left half-way by the same recipe is
+    continued. Raises ValueError for an unknown stage, ManifestError for a missing or damaged
+    input, QualityError for an input whose checks failed.
+    """
+    if name not in STAGE:
+        raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
+    stage, workspace = STAGE[name], Workspace(Path(root), params.profile)
+    folder = workspace.folder(name)
+    recipe = recipe_of(stage, params, workspace)
+    refuse_failed_inputs(stage, workspace)
+    if not force and (done := _finished(folder, workspace.state(name), recipe)):
+        return done
+    _prepare(folder, workspace.state(name), recipe, force)
+    started = time.perf_counter()
+    module = importlib.import_module(f"ml.stages.{name}")
+    output = module.run(params, workspace, sha256_json(recipe))
+    write_json(folder / "metrics.json", output.facts)
+    manifest = Manifest(**recipe, files=describe_files(folder, output.rows), facts=output.facts)
+    spent = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    timing = {"seconds": spent, "peak_rss_mb": peak}
+    write_json(workspace.state(name) / "timing.json", timing)
+    write_manifest(folder, manifest)
+    return StageReport(name, manifest.digest, False, spent, peak, output.facts)
+
+
+def _finished(folder: Path, state: Path, recipe: dict) -> StageReport | None:
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError:
+        return None
+    made_by = {key: getattr(manifest, key) for key in recipe}
+    if sha256_json(made_by) != sha256_json(recipe):
+        return None
+    note = state / "timing.json"  # absent when the folder was pulled, not made here
+    timing = json.loads(note.read_text()) if note.is_file() else {"seconds": 0, "peak_rss_mb": 0}
+    return StageReport(manifest.stage, manifest.digest, True, timing["seconds"],
+                       timing["peak_rss_mb"], manifest.facts)
+
+
+def _prepare(folder: Path, state: Path, recipe: dict, force: bool) -> None:
+    """Empties the folder unless the same recipe left it half-way."""
+    note = state / "recipe.json"
+    same = note.is_file() and sha256_json(json.loads(note.read_text())) == sha256_json(recipe)
+    if folder.exists() and (force or not same or (folder / "manifest.json").is_file()):
+        shutil.rmtree(folder)
+        shutil.rmtree(state, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(note, recipe)
+

@@ -1,0 +1,221 @@
+"""Stage `prompts`: which pictures are asked for, in which words, from which seeds.
+
+Three purposes: `train` (seen classes only), `sim` (Protocol I, five cells) and `synthetic` (all
+classes). Not here: the vocabularies and their words (`ml/vocabularies`), or any picture.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ml.params import Params, PromptParams
+from ml.schemas import PROMPTS
+from ml.shards import split, write_shards
+from ml.stages import Output, Workspace
+from ml.vocabulary import Vocabulary, load_vocabulary
+
+PLAIN = {1: "a photograph of {A}", 2: "a photograph of {A} and {B}"}
+"""Objects -> the paper's template (arXiv 2301.05221), the only one of `sim` prompts."""
+OTHERS = {
+    1: ("a picture of {A}", "a photo of {A}"),
+    2: ("a picture of {A} and {B}", "a photo of {A} and {B}", "{A} next to {B}", "{A} near {B}"),
+}
+"""The rest: any diffusion model knows them, and no phrase always stands at the end."""
+SEED_BITS = 32
+"""torch's CPU generator uses only the low 32 bits of a seed: longer ones could be equal there."""
+
+AN = re.compile(r"^(?!uni(?!n|m)|us[aeiu]|ut[ei]|eu|one\b|ukulele|ufo)[aeiou]|^(hour|honest|heir)"
+                r"|^[fhlmnrsx]-", re.IGNORECASE)
+"""Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes shards in the PROMPTS schema; a shard never mixes purposes.
+
+    Raises ValueError for counts that the vocabulary cannot fill or words that cannot be told apart.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed)
+    plan = []
+    for purpose in ("train", "sim", "synthetic"):
+        plan += split([p for p in prompts if p["purpose"] == purpose], params.shards.size)
+    rows = write_shards(workspace.folder("prompts"), recipe, plan, pd.DataFrame, PROMPTS)
+    return Output(rows=rows, facts=facts_of(prompts, vocabulary) | {"left_out": left_out})
+
+
+def make_prompts(
+    vocabulary: Vocabulary, wanted: PromptParams, seed: int
+) -> tuple[list[dict], dict[str, str]]:
+    """All prompts as rows of the PROMPTS schema, and {cell: why it was left out} of the sim set.
+
+    A set depends on the seed, its own name and its own count alone, so that asking for more
+    synthetic pictures leaves the training ones as they are.
+    """
+    _check(vocabulary, wanted)
+    seen, unseen, every = vocabulary.seen, vocabulary.unseen, vocabulary.classes
+    sim, plain = wanted.sim_per_cell, wanted.plain_share
+    # purpose, set, count, class groups (one group an object; two equal groups: any pair of it)
+    table = [
+        ("train", "one", wanted.train_one, (seen,), plain),
+        ("train", "two", wanted.train_two, (seen, seen), plain),
+        ("sim", "one_seen", sim, (seen,), 1.0),
+        ("sim", "one_unseen", sim, (unseen,), 1.0),
+        ("sim", "two_seen", sim, (seen, seen), 1.0),
+        ("sim", "two_mixed", sim, (seen, unseen), 1.0),
+        ("sim", "two_unseen", sim, (unseen, unseen), 1.0),
+        ("synthetic", "one", wanted.synthetic_one, (every,), plain),
+        ("synthetic", "two", wanted.synthetic_two, (every, every), plain),
+    ]
+    prompts, left_out, taken = [], {}, set()
+    index = Counter()
+    for purpose, name, count, groups, plain_share in table:
+        if count and (lack := _lack(groups)):
+            if purpose != "sim":
+                raise ValueError(f"prompts.{purpose}_{name} is {count}, but vocabulary "
+                                 f"{vocabulary.name!r} {lack}: set it to 0 or list more classes")
+            left_out[name] = f"vocabulary {vocabulary.name!r} {lack}"
+            continue
+        rng = np.random.default_rng(_number(f"{seed}/{purpose}/{name}", 64))
+        chosen = balanced_pairs(rng, *groups, count) if len(groups) == 2 else [
+            (entity,) for entity in balanced_singles(rng, groups[0], count)]
+        is_plain = rng.permutation(count) < round(plain_share * count)
+        for entities, flag in zip(chosen, is_plain, strict=True):
+            key = f"{purpose}-{index[purpose]:06d}"
+            index[purpose] += 1
+            prompts.append({"key": key, "entities": list(entities), "purpose": purpose,
+                            "cell": cell_of(entities, vocabulary),
+                            "seed": _unique_seed(seed, key, taken),
+                            **_wording(rng, entities, vocabulary, bool(flag))})
+    return prompts, left_out
+
+
+def phrase(word: str) -> str:
+    """A word with its article: "a dining table", "an aeroplane", "an hourglass", "a unicycle"."""
+    return f"{'an' if AN.match(word) else 'a'} {word}"
+
+
+def cell_of(entities: Sequence[str], vocabulary: Vocabulary) -> str:
+    """Which of Protocol I's five cells one or two distinct classes belong to."""
+    unseen = sum(entity in vocabulary.unseen for entity in entities)
+    if len(entities) == 1:
+        return "one_unseen" if unseen else "one_seen"
+    return ("two_seen", "two_mixed", "two_unseen")[unseen]
+
+
+def balanced_singles(rng: np.random.Generator, classes: Sequence[str], count: int) -> list[str]:
+    """`count` classes in random order whose numbers differ by one at most, in any prefix too."""
+    rounds = -(-count // len(classes)) if count else 0
+    return [classes[i] for _ in range(rounds) for i in rng.permutation(len(classes))][:count]
+
+
+def balanced_pairs(
+    rng: np.random.Generator, first: Sequence[str], second: Sequence[str], count: int
+) -> list[tuple[str, str]]:
+    """`count` pairs of distinct classes, one of each group, in random order of the two.
+
+    Each time, of the pairs made of the rarest classes so far, one of the least used is drawn:
+    class counts within a group differ by one at most, and pairs come back as late as they can.
+    The groups are equal or disjoint.
+    """
+    same = tuple(first) == tuple(second)
+    pairs = np.array([(i, j) for i in range(len(first)) for j in range(len(second))
+                      if not same or i < j]).reshape(-1, 2)
+    left = np.zeros(len(first), np.int64)
+    right = left if same else np.zeros(len(second), np.int64)
+    used, chosen = np.zeros(len(pairs), np.int64), []
+    for _ in range(count):
+        load = left[pairs[:, 0]] + right[pairs[:, 1]]
+        rarest = np.flatnonzero(load == load.min())
+        rarest = rarest[used[rarest] == used[rarest].min()]
+        pick = rarest[rng.integers(len(rarest))]
+        i, j = pairs[pick]
+        used[pick] += 1
+        left[i] += 1
+        right[j] += 1
+        pair = (first[i], second[j])
+        chosen.append(pair[::-1] if rng.random() < 0.5 else pair)
+    return chosen
+
+
+def facts_of(prompts: Sequence[dict], vocabulary: Vocabulary) -> dict:
+    """Counts by purpose, cell, class and template; distinct unordered pairs by purpose."""
+    purposes = sorted({p["purpose"] for p in prompts})
+    facts = {"prompts": len(prompts), "distinct_seeds": len({p["seed"] for p in prompts}),
+             "purposes": {}, "cells": {}, "classes": {}, "distinct_pairs": {}, "templates": {}}
+    for purpose in purposes:
+        rows = [p for p in prompts if p["purpose"] == purpose]
+        counts = Counter(entity for p in rows for entity in p["entities"])
+        allowed = vocabulary.seen if purpose == "train" else vocabulary.classes
+        facts["purposes"][purpose] = len(rows)
+        facts["cells"][purpose] = dict(Counter(p["cell"] for p in rows))
+        facts["classes"][purpose] = {name: counts[name] for name in sorted(allowed)}
+        facts["distinct_pairs"][purpose] = len(
+            {frozenset(p["entities"]) for p in rows if len(p["entities"]) == 2})
+        facts["templates"][purpose] = dict(Counter(map(template_of, rows)))
+    return facts
+
+
+def template_of(prompt: dict) -> str:
+    """The template that a prompt was made from: its text with {A}, {B} for the phrases."""
+    text = prompt["text"]
+    for letter, words in zip("AB", prompt["phrases"], strict=False):
+        text = re.sub(rf"\b{re.escape(words)}\b", f"{{{letter}}}", text, count=1)
+    return text
+
+
+def _wording(
+    rng: np.random.Generator, entities: Sequence[str], vocabulary: Vocabulary, plain: bool
+) -> dict:
+    choices = [vocabulary.words[entity] for entity in entities]
+    if plain:
+        words, template = [options[0] for options in choices], PLAIN[len(entities)]
+    else:
+        words = [options[rng.integers(len(options))] for options in choices]
+        template = OTHERS[len(entities)][rng.integers(len(OTHERS[len(entities)]))]
+    phrases = [phrase(word) for word in words]
+    text = template.format(**dict(zip("AB", phrases, strict=False)))
+    return {"text": text, "words": words, "phrases": phrases}
+
+
+def _number(text: str, bits: int) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - bits)
+
+
+def _unique_seed(seed: int, key: str, taken: set[int]) -> int:
+    """32 bits of sha256 of (seed, key), hashed on until no other prompt has them."""
+    text, tries = f"{seed}/{key}", 0
+    while (value := _number(f"{text}/{tries}", SEED_BITS)) in taken:
+        tries += 1
+    taken.add(value)
+    return value
+
+
+def _lack(groups: tuple) -> str:
+    """Why these groups cannot give one entity each, "" when they can."""
+    need = 2 if len(groups) == 2 and groups[0] == groups[1] else 1
+    for group in groups:
+        if len(group) < need:
+            return f"has {len(group)} of the {need} classes that they need"
+    return ""
+
+
+def _check(vocabulary: Vocabulary, wanted: PromptParams) -> None:
+    counts = {name: value for name, value in vars(wanted).items() if name != "plain_share"}
+    for name, value in counts.items():
+        if value < 0:
+            raise ValueError(f"prompts.{name}: expected 0 or more, got {value}")
+    if not 0 <= wanted.plain_share <= 1:
+        raise ValueError(f"prompts.plain_share: expected 0..1, got {wanted.plain_share}")
+    # A phrase that opens another one cannot be found again in the text of a prompt.
+    spoken = [(f"{phrase(word)} ".casefold(), name, word)
+              for name, words in vocabulary.words.items() for word in words]
+    for one, name, word in spoken:
+        for other, stranger, longer in spoken:
+            if name != stranger and other.startswith(one):
+                raise ValueError(f"vocabulary {vocabulary.name!r}: {word!r} of class {name!r} and "
+                                 f"{longer!r} of class {stranger!r} cannot be told apart in a "
+                                 "prompt; give one of them another word under `words:`")

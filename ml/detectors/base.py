@@ -1,0 +1,156 @@
+"""What every detector returns, how it is asked, and how its label names become ours.
+
+Here: `Instances`, `Detector` and the label names. Not here: any model; each backend has a module
+of its own, and `ml.detectors.load_detector` picks one from a literal table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+SYNONYMS = Path(__file__).parents[1] / "vocabularies" / "synonyms.yaml"
+
+# COCO's names of VOC classes, to our ids. Most are also words of synonyms.yaml; they are spelled
+# out because a detector's label names must not change meaning when a user edits prompt words.
+COCO_NAMES = {
+    "airplane": "aeroplane",
+    "couch": "sofa",
+    "dining table": "diningtable",
+    "motorcycle": "motorbike",
+    "potted plant": "pottedplant",
+    "tv": "tvmonitor",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The objects one detector found in one picture, best score first.
+
+    masks: bool (n,H,W) · scores: float32 (n,) in 0..1 · labels: n class names ·
+    boxes: float32 (n,4) as x1,y1,x2,y2 in pixels, the far edges exclusive.
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+    labels: tuple[str, ...]
+    boxes: np.ndarray
+
+    def __post_init__(self):
+        n = len(self.labels)
+        if self.masks.dtype != bool or self.masks.ndim != 3 or len(self.masks) != n:
+            raise ValueError(f"masks: expected bool ({n},H,W), got {_describe(self.masks)}")
+        if self.scores.dtype != np.float32 or self.scores.shape != (n,):
+            raise ValueError(f"scores: expected float32 ({n},), got {_describe(self.scores)}")
+        if self.boxes.dtype != np.float32 or self.boxes.shape != (n, 4):
+            raise ValueError(f"boxes: expected float32 ({n}, 4), got {_describe(self.boxes)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def merged(self, label: str) -> tuple[np.ndarray | None, float, int]:
+        """All instances of one class as one mask: (mask bool (H,W) or None, score, count).
+
+        A prompt names a class, not an object: with two dogs in the picture the training mask of
+        "dog" must cover both. The score is the best instance's; without an instance the answer
+        is (None, 0.0, 0).
+        """
+        rows = [i for i, name in enumerate(self.labels) if name == label]
+        if not rows:
+            return None, 0.0, 0
+        return self.masks[rows].any(axis=0), float(self.scores[rows].max()), len(rows)
+
+
+class Detector:
+    """The one protocol: `detect(images, classes) -> instances`. A backend gives `predict`.
+
+    names: the backend's own label names, in no order that matters.
+    """
+
+    def __init__(self, names: Sequence[str], *, score_threshold: float, batch_size: int):
+        if not 0.0 <= score_threshold <= 1.0:
+            raise ValueError(f"score_threshold: expected a number in 0..1, got {score_threshold}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        self.known = tuple(sorted({canonical(name) for name in names}))
+        self.score_threshold = score_threshold
+        self.batch_size = batch_size
+
+    def predict(self, images: list[np.ndarray]) -> list[tuple]:
+        """For each picture uint8 (H,W,3): (masks bool (n,H,W), scores (n,), names, boxes (n,4)),
+        names being the backend's own."""
+        raise NotImplementedError
+
+    def detect(
+        self, images: Sequence[np.ndarray], classes: Sequence[str] | None = None
+    ) -> list[Instances]:
+        """Find objects in RGB pictures.
+
+        images: uint8 (H,W,3) each; sizes may differ from one picture to the next.
+        classes: the only classes that may come back, under the names asked for (a labeller of
+            seen classes must never see another); None: all that the detector knows, by VOC id.
+        """
+        wanted = self.resolve(classes)
+        for i, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"image {i}: expected uint8 (H,W,3), got {_describe(image)}")
+        found = []
+        for start in range(0, len(images), self.batch_size):
+            batch = list(images[start : start + self.batch_size])
+            found += [self._keep(raw, wanted) for raw in self.predict(batch)]
+        return found
+
+    def resolve(self, classes: Sequence[str] | None) -> dict[str, str]:
+        """{our id: the name asked for}. Refuses a class that the detector does not know."""
+        if classes is None:
+            return {name: name for name in self.known}
+        wanted: dict[str, str] = {}
+        for name in classes:
+            ours = canonical(name)
+            if ours not in self.known:
+                raise ValueError(
+                    f"{type(self).__name__} does not know the class {name!r}. It knows: "
+                    f"{', '.join(self.known)}. Take the class out, or use another detector."
+                )
+            if wanted.setdefault(ours, name) != name:
+                raise ValueError(
+                    f"{wanted[ours]!r} and {name!r} are one class, {ours}: ask for one of them."
+                )
+        return wanted
+
+    def _keep(self, raw: tuple, wanted: dict[str, str]) -> Instances:
+        masks, scores, names, boxes = raw
+        scores = np.asarray(scores, np.float32)
+        ours = [canonical(name) for name in names]
+        rows = [
+            int(i)
+            for i in np.argsort(-scores, kind="stable")
+            if scores[i] >= self.score_threshold and ours[i] in wanted and masks[i].any()
+        ]
+        return Instances(
+            masks=np.asarray(masks, bool)[rows],
+            scores=scores[rows],
+            labels=tuple(wanted[ours[i]] for i in rows),
+            boxes=np.asarray(boxes, np.float32).reshape(-1, 4)[rows],
+        )
+
+
+def canonical(name: str) -> str:
+    """A label name as VOC spells it ("couch" -> "sofa", "tv" -> "tvmonitor"), or the name itself
+    in small letters where VOC has no such class ("zebra")."""
+    name = name.strip().lower().replace("_", " ")
+    return _voc_ids().get(name, name)
+
+
+@cache
+def _voc_ids() -> dict[str, str]:
+    words = yaml.safe_load(SYNONYMS.read_text(encoding="utf-8"))
+    table = {word: voc for voc, synonyms in words.items() for word in [voc, *synonyms]}
+    return table | COCO_NAMES
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} {array.shape}"

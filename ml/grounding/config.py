@@ -1,0 +1,109 @@
+"""What a grounding module is made of: a frozen dataclass, saved as `config.json`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ml.files import write_json
+from ml.params import GroundingParams
+
+VARIANTS = ("paper", "seeded")
+TOKEN_GRID = 16
+"""Side of the grid of visual tokens that queries look at: the paper's 64 / 4."""
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    variant: str  # paper: text query, sigmoids; seeded: text and evidence query, softmax
+    feature_channels: dict[int, int]  # resolution -> channels of both guidance halves, ascending
+    encoder_widths: tuple[int, ...]  # channels kept of each resolution, in the same order
+    text_width: int  # of a word's embedding
+    width: int  # of the fusion transformer
+    layers: int
+    heads: int
+    patch: int  # side of the patches of the fused map that become tokens
+    upsampling: int  # from the finest features to the picture, a power of 2
+    learned_doublings: int  # of the upsampling, how many with convolutions; the rest is bilinear
+    pixel_width: int  # channels of the map that is multiplied with a word's mask embedding
+    evidence_timesteps: tuple[int, ...]  # of the leave-one-out contrast, 0..999
+    feature_timestep: int  # of the latents that it was trained on, 0..999
+
+    def __post_init__(self) -> None:
+        resolutions = sorted(self.feature_channels)
+        rules = [
+            (self.variant in VARIANTS, f"variant {self.variant!r}: expected one of {VARIANTS}"),
+            (resolutions == list(self.feature_channels),
+             f"feature_channels: expected ascending resolutions, got {self.feature_channels}"),
+            (len(self.encoder_widths) == len(resolutions),
+             f"{len(self.encoder_widths)} encoder widths for {len(resolutions)} resolutions: "
+             "give one each"),
+            (self.width % self.heads == 0, f"width {self.width} is not a multiple of the "
+             f"{self.heads} heads: change one of them"),
+            (resolutions[-1] % self.patch == 0,
+             f"patch {self.patch} does not divide the finest resolution {resolutions[-1]}"),
+            (2**self.learned_doublings <= self.upsampling, f"{self.learned_doublings} learned "
+             f"doublings are more than the upsampling by {self.upsampling}"),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise ValueError(f"grounding config: {message}")
+
+    @property
+    def competition(self) -> bool:
+        """Whether the words of a picture and its background share each pixel (softmax)."""
+        return self.variant == "seeded"
+
+    @property
+    def picture_size(self) -> int:
+        """Side of the masks, pixels."""
+        return list(self.feature_channels)[-1] * self.upsampling
+
+    def save(self, file: Path) -> None:
+        write_json(file, asdict(self))
+
+    @classmethod
+    def load(cls, file: Path) -> "GroundingConfig":
+        values = json.loads(Path(file).read_text())
+        channels = {int(r): c for r, c in values["feature_channels"].items()}  # JSON keys are text
+        values["feature_channels"] = dict(sorted(channels.items()))
+        for name in ("encoder_widths", "evidence_timesteps"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def make_config(
+    params: GroundingParams,
+    feature_channels: Mapping[int, int],
+    text_width: int,
+    picture_size: int,
+    feature_timestep: int,
+    variant: str | None = None,
+    evidence_timesteps: Sequence[int] | None = None,
+) -> GroundingConfig:
+    """The config that fits a diffusion model.
+
+    Features of 64x64 and finer get the paper's sizes: the finest resolution keeps width / 4
+    channels, each coarser one half of that, and logits are upsampled bilinearly. Coarser features
+    keep twice as much and are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear
+    mask cannot draw a chair's leg. Raises ValueError when the sizes do not fit.
+    """
+    channels = dict(sorted(feature_channels.items()))
+    finest = list(channels)[-1]
+    upsampling = picture_size // finest
+    if upsampling * finest != picture_size or upsampling & (upsampling - 1):
+        raise ValueError(f"pictures of {picture_size} pixels and features of {finest}: expected a "
+                         "ratio that is a power of 2; choose another picture size")
+    doublings = 0
+    while finest * 2**doublings < 64 and 2**doublings < upsampling:
+        doublings += 1
+    kept = params.width // 4 if finest >= 64 else params.width // 2
+    widths = tuple(max(kept >> step, 8) for step in reversed(range(len(channels))))
+    return GroundingConfig(
+        variant=variant or params.variant, feature_channels=channels, encoder_widths=widths,
+        text_width=text_width, width=params.width, layers=params.layers, heads=params.heads,
+        patch=max(finest // TOKEN_GRID, 1), upsampling=upsampling, learned_doublings=doublings,
+        pixel_width=max(params.width // 4, 8) if doublings else sum(widths),
+        evidence_timesteps=tuple(evidence_timesteps or params.evidence_timesteps),
+        feature_timestep=feature_timestep,
+    )

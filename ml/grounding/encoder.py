@@ -1,0 +1,120 @@
+"""The visual encoder: U-Net features of all resolutions become one map, coarse to fine.
+
+Every normalisation is per sample (GroupNorm), so that a picture's map does not depend on the
+batch it is in. The authors' code runs BatchNorm with the statistics of one picture.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def group_norm(channels: int, *, affine: bool) -> nn.GroupNorm:
+    """GroupNorm of at most 8 groups."""
+    return nn.GroupNorm(math.gcd(8, channels), channels, affine=affine)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """Bilinear, (B,C,h,w) -> (B,C,size,size); the same tensor when it has that size."""
+    if x.shape[-1] == size:
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+
+
+class SegBlock(nn.Module):
+    """Residual block of two spectrally normalised 3x3 convolutions, (B,C,h,w) -> (B,C,h,w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels, affine=False)
+        self.conv1 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        self.norm2 = group_norm(channels, affine=False)
+        self.conv2 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm1(x))  # the skip carries this too, as in the authors' code
+        return x + self.conv2(F.relu(self.norm2(self.conv1(x))))
+
+
+class Standardise(nn.Module):
+    """Brings each feature channel to mean 0 and deviation 1 over the training pictures.
+
+    U-Net blocks differ in scale by a factor of ten and more. The figures are buffers, set once by
+    `fit` (0 and 1 before), so a picture's features do not depend on its batch.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def fit(self, x: Tensor) -> None:
+        """Takes mean and deviation from features (B,C,h,w)."""
+        x = x.to(self.mean.device, torch.float32)
+        self.mean.copy_(x.mean((0, 2, 3)))
+        self.std.copy_(x.std((0, 2, 3)).clamp(min=1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class VisualEncoder(nn.Module):
+    """Features by resolution, {r: (B,C_r,r,r)}, to one map (B,sum(widths),R,R), R the finest.
+
+    Each resolution is cut to its width by a 1x1 convolution and, but for the finest, doubled;
+    then from coarse to fine: upsample, append the next, SegBlock.
+    """
+
+    def __init__(self, feature_channels: Mapping[int, int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.resolutions = tuple(feature_channels)
+        self.scales = nn.ModuleList(Standardise(c) for c in feature_channels.values())
+        self.reduce = nn.ModuleList(
+            nn.Conv2d(c, w, 1, bias=False)
+            for c, w in zip(feature_channels.values(), widths, strict=True)
+        )
+        self.blocks = nn.ModuleList(SegBlock(sum(widths[: i + 1])) for i in range(1, len(widths)))
+        self.out_channels = sum(widths)
+
+    def fit_scales(self, features: Mapping[int, Tensor]) -> None:
+        """Sets the standardisation from features of some training pictures."""
+        for resolution, scale in zip(self.resolutions, self.scales, strict=True):
+            scale.fit(features[resolution])
+
+    def forward(self, features: Mapping[int, Tensor]) -> Tensor:
+        finest = self.resolutions[-1]
+        fused = None
+        for i, resolution in enumerate(self.resolutions):
+            # 1x1 convolution and bilinear resize commute, and reduced first it is cheap
+            level = self.reduce[i](self.scales[i](features[resolution].float()))
+            level = resize(level, min(2 * resolution, finest))
+            if fused is None:
+                fused = level
+            else:
+                fused = torch.cat([resize(fused, level.shape[-1]), level], dim=1)
+                fused = self.blocks[i - 1](fused)
+        return fused
+
+
+class LearnedUpsampling(nn.Module):
+    """Doubles a map n times by convolution and pixel shuffle, (B,C,r,r) -> (B,out,r*2^n,r*2^n)."""
+
+    def __init__(self, channels: int, out: int, doublings: int) -> None:
+        super().__init__()
+        steps = []
+        for left in reversed(range(doublings)):
+            wide = out * 2 if left else out
+            steps += [
+                nn.Conv2d(channels, 4 * wide, 3, padding=1), nn.PixelShuffle(2),
+                group_norm(wide, affine=True), nn.SiLU(),
+            ]
+            channels = wide
+        steps += [nn.Conv2d(channels, out, 3, padding=1)]
+        self.steps = nn.Sequential(*steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(x)

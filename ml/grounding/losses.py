@@ -1,0 +1,61 @@
+"""Losses of the grounding module. Words without an accepted mask teach nothing about themselves.
+
+Masks are bool (B,N,H,W), `present` bool (B,N): words whose mask was accepted. `valid` bool (B,N):
+words that are no padding.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DICE_SMOOTHING = 1.0
+"""Pixels; keeps the loss of a word with a few pixels from jumping."""
+
+
+def dice_loss(probability: Tensor, masks: Tensor, present: Tensor) -> Tensor:
+    """Mean over the present words of 1 - (2 |p m| + s) / (|p| + |m| + s); 0 when none is.
+
+    probability: float (B,N,H,W) in 0..1.
+    """
+    m = masks.float()
+    overlap = (probability * m).sum((-2, -1))
+    size = probability.sum((-2, -1)) + m.sum((-2, -1))
+    loss = 1 - (2 * overlap + DICE_SMOOTHING) / (size + DICE_SMOOTHING)
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+def paper_loss(logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float) -> Tensor:
+    """Binary cross-entropy over the pixels of present words, plus Dice. logits: (B,N,H,W).
+
+    A word whose mask is missing or empty is left out: taken as an empty target, it costs the
+    paper 12 points of mIoU on unseen words.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
+    bce = (each.mean((-2, -1)) * present).sum() / present.sum().clamp(min=1)
+    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present)
+
+
+def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
+    """Which of background and words each pixel may be: bool (B,N+1,H,W), background first.
+
+    A pixel under masks may be any of their words. Every other pixel may be background, or any
+    word of the picture whose mask is missing: nobody knows where that word ends.
+    """
+    covered = masks & present[..., None, None]
+    free = ~covered.any(1, keepdim=True)
+    unknown = (valid & ~present)[..., None, None] & free
+    return torch.cat([free, covered | unknown], dim=1)
+
+
+def competition_loss(
+    logits: Tensor, masks: Tensor, present: Tensor, valid: Tensor, dice_weight: float
+) -> Tensor:
+    """-log of the probability of the permitted labels, averaged over pixels, plus Dice.
+
+    logits: (B,N+1,H,W), background first. With every mask there and no overlap this is softmax
+    cross-entropy; where more labels are permitted, they may share the pixel as they like.
+    """
+    log_p = logits.log_softmax(1)
+    allowed = permitted_labels(masks, present, valid)
+    permitted = log_p.masked_fill(~allowed, -torch.inf).logsumexp(1)
+    return -permitted.mean() + dice_weight * dice_loss(log_p.exp()[:, 1:], masks, present)

@@ -1,0 +1,223 @@
+"""Pictures with masks for words: a frozen diffusion model and a grounding module together."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from ml.diffusion.evidence import add_noise, encode_images
+from ml.diffusion.features import unet_features
+from ml.diffusion.sampling import sample
+from ml.files import atomic, write_json
+from ml.grounding.features import Words, collate, compute_evidence
+from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
+from ml.grounding.samples import Sample
+from ml.microworld.captions import phrase as with_article
+
+REFERENCE = "pipeline.json"
+ARTICLES = r"(?:an?|the|one|some|two|several)\s+"
+
+
+@dataclass(frozen=True)
+class GroundedOutput:
+    """One entry a picture; n_i words each, in the order they were asked for."""
+
+    images: np.ndarray  # uint8 (B,H,W,3) RGB
+    masks: list[np.ndarray]  # bool (n_i,H,W)
+    probabilities: list[np.ndarray]  # float32 (n_i,H,W) in 0..1; sums to <= 1 with competition
+
+
+class GroundedDiffusionPipeline:
+    """`pipe(prompt, entities=[[...]], seeds=[...])` draws and segments; `ground` segments."""
+
+    def __init__(
+        self, pipe: StableDiffusionPipeline, module: GroundingModule, batch_size: int = 16
+    ) -> None:
+        """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device."""
+        self.pipe = pipe
+        self.module = module.to(pipe.device).eval()
+        self.batch_size = batch_size
+        self.words = Words(pipe)
+
+    @property
+    def config(self):
+        """The grounding module's GroundingConfig."""
+        return self.module.config
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        entities: Sequence[Sequence[str]],
+        *,
+        seeds: int | Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        phrases: Sequence[Sequence[str]] | None = None,
+    ) -> GroundedOutput:
+        """Draws a picture for each prompt and masks the words that `entities` lists for it.
+
+        entities: words as they stand in the prompt ("dining table"), a list for each prompt.
+        phrases: what to leave out for the contrast ("a red dining table"), as they stand in the
+        prompt; by default the word and its article. A picture depends on its own prompt and seed
+        alone. Raises ValueError when lengths differ or a phrase is not in its prompt.
+        """
+        prompts, seeds = _as_list(prompts, str), _as_list(seeds, int)
+        phrases = phrases or [[phrase_of(p, w) for w in own]
+                              for p, own in zip(prompts, entities, strict=True)]
+        check_lengths(prompts=prompts, entities=entities, seeds=seeds, phrases=phrases)
+        images, masks, soft = [], [], []
+        for start in range(0, len(prompts), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            made = sample(self.pipe, prompts[part], seeds[part], steps=steps,
+                          guidance_scale=guidance_scale)
+            found = self.ground_latents(made.latents, made.timestep, made.images, prompts[part],
+                                        entities[part], phrases[part], seeds[part])
+            images.append(made.images)
+            masks += found.masks
+            soft += found.probabilities
+        return GroundedOutput(np.concatenate(images), masks, soft)
+
+    def ground(
+        self,
+        images: np.ndarray,
+        entities: Sequence[Sequence[str]],
+        prompts: Sequence[str] | None = None,
+        timestep: int | None = None,
+        phrases: Sequence[Sequence[str]] | None = None,
+        seed: int = 0,
+    ) -> GroundedOutput:
+        """Masks for words in given pictures, also real ones.
+
+        images: uint8 (B,H,W,3) of the module's picture size. prompts: what the pictures show, the
+        words named in it; by default "a photograph of a dog and a cat" made of the words.
+        timestep: that the latents are noised to for the features, by default the one that the
+        module was trained at. seed: of that noise, one for all, so that a picture's masks do not
+        depend on its neighbours. Raises ValueError for another size, or no word for a picture.
+        """
+        images = np.asarray(images)
+        side = self.config.picture_size
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
+            raise ValueError(f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
+                             f"{images.shape}; resize them to {side}x{side} first")
+        if prompts is None:
+            prompts = [compose_prompt(own) for own in entities]
+        phrases = phrases or [[phrase_of(p, w) for w in own]
+                              for p, own in zip(prompts, entities, strict=True)]
+        check_lengths(images=images, prompts=prompts, entities=entities, phrases=phrases)
+        timestep = self.config.feature_timestep if timestep is None else timestep
+        masks, soft = [], []
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            seeds = [seed] * len(images[part])
+            latents = add_noise(self.pipe, encode_images(self.pipe, images[part]), timestep, seeds)
+            found = self.ground_latents(latents, timestep, images[part], prompts[part],
+                                        entities[part], phrases[part], seeds)
+            masks += found.masks
+            soft += found.probabilities
+        return GroundedOutput(images, masks, soft)
+
+    @torch.no_grad()
+    def ground_latents(
+        self,
+        latents: Tensor,
+        timestep: int,
+        images: np.ndarray,
+        prompts: Sequence[str],
+        words: Sequence[Sequence[str]],
+        phrases: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+    ) -> GroundedOutput:
+        """One batch: features from latents float32 (B,C,h,w) at the timestep, evidence from the
+        finished pictures uint8 (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a
+        picture without words."""
+        if not all(len(own) for own in words):
+            raise ValueError(f"expected at least one word a picture, got {list(words)}; leave out "
+                             "pictures in which nothing is looked for")
+        evidence = None
+        if self.config.competition:
+            evidence = compute_evidence(self.pipe, images, prompts, phrases,
+                                        self.config.evidence_timesteps, seeds, self.batch_size)
+        none = [np.zeros((len(own), 1, 1), bool) for own in words]  # no truth here
+        features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
+        batch = collate(features, [self.words(own) for own in words], evidence, none,
+                        [np.zeros(len(own), bool) for own in words], self.pipe.device)
+        logits = self.module(batch.features, batch.text, batch.valid, batch.evidence)
+        masks = masks_from_logits(logits, self.config).cpu().numpy()
+        soft = probabilities(logits, self.config).cpu().numpy()
+        return GroundedOutput(
+            np.asarray(images), [m[: len(own)] for m, own in zip(masks, words, strict=True)],
+            [p[: len(own)] for p, own in zip(soft, words, strict=True)],
+        )
+
+    def ground_samples(self, samples: Sequence[Sample]) -> GroundedOutput:
+        """One batch of stored pictures of one timestep, features from their stored latents."""
+        return self.ground_latents(
+            torch.from_numpy(np.stack([s.latent for s in samples])), samples[0].timestep,
+            np.stack([s.image for s in samples]), [s.text for s in samples],
+            [s.words for s in samples], [s.phrases for s in samples], [s.seed for s in samples],
+        )
+
+    def save_pretrained(self, folder: Path | str, diffusion: str | None = None) -> None:
+        """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id or an
+        absolute folder is given for it, as a reference in pipeline.json."""
+        folder = Path(folder)
+        self.module.save_pretrained(folder / "grounding")
+        if diffusion is None:
+            with atomic(folder / "diffusion") as temporary:
+                self.pipe.save_pretrained(temporary, safe_serialization=True)
+        write_json(folder / REFERENCE, {"diffusion": diffusion or "diffusion",
+                                        "batch_size": self.batch_size})
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
+        """The pipeline that `save_pretrained` wrote. Raises ValueError when it is not there."""
+        folder = Path(folder)
+        if not (folder / REFERENCE).is_file():
+            raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
+                             "GroundedDiffusionPipeline.save_pretrained")
+        reference = json.loads((folder / REFERENCE).read_text())
+        own = folder / reference["diffusion"]
+        pipe = StableDiffusionPipeline.from_pretrained(
+            str(own) if own.is_dir() else reference["diffusion"], safety_checker=None,
+            requires_safety_checker=False, use_safetensors=True)
+        pipe.set_progress_bar_config(disable=True)
+        module = GroundingModule.from_pretrained(folder / "grounding")
+        return cls(pipe.to(device), module, reference["batch_size"])
+
+
+def phrase_of(prompt: str, word: str) -> str:
+    """The word with the article before it, as it stands in the prompt ("a dining table").
+
+    Raises ValueError when the word is not in the prompt.
+    """
+    found = re.search(rf"(?<!\w)(?:{ARTICLES})?{re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{word!r} is not in the prompt {prompt!r}: name entities by the words "
+                         "that stand there, or leave the prompt out")
+    return found[0]
+
+
+def compose_prompt(words: Sequence[str]) -> str:
+    """"a photograph of a dog, a cat and an aeroplane". Raises ValueError for no word."""
+    if not len(words):
+        raise ValueError("no word for a picture: name at least one entity")
+    phrases = [with_article(word) for word in words]
+    listed = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
+    return f"a photograph of {listed}"
+
+
+def check_lengths(**lists: Sequence) -> None:
+    """Raises ValueError unless all have one entry a picture."""
+    if len({len(values) for values in lists.values()}) > 1:
+        got = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
+        raise ValueError(f"expected as many of each, one for every picture; got {got}")
+
+
+def _as_list(value, kind: type) -> list:
+    return [value] if isinstance(value, kind) else [kind(v) for v in value]

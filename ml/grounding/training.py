@@ -1,0 +1,215 @@
+"""Training a grounding module on triplets: losses, early stopping, a checkpoint to go on from.
+
+The batches and everything random are a function of (seed, step), so a training that was killed
+and continued gives the weights of one that was not.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ml.files import atomic
+from ml.grounding.features import Batch
+from ml.grounding.losses import competition_loss, paper_loss
+from ml.grounding.module import GroundingModule, masks_from_logits
+from ml.grounding.scores import class_mean_iou
+from ml.metrics import binary_iou
+from ml.params import GroundingParams
+
+WARM_UP = 20
+"""Steps in which the learning rate rises; Adam's first steps are as long as they can be."""
+
+WEIGHT_DECAY = 0.01
+CLIP_NORM = 1.0
+SCALE_PICTURES = 64
+"""Training pictures from which the features' means and deviations are taken."""
+
+TEXT_DROPOUT = 0.3
+"""Share of the words that the seeded query trains on without their text, so that it learns to
+find a word by its evidence: a word never trained on has a text embedding out of nowhere."""
+
+
+class Source(Protocol):
+    """Where batches come from: `ml.grounding.features.FeatureSource`, or a test's tensors."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch: ...
+
+
+@dataclass
+class Progress:
+    """Where a training stands, beside the weights."""
+
+    step: int = 0
+    best_step: int = 0
+    best_miou: float = -1.0  # percent
+    without_gain: int = 0  # evaluations since the best
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[dict] = field(default_factory=list)  # step, loss, val_miou
+
+
+def train(
+    module: GroundingModule,
+    source: Source,
+    validation: Source,
+    entities: Sequence[Sequence[str]],
+    params: GroundingParams,
+    seed: int,
+    checkpoint: Path | None = None,
+    stop_after: int | None = None,
+) -> Progress:
+    """Trains in place and leaves the weights of the best validation in the module, eval mode.
+
+    entities: class names of each validation sample's words, for the mIoU over classes.
+    checkpoint: a file to write at every evaluation and to go on from when it exists. stop_after:
+    stops at this step as if killed there (for tests). Raises ValueError without pictures.
+    """
+    if not len(source) or not len(validation):
+        raise ValueError(f"expected training and validation pictures, got {len(source)} and "
+                         f"{len(validation)}; raise prompts.train_* or triplets.validation_share")
+    optimizer = torch.optim.AdamW(module.parameters(), params.learning_rate,
+                                  weight_decay=WEIGHT_DECAY)
+    progress = Progress()
+    if checkpoint is not None and checkpoint.is_file():
+        progress = _load(checkpoint, module, optimizer)
+    else:
+        some = _order(len(source), seed, 0)[:SCALE_PICTURES]
+        module.encoder.fit_scales(source.batch(some).features)
+    losses: list[float] = []
+    last = min(params.steps, stop_after or params.steps)
+    with tqdm(total=params.steps, initial=progress.step, desc="grounding", unit="step") as bar:
+        while progress.step < last and progress.without_gain < params.patience:
+            module.train()
+            losses.append(_step(module, optimizer, source, params, seed, progress.step))
+            progress.step += 1
+            bar.update()
+            if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
+                _evaluate(module, validation, entities, params, progress, losses)
+                losses = []
+                bar.set_postfix(val_miou=f"{progress.curve[-1]['val_miou']:.1f}")
+                if checkpoint is not None:
+                    _save(checkpoint, module, optimizer, progress)
+    if progress.best_weights and stop_after is None:
+        module.load_state_dict(progress.best_weights)
+    module.eval()
+    return progress
+
+
+def _order(count: int, seed: int, epoch: int) -> list[int]:
+    return np.random.default_rng([seed, 1, epoch]).permutation(count).tolist()
+
+
+def batch_indices(count: int, size: int, seed: int, step: int) -> list[int]:
+    """Places of the step's samples: every epoch a new order, batches run on over its end."""
+    places = range(step * size, (step + 1) * size)
+    orders = {epoch: _order(count, seed, epoch) for epoch in {p // count for p in places}}
+    return [orders[p // count][p % count] for p in places]
+
+
+def learning_rate(params: GroundingParams, step: int) -> float:
+    """Rises over WARM_UP steps and falls linearly to 0 at the last."""
+    return params.learning_rate * min(1, (step + 1) / WARM_UP) * (1 - step / params.steps)
+
+
+def _step(
+    module: GroundingModule, optimizer: torch.optim.Optimizer, source: Source,
+    params: GroundingParams, seed: int, step: int,
+) -> float:
+    batch = source.batch(batch_indices(len(source), params.batch_size, seed, step))
+    text = batch.text
+    if module.config.competition:
+        rng = np.random.default_rng([seed, 2, step])
+        kept = torch.from_numpy(rng.random(tuple(batch.valid.shape)) >= TEXT_DROPOUT)
+        text = text * kept.to(text.device)[..., None]
+    logits = module(batch.features, text, batch.valid, batch.evidence)
+    loss = compute_loss(module, logits, batch, params.dice_weight)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(params, step)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def compute_loss(
+    module: GroundingModule, logits: Tensor, batch: Batch, dice_weight: float
+) -> Tensor:
+    """The variant's loss of a batch."""
+    if module.config.competition:
+        return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight)
+    return paper_loss(logits, batch.masks, batch.present, dice_weight)
+
+
+@torch.no_grad()
+def predict_masks(module: GroundingModule, batch: Batch) -> np.ndarray:
+    """Masks of the words of a batch, bool (B,N,H,W). Leaves the module in eval mode."""
+    module.eval()
+    logits = module(batch.features, batch.text, batch.valid, batch.evidence)
+    return masks_from_logits(logits, module.config).cpu().numpy()
+
+
+def validation_miou(
+    module: GroundingModule, source: Source, entities: Sequence[Sequence[str]], batch_size: int
+) -> float:
+    """mIoU in percent over the words that have an accepted mask; entities: classes by sample."""
+    ious: list[float] = []
+    classes: list[str] = []
+    for start in range(0, len(source), batch_size):
+        indices = range(start, min(start + batch_size, len(source)))
+        batch = source.batch(indices)
+        predicted, true = predict_masks(module, batch), batch.masks.cpu().numpy()
+        for row, i in enumerate(indices):
+            for column, entity in enumerate(entities[i]):
+                if batch.present[row, column]:
+                    ious.append(binary_iou(predicted[row, column], true[row, column]))
+                    classes.append(entity)
+    return class_mean_iou(ious, classes)
+
+
+def _evaluate(
+    module: GroundingModule, validation: Source, entities: Sequence[Sequence[str]],
+    params: GroundingParams, progress: Progress, losses: list[float],
+) -> None:
+    miou = validation_miou(module, validation, entities, params.batch_size)
+    progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)),
+                           "val_miou": miou})
+    if miou > progress.best_miou:
+        progress.best_miou, progress.best_step, progress.without_gain = miou, progress.step, 0
+        progress.best_weights = {k: v.detach().cpu().clone()
+                                 for k, v in module.state_dict().items()}
+    else:
+        progress.without_gain += 1
+
+
+def _save(
+    file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    with atomic(file) as temporary:
+        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(),
+                    "progress": vars(progress)}, temporary)
+
+
+def _load(
+    file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer
+) -> Progress:
+    saved = torch.load(file, map_location="cpu", weights_only=True)
+    module.load_state_dict(saved["module"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return Progress(**saved["progress"])
+
+
+def write_curve(file: Path, curve: Sequence[dict]) -> None:
+    """curve.csv: step, loss (mean since the row before), val_miou (percent)."""
+    with atomic(file) as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ["step", "loss", "val_miou"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(curve)

@@ -1,0 +1,144 @@
+"""Stage `grounding_scores`: Protocol I, the module beside DAAM on pictures it never trained on.
+
+The truth is the oracle detector's masks on the sim set. mIoU of a cell is the mean over classes of
+the mean IoU of that class's accepted masks, in percent (the paper averages over classes too).
+Here: reading, scoring, the table. Not here: the measure (`ml.grounding.scores`), DAAM's maps (they
+come with the pictures, from their own sampling run).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from ml.diffusion.loading import load_pipeline
+from ml.files import atomic
+from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.grounding.module import GroundingModule
+from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml.grounding.samples import Sample, load_samples
+from ml.grounding.scores import cell_scores
+from ml.metrics import binary_iou
+from ml.params import Params
+from ml.pictures import PALETTE, contact_sheet, spread
+from ml.shards import split
+from ml.stages import Output, Workspace
+from ml.vocabulary import Vocabulary, load_vocabulary
+
+CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
+METHODS = ("ours", "daam")
+SHEET_PICTURES = 10
+
+SCORES = pa.schema([
+    ("key", pa.string()),
+    ("cell", pa.string()),
+    ("entity", pa.string()),
+    ("seen", pa.bool_()),
+    ("iou_ours", pa.float64()),  # 0..1
+    ("iou_daam", pa.float64()),  # 0..1
+])
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes scores.parquet (one row a mask, SCORES) and a contact sheet.
+
+    DAAM's threshold is the best on the accepted masks of seen training pictures.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    folder = workspace.folder("grounding_scores")
+    training = load_samples(workspace, ["train", "validation"])
+    threshold, on_training = best_threshold(
+        training, [s.daam for s in training],
+        candidate_thresholds(params.benchmark.daam_thresholds))
+    del training
+    sim = load_samples(workspace, ["sim"])
+    module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    pipe = load_pipeline(params.diffusion, workspace)
+    ours = ground_samples(GroundedDiffusionPipeline(pipe, module), sim,
+                          params.diffusion.batch_size)
+    daam = [threshold_masks(s.daam, s.image.shape[:2], threshold) for s in sim]
+    scores = score_rows(sim, {"ours": ours, "daam": daam}, vocabulary)
+    with atomic(folder / "scores.parquet") as temporary:
+        scores.to_parquet(temporary, schema=SCORES, index=False)
+    _sheet(sim, ours, daam, vocabulary, folder / "contact_sheet.jpg")
+    facts = protocol_one(scores, METHODS, params.benchmark.bootstrap)
+    return Output(facts=facts | {"daam_threshold": threshold, "daam_training_miou": on_training,
+                                 "variant": module.config.variant})
+
+
+def ground_samples(
+    grounded: GroundedDiffusionPipeline, samples: Sequence[Sample], batch_size: int
+) -> list[np.ndarray]:
+    """Masks bool (n_i,H,W) of stored pictures, features from their stored latents.
+
+    Raises ValueError when the latents are of another timestep than the module was trained on.
+    """
+    trained = grounded.config.feature_timestep
+    others = sorted({s.timestep for s in samples} - {trained})
+    if others:
+        raise ValueError(f"latents of timesteps {others}, but the grounding module was trained on "
+                         f"{trained}; make images and grounding_model with one scheduler")
+    masks: list[np.ndarray] = []
+    with tqdm(total=len(samples), desc="Protocol I", unit="picture") as bar:
+        for part in split(samples, batch_size):
+            masks += grounded.ground_samples(part).masks
+            bar.update(len(part))
+    return masks
+
+
+def score_rows(
+    samples: Sequence[Sample], masks: dict[str, Sequence[np.ndarray]], vocabulary: Vocabulary
+) -> pd.DataFrame:
+    """One row for every accepted mask of the samples: key, cell, entity, seen, iou_<method>.
+
+    masks: for each method bool (n_i,H,W) of each sample.
+    """
+    rows = []
+    for place, sample in enumerate(samples):
+        for i in np.flatnonzero(sample.present):
+            rows.append({
+                "key": sample.key, "cell": sample.cell, "entity": sample.entities[i],
+                "seen": sample.entities[i] in vocabulary.seen,
+            } | {f"iou_{method}": binary_iou(found[place][i], sample.masks[i])
+                 for method, found in masks.items()})
+    return pd.DataFrame(rows)
+
+
+def protocol_one(scores: pd.DataFrame, methods: Sequence[str], resamples: int) -> dict:
+    """The table: for each method and cell mIoU, its 95 % interval and the classes' mean IoU.
+
+    {"ours": {cell: mIoU}, "daam": ..., "intervals": {method: {cell: [low, high]}}, "per_class":
+    {method: {cell: {class: mIoU}}}, "pictures": {cell: n}, "masks": {cell: n}}; percent. A cell
+    without masks (a vocabulary without unseen classes) is left out.
+    """
+    cells = [cell for cell in CELLS if (scores.cell == cell).any()]
+    table: dict = {method: {} for method in methods}
+    table |= {"intervals": {m: {} for m in methods}, "per_class": {m: {} for m in methods},
+              "pictures": {}, "masks": {}}
+    for cell in cells:
+        rows = scores[scores.cell == cell]
+        table["pictures"][cell], table["masks"][cell] = int(rows.key.nunique()), len(rows)
+        for method in methods:
+            miou, interval, classes = cell_scores(rows[f"iou_{method}"], rows.entity, rows.key,
+                                                  resamples)
+            table[method][cell] = miou
+            table["intervals"][method][cell] = interval
+            table["per_class"][method][cell] = classes
+    return table
+
+
+def _sheet(samples: Sequence[Sample], ours, daam, vocabulary: Vocabulary, path) -> None:
+    """Three pictures a sample: ours, DAAM, oracle; two samples of each cell where there are."""
+    images, masks, captions, colours = [], [], [], []
+    for cell in CELLS:
+        places = [i for i, s in enumerate(samples) if s.cell == cell]
+        for i in (places[j] for j in spread(len(places), SHEET_PICTURES // len(CELLS))):
+            sample = samples[i]
+            for name, found in (("ours", ours[i]), ("DAAM", daam[i]), ("oracle", sample.masks)):
+                images.append(sample.image)
+                masks.append(found)
+                captions.append(f"{name}: {' + '.join(sample.words)}")
+                colours.append([PALETTE[vocabulary.label(e)] for e in sample.entities])
+    contact_sheet(images, masks, captions, path, columns=6, colours=colours)

@@ -1,0 +1,138 @@
+"""The grounding module against independent truth: sizes, batches, probabilities, gradients."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ml.grounding.config import GroundingConfig, make_config
+from ml.grounding.fusion import pooling_weights
+from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
+from ml.params import load_params
+
+CHANNELS = {4: 24, 8: 16, 16: 8}
+PARAMS = dataclasses.replace(load_params().grounding, width=32, layers=2, heads=4)
+
+
+def make_module(variant: str) -> GroundingModule:
+    torch.manual_seed(0)
+    return GroundingModule(make_config(PARAMS, CHANNELS, 12, 64, 60, variant)).eval()
+
+
+def make_inputs(batch: int, words: int, seed: int = 0):
+    torch.manual_seed(seed)
+    features = {r: torch.randn(batch, c, r, r) for r, c in CHANNELS.items()}
+    return (features, torch.randn(batch, words, 12), torch.ones(batch, words, dtype=torch.bool),
+            torch.rand(batch, words, 3, 16, 16))
+
+
+def test_full_size_has_the_papers_parameters():
+    """18.8 M, counted from the authors' layers in method.md 1.2 to 1.4, not from this code."""
+    encoder = 15360 * 16 + 14080 * 32 + 8320 * 64 + 5120 * 128
+    encoder += sum(2 * 9 * c * c for c in (48, 112, 240))
+    decoder = 3 * (8 * 512 * 512 + 2 * 512 * 2048)
+    rest = 3840 * 512 + 768 * 512 + 2 * 512 * 512 + 512 * 240
+    full = dataclasses.replace(PARAMS, width=512, layers=3, heads=8)
+    config = make_config(full, {8: 15360, 16: 14080, 32: 8320, 64: 5120}, 768, 512, 1, "paper")
+    with torch.device("meta"):
+        module = GroundingModule(config)
+        features = {r: torch.empty(1, c, r, r) for r, c in config.feature_channels.items()}
+        logits = module(features, torch.empty(1, 2, 768), torch.ones(1, 2, dtype=torch.bool))
+        fused = module.encoder(features)
+    assert fused.shape == (1, 240, 64, 64)
+    assert logits.shape == (1, 2, 512, 512)
+    count = sum(p.numel() for p in module.parameters())
+    assert count == pytest.approx(encoder + decoder + rest, rel=0.01)
+    assert count == pytest.approx(18.8e6, rel=0.01)
+
+
+@pytest.mark.parametrize("variant", ["paper", "seeded"])
+def test_a_sample_does_not_see_its_batch_or_padding(variant):
+    module = make_module(variant)
+    features, text, valid, evidence = make_inputs(3, 2)
+    with torch.no_grad():
+        alone = module({r: f[:1] for r, f in features.items()}, text[:1], valid[:1], evidence[:1])
+        wide = torch.randn(3, 4, 12)
+        wide[:, :2] = text
+        padded = torch.cat([valid, torch.zeros_like(valid)], dim=1)
+        noise = torch.rand(3, 4, 3, 16, 16)
+        noise[:, :2] = evidence
+        among = module(features, wide, padded, noise)
+    shown = alone.shape[1]
+    assert torch.allclose(alone[0], among[0, :shown], atol=1e-5)
+    assert (probabilities(among, module.config)[:, 2:] == 0).all()
+    assert not masks_from_logits(among, module.config)[:, 2:].any()
+
+
+def test_competition_shares_each_pixel():
+    module = make_module("seeded")
+    with torch.no_grad():
+        logits = module(*make_inputs(2, 3))
+    assert logits.shape == (2, 4, 64, 64)
+    shares = logits.softmax(1)
+    words = probabilities(logits, module.config)
+    assert torch.allclose(words.sum(1) + shares[:, 0], torch.ones(2, 64, 64), atol=1e-5)
+    assert masks_from_logits(logits, module.config).sum(1).max() <= 1
+
+
+def test_sigmoids_are_independent():
+    module = make_module("paper")
+    logits = torch.tensor([2.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    assert masks_from_logits(logits, module.config).all()
+    assert probabilities(logits, module.config)[0, 1, 0, 0] == pytest.approx(0.731059, abs=1e-5)
+
+
+def test_masks_of_hand_made_competition():
+    config = make_module("seeded").config
+    logits = torch.tensor([[3.0, 0.0, 0.0], [1.0, 2.0, 0.0], [0.0, 1.0, 2.0]])  # pixel x label
+    masks = masks_from_logits(logits.T.reshape(1, 3, 1, 3), config)
+    assert masks[0, :, 0].tolist() == [[False, True, False], [False, False, True]]
+
+
+@pytest.mark.parametrize("variant", ["paper", "seeded"])
+def test_gradient_reaches_every_parameter(variant):
+    module = make_module(variant).train()
+    module(*make_inputs(2, 2)).square().mean().backward()
+    dead = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    assert dead == []
+
+
+def test_pooling_prefers_the_word_that_answers_more():
+    evidence = torch.zeros(1, 2, 1, 16, 16)
+    evidence[0, 0, 0, 2, 2], evidence[0, 0, 0, 9, 9] = 1.0, 0.5
+    evidence[0, 1, 0, 9, 9] = 4.0
+    weights = pooling_weights(evidence, torch.ones(1, 2, dtype=torch.bool), 16).view(1, 2, 16, 16)
+    assert weights.sum((-2, -1)) == pytest.approx(torch.ones(1, 2).numpy(), abs=1e-5)
+    # normalised, (9,9) is 0.5 for word 0 and 1 for word 1: shares 0.2 and 0.8 of it by squares,
+    # so 0.5 * 0.2 = 0.1 against a peak of 1, cubed 0.001
+    assert (weights[0, 0, 9, 9] / weights[0, 0, 2, 2]).item() == pytest.approx(0.001, rel=1e-3)
+    assert weights[0, 1, 9, 9] > 0.999
+
+
+def test_flat_evidence_pools_evenly():
+    weights = pooling_weights(torch.zeros(1, 1, 2, 16, 16), torch.ones(1, 1, dtype=torch.bool), 16)
+    assert torch.allclose(weights, torch.full_like(weights, 1 / 256))
+
+
+@pytest.mark.parametrize("variant", ["paper", "seeded"])
+def test_saved_module_is_the_same(tmp_path, variant):
+    module = make_module(variant)
+    module.encoder.fit_scales(make_inputs(2, 1, seed=5)[0])
+    module.save_pretrained(tmp_path)
+    again = GroundingModule.from_pretrained(tmp_path)
+    assert again.config == module.config
+    inputs = make_inputs(1, 2)
+    with torch.no_grad():
+        assert torch.equal(module(*inputs), again(*inputs))
+
+
+def test_errors_say_what_to_do(tmp_path):
+    module = make_module("seeded")
+    with pytest.raises(ValueError, match="expects evidence"):
+        module(*make_inputs(1, 1)[:3])
+    with pytest.raises(ValueError, match="grounding_model"):
+        GroundingModule.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="power of 2"):
+        make_config(PARAMS, CHANNELS, 12, 48, 60)
+    with pytest.raises(ValueError, match="multiple"):
+        GroundingConfig(**(vars(module.config) | {"heads": 5}))

@@ -1,0 +1,140 @@
+"""Where a picture answers to a phrase: leave-one-out contrast (kin to DiffEdit, arXiv 2210.11427).
+
+The U-Net's prediction with the whole prompt minus its prediction with one phrase left out is
+large where that phrase is drawn. Not here: what is made of these maps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+from ml.diffusion.tokens import encode_prompts, without_phrase
+
+
+@torch.no_grad()
+def encode_images(pipe: StableDiffusionPipeline, images: np.ndarray) -> torch.Tensor:
+    """Clean latents float32 (B,C,h,w), scaled, of pictures uint8 (B,H,W,3); no chance in it."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 (B,H,W,3), got {images.dtype} {images.shape}")
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    pixels = pixels.to(pipe.device, pipe.vae.dtype) / 127.5 - 1
+    latents = pipe.vae.encode(pixels).latent_dist.mean
+    return latents.float() * pipe.vae.config.scaling_factor
+
+
+def signal_shares(pipe: StableDiffusionPipeline) -> torch.Tensor:
+    """alpha_bar by timestep, float32 (1000,), CPU: DDPM's, whatever scheduler is set."""
+    return DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
+
+
+def add_noise(
+    pipe: StableDiffusionPipeline, latents: torch.Tensor, timestep: int, seeds: Sequence[int]
+) -> torch.Tensor:
+    """Clean latents (B,C,h,w) noised to a timestep of 0..999; same shape, device and dtype.
+
+    The noise of a sample comes from its seed and the timestep: other than the noise that a
+    picture of that seed was made from, and another at every timestep.
+    """
+    if len(seeds) != len(latents):
+        raise ValueError(f"expected one seed a latent, got {len(seeds)} for {len(latents)}")
+    share = float(signal_shares(pipe)[timestep])
+    noise = torch.stack([
+        torch.randn(latents.shape[1:], generator=_generator(seed, timestep)) for seed in seeds
+    ]).to(latents)
+    return share**0.5 * latents + (1 - share) ** 0.5 * noise
+
+
+def _generator(seed: int, timestep: int) -> torch.Generator:
+    mixed = np.random.SeedSequence([int(seed), timestep]).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(mixed))
+
+
+@dataclass(frozen=True)
+class _Pass:
+    sample: int
+    time: int  # index into the timesteps
+    text: str
+
+
+@torch.no_grad()
+def leave_one_out(
+    pipe: StableDiffusionPipeline,
+    latents: torch.Tensor,
+    prompts: Sequence[str],
+    phrases: Sequence[Sequence[str]],
+    timesteps: Sequence[int],
+    seeds: Sequence[int],
+    batch_size: int,
+) -> list[torch.Tensor]:
+    """Contrast maps of the phrases of each prompt, as they stand in it.
+
+    latents: clean (B,C,h,w). Returns for each sample float32 (n_i, T, h, w) >= 0 on the
+    pipeline's device: mean over channels of |v(x_t, prompt) - v(x_t, prompt without the
+    phrase)|, in units of v whatever the model predicts, not normalised, unguided. T passes for
+    the prompt and T for each phrase, at most batch_size at once, from as many samples as fit.
+    Raises ValueError for lists of unequal length or a phrase that is not in its prompt.
+    """
+    lengths = {len(latents), len(prompts), len(phrases), len(seeds)}
+    if len(lengths) > 1:
+        raise ValueError(f"expected as many prompts, phrase lists and seeds as latents; got "
+                         f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}")
+    latents = latents.to(pipe.device, torch.float32)
+    noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
+    left = [[without_phrase(prompt, phrase) for phrase in own]
+            for prompt, own in zip(prompts, phrases, strict=True)]
+    passes = list(dict.fromkeys(
+        _Pass(i, k, text)
+        for i, texts in enumerate(left) if texts
+        for k in range(len(timesteps)) for text in [prompts[i], *texts]
+    ))
+    found = dict(zip(passes, _predict(pipe, noisy, passes, timesteps, batch_size), strict=True))
+    scale = _to_v(pipe, timesteps)
+    maps = []
+    for i, texts in enumerate(left):
+        own = torch.zeros(len(texts), len(timesteps), *latents.shape[2:], device=latents.device)
+        for j, text in enumerate(texts):
+            for k in range(len(timesteps)):
+                change = found[_Pass(i, k, prompts[i])] - found[_Pass(i, k, text)]
+                own[j, k] = change.abs().mean(dim=0) * scale[k]
+        maps.append(own)
+    return maps
+
+
+def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
+    """The U-Net's prediction float32 (C,h,w) of every pass."""
+    if not passes:
+        return []
+    texts = list(dict.fromkeys(one.text for one in passes))
+    row = {text: index for index, text in enumerate(texts)}
+    encoded = torch.cat([encode_prompts(pipe, texts[start : start + 256])
+                         for start in range(0, len(texts), 256)])
+    predictions: list[torch.Tensor] = []
+    for start in range(0, len(passes), batch_size):
+        batch = passes[start : start + batch_size]
+        inputs = torch.stack([noisy[one.time][one.sample] for one in batch])
+        times = torch.tensor([timesteps[one.time] for one in batch], device=inputs.device)
+        (output,) = pipe.unet(inputs.to(pipe.unet.dtype), times, return_dict=False,
+                              encoder_hidden_states=encoded[[row[one.text] for one in batch]])
+        predictions.extend(output.float().unbind())
+    return predictions
+
+
+def _to_v(pipe, timesteps: Sequence[int]) -> list[float]:
+    """What turns a difference of predictions at a timestep into a difference of v.
+
+    v = sqrt(a) e - sqrt(1-a) x0 and x_t = sqrt(a) x0 + sqrt(1-a) e with x_t fixed, so that
+    dv = de / sqrt(a) = -dx0 / sqrt(1-a).
+    """
+    kind, shares = pipe.scheduler.config.prediction_type, signal_shares(pipe)
+    factors = {
+        "v_prediction": lambda a: 1.0,
+        "epsilon": lambda a: a**-0.5,
+        "sample": lambda a: (1 - a) ** -0.5,
+    }
+    if kind not in factors:
+        raise ValueError(f"prediction_type: expected one of {sorted(factors)}, got {kind!r}")
+    return [factors[kind](float(shares[t])) for t in timesteps]

@@ -1,0 +1,104 @@
+"""What the U-Net sees: the output of every one of its blocks, by resolution (method.md 1.1).
+
+Not here: what is learned from these features (the grounding model).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+
+from ml.diffusion.tokens import encode_prompts
+
+
+@dataclass(frozen=True)
+class Tap:
+    module: nn.Module  # whose output is taken
+    channels: int
+    resolution: int  # side of the map, latent pixels
+
+
+def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
+    """Where features are taken, in the order of the network: 25 places in SD-v1.
+
+    Every input block (the first convolution, each resnet with its attention, each downsampler),
+    the middle block, every output block (each resnet with its attention; the last of a level
+    with the upsampler that follows it).
+    """
+    size = unet.config.sample_size
+    side = size if isinstance(size, int) else size[0]
+    taps = [Tap(unet.conv_in, unet.conv_in.out_channels, side)]
+    for block in unet.down_blocks:
+        taps += [Tap(module, channels, side) for module, channels in _layers(block)]
+        for downsampler in block.downsamplers or ():
+            side = -(-side // 2)  # a stride-2 convolution rounds up
+            taps.append(Tap(downsampler, downsampler.out_channels, side))
+    taps.append(Tap(unet.mid_block, unet.mid_block.resnets[-1].out_channels, side))
+    sides = [tap.resolution for tap in taps if tap.module is not unet.mid_block]
+    for block in unet.up_blocks:
+        levels = [Tap(module, channels, side) for module, channels in _layers(block)]
+        sides = sides[: -len(levels)]  # each consumes one output of the way down
+        for upsampler in block.upsamplers or ():
+            side = sides[-1]
+            levels[-1] = Tap(upsampler, upsampler.out_channels, side)
+        taps += levels
+    return taps
+
+
+def _layers(block: nn.Module) -> list[tuple[nn.Module, int]]:
+    """The resnets of a block, or the attentions that follow them, with their channels."""
+    attentions = getattr(block, "attentions", None) or block.resnets
+    return [(attention, resnet.out_channels)
+            for resnet, attention in zip(block.resnets, attentions, strict=True)]
+
+
+def feature_channels(unet: UNet2DConditionModel) -> dict[int, int]:
+    """Channels of `unet_features` (both guidance halves) by resolution, ascending; no forward."""
+    channels: dict[int, int] = {}
+    for tap in feature_taps(unet):
+        channels[tap.resolution] = channels.get(tap.resolution, 0) + 2 * tap.channels
+    return dict(sorted(channels.items()))
+
+
+@torch.no_grad()
+def unet_features(
+    pipe: StableDiffusionPipeline,
+    latents: torch.Tensor,
+    prompts: Sequence[str],
+    timestep: int,
+) -> dict[int, torch.Tensor]:
+    """Features of latents (B,C,h,w), as the U-Net is given them at a timestep of 0..999.
+
+    One pass over the guided batch. Returns {r: (B, 2*C_r, r, r)} ascending in r, on the
+    pipeline's device and in its dtype: for each sample the unconditional half's channels, then
+    its own conditional half's, both in the order of the network. A sample's features do not
+    depend on its neighbours.
+    """
+    if len(prompts) != len(latents):
+        raise ValueError(f"expected one prompt a latent, got {len(prompts)} for {len(latents)}")
+    batch = len(latents)
+    latents = latents.to(pipe.device, pipe.unet.dtype)
+    outputs: dict[int, torch.Tensor] = {}
+    taps = feature_taps(pipe.unet)
+
+    def keep(index: int):
+        def hook(module, inputs, output):
+            outputs[index] = output[0] if isinstance(output, tuple) else output
+        return hook
+
+    handles = [tap.module.register_forward_hook(keep(i)) for i, tap in enumerate(taps)]
+    try:
+        pipe.unet(torch.cat([latents, latents]), timestep, return_dict=False,
+                  encoder_hidden_states=encode_prompts(pipe, [""] * batch + list(prompts)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    groups: dict[int, list[torch.Tensor]] = {}
+    for index in range(len(taps)):
+        groups.setdefault(outputs[index].shape[-2], []).append(outputs[index])
+    return {
+        side: torch.cat([m[:batch] for m in maps] + [m[batch:] for m in maps], dim=1)
+        for side, maps in sorted(groups.items())
+    }

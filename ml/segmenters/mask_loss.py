@@ -1,0 +1,119 @@
+"""MaskFormer's loss over a whole batch, with pixels that do not count.
+
+The terms and the matching are those of arXiv 2107.06278 as transformers computes them (focal +
+dice on masks, cross-entropy on classes, Hungarian matching; tests compare the two). Written again
+for two reasons: theirs has no ignored pixels, so that an uncertain pixel would train every mask
+to exclude it, and theirs loops over pictures, one Hungarian cost a picture and layer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = 255
+ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
+WEIGHT_CLASS, WEIGHT_MASK, WEIGHT_DICE = 1.0, 20.0, 1.0  # MaskFormer's defaults
+NO_OBJECT_WEIGHT = 0.1  # of a query that is matched to nothing
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One mask per label that is in a picture, background too, padded to the fullest picture.
+
+    masks: float32 (B,K,H,W) of 0 and 1. classes: int64 (B,K), 0 background, -1 padding.
+    counts: float32 (B,1,H,W), 1 where the pixel counts.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    counts: Tensor
+
+
+def make_targets(labels: Tensor) -> Targets:
+    """labels: uint8 or int64 (B,H,W), 0..n and 255 where a pixel is ignored."""
+    labels = labels.long()
+    present = [row.unique() for row in labels]
+    present = [row[row != IGNORED] for row in present]
+    size = max(1, *(len(row) for row in present))
+    padded = [functional.pad(row, (0, size - len(row)), value=-1) for row in present]
+    classes = torch.stack(padded)
+    masks = (labels[:, None] == classes[:, :, None, None]).float()
+    return Targets(masks, classes, (labels != IGNORED).float()[:, None])
+
+
+def mask_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Tensor:
+    """The loss of all decoder layers, summed over layers: a scalar.
+
+    class_logits: (L,B,Q,n+2), the last column is "no object". mask_logits: (L,B,Q,h,w), h and w
+    may be smaller than the picture.
+    """
+    layer, picture, query, target = _match(class_logits.detach(), mask_logits.detach(), targets)
+    wanted = torch.full(class_logits.shape[:3], class_logits.shape[-1] - 1,
+                        device=class_logits.device)
+    wanted[layer, picture, query] = targets.classes[picture, target]
+    weight = torch.ones(class_logits.shape[-1], device=class_logits.device)
+    weight[-1] = NO_OBJECT_WEIGHT
+    layers = class_logits.shape[0]
+    class_loss = sum(
+        functional.cross_entropy(class_logits[i].flatten(0, 1).float(), wanted[i].flatten(), weight)
+        for i in range(layers)
+    )
+    truth = targets.masks[picture, target].flatten(1)
+    counts = targets.counts[picture].flatten(1)
+    chosen = mask_logits[layer, picture, query].float()
+    chosen = functional.interpolate(chosen[:, None], targets.masks.shape[-2:], mode="bilinear")
+    focal, dice = _focal_and_dice(chosen.flatten(1), truth, counts)
+    masks = (targets.classes >= 0).sum().clamp(min=1)  # of one layer
+    return WEIGHT_CLASS * class_loss + (WEIGHT_MASK * focal + WEIGHT_DICE * dice) / masks
+
+
+def _focal_and_dice(logits: Tensor, truth: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums over masks (M, pixels) of the mean focal loss and of the dice loss where it counts."""
+    probability = logits.sigmoid()
+    entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    wrong = probability + truth - 2 * probability * truth  # 1 - p_t
+    share = (1 - ALPHA) + (2 * ALPHA - 1) * truth
+    focal = (share * wrong**GAMMA * entropy * counts).sum(1) / counts.sum(1).clamp(min=1)
+    probability = probability * counts
+    overlap = 2 * (probability * truth).sum(1)
+    dice = 1 - (overlap + 1) / (probability.sum(1) + truth.sum(1) + 1)
+    return focal.sum(), dice.sum()
+
+
+def _match(
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cheapest one-to-one assignment of queries to masks, in every layer and picture.
+
+    Returns int64 vectors of one length: layer, picture, query and mask of every matched pair.
+    Costs are taken at the resolution of the predicted masks.
+    """
+    layers, batch, queries, height, width = mask_logits.shape
+    masks = functional.interpolate(targets.masks, (height, width), mode="nearest").flatten(2)
+    counts = functional.interpolate(targets.counts, (height, width), mode="nearest").flatten(2)
+    logits = mask_logits.float().flatten(3)
+    probability = logits.sigmoid()
+    positive = ALPHA * (1 - probability) ** GAMMA * functional.softplus(-logits)
+    negative = (1 - ALPHA) * probability**GAMMA * functional.softplus(logits)
+    inside, outside = masks.transpose(1, 2), ((1 - masks) * counts).transpose(1, 2)
+    cost = (positive @ inside + negative @ outside) / counts.sum(-1).clamp(min=1)[..., None]
+    cost = WEIGHT_MASK * cost
+    sizes = (probability @ counts.transpose(1, 2)) + masks.sum(-1)[:, None]
+    cost = cost + WEIGHT_DICE * (1 - (2 * probability @ inside + 1) / (sizes + 1))
+    share = class_logits.float().softmax(-1)
+    wanted = targets.classes.clamp(min=0)[None, :, None].expand(layers, -1, queries, -1)
+    cost = (cost - WEIGHT_CLASS * share.gather(3, wanted)).cpu().numpy()
+    known = (targets.classes >= 0).sum(1).tolist()
+    pairs = [
+        (layer, picture, query, target)
+        for layer in range(layers)
+        for picture in range(batch)
+        for query, target in zip(
+            *linear_sum_assignment(cost[layer, picture, :, : known[picture]]), strict=True
+        )
+    ]
+    found = torch.tensor(pairs, dtype=torch.int64, device=mask_logits.device).reshape(-1, 4)
+    return tuple(found.unbind(1))

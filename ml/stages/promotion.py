@@ -1,0 +1,163 @@
+"""Stage `promotion`: does the new model become champion?
+
+The champion on record is `data/<profile>/champion/<model>/`: record.json and the scores.parquet it
+was promoted on. A promoted candidate is written there at once; orchestration moves the registry's
+alias to the model of that digest. Not here: the rules (`ml.promotion`).
+
+The verdict depends on the champion at that time, which is no input of the recipe. That is safe: a
+finished stage is not run again, and one that is (forced, or killed after it had promoted) finds
+its candidate on record and keeps it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.files import atomic, sha256_file, sha256_json, write_json
+from ml.grounding.scores import percent
+from ml.manifest import read_manifest
+from ml.metrics import nanmean
+from ml.params import Params
+from ml.promotion import Contender, Policy, Verdict, decide
+from ml.stages import Output, Workspace
+from ml.stages.benchmark_scores import main_statistic, read_scores
+from ml.vocabulary import Vocabulary, load_vocabulary
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Where a model's scores are, and what they were measured on."""
+
+    scores: str  # stage that scored it
+    model: str  # stage that made it, an input of `scores`
+    test_set: tuple[str, ...]  # inputs of `scores` that hold pictures and truth
+    read: Callable[[Path], tuple[tuple[str, ...], np.ndarray]]  # scores.parquet -> keys, counts
+
+
+def grounding_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Summed IoU and number of masks: float64 (pictures, cells, 2, classes); keys ascending."""
+    rows = pd.read_parquet(path, columns=["key", "cell", "entity", "iou_ours"])
+    axes = [np.unique(rows[name].to_numpy(str), return_inverse=True)
+            for name in ("key", "cell", "entity")]
+    (keys, picture), (cells, cell), (classes, label) = axes
+    counts = np.zeros((len(keys), len(cells), 2, len(classes)))
+    np.add.at(counts, (picture, cell, 0, label), rows.iou_ours.to_numpy(float))
+    np.add.at(counts, (picture, cell, 1, label), 1)
+    return tuple(keys.tolist()), counts
+
+
+def grounding_statistic(counts: np.ndarray) -> np.ndarray:
+    """Mean over the cells of Protocol I of mIoU: (..., cells, 2, classes) -> percent (...)."""
+    return nanmean(percent(counts))
+
+
+def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Per-picture confusions int64 (pictures, n+1, n+1) of the synthetic segmenter."""
+    keys, stack = read_scores(path)
+    return tuple(keys), stack
+
+
+CONTESTS = {
+    "grounding": Contest("grounding_scores", "grounding_model", ("images", "triplets"),
+                         grounding_counts),
+    "segmenter": Contest("benchmark_scores", "segmenter", ("benchmark",), segmenter_counts),
+}
+
+
+def champion_folder(workspace: Workspace, name: str) -> Path:
+    """Where the champion on record is kept; name is one of CONTESTS."""
+    return workspace.data / "champion" / name
+
+
+def champion_record(workspace: Workspace, name: str) -> dict | None:
+    """The champion on record: {"digest", "score", "test_set", "scores_sha256"}, None before."""
+    file = champion_folder(workspace, name) / "record.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Decides on both models, records a new champion, leaves verdict.json.
+
+    Raises ValueError when a champion's scores are not the ones it was promoted on.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    verdicts = {}
+    for name, contest in CONTESTS.items():
+        policy = policy_of(name, params, vocabulary)
+        candidate = _candidate(workspace, contest, policy)
+        champion = _champion(workspace, name, contest)
+        verdict = decide(candidate, champion, policy)
+        if verdict.promote:
+            _record(workspace, name, contest, candidate)
+        verdicts[name] = describe(verdict, candidate, champion)
+    write_json(workspace.folder("promotion") / "verdict.json", verdicts)
+    return Output(facts=verdicts)
+
+
+def policy_of(name: str, params: Params, vocabulary: Vocabulary) -> Policy:
+    """What a model of CONTESTS must reach under these parameters."""
+    resamples = params.benchmark.bootstrap
+    if name == "grounding":
+        return Policy(params.promotion.min_grounding, grounding_statistic, resamples)
+    return Policy(params.promotion.min_segmenter, main_statistic(vocabulary), resamples)
+
+
+def describe(verdict: Verdict, candidate: Contender, champion: Contender | None) -> dict:
+    """The verdict as plain data. `champion` is the one before; `digest_after` names the model
+    that holds the title from now on, None while nobody does."""
+    before = None if champion is None else {"digest": champion.digest, "score": champion.score}
+    after = candidate.digest if verdict.promote else before and before["digest"]
+    plain = {
+        "promote": verdict.promote,
+        "state": verdict.state,
+        "reason": verdict.reason,
+        "candidate": {"digest": candidate.digest, "score": candidate.score},
+        "champion": before,
+        "digest_after": after,
+    }
+    if verdict.difference is not None:
+        points, low, high = verdict.difference
+        plain |= {"difference": points, "interval": [low, high]}
+    return plain
+
+
+def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Contender:
+    folder = workspace.folder(contest.scores)
+    inputs = read_manifest(folder).inputs
+    keys, counts = contest.read(folder / "scores.parquet")
+    test_set = sha256_json([inputs[name] for name in contest.test_set])
+    return Contender(inputs[contest.model], float(policy.statistic(counts.sum(0))), test_set, keys,
+                     counts)
+
+
+def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
+    record = champion_record(workspace, name)
+    if record is None:
+        return None
+    scores = champion_folder(workspace, name) / "scores.parquet"
+    if not scores.is_file() or sha256_file(scores) != record["scores_sha256"]:
+        raise ValueError(f"{scores} is missing or not what the champion was promoted on: expected "
+                         f"sha256 {record['scores_sha256'][:12]}; bring it back, or remove "
+                         f"{scores.parent} to let the next candidate start anew")
+    keys, counts = contest.read(scores)
+    return Contender(record["digest"], record["score"], record["test_set"], keys, counts)
+
+
+def _record(workspace: Workspace, name: str, contest: Contest, candidate: Contender) -> None:
+    """Replaces the champion's folder as a whole."""
+    source = workspace.folder(contest.scores) / "scores.parquet"
+    with atomic(champion_folder(workspace, name)) as temporary:
+        temporary.mkdir()
+        shutil.copyfile(source, temporary / "scores.parquet")
+        write_json(temporary / "record.json", {
+            "model": name,
+            "digest": candidate.digest,
+            "score": candidate.score,
+            "test_set": candidate.test_set,
+            "scores_sha256": sha256_file(source),
+        })

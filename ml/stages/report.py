@@ -1,0 +1,137 @@
+"""Stage `report`: one self-contained HTML page of the run, with pictures, masks, curves, tables.
+
+It only shows what the other stages wrote; no score is computed here.
+"""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import pandas as pd
+
+from ml.files import atomic
+from ml.manifest import read_manifest
+from ml.params import Params
+from ml.stages import STAGE, Output, Workspace
+from ml.vocabulary import load_vocabulary
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
+
+CELL_NAMES = {
+    "one_seen": "one object, seen",
+    "one_unseen": "one object, unseen",
+    "two_seen": "two, both seen",
+    "two_mixed": "two, seen + unseen",
+    "two_unseen": "two, both unseen",
+}
+COLUMNS = ("seen", "unseen", "harmonic", "background")
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes `report.html`. Facts: its size in bytes and the number of pictures in it."""
+    folders = {name: workspace.folder(name) for name in STAGE["report"].inputs}
+    manifests = {name: read_manifest(folder, verify=False) for name, folder in folders.items()}
+    facts = {name: manifest.facts for name, manifest in manifests.items()}
+    settings = manifests["prompts"].params
+    vocabulary = load_vocabulary(settings["vocabulary"])
+    grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
+    sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", _data_uri(sheet))
+              for name, folder in folders.items() for sheet in sorted(folder.glob("*.jpg"))]
+    page = _template().render(
+        profile=params.profile,
+        vocabulary=vocabulary.name, seen=vocabulary.seen, unseen=vocabulary.unseen,
+        tiles=_tiles(manifests, grounding, segmentation),
+        cells=list(CELL_NAMES), cell_names=CELL_NAMES,
+        protocol_one=[(label, grounding[key], grounding.get("intervals", {}).get(key, {}))
+                      for label, key in (("this module", "ours"),
+                                         ("DAAM, its best threshold", "daam"))],
+        columns=COLUMNS,
+        benchmark_pictures=_rows(manifests["benchmark"]),
+        protocol_two=[("trained on synthetic pictures", segmentation["synthetic"]),
+                      ("bound: real pictures, true labels", segmentation["real_upper_bound"])],
+        per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
+        promotion=facts["promotion"],
+        curves=[(name, _curve(folders[name] / "curve.csv")) for name in folders
+                if (folders[name] / "curve.csv").is_file()],
+        stages=[{"name": name, "rows": _rows(manifest), "digest": manifest.digest,
+                 "seconds": _seconds(workspace, name)}
+                for name, manifest in manifests.items()],
+        sheets=sheets,
+    )
+    path = workspace.folder("report") / "report.html"
+    with atomic(path) as temporary:
+        temporary.write_text(page)
+    return Output({"bytes": path.stat().st_size, "pictures": len(sheets)})
+
+
+def _template() -> jinja2.Template:
+    text = (Path(__file__).parent / "report.html.j2").read_text()
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+
+
+def _seconds(workspace: Workspace, stage: str) -> float:
+    """Wall time of the making; 0 for a folder that was pulled, not made here."""
+    path = workspace.state(stage) / "timing.json"
+    return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+
+
+def _rows(manifest) -> int:
+    return sum(entry.get("rows", 0) for entry in manifest.files.values())
+
+
+def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[str, str, str]]:
+    def show(value: float | None) -> str:
+        return "–" if value is None else f"{value:.1f}"
+
+    synthetic = segmentation["synthetic"]
+    return [
+        ("pictures drawn", f"{_rows(manifests['images'])}", "for training and judging"),
+        ("synthetic set", f"{_rows(manifests['synthetic_dataset'])}", "labelled by the model"),
+        ("two unseen objects", show(grounding["ours"].get("two_unseen")), "mIoU, Protocol I"),
+        ("DAAM there", show(grounding["daam"].get("two_unseen")), "same pictures"),
+        ("segmenter, harmonic", show(synthetic["harmonic"]), "mIoU, Protocol II"),
+        ("segmenter, unseen", show(synthetic["unseen"]), "classes nobody labelled"),
+    ]
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _figure_uri(figure) -> str:
+    buffer = io.BytesIO()
+    # No date in the file: the same run gives the same page.
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    pyplot.close(figure)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _curve(path: Path) -> str:
+    """Loss, and validation mIoU beside it where the training has one."""
+    frame = pd.read_csv(path)
+    figure, axis = pyplot.subplots(figsize=(9, 2.6))
+    loss = frame.dropna(subset=["loss"])
+    axis.plot(loss["step"], loss["loss"], color="#4a7fb5", label="loss")
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss")
+    if "val_miou" in frame and frame["val_miou"].notna().any():
+        other, scored = axis.twinx(), frame.dropna(subset=["val_miou"])
+        other.plot(scored["step"], scored["val_miou"], "o-", color="#d9622b")
+        other.set_ylabel("validation mIoU, seen")
+    return _figure_uri(figure)
+
+
+def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
+    frame = pd.DataFrame({name: segmentation[key]["per_class"] for name, key in
+                          (("synthetic", "synthetic"), ("real bound", "real_upper_bound"))})
+    frame.index = [f"{name} *" if name in unseen else name for name in frame.index]
+    figure, axis = pyplot.subplots(figsize=(9, 3.2))
+    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"], width=0.8)
+    axis.set_ylabel("IoU, %")
+    axis.set_ylim(0, 100)
+    return _figure_uri(figure)
+

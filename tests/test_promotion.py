@@ -1,0 +1,213 @@
+"""The gate: its rules on hand-made contenders, and the stage on hand-made score files."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.files import sha256_json
+from ml.manifest import Manifest, ManifestError, describe_files, write_manifest
+from ml.params import load_params
+from ml.promotion import Contender, Policy, decide
+from ml.stages import Workspace, run_stage
+from ml.stages.benchmark_scores import write_scores
+from ml.stages.promotion import (
+    champion_folder,
+    champion_record,
+    grounding_counts,
+    grounding_statistic,
+)
+from ml.vocabulary import load_vocabulary
+
+VOCABULARY = load_vocabulary("voc-1")
+
+
+def mean_percent(counts):
+    return 100 * counts[..., 0] / counts[..., 1]
+
+
+POLICY = Policy(floor=50.0, statistic=mean_percent, resamples=500)
+
+
+def contender(digest, values, test_set="pictures", keys=None):
+    values = np.asarray(values, float)
+    counts = np.stack([values, np.ones(len(values))], axis=1)
+    keys = tuple(keys or map(str, range(len(values))))
+    return Contender(digest, float(mean_percent(counts.sum(0))), test_set, keys, counts)
+
+
+NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 200)
+
+
+def test_floor():
+    low = decide(contender("a", 0.4 + NOISE), None, POLICY)
+    assert (low.promote, low.state) == (False, "refused")
+    assert "below the floor of 50.0 %" in low.reason
+    first = decide(contender("a", 0.6 + NOISE), None, POLICY)
+    assert (first.promote, first.state) == (True, "promoted")
+    assert "first champion" in first.reason
+    assert not decide(contender("a", [np.nan]), None, POLICY).promote
+
+
+def test_clear_regression_is_refused_though_it_reaches_the_floor():
+    verdict = decide(contender("b", 0.6 + NOISE), contender("a", 0.7 + NOISE), POLICY)
+    assert (verdict.promote, verdict.state) == (False, "refused")
+    assert verdict.difference == pytest.approx((-10, -10, -10))
+    assert "regression" in verdict.reason
+
+
+def test_better_and_as_good_are_promoted():
+    assert decide(contender("b", 0.8 + NOISE), contender("a", 0.7 + NOISE), POLICY).promote
+    other = np.random.default_rng(1).permutation(NOISE) - 0.002  # 0.2 points down, within noise
+    verdict = decide(contender("b", 0.7 + other), contender("a", 0.7 + NOISE), POLICY)
+    points, low, high = verdict.difference
+    assert verdict.promote
+    assert low < points < 0 < high
+
+
+def test_pairing_finds_a_small_regression_that_the_pictures_differences_would_hide():
+    """One point down on every picture, where pictures differ by 60 points among themselves."""
+    hard = np.linspace(0.4, 1.0, 200)
+    assert not decide(contender("b", hard - 0.01), contender("a", hard), POLICY).promote
+
+
+@pytest.mark.parametrize("change", [{"test_set": "others"},
+                                    {"keys": [f"other-{i}" for i in range(200)]}])
+def test_other_pictures_cannot_be_compared(change):
+    verdict = decide(contender("b", 0.6 + NOISE, **change), contender("a", 0.9 + NOISE), POLICY)
+    assert verdict.promote
+    assert "another test set" in verdict.reason and "floor" in verdict.reason
+    assert verdict.difference is None
+
+
+def test_the_champion_itself_is_kept():
+    a = contender("a", 0.4 + NOISE)  # even below a floor that was raised since
+    assert decide(a, a, POLICY) == decide(a, contender("a", [0.9]), POLICY)
+    verdict = decide(a, a, POLICY)
+    assert (verdict.promote, verdict.state, verdict.reason) == (False, "kept", "already champion")
+
+
+def grounding_rows(iou: float) -> pd.DataFrame:
+    """Two classes a cell with unequal numbers of masks: classes weigh alike, not masks."""
+    rows = []
+    for cell in ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"):
+        for i in range(9):
+            entity, value = ("dog", iou + 0.2) if i < 3 else ("cat", iou - 0.2)
+            rows.append({"key": f"{cell}-{i}", "cell": cell, "entity": entity, "seen": True,
+                         "iou_ours": value, "iou_daam": 0.1})
+    return pd.DataFrame(rows)
+
+
+def test_grounding_score_is_the_mean_over_cells_of_the_mean_over_classes(tmp_path):
+    rows = grounding_rows(0.7)
+    rows.loc[rows.cell == "two_unseen", "iou_ours"] -= 0.5
+    rows.sample(frac=1, random_state=0).to_parquet(tmp_path / "scores.parquet")
+    keys, counts = grounding_counts(tmp_path / "scores.parquet")
+    by_class = rows.groupby(["cell", "entity"]).iou_ours.mean()
+    expected = 100 * by_class.groupby("cell").mean().mean()
+    assert expected == pytest.approx(60)
+    assert grounding_statistic(counts.sum(0)) == pytest.approx(expected)
+    assert list(keys) == sorted(rows.key)
+
+
+def finish(workspace: Workspace, stage: str, inputs: dict) -> None:
+    folder = workspace.folder(stage)
+    write_manifest(folder, Manifest(stage, 1, {}, inputs, describe_files(folder, {}), {}))
+
+
+def put_scores(workspace: Workspace, model: str, *, right: float, iou: float = 0.8,
+               benchmark: str = "frozen") -> None:
+    """Score files as the two scoring stages leave them. right: share of each class's pixels."""
+    folder = workspace.folder("benchmark_scores")
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, stack = np.random.default_rng(0), np.zeros((60, 21, 21), np.int64)
+    for i in range(60):
+        label = i % 20 + 1
+        hit = int(100 * right) + rng.integers(-3, 4)
+        stack[i, label, label], stack[i, label, 0], stack[i, 0, 0] = hit, 100 - hit, 1000
+    keys = [f"benchmark-{i:06d}" for i in range(60)]
+    write_scores(folder / "scores.parquet", keys, {"synthetic": stack, "real_upper_bound": stack})
+    finish(workspace, "benchmark_scores",
+           {"benchmark": benchmark, "segmenter": f"s-{model}", "real_bound": "r"})
+    folder = workspace.folder("grounding_scores")
+    folder.mkdir(parents=True, exist_ok=True)
+    grounding_rows(iou).to_parquet(folder / "scores.parquet")
+    finish(workspace, "grounding_scores",
+           {"images": "i", "triplets": "t", "grounding_model": f"g-{model}"})
+
+
+@pytest.fixture
+def gate(tmp_path):
+    params = load_params()
+    params = dataclasses.replace(
+        params, benchmark=dataclasses.replace(params.benchmark, bootstrap=200))
+    workspace = Workspace(tmp_path, params.profile)
+    return workspace, lambda **kw: run_stage("promotion", params, tmp_path, **kw)
+
+
+def test_first_champion_is_recorded_and_found_again(gate):
+    workspace, promote = gate
+    put_scores(workspace, "a", right=0.7)
+    facts = promote().facts
+    written = json.loads((workspace.folder("promotion") / "verdict.json").read_text())
+    assert written == facts
+    assert facts["segmenter"]["promote"] and facts["grounding"]["promote"]
+    assert facts["segmenter"]["candidate"]["score"] == pytest.approx(70, abs=1.5)
+    assert facts["grounding"]["candidate"]["score"] == pytest.approx(80)
+    record = champion_record(workspace, "segmenter")
+    assert record["digest"] == "s-a" == facts["segmenter"]["digest_after"]
+    assert record["test_set"] == sha256_json(["frozen"])
+    before = record, champion_record(workspace, "grounding")
+    assert promote().cached
+    forced = promote(force=True).facts
+    assert {facts["state"] for facts in forced.values()} == {"kept"}
+    assert forced["segmenter"]["digest_after"] == "s-a"
+    assert before == (champion_record(workspace, "segmenter"),
+                      champion_record(workspace, "grounding"))
+
+
+def test_worse_is_refused_better_replaces(gate):
+    workspace, promote = gate
+    put_scores(workspace, "a", right=0.7)
+    promote()
+    put_scores(workspace, "b", right=0.6, iou=0.7)
+    facts = promote().facts
+    assert facts["segmenter"]["state"] == facts["grounding"]["state"] == "refused"
+    assert facts["segmenter"]["interval"][1] < 0
+    assert facts["segmenter"]["digest_after"] == "s-a"
+    assert champion_record(workspace, "grounding")["digest"] == "g-a"
+    put_scores(workspace, "c", right=0.8)
+    facts = promote().facts
+    assert facts["segmenter"]["difference"] == pytest.approx(10, abs=0.5)
+    assert facts["segmenter"]["champion"]["digest"] == "s-a"
+    assert champion_record(workspace, "segmenter")["digest"] == "s-c"
+    assert promote().cached
+
+
+def test_another_benchmark_is_said_and_the_floor_decides(gate):
+    workspace, promote = gate
+    put_scores(workspace, "a", right=0.9)
+    promote()
+    put_scores(workspace, "b", right=0.6, benchmark="redrawn")
+    facts = promote().facts["segmenter"]
+    assert facts["promote"] and "another test set" in facts["reason"]
+    put_scores(workspace, "c", right=0.3, benchmark="again")
+    facts = promote().facts["segmenter"]
+    assert facts["state"] == "refused" and "floor of 40.0" in facts["reason"]
+
+
+def test_tampered_champion_is_refused(gate):
+    workspace, promote = gate
+    put_scores(workspace, "a", right=0.7)
+    promote()
+    grounding_rows(0.1).to_parquet(champion_folder(workspace, "grounding") / "scores.parquet")
+    put_scores(workspace, "b", right=0.75)
+    with pytest.raises(ValueError, match="not what the champion was promoted on"):
+        promote()
+
+
+def test_unfinished_scores_are_refused(gate):
+    with pytest.raises(ManifestError, match="grounding_scores"):
+        gate[1]()

@@ -1,0 +1,68 @@
+"""What the checks judge of models and scores: training curves and the numbers of `metrics.json`."""
+
+import json
+
+import pandas as pd
+
+from ml.params import Params
+from ml.stages import Workspace
+from orchestration import tables
+from orchestration.metadata import flatten
+from orchestration.tables import Tables, one_row
+
+
+def curve_tables(workspace: Workspace, stage: str) -> Tables:
+    """The loss at every step, and how the last quarter compares with the first."""
+    curve = pd.read_csv(workspace.folder(stage) / "curve.csv").dropna(subset=["step"])
+    loss = curve["loss"].dropna() if curve["loss"].notna().any() else curve["loss"]
+    quarter = max(len(loss) // 4, 1)
+    ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
+    weights = workspace.folder(stage).rglob("*.safetensors")
+    return {"loss": pd.DataFrame({"loss": loss.astype(float)}),
+            "total": one_row(last_to_first_loss=float(ratio),
+                             weights_bytes=sum(path.stat().st_size for path in weights))}
+
+
+def grounding_model_tables(params: Params, workspace: Workspace) -> Tables:
+    return curve_tables(workspace, "grounding_model")
+
+
+def segmenter_tables(params: Params, workspace: Workspace) -> Tables:
+    return curve_tables(workspace, "segmenter")
+
+
+def real_bound_tables(params: Params, workspace: Workspace) -> Tables:
+    return curve_tables(workspace, "real_bound")
+
+
+def score_tables(workspace: Workspace, stage: str, heads: tuple[str, ...]) -> Tables:
+    """One row per number below the named heads of a stage's metrics, and one row of all."""
+    metrics = json.loads((workspace.folder(stage) / "metrics.json").read_text())
+    flat = {name: float("nan") if value is None else float(value)
+            for head in heads for name, value in flatten(metrics[head], f"{head}/").items()
+            if value is None or isinstance(value, int | float)}
+    frame = pd.DataFrame({"score": list(flat), "value": list(flat.values())})
+    return {"scores": frame.dropna(), "total": pd.DataFrame([flat])}
+
+
+def grounding_score_tables(params: Params, workspace: Workspace) -> Tables:
+    return score_tables(workspace, "grounding_scores", ("ours", "daam"))
+
+
+def benchmark_score_tables(params: Params, workspace: Workspace) -> Tables:
+    return score_tables(workspace, "benchmark_scores", ("synthetic", "real_upper_bound"))
+
+
+TABLES = {
+    "benchmark": tables.benchmark_tables,
+    "prompts": tables.prompt_tables,
+    "images": tables.image_tables,
+    "masks": tables.mask_tables,
+    "triplets": tables.triplet_tables,
+    "grounding_model": grounding_model_tables,
+    "grounding_scores": grounding_score_tables,
+    "synthetic_dataset": tables.synthetic_tables,
+    "segmenter": segmenter_tables,
+    "real_bound": real_bound_tables,
+    "benchmark_scores": benchmark_score_tables,
+}

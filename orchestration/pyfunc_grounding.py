@@ -1,0 +1,27 @@
+"""The code of the registered grounding model: pictures and words in, a mask for every word out.
+
+MLflow runs this file when the model is loaded (models from code); `ml` lies beside the model.
+"""
+
+import mlflow  # noqa: TID253  MLflow itself runs this file
+import numpy as np
+import pandas as pd
+
+
+class Grounding(mlflow.pyfunc.PythonModel):
+    def load_context(self, context) -> None:
+        from ml.grounding.pipeline import GroundedDiffusionPipeline
+
+        self.pipe = GroundedDiffusionPipeline.from_pretrained(context.artifacts["model"])
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        """Columns `image` (PNG bytes), `words` (list) -> `masks` (list of run-length JSON)."""
+        from ml.pictures import decode_png, encode_rle
+
+        images = np.stack([decode_png(data) for data in model_input["image"]])
+        found = self.pipe.ground(images, [list(words) for words in model_input["words"]])
+        return pd.DataFrame({"masks": [[encode_rle(mask) for mask in masks]
+                                       for masks in found.masks]})
+
+
+mlflow.models.set_model(Grounding())

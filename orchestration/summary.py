@@ -1,0 +1,124 @@
+"""`python -m orchestration.summary [--profile micro]`: what a finished run gave, in one page.
+
+Writes `data/<profile>/summary.json` from the stages' own files and prints the scores, the promoted
+models, the report's path and how to look further. Computes no score itself.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ml.files import write_json
+from ml.manifest import ManifestError, read_manifest
+from ml.params import ROOT, load_params
+from ml.stages import STAGES, Workspace
+from orchestration.resources import Project
+
+CELLS = {"one_seen": "one object, seen", "one_unseen": "one object, unseen",
+         "two_seen": "two objects, seen", "two_mixed": "seen + unseen",
+         "two_unseen": "two objects, unseen"}
+COLUMNS = ("seen", "unseen", "harmonic", "background")
+SEGMENTERS = {"synthetic": "trained on synthetic pictures",
+              "real_upper_bound": "bound: real pictures, true labels"}
+
+
+def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
+    """Seconds by stage of the making (checks as `checks`), and the highest peak memory in MB.
+
+    Of a stage that was found done, the seconds are those of the run that made it.
+    """
+    seconds, peak, checks = {}, 0.0, 0.0
+    for stage in STAGES:
+        state = workspace.state(stage.name)
+        if (state / "timing.json").is_file():
+            said = json.loads((state / "timing.json").read_text())
+            seconds[stage.name] = round(said["seconds"], 2)
+            peak = max(peak, said["peak_rss_mb"])
+        if (state / "quality.json").is_file():
+            checks += json.loads((state / "quality.json").read_text()).get("seconds", 0.0)
+    return seconds | {"checks": round(checks, 2)}, round(peak, 1)
+
+
+def summarize(workspace: Workspace, champions: dict[str, str]) -> dict:
+    """The content of summary.json. Raises ManifestError when a scores stage has not finished."""
+    grounding = read_manifest(workspace.folder("grounding_scores"), verify=False).facts
+    segmentation = read_manifest(workspace.folder("benchmark_scores"), verify=False).facts
+    seconds, peak = timings(workspace)
+    return {
+        "grounding": {method: {cell: grounding[method].get(cell) for cell in CELLS}
+                      for method in ("ours", "daam")},
+        "segmentation": {kind: {column: segmentation[kind].get(column) for column in COLUMNS}
+                         for kind in SEGMENTERS},
+        "champion": {name: champions.get(name) for name in ("grounding", "segmenter")},
+        "wall_seconds": {"total": round(sum(seconds.values()), 2)} | seconds,
+        "peak_rss_mb": peak,
+    }
+
+
+def table(title: str, columns: list[str], rows: list[tuple[str, list[float | None]]]) -> str:
+    """A plain text table; None becomes a dash."""
+    wide = max(len(name) for name, _ in rows) + 2
+    lines = [title, " " * wide + "".join(f"{column:>21}" for column in columns)]
+    for name, values in rows:
+        cells = "".join(f"{'-' if v is None else format(v, '.1f'):>21}" for v in values)
+        lines.append(f"{name:<{wide}}{cells}")
+    return "\n".join(lines)
+
+
+def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
+    """What is printed at the end of a run."""
+    grounding, segmentation = summary["grounding"], summary["segmentation"]
+    methods = {"ours": "this module", "daam": "DAAM, best threshold"}
+    champion = summary["champion"]
+    minutes = summary["wall_seconds"]["total"] / 60
+    spent = "nothing had to be done; it was made" if unchanged else "made"
+    report = workspace.folder("report") / "report.html"
+    return "\n".join([
+        "", table("Protocol I: words to masks, mIoU %", list(CELLS.values()),
+                  [(label, list(grounding[key].values())) for key, label in methods.items()]),
+        "", table("Protocol II: segmenter on the frozen benchmark, mIoU %", list(COLUMNS),
+                  [(label, list(segmentation[key].values()))
+                   for key, label in SEGMENTERS.items()]),
+        "", f"Promoted: grounding {champion['grounding'] or 'none'}, "
+            f"segmenter {champion['segmenter'] or 'none'}",
+        f"Report:   {report}" + ("" if report.is_file() else " (not made yet)"),
+        f"Time:     {spent} in {minutes:.1f} min, {summary['peak_rss_mb']:.0f} MB at most",
+        "Look:     `make ui` opens the graph and its history, `make mlflow` the registry", ""])
+
+
+def champions_of(project: Project) -> dict[str, str]:
+    """The champions' URIs; none when the registry was never made."""
+    uri, artifacts = project.registry
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return {}
+    from orchestration.registry import Registry
+
+    return Registry(uri, artifacts, project.params, project.workspace).champions()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m orchestration.summary", description=__doc__)
+    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
+    chosen = parser.parse_args(arguments)
+    try:
+        params = load_params(chosen.profile)
+        project = Project(profile=chosen.profile, root=str(chosen.root),
+                          tracking_uri=chosen.tracking_uri)
+        workspace = Workspace(chosen.root, params.profile)
+        summary = summarize(workspace, champions_of(project))
+    except (ValueError, ManifestError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    path = workspace.data / "summary.json"
+    # Every making leaves another time, so an equal summary means that nothing was made.
+    unchanged = path.is_file() and json.loads(path.read_text()) == summary
+    write_json(path, summary)
+    print(page(summary, workspace, unchanged))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

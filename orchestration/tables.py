@@ -1,0 +1,212 @@
+"""What the checks judge: a stage's shard facts as small pandas tables.
+
+`TABLES[stage](params, workspace)` gives the tables that the rules in `suites.py` name. Bounds that
+depend on settings are turned into columns here ("expected", "share_of_even"), so that the rules
+stay literal. Pixels are decoded only for the two rules that are about pixels: labels and leaks.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.params import Params
+from ml.schemas import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
+from ml.shards import iter_shards, read_shards
+from ml.stages import Workspace
+from ml.vocabulary import Vocabulary, load_vocabulary
+
+PIXELS = {"image", "label", "latent", "daam", "rles"}  # columns left on disk
+Tables = dict[str, pd.DataFrame]
+
+
+def facts(workspace: Workspace, stage: str, schema) -> pd.DataFrame:
+    """All rows of a stage without the columns that hold pixels."""
+    return read_shards(workspace.folder(stage), [n for n in schema.names if n not in PIXELS])
+
+
+def one_row(**values: object) -> pd.DataFrame:
+    return pd.DataFrame([values])
+
+
+def entities_of(rows: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame:
+    """One row per picture and entity, with whether its word stands for it, and in the text."""
+    columns = ["key", "text", "purpose", "cell", "entities", "words"]
+    out = rows[columns].explode(["entities", "words"], ignore_index=True)
+    out = out.rename(columns={"entities": "entity", "words": "word"})
+    text, word = out["text"].str.lower(), out["word"].str.lower()
+    out["named_in_text"] = [w in t for w, t in zip(word, text, strict=True)]
+    out["word_means_entity"] = [
+        w in {name.lower() for name in vocabulary.words.get(e, ())}
+        for e, w in zip(out["entity"], word, strict=True)]
+    out["seen"] = out["entity"].isin(vocabulary.seen)
+    return out
+
+
+def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
+    """One row per class: its count and the count as a multiple of the even share."""
+    counts = entities.value_counts().reindex(list(classes), fill_value=0)
+    even = max(counts.sum() / len(classes), 1e-9)
+    return pd.DataFrame({"class": counts.index, "count": counts.to_numpy(),
+                         "share_of_even": counts.to_numpy() / even})
+
+
+def near_duplicates(hashes: pd.Series, bits: int) -> np.ndarray:
+    """bool (n,): an earlier row's 64-bit difference hash is at most so many bits away."""
+    values = np.array([int(text, 16) for text in hashes], np.uint64)
+    near = np.zeros(len(values), bool)
+    for index in range(1, len(values)):
+        near[index] = (np.bitwise_count(values[:index] ^ values[index]) <= bits).any()
+    return near
+
+
+def model_size(params: Params, workspace: Workspace) -> int | None:
+    """Side in pixels of the diffusion model's pictures; None for a hub id that is not on disk."""
+    folder = Path(workspace.model(params.diffusion.model))
+    if not (folder / "unet" / "config.json").is_file():
+        return None
+    unet = json.loads((folder / "unet" / "config.json").read_text())
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
+def prompt_tables(params: Params, workspace: Workspace) -> Tables:
+    rows, vocabulary = facts(workspace, "prompts", PROMPTS), load_vocabulary(params.vocabulary)
+    entities, asked = entities_of(rows, vocabulary), params.prompts
+    train = entities[entities["purpose"] == "train"]
+    cells = rows[rows["purpose"] == "sim"]["cell"].value_counts()
+    expected = {("train", asked.train_one + asked.train_two),
+                ("synthetic", asked.synthetic_one + asked.synthetic_two)}
+    counts = [{"set": name, "count": int((rows["purpose"] == name).sum()), "expected": number}
+              for name, number in sorted(expected)]
+    counts += [{"set": f"sim {cell}", "count": int(number), "expected": asked.sim_per_cell}
+               for cell, number in cells.items()]
+    return {
+        "rows": rows, "entities": entities, "counts": pd.DataFrame(counts), "train": train,
+        "train classes": balance(train["entity"], vocabulary.seen),
+        "synthetic classes": balance(entities[entities["purpose"] == "synthetic"]["entity"],
+                                     vocabulary.classes),
+        "sim classes": balance(entities[entities["purpose"] == "sim"]["entity"],
+                               vocabulary.classes),
+    }
+
+
+def image_tables(params: Params, workspace: Workspace) -> Tables:
+    rows, vocabulary = facts(workspace, "images", IMAGES), load_vocabulary(params.vocabulary)
+    side = model_size(params, workspace)
+    rows["expected_side"] = side or rows["width"].mode()[0]
+    rows["near_duplicate"] = near_duplicates(rows["dhash"], params.triplets.duplicate_bits)
+    prompts = facts(workspace, "prompts", PROMPTS)
+    wanted = set(prompts[prompts["purpose"] != "synthetic"]["key"])
+    return {"rows": rows, "entities": entities_of(rows, vocabulary),
+            "total": one_row(missing=len(wanted - set(rows["key"])),
+                             unasked=len(set(rows["key"]) - wanted),
+                             near_duplicate_share=float(rows["near_duplicate"].mean()))}
+
+
+def mask_tables(params: Params, workspace: Workspace) -> Tables:
+    rows, vocabulary = facts(workspace, "masks", MASKS), load_vocabulary(params.vocabulary)
+    rows["has_rle"] = rows["rle"].str.len() > 0
+    asked = entities_of(facts(workspace, "images", IMAGES), vocabulary)
+    pairs = set(zip(rows["key"], rows["entity"], strict=True))
+    wanted = set(zip(asked["key"], asked["entity"], strict=True))
+    labels, found = rows[rows["role"] == "labeller"], rows[rows["found"]]
+    return {"rows": rows, "labels": labels, "found": found,
+            "classes": balance(labels[labels["found"]]["entity"], vocabulary.seen),
+            "total": one_row(missing=len(wanted - pairs), unasked=len(pairs - wanted),
+                             found_share=float(rows["found"].mean()),
+                             labels_found_share=float(labels["found"].mean()))}
+
+
+def triplet_tables(params: Params, workspace: Workspace) -> Tables:
+    rows, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
+    rows["named_in_text"] = [w.lower() in t.lower() for w, t in
+                             zip(rows["word"], rows["text"], strict=True)]
+    rows["has_rle"] = rows["rle"].str.len() > 0
+    rows["no_reason"] = rows["reason"] == ""
+    labels = rows[rows["subset"].isin(["train", "validation"])]
+    accepted = rows[rows["accepted"]]
+    return {"rows": rows, "accepted": accepted, "labels": labels,
+            "classes": balance(labels[labels["accepted"]]["entity"], vocabulary.seen),
+            "total": one_row(
+                yield_share=float(labels["accepted"].mean()),
+                validation=int((accepted["subset"] == "validation").sum()),
+                sim=int((accepted["subset"] == "sim").sum()))}
+
+
+def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
+    rows = facts(workspace, "synthetic_dataset", SYNTHETIC)
+    vocabulary = load_vocabulary(params.vocabulary)
+    rows["expected_side"] = model_size(params, workspace) or rows["width"].mode()[0]
+    rows = pd.concat([rows, label_facts(workspace, vocabulary)], axis=1)
+    accepted = rows[rows["accepted"]]
+    entities = accepted["entities"].explode()
+    return {"rows": rows, "accepted": accepted, "entities": entities_of(rows, vocabulary),
+            "classes": balance(entities, vocabulary.classes),
+            "total": one_row(accepted=len(accepted), yield_share=float(rows["accepted"].mean()),
+                             in_benchmark=int(rows["in_benchmark"].sum()),
+                             mean_ignored=float(accepted["ignored"].mean()))}
+
+
+def small(picture: np.ndarray) -> np.ndarray:
+    """uint8 (64,64,3), the size at which pictures are compared with the benchmark."""
+    from PIL import Image
+
+    if picture.shape[:2] == (64, 64):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BOX))
+
+
+def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
+    """Per synthetic picture, from its pixels: is the label map as large as the picture, are its
+    labels those of the prompt, is the picture (or nearly) one of the benchmark's."""
+    from ml.microworld.benchmark import find_overlap
+    from ml.pictures import IGNORED, decode_png
+
+    real = [small(decode_png(data)) for data in
+            read_shards(workspace.folder("benchmark"), ["image"])["image"]]
+    found = []
+    columns = ["key", "entities", "image", "label"]
+    for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
+        pictures = [decode_png(data) for data in shard["image"]]
+        leaked = set(find_overlap([small(picture) for picture in pictures], real))
+        for index, (row, picture) in enumerate(zip(shard.itertuples(), pictures, strict=True)):
+            label = decode_png(row.label)
+            named = {vocabulary.label(e) for e in row.entities if e in vocabulary.classes}
+            found.append({"label_fits": label.shape == picture.shape[:2],
+                          "labels_named": set(np.unique(label).tolist()) <= named | {0, IGNORED},
+                          "in_benchmark": index in leaked})
+    return pd.DataFrame(found)
+
+
+def benchmark_tables(params: Params, workspace: Workspace) -> Tables:
+    """The benchmark beside the published one, drawn again with the vocabulary's labels (2 s)."""
+    from ml.microworld.benchmark import benchmark_scenes
+    from ml.microworld.world import CLASSES
+    from ml.pictures import IGNORED, decode_png
+
+    vocabulary = load_vocabulary(params.vocabulary)
+    rows = facts(workspace, "benchmark", BENCHMARK)
+    pixels = read_shards(workspace.folder("benchmark"), ["image", "label"])
+    known = [name for name in CLASSES if name in vocabulary.classes]
+    relabel = np.full(256, IGNORED, np.uint8)  # a class the vocabulary does not list is ignored
+    relabel[0] = 0
+    for name in known:
+        relabel[CLASSES.index(name) + 1] = vocabulary.label(name)
+    published = [pair_digest(scene.image, relabel[scene.label_map()])
+                 for scene in benchmark_scenes()]
+    found = [pair_digest(decode_png(image), decode_png(label))
+             for image, label in zip(pixels["image"], pixels["label"], strict=True)]
+    rows["pixels"] = found
+    rows["published"] = (published + [""] * len(found))[:len(found)]
+    return {"rows": rows, "classes": balance(rows["entities"].explode(), tuple(known)),
+            "total": one_row(rows=len(rows), published=len(published))}
+
+
+def pair_digest(image: np.ndarray, label: np.ndarray) -> str:
+    """Hex sha256 of a picture uint8 (H,W,3) and its label map uint8 (H,W)."""
+    digest = hashlib.sha256(np.ascontiguousarray(image).tobytes())
+    digest.update(np.ascontiguousarray(label).tobytes())
+    return digest.hexdigest()

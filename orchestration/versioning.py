@@ -1,0 +1,80 @@
+"""DVC owns bytes: what passed its checks is committed to DVC, and `dvc.lock` names it.
+
+DVC never runs the graph here; `dvc.yaml` mirrors it for those who have no Dagster. The commit is
+a process of its own, because DVC keeps a lock on the checkout and changes process-wide state.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from ml.files import sha256_file, write_json
+from ml.manifest import read_manifest
+from ml.params import ROOT, load_params
+from ml.stages import STAGE, STAGES, Workspace
+
+SEALED = ("triplets", "grounding_model", "synthetic_dataset", "segmenter", "real_bound")
+
+
+class SealError(RuntimeError):
+    """DVC could not commit what was to be sealed."""
+
+
+def sealed_stages() -> list[str]:
+    """The sealed stages and everything they were made from, in the order of the stage table."""
+    wanted, open_ = set(), list(SEALED)
+    while open_:
+        name = open_.pop()
+        wanted.add(name)
+        open_ += STAGE[name].inputs
+    return [stage.name for stage in STAGES if stage.name in wanted]
+
+
+def reason_to_skip(workspace: Workspace) -> str:
+    """Why this workspace cannot be sealed, "" when it can."""
+    root = Path(workspace.root)
+    default = load_params().profile
+    if workspace.profile != default:
+        return f"dvc.yaml describes data/{default}, this is data/{workspace.profile}"
+    if not (root / "dvc.yaml").is_file() or not (root / ".dvc" / "config").is_file():
+        return f"no dvc.yaml and .dvc/config in {root}: not a checkout"
+    if not (root / ".git").exists() and not _without_git(root):
+        return (f"{root} is not a git checkout, which DVC expects; run `python -m dvc config "
+                "--local core.no_scm true` there once to version the data without git")
+    return ""
+
+
+def _without_git(root: Path) -> bool:
+    local = root / ".dvc" / "config.local"
+    return local.is_file() and "no_scm = true" in local.read_text()
+
+
+def seal(workspace: Workspace) -> dict[str, str]:
+    """Commits the stages of `sealed_stages` to DVC; nothing is done when they are sealed already.
+
+    Returns what the UI shows. Raises SealError with DVC's own words when it refuses, ManifestError
+    when a stage is unfinished.
+    """
+    if reason := reason_to_skip(workspace):
+        return {"sealed": "skipped", "reason": reason}
+    root, names = Path(workspace.root), sealed_stages()
+    digests = {name: read_manifest(workspace.folder(name), verify=False).digest for name in names}
+    note, lock = workspace.state("sealed_data") / "seal.json", root / "dvc.lock"
+    if note.is_file() and lock.is_file():
+        said = json.loads(note.read_text())
+        if said == {"digests": digests, "dvc_lock": sha256_file(lock)}:
+            return {"sealed": "was sealed already", "dvc_lock_sha256": said["dvc_lock"]}
+    dvc(["commit", "--force", *names], root)
+    write_json(note, {"digests": digests, "dvc_lock": sha256_file(lock)})
+    return {"sealed": ", ".join(names), "dvc_lock_sha256": sha256_file(lock)}
+
+
+def dvc(arguments: list[str], root: Path = ROOT) -> str:
+    """Runs DVC in a checkout and returns what it printed. Raises SealError when it fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root,
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise SealError(f"`dvc {' '.join(arguments)}` failed in {root}: "
+                        f"{(done.stderr or done.stdout).strip()}")
+    return done.stdout

@@ -1,0 +1,290 @@
+"""The registry: registered once, promoted by the verdict, loaded where nothing is known of us.
+
+The models are real ones with random weights, so that loading and predicting are the real thing.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import handmade
+import numpy as np
+import pytest
+import torch
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from ml.manifest import read_manifest
+from ml.stages import Workspace
+from ml.vocabulary import load_vocabulary
+from orchestration.packaging import requirements
+from orchestration.registry import Registry
+
+PREDICT = """
+import sys
+import mlflow, numpy as np
+model = mlflow.pyfunc.load_model("models:/segmenter@champion")
+images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+labels = model.predict(images)
+assert labels.dtype == np.uint8 and labels.shape == (2, 64, 64), (labels.dtype, labels.shape)
+try:
+    model.predict(images.astype(np.float32) / 255)
+except mlflow.exceptions.MlflowException:
+    pass
+else:
+    sys.exit("the signature let floats in")
+np.save(sys.argv[1], labels)
+"""
+GROUND = """
+import sys
+import mlflow, pandas as pd
+model = mlflow.pyfunc.load_model("models:/grounding@champion")
+png = open(sys.argv[1], "rb").read()
+masks = model.predict(pd.DataFrame({"image": [png, png], "words": [["dog"], ["dog", "cat"]]}))
+print([len(row) for row in masks["masks"]])
+"""
+
+
+def tiny_weights(workspace: Workspace, stage: str) -> None:
+    """Random but real: a MaskFormer in `model/`, a grounding module of the tiny pipeline."""
+    folder = workspace.folder(stage)
+    if stage == "grounding_model":
+        from tiny import tiny_pipeline
+
+        from ml.diffusion.features import feature_channels
+        from ml.grounding.config import make_config
+        from ml.grounding.module import GroundingModule
+
+        pipe = tiny_pipeline()
+        config = make_config(
+            handmade.params_of(workspace).grounding, feature_channels(pipe.unet),
+            pipe.text_encoder.config.hidden_size, 64, 1)
+        GroundingModule(config).save_pretrained(folder)
+        return
+    from ml.segmenters.maskformer import build
+
+    params = handmade.params_of(workspace)
+    names = ["background", *load_vocabulary(params.vocabulary).classes]
+    backbone = Path(workspace.model(params.segmenter.backbone))
+    build(backbone, names, params.segmenter).save_pretrained(folder / "model")
+
+
+def foundation_models(root: Path) -> None:
+    from tiny import tiny_pipeline
+
+    micro = root / "data" / "foundation" / "micro"
+    tiny_pipeline().save_pretrained(micro / "diffusion", safe_serialization=True)
+    ResNetForImageClassification(ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1],
+        layer_type="basic")).save_pretrained(micro / "backbone")
+
+
+def write_trained(workspace: Workspace, stage: str) -> None:
+    tiny_weights(workspace, stage)
+    handmade.write_model(workspace, stage)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory) -> Workspace:
+    """A workspace whose models are trained and scored, no registry yet."""
+    root = tmp_path_factory.mktemp("scored")
+    torch.manual_seed(0)
+    foundation_models(root)
+    handmade.foundation(root)
+    workspace = Workspace(root, "ci")
+    for stage in ("prompts", "benchmark", "images", "masks", "triplets"):
+        handmade.write_bare(workspace, stage)
+    write_trained(workspace, "grounding_model")
+    handmade.write_stage("grounding_scores", workspace, handmade.grounding_facts())
+    handmade.write_bare(workspace, "synthetic_dataset")
+    write_trained(workspace, "segmenter")
+    write_trained(workspace, "real_bound")
+    handmade.write_stage("benchmark_scores", workspace, handmade.segmenter_facts())
+    handmade.write_verdict(workspace)
+    return workspace
+
+
+def registry_of(workspace: Workspace) -> Registry:
+    root = workspace.root
+    return Registry(f"sqlite:///{root}/mlflow.db", str(root / "mlartifacts"),
+                    handmade.params_of(workspace), workspace)
+
+
+@pytest.fixture(scope="module")
+def promoted(scored) -> Workspace:
+    """Both models registered and promoted."""
+    registry = registry_of(scored)
+    assert registry.champions() == {}
+    assert registry.log_challengers() == {"grounding": "models:/grounding/1",
+                                          "segmenter": "models:/segmenter/1"}
+    assert registry.sync_champions() is False
+    shown = registry.apply_verdict()
+    assert shown["champion_segmenter"] == "models:/segmenter/1"
+    return scored
+
+
+@pytest.fixture
+def workspace(promoted, tmp_path) -> Workspace:
+    """A copy of the promoted workspace; its artifacts stay where they were written."""
+    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path, "ci")
+
+
+def versions(registry: Registry, name: str) -> list[str]:
+    return sorted(str(v.version) for v in registry.client.search_model_versions(f"name = '{name}'"))
+
+
+def test_a_version_tells_what_it_is(promoted):
+    registry = registry_of(promoted)
+    version = registry.client.get_model_version_by_alias("segmenter", "champion")
+    manifest = read_manifest(promoted.folder("segmenter"))
+    assert version.tags["manifest_sha"] == manifest.digest
+    assert "## Scores" in version.description
+    run = registry.client.get_run(version.run_id)
+    assert run.data.metrics["synthetic/harmonic"] == 58.0
+    assert run.data.params["segmenter/steps"] == "60"
+    digests = {d.dataset.name: d.dataset.digest for d in run.inputs.dataset_inputs}
+    assert digests["synthetic_dataset"] == manifest.inputs["synthetic_dataset"][:36]
+    names = {file.path for file in registry.client.list_artifacts(version.run_id)}
+    assert {"model_card.md", "champion"} <= names
+    info = registry.mlflow.models.get_model_info("models:/segmenter@champion")
+    assert info.signature.inputs.to_dict()[0]["tensor-spec"]["dtype"] == "uint8"
+
+
+def test_the_same_thing_twice_adds_no_version(workspace):
+    for _ in range(2):
+        registry = registry_of(workspace)
+        registry.log_challengers()
+        assert registry.sync_champions() is False
+        registry.apply_verdict()
+    for name in ("grounding", "segmenter"):
+        assert versions(registry, name) == ["1"]
+        assert registry.alias(name, "previous") is None
+    assert len(registry.client.search_runs([registry.experiment])) == 2
+
+
+def retrain(workspace: Workspace, steps: int) -> None:
+    curve = workspace.folder("segmenter") / "curve.csv"
+    curve.write_text(curve.read_text() + f"{steps},0.01,\n")
+    handmade.write_stage("segmenter", workspace, {"steps": steps})
+    handmade.write_stage("benchmark_scores", workspace, handmade.segmenter_facts(70.0))
+
+
+def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
+    retrain(workspace, 21)
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    assert registry.sync_champions() is False, "the record is the champion's already"
+    handmade.write_verdict(workspace, promote=True)
+    registry.apply_verdict()
+    assert versions(registry, "segmenter") == ["1", "2"]
+    assert versions(registry, "grounding") == ["1"]
+    assert registry.champions() == {"grounding": "models:/grounding/1",
+                                    "segmenter": "models:/segmenter/2"}
+    assert registry.alias("segmenter", "previous") == "1"
+
+
+def test_the_record_follows_the_registry(workspace):
+    """A fresh clone with a shared registry, a rollback, a registry that was removed."""
+    registry, folder = registry_of(workspace), workspace.data / "champion" / "segmenter"
+    digest = read_manifest(workspace.folder("segmenter")).digest
+    shutil.rmtree(folder)
+    assert registry.sync_champions() is True
+    assert json.loads((folder / "record.json").read_text())["digest"] == digest
+    assert (folder / "scores.parquet").read_bytes() == digest.encode()
+    registry.client.delete_registered_model_alias("segmenter", "champion")
+    assert registry.sync_champions() is False, "its model is still there"
+    (folder / "record.json").write_text('{"digest": "of nobody"}')
+    assert registry.sync_champions() is True and not folder.exists()
+
+
+def test_a_rejected_model_stays_challenger(workspace):
+    retrain(workspace, 22)
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    handmade.write_verdict(workspace, promote=False)
+    registry.apply_verdict()
+    assert registry.champions()["segmenter"] == "models:/segmenter/1"
+    assert registry.alias("segmenter", "challenger") == "2"
+    version = registry.client.get_model_version("segmenter", "2")
+    assert version.tags["verdict"] == "too low"
+
+
+def test_new_scores_of_the_same_model_add_no_version(workspace):
+    handmade.write_stage("benchmark_scores", workspace, handmade.segmenter_facts(61.0))
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    assert versions(registry, "segmenter") == ["1"]
+    version = registry.client.get_model_version("segmenter", "1")
+    assert registry.client.get_run(version.run_id).data.metrics["synthetic/seen"] == 61.0
+
+
+def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
+    """A Python that knows nothing of this checkout: isolated, in another folder."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=folder,
+                          capture_output=True, text=True, env=env | {"MLFLOW_TRACKING_URI": uri})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_segmenter_loads_in_a_clean_process(promoted, tmp_path):
+    from ml.segmenters import load_segmenter
+    from ml.segmenters.training import predict
+
+    clean_process(PREDICT, [str(tmp_path / "labels.npy")],
+                  f"sqlite:///{promoted.root}/mlflow.db", tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    expected = predict(load_segmenter(promoted.folder("segmenter") / "model"), images)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
+
+
+def test_grounding_loads_in_a_clean_process(promoted, tmp_path):
+    from ml.pictures import encode_png
+
+    (tmp_path / "picture.png").write_bytes(encode_png(np.full((64, 64, 3), 90, np.uint8)))
+    out = clean_process(GROUND, [str(tmp_path / "picture.png")],
+                        f"sqlite:///{promoted.root}/mlflow.db", tmp_path)
+    assert out.strip().splitlines()[-1] == "[1, 2]"
+
+
+def test_no_pickle_and_pinned_requirements(promoted):
+    files = [p.suffix for p in (promoted.root / "mlartifacts").rglob("*") if p.is_file()]
+    assert ".safetensors" in files and not {".pkl", ".pt", ".pth", ".bin"} & set(files)
+    assert "torch==2.14.1" in requirements()
+
+
+def test_a_server_serves_the_registered_model(promoted, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
+         f"sqlite:///{promoted.root}/mlflow.db", "--host", "127.0.0.1", "--port", str(port),
+         "--workers", "1"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{uri}/health", server)
+        clean_process(PREDICT, [str(tmp_path / "labels.npy")], uri, tmp_path)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # the session that was started above, by its id
+        server.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, "the server ended"
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+            return
+        except OSError:
+            time.sleep(0.3)
+    raise AssertionError(f"{url} did not answer in {seconds} s")

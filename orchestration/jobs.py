@@ -4,20 +4,24 @@ import dagster as dg
 
 from orchestration import assets as a
 
+# On the console: progress bars and what goes wrong. Everything stands in the UI and the event log.
+QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
 pipeline = dg.define_asset_job(
-    "pipeline", selection=dg.AssetSelection.all(),
+    "pipeline", config=QUIET, selection=dg.AssetSelection.all(),
     description="The whole graph with its checks: class names in, promoted segmenter out.")
 data = dg.define_asset_job(
-    "data", selection=dg.AssetSelection.assets(a.prompts, a.images, a.masks, a.triplets),
+    "data", config=QUIET,
+    selection=dg.AssetSelection.assets(a.prompts, a.images, a.masks, a.triplets),
     description="Prompts to accepted triplets.")
 train_and_score = dg.define_asset_job(
-    "train_and_score",
+    "train_and_score", config=QUIET,
     selection=dg.AssetSelection.assets(
         a.benchmark, a.grounding_model, a.grounding_scores, a.synthetic_dataset, a.segmenter,
         a.real_bound, a.benchmark_scores),
     description="From triplets to both protocols' scores.")
 promote = dg.define_asset_job(
-    "promote", selection=dg.AssetSelection.assets(a.promotion, a.report),
+    "promote", config=QUIET, selection=dg.AssetSelection.assets(a.promotion, a.report),
     description="The gate, the registry's aliases and the report.")
 
 JOBS = [pipeline, data, train_and_score, promote]

@@ -14,9 +14,9 @@ import torch
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import Samples, sample
 from ml.params import Params
-from ml.pictures import contact_sheet, decode_png, encode_png, picture_facts
+from ml.pictures import contact_sheet, encode_png, load_pictures, picture_facts, spread
 from ml.schemas import IMAGES, PROMPTS
-from ml.shards import iter_shards, read_shards, split, write_shards
+from ml.shards import read_shards, split, write_shards
 from ml.stages import Output, Workspace
 
 PURPOSES = ("train", "sim")  # synthetic pictures are made, and labelled, by synthetic_dataset
@@ -94,15 +94,12 @@ def _row(prompt: dict, samples: Samples, i: int) -> dict:
 
 
 def _contact_sheet(folder) -> None:
-    heads, missing = [], SHEET
-    for shard in iter_shards(folder, ["image", "text"]):
-        heads.append(shard.head(missing))
-        missing -= len(heads[-1])
-        if missing <= 0:
-            break
-    head = pd.concat(heads)
-    pictures = [decode_png(data) for data in head["image"]]
-    contact_sheet(pictures, None, list(head["text"]), folder / "contact_sheet.jpg", columns=8)
+    """Pictures from all over the set, so that every cell shows."""
+    made = read_shards(folder, ["key", "text"])
+    shown = made.iloc[spread(len(made), SHEET)]
+    pictures = load_pictures(folder, list(shown["key"]))
+    contact_sheet([pictures[key] for key in shown["key"]], None, list(shown["text"]),
+                  folder / "contact_sheet.jpg", columns=8)
 
 
 def _facts(folder) -> dict:

@@ -1,0 +1,68 @@
+"""What the README tells a stranger to do exists, and its figures are those of the kept run."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from ml.params import ROOT
+from ml.stages import STAGES
+from ml.vocabulary import load_vocabulary
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci)",
+                                                         README))))
+def test_make_targets_resolve(target):
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ".venv/bin" in done.stdout
+
+
+def test_both_commands_of_the_promise_are_there():
+    assert "make run " in blocks("sh")[0] and "make test " in blocks("sh")[0]
+
+
+def test_stage_table_is_the_graph():
+    named = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert named == [stage.name for stage in STAGES]
+
+
+def test_jobs_named_exist():
+    from orchestration.jobs import JOBS
+
+    assert {job.name for job in JOBS} == {"pipeline", "data", "train_and_score", "promote"}
+    assert "-j pipeline" in README and "data, train_and_score, promote" in README
+
+
+def test_vocabulary_example_loads(tmp_path):
+    example = blocks("yaml")[0]
+    (tmp_path / "words.yaml").write_text(example)
+    vocabulary = load_vocabulary(str(tmp_path / "words.yaml"))
+    assert vocabulary.seen == tuple(yaml.safe_load(example)["seen"])
+    assert vocabulary.words["sofa"] == ("sofa", "couch")
+
+
+def test_pictures_and_links_exist():
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_figures_are_those_of_the_kept_run():
+    """docs/summary.json is what `make run` wrote; a README edited by hand would disagree."""
+    summary = json.loads((ROOT / "docs" / "summary.json").read_text())
+    rows = {"ours": summary["grounding"]["ours"], "DAAM": summary["grounding"]["daam"],
+            "synthetic": summary["segmentation"]["synthetic"],
+            "real bound": summary["segmentation"]["real_upper_bound"]}
+    for name, scores in rows.items():
+        cells = re.search(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
+        assert cells, f"no row {name!r}"
+        shown = [float(cell.strip(" *")) for cell in cells[1].split("|")]
+        assert shown == [round(value, 1) for value in scores.values()], name

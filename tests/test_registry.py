@@ -148,7 +148,7 @@ def test_a_version_tells_what_it_is(promoted):
     assert "## Scores" in version.description
     run = registry.client.get_run(version.run_id)
     assert run.data.metrics["synthetic/harmonic"] == 58.0
-    assert run.data.params["segmenter/steps"] == "60"
+    assert run.data.params["segmenter/steps"] == str(manifest.params["segmenter"]["steps"])
     digests = {d.dataset.name: d.dataset.digest for d in run.inputs.dataset_inputs}
     assert digests["synthetic_dataset"] == manifest.inputs["synthetic_dataset"][:36]
     names = {file.path for file in registry.client.list_artifacts(version.run_id)}

@@ -54,7 +54,7 @@ STAGES = (
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
     Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
                      "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
-                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 1),
+                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 2),
 )
 STAGE = {stage.name: stage for stage in STAGES}
 

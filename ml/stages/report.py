@@ -121,7 +121,7 @@ def _curve(path: Path) -> str:
     if "val_miou" in frame and frame["val_miou"].notna().any():
         other, scored = axis.twinx(), frame.dropna(subset=["val_miou"])
         other.plot(scored["step"], scored["val_miou"], "o-", color="#d9622b")
-        other.set_ylabel("validation mIoU, seen")
+        other.set_ylabel("validation mIoU, %")
     return _figure_uri(figure)
 
 
@@ -133,5 +133,6 @@ def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
     frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"], width=0.8)
     axis.set_ylabel("IoU, %")
     axis.set_ylim(0, 100)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return _figure_uri(figure)
 

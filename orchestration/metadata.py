@@ -19,16 +19,15 @@ COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6")
 
 
 def describe(report: StageReport, folder: Path) -> dict[str, dg.MetadataValue]:
-    """Typed metadata of a stage's folder."""
-    values = {
+    """Typed metadata of a stage's folder; pictures first, since the UI keeps the order."""
+    values = pictures(folder) | {
         "folder": dg.MetadataValue.path(str(folder)),
         "manifest_sha256": dg.MetadataValue.text(report.digest),
         "seconds": dg.MetadataValue.float(float(report.seconds)),
         "peak_rss_mb": dg.MetadataValue.float(float(report.peak_rss_mb)),
         "already_up_to_date": dg.MetadataValue.bool(report.cached),
     }
-    values |= {name: typed(value) for name, value in flatten(report.facts).items()}
-    return values | pictures(folder)
+    return values | {name: typed(value) for name, value in flatten(report.facts).items()}
 
 
 def pictures(folder: Path) -> dict[str, dg.MetadataValue]:

@@ -188,6 +188,7 @@ def test_diffusion_goes_on_where_it_was_stopped_and_loads(tmp_path, cache, vae, 
         train_diffusion.main([
             "--steps", "4", "--vae", str(vae), "--out", str(tmp_path / name / "out"),
             "--work", str(tmp_path / name), "--scenes", str(cache), *SMALL,
+            "--same-class-scenes", "8",
         ])  # fmt: skip
         return tmp_path / name / "out"
 
@@ -217,6 +218,27 @@ def test_diffusion_goes_on_where_it_was_stopped_and_loads(tmp_path, cache, vae, 
     pictures = pipe("a red forklift", num_inference_steps=2, output_type="np").images
     assert pictures.shape == (1, 64, 64, 3) and np.isfinite(pictures).all()
     assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*.json"))
+
+
+def test_diffusion_goes_on_from_an_exported_pipeline(tmp_path, cache, vae, monkeypatch):
+    """What a machine without the first one's work folder does: a learning rate of 0 shows that
+    the weights and the token ids are the exported ones."""
+    def train(name: str, *more: str) -> Path:
+        train_diffusion.main([
+            "--steps", "1", "--vae", str(vae), "--out", str(tmp_path / name / "out"), "--work",
+            str(tmp_path / name), "--scenes", str(cache), *SMALL, "--same-class-scenes", "8", *more,
+        ])  # fmt: skip
+        return tmp_path / name / "out"
+
+    first = train("first", "--seed", "3")
+    monkeypatch.setattr(train_diffusion, "build_tokenizer", lambda captions: 1 / 0)
+    second = train("second", "--start-from", str(first), "--peak-lr", "0")
+    for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        before, after = (load_file(f / f"{part}.safetensors") for f in (first, second))
+        for key, tensor in before.items():
+            torch.testing.assert_close(after[key].float(), tensor.float(), msg=key)
+    settings = json.loads((tmp_path / "second" / "settings.json").read_text())
+    assert settings["starts_from"] == "an exported pipeline"
 
 
 def test_tokenizer_knows_captions_and_spells_the_rest(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ml.microworld import benchmark, captions, world
+from ml.microworld.scenes import draw_one
 from ml.microworld.shapes import MAIN_COLOURS
 from ml.microworld.shapes_pen import NAMED_COLOURS
 from ml.microworld.world import CLASSES, SEED_RANGES, SIZE, draw_scene, scene_seed
@@ -200,6 +201,20 @@ def test_relations_are_true():
     assert 60 < seen.total() < 135 and min(seen["left"], seen["right"]) > 20
 
 
+def test_two_of_one_class_are_told_apart_by_colour():
+    for index in range(60):
+        scene = draw_one("same_class", index)
+        first, second = scene.colours
+        assert len(set(scene.classes)) == 1 and first != second
+        for colour, entity, mask in zip(scene.colours, scene.entities, scene.masks, strict=True):
+            assert colour in entity.split() and entity in scene.caption and mask.any()
+        x = [np.nonzero(mask)[1].mean() for mask in scene.masks]
+        if "left of" in scene.caption:
+            assert x[0] < x[1]
+        if "right of" in scene.caption:
+            assert x[0] > x[1]
+
+
 def test_every_template_holds_its_entities():
     for n, templates in captions.TEMPLATES.items():
         assert sum(share for _, share in templates) == pytest.approx(1.0)
@@ -230,7 +245,7 @@ def test_bad_seed_requests():
         ({"seed": 0, "n_objects": 0}, "expected 1, 2 or 3"),
         ({"seed": 0, "n_objects": 4}, "expected 1, 2 or 3"),
         ({"seed": 0, "classes": ["unicorn"]}, "unknown classes.*aeroplane"),
-        ({"seed": 0, "classes": ["dog", "dog"]}, "repeated"),
+        ({"seed": 0, "classes": ["cow", "cow"]}, "repeated class.*cow has no colour.*dog"),
         ({"seed": 0, "classes": []}, "expected 1 to 3"),
         ({"seed": 0, "classes": ["dog", "cat", "bus", "car"]}, "expected 1 to 3"),
         ({"seed": 0, "classes": "dog"}, "list"),

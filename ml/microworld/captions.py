@@ -69,13 +69,18 @@ def phrase(word: str, colour: str | None = None) -> str:
     return f"{'an' if body[0] in 'aeiou' else 'a'} {body}"
 
 
-def object_phrase(rng: np.random.Generator, name: str, colour: str | None) -> str:
-    """The phrase a caption has for an object of a class; names its colour now and then."""
+def object_phrase(
+    rng: np.random.Generator, name: str, colour: str | None, *, name_colour: bool = False
+) -> str:
+    """The phrase a caption has for an object of a class.
+
+    It names the object's colour now and then, or always with name_colour (two of a class).
+    """
     words = synonyms()[name]
     word = words[0]
     if len(words) > 1 and rng.random() >= CANONICAL_SHARE:
         word = words[1 + int(rng.random() * (len(words) - 1))]
-    named = colour is not None and rng.random() < COLOUR_SHARE
+    named = colour is not None and (rng.random() < COLOUR_SHARE or name_colour)
     return phrase(word, colour if named else None)
 
 

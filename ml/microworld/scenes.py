@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ml.microworld.world import CLASSES, SIZE, draw_scene, scene_seed
+from ml.microworld.shapes import MAIN_COLOURS
+from ml.microworld.world import CLASSES, SIZE, Scene, draw_scene, scene_seed
 
 CACHE = Path(".scratch/scenes")
 CHUNK = 256
@@ -67,6 +68,15 @@ class SceneSet:
         return np.take_along_axis(table, flat, axis=1).reshape(self.instances.shape)
 
 
+def draw_one(purpose: str, index: int) -> Scene:
+    """The index-th scene of a purpose; "same_class" has two objects of one class, in turn over the
+    classes that have colours."""
+    seed = scene_seed(purpose, index)
+    if purpose != "same_class":
+        return draw_scene(seed)
+    return draw_scene(seed, classes=2 * [list(MAIN_COLOURS)[index % len(MAIN_COLOURS)]])
+
+
 def draw_scenes(purpose: str, start: int, count: int) -> SceneSet:
     """Draw the scenes start .. start + count - 1 of a purpose in this process."""
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
@@ -74,7 +84,7 @@ def draw_scenes(purpose: str, start: int, count: int) -> SceneSet:
     classes = np.full((count, MAX_OBJECTS), NO_CLASS, np.uint8)
     captions = []
     for row in range(count):
-        scene = draw_scene(scene_seed(purpose, start + row))
+        scene = draw_one(purpose, start + row)
         images[row] = scene.image
         for k, (mask, name) in enumerate(zip(scene.masks, scene.classes, strict=True)):
             instances[row][mask] = k + 1

@@ -4,6 +4,8 @@
         --out data/foundation/micro/diffusion --work .scratch/train/diffusion
 
 The same command goes on after a stop. Needs the autoencoder in OUT/vae (`train_autoencoder.py`).
+With --start-from FOLDER the weights are those of an exported pipeline, not random: that is how a
+training goes on whose work folder is gone.
 Exports a whole StableDiffusionPipeline folder every 5 minutes, so an early one is there soon.
 Not here: how good its pictures are (`measure.py`), sampling for the pipeline (`ml/diffusion`).
 """
@@ -41,6 +43,9 @@ EMPTY_SHARE = 0.1
 
 GAMMA = 5.0
 TRAIN_SCENES = 100_000
+SAME_CLASS_SCENES = 10_000
+"""Further scenes with two objects of one class, told apart in the caption by their colours."""
+
 LATENT_FILE_SCENES = 40 * CHUNK
 """Scenes a file of latents: 31 MB; 15 s of drawing and encoding on two cores."""
 
@@ -112,8 +117,13 @@ def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
 def load_autoencoder(folder: Path) -> AutoencoderKL:
     """Read by hand: from_pretrained writes the folder's name into the config that is saved."""
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder))
-    vae.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    load_weights(vae, folder / "diffusion_pytorch_model.safetensors")
     return vae
+
+
+def load_weights(model: torch.nn.Module, file: Path) -> None:
+    """Fill a model from a safetensors file, which may be float16. RuntimeError if keys differ."""
+    model.load_state_dict(load_file(file))
 
 
 @torch.no_grad()
@@ -127,15 +137,15 @@ def encode(vae: AutoencoderKL, images: np.ndarray) -> torch.Tensor:
 
 
 def load_latents(
-    vae: AutoencoderKL, count: int, cache_dir: Path
+    vae: AutoencoderKL, purpose: str, count: int, cache_dir: Path
 ) -> tuple[torch.Tensor, list[str]]:
-    """Latents float16 (count,6,16,16) and captions of the first training scenes.
+    """Latents float16 (count,6,16,16) and captions of the first scenes of a purpose.
 
     Cached in files of 10,240 scenes under a name that changes with the drawing and the weights;
     asking for more encodes the missing files only.
     """
     weights = b"".join(t.cpu().numpy().tobytes() for t in vae.state_dict().values())
-    name = f"latents-{fingerprint('train')}-{hashlib.sha256(weights).hexdigest()[:12]}"
+    name = f"latents-{fingerprint(purpose)}-{hashlib.sha256(weights).hexdigest()[:12]}"
     folder = cache_dir / name
     folder.mkdir(parents=True, exist_ok=True)
     latents, captions = [], []
@@ -144,7 +154,7 @@ def load_latents(
             size = min(LATENT_FILE_SCENES, count - start)
             file = folder / f"latents-{start:07d}-{size}.npz"
             if not file.exists():
-                _encode_file(vae, start, size, file)
+                _encode_file(vae, purpose, start, size, file)
             with np.load(file, allow_pickle=False) as arrays:
                 latents.append(torch.from_numpy(arrays["latents"]))
                 captions += arrays["captions"].tolist()
@@ -152,9 +162,9 @@ def load_latents(
     return torch.cat(latents), captions
 
 
-def _encode_file(vae: AutoencoderKL, start: int, size: int, file: Path) -> None:
+def _encode_file(vae: AutoencoderKL, purpose: str, start: int, size: int, file: Path) -> None:
     parts, captions = [], []
-    for scenes in stream_scenes("train", size, start=start):
+    for scenes in stream_scenes(purpose, size, start=start):
         parts.append(encode(vae, scenes.images))
         captions += scenes.captions
     partial = file.with_suffix(".partial.npz")
@@ -247,24 +257,36 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vae", type=Path, help="autoencoder folder; default OUT/vae")
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    parser.add_argument("--same-class-scenes", type=int, default=SAME_CLASS_SCENES)
+    parser.add_argument("--peak-lr", type=float, default=PEAK_LR)
+    parser.add_argument("--start-from", type=Path, help="an exported pipeline to go on from")
     parser.add_argument("--channels", type=int, nargs=3, default=CHANNELS)
     args = parser.parse_args(arguments)
     device = choose_device(args.device)
     vae = load_autoencoder(args.vae or args.out / "vae").to(device).eval()
-    latents, captions = load_latents(vae, args.train_scenes, args.scenes)
+    latents, captions = load_latents(vae, "train", args.train_scenes, args.scenes)
+    pairs, pair_captions = load_latents(vae, "same_class", args.same_class_scenes, args.scenes)
+    latents, captions = torch.cat((latents, pairs)), captions + pair_captions
     # Kept beside the checkpoint: text embeddings mean nothing under other ids. 4,096 captions hold
     # every word of the world many times over.
     if not (args.work / "tokenizer").exists():
-        build_tokenizer(captions[:4096]).save_pretrained(args.work / "tokenizer")
+        if args.start_from:
+            first = CLIPTokenizer.from_pretrained(args.start_from / "tokenizer")
+        else:
+            first = build_tokenizer(captions[:4096])
+        first.save_pretrained(args.work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(args.work / "tokenizer")
     ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
 
     torch.manual_seed(args.seed)
     unet = make_unet(tuple(args.channels)).to(device).train()
     text_encoder = make_text_encoder(tokenizer).to(device).train()
+    if args.start_from:
+        load_weights(unet, args.start_from / "unet/diffusion_pytorch_model.safetensors")
+        load_weights(text_encoder, args.start_from / "text_encoder/model.safetensors")
     models = {"unet": unet, "text_encoder": text_encoder}
     weights = [p for model in models.values() for p in model.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=PEAK_LR, weight_decay=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(weights, lr=args.peak_lr, weight_decay=1e-3, fused=True)
     settings = {
         "model": "UNet2DConditionModel with CLIPTextModel",
         "channels": list(args.channels),
@@ -274,15 +296,17 @@ def main(arguments: list[str] | None = None) -> None:
         "loss": f"v-prediction, min-SNR {GAMMA}",
         "empty_captions": EMPTY_SHARE,
         "batch": args.batch,
-        "train_scenes": len(latents),
-        "peak_lr": PEAK_LR,
+        "train_scenes": args.train_scenes,
+        "same_class_scenes": args.same_class_scenes,
+        "starts_from": "an exported pipeline" if args.start_from else "random weights",
+        "peak_lr": args.peak_lr,
         "warmup_steps": WARMUP,
         "ema_decay": EMA_DECAY,
         "seed": args.seed,
     }
     run = Run(
         models, optimizer, args.work, Budget(args.minutes, args.steps), settings,
-        seed=args.seed, peak_lr=PEAK_LR, warmup=WARMUP, ema_decay=EMA_DECAY,
+        seed=args.seed, peak_lr=args.peak_lr, warmup=WARMUP, ema_decay=EMA_DECAY,
     )  # fmt: skip
     pipe = assemble(vae, text_encoder, tokenizer, unet)
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ml.microworld.captions import compose, object_phrase
-from ml.microworld.shapes import DRAW, main_colour
+from ml.microworld.shapes import DRAW, MAIN_COLOURS, main_colour
 from ml.microworld.shapes_background import Background, choose_background, draw_background
 from ml.microworld.shapes_pen import RGB, Pen, shade
 
@@ -29,6 +29,7 @@ SEED_RANGES: dict[str, range] = {
     "backbone": range(40_000_000, 50_000_000),
     "gallery": range(50_000_000, 60_000_000),
     "test": range(60_000_000, 70_000_000),
+    "same_class": range(70_000_000, 80_000_000),
     "benchmark": range(90_000_000, 90_000_400),
 }
 """Purpose -> its seeds; disjoint, so that no scene ever serves two purposes."""
@@ -116,9 +117,10 @@ def draw_scene(
 ) -> Scene:
     """Draw the scene of a seed.
 
-    classes: draw exactly these, in any placement. n_objects: this many random distinct classes.
-    Neither: one, two or three objects by COUNT_SHARES. The same arguments always give the same
-    scene. ValueError for a bad argument.
+    classes: draw exactly these, in any placement. A class may be named twice if it has colours to
+    tell its objects apart: they then differ in colour, and the caption names it ("a red car left of
+    a blue car"). n_objects: this many random distinct classes. Neither: one, two or three objects
+    by COUNT_SHARES. The same arguments always give the same scene. ValueError for a bad argument.
     """
     _check(seed, n_objects, classes)
     wanted = tuple(classes) if classes is not None else ()
@@ -127,7 +129,7 @@ def draw_scene(
     if not wanted:
         wanted = _random_classes(rng, n_objects)
     picture, background = draw_background(rng, choose_background(rng, wanted), _SIDE)
-    looks = [main_colour(rng, name, background.colours) for name in wanted]
+    looks = _looks(rng, wanted, background)
     shape_seeds = [int(s) for s in rng.integers(2**32, size=len(wanted))]
     for _ in range(MAX_PLACEMENTS):
         placed = _place(rng, wanted, [rgb for _, rgb in looks], shape_seeds, background)
@@ -157,8 +159,12 @@ def _check(seed: int, n_objects: int | None, classes: Sequence[str] | None) -> N
     unknown = [name for name in classes if name not in DRAW]
     if unknown:
         raise ValueError(f"unknown classes {unknown}; expected names out of {', '.join(CLASSES)}")
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"repeated class in {list(classes)}: name each class once")
+    nameless = [n for n in classes if classes.count(n) > 1 and n not in MAIN_COLOURS]
+    if nameless:
+        raise ValueError(
+            f"repeated class in {list(classes)}: {nameless[0]} has no colour that a caption could "
+            f"tell two of them apart by; name it once, or repeat one of {', '.join(MAIN_COLOURS)}"
+        )
     if not 1 <= len(classes) <= 3:
         raise ValueError(f"{len(classes)} classes; expected 1 to 3: name that many")
     if n_objects is not None and n_objects != len(classes):
@@ -172,6 +178,20 @@ def _random_classes(rng: np.random.Generator, n_objects: int | None) -> tuple[st
         draw = rng.random()
         n_objects = 1 + (draw >= COUNT_SHARES[0]) + (draw >= COUNT_SHARES[0] + COUNT_SHARES[1])
     return tuple(CLASSES[i] for i in rng.permutation(len(CLASSES))[:n_objects])
+
+
+def _looks(
+    rng: np.random.Generator, names: tuple[str, ...], background: Background
+) -> list[tuple[str | None, RGB]]:
+    """Each object's named main colour (None without one) and RGB; objects of one class differ."""
+    looks: list[tuple[str | None, RGB]] = []
+    for i, name in enumerate(names):
+        taken = {looks[k][0] for k in range(i) if names[k] == name}
+        look = main_colour(rng, name, background.colours)
+        while look[0] in taken:
+            look = main_colour(rng, name, background.colours)
+        looks.append(look)
+    return looks
 
 
 def _place(
@@ -308,7 +328,10 @@ def _describe(
     masks = masks[order]
     classes = tuple(names[i] for i in order)
     shown = tuple(colours[i] for i in order)
-    entities = tuple(object_phrase(rng, n, c) for n, c in zip(classes, shown, strict=True))
+    entities = tuple(
+        object_phrase(rng, n, c, name_colour=classes.count(n) > 1)
+        for n, c in zip(classes, shown, strict=True)
+    )
     columns = np.arange(SIZE)
     xs = [float((mask.sum(0) * columns).sum() / mask.sum()) for mask in masks]
     caption = compose(rng, entities, xs, background)

@@ -42,7 +42,7 @@ CHECKPOINTS = {
 }
 
 # work folders of the trainers, in the order of their sections on the card
-TRAINERS = ("autoencoder", "diffusion", "backbone", "detector", "judge")
+TRAINERS = ("autoencoder", "diffusion", "diffusion_continued", "backbone", "detector", "judge")
 
 
 def update_card(folder: Path, training: Path, part: str, figures: dict) -> None:

@@ -16,7 +16,7 @@ from ml.files import atomic
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
-TRAININGS = ("autoencoder", "diffusion", "detector", "backbone", "judge")
+TRAININGS = ("autoencoder", "diffusion", "diffusion_continued", "detector", "backbone", "judge")
 
 
 def keep(work: Path, docs: Path) -> list[Path]:

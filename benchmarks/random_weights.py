@@ -100,13 +100,16 @@ def random_pipeline(
     name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Pipeline:
     """A fresh pipeline of a shape in SHAPES; the same weights at every call on one device."""
-    shape = SHAPES[name]
-    with torch.random.fork_rng(), torch.device(device):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel(**shape.unet).to(dtype)
-        vae = AutoencoderKL(**shape.vae).to(dtype)
-        texts = [_text_encoder(own, kind, shape.tokens).to(dtype) for own, kind in
-                 zip(shape.texts, (CLIPTextModel, CLIPTextModelWithProjection), strict=False)]
+    shape, usual = SHAPES[name], torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(0)
+            unet, vae = UNet2DConditionModel(**shape.unet), AutoencoderKL(**shape.vae)
+            texts = [_text_encoder(own, kind, shape.tokens) for own, kind in
+                     zip(shape.texts, (CLIPTextModel, CLIPTextModelWithProjection), strict=False)]
+    finally:
+        torch.set_default_dtype(usual)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                               clip_sample=False, set_alpha_to_one=False, steps_offset=1,
                               prediction_type=shape.prediction_type)

@@ -12,6 +12,8 @@ from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -49,11 +51,16 @@ HINTS = (
      "branch of it"),
     (RemoteEntryNotFoundError, f"it has no {INDEX}, so it is no pipeline of diffusers"),
     (IncompleteSnapshotError, "only half of it has been downloaded: run again with the network"),
-    ((OfflineModeIsEnabled, LocalEntryNotFoundError, RevisionResolutionError),
+    (HfHubHTTPError, "the hub answered with an error; try again later"),
+    ((OfflineModeIsEnabled, LocalEntryNotFoundError, RevisionResolutionError, HTTPError),
      "it is not on this machine, and the hub is not reached from here: unset HF_HUB_OFFLINE, or "
      "bring the model as a folder and name that in diffusion.model"),
 )
 """What to do about an error of the hub; the first that fits."""
+
+
+UNAVAILABLE = (OSError, ValueError, EntryNotFoundError, RevisionResolutionError, HTTPError)
+"""What the hub's library and diffusers raise when a model is not to be had."""
 
 
 def find_checkpoint(name: str, revision: str | None = None, variant: str | None = None) -> Path:
@@ -95,13 +102,13 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
                          "diffusion.model in the profile")
     try:
         index = hf_hub_download(name, INDEX, revision=revision)
-    except (OSError, ValueError, EntryNotFoundError, RevisionResolutionError) as error:
+    except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
     kind, told = _kind(Path(index))
     try:
         return Path(kind.download(name, revision=revision, variant=variant, use_safetensors=True,
                                   **told))
-    except (OSError, ValueError, EntryNotFoundError, RevisionResolutionError) as error:
+    except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
 
 

@@ -28,7 +28,7 @@ class DiffusionParams:
     device: str  # auto, cpu, cuda, cuda:1, ...
     dtype: str  # float32, float16 or bfloat16
     attention_slicing: bool  # less memory where there is no fused attention, and slower
-    vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, slightly off
+    vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,11 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
 
 
 def tile_vae(pipe: Pipeline) -> None:
-    """Codes pictures in overlapping tiles of half their side: a quarter of the memory, and seams
-    that differ by a grey level or two. By itself a VAE only tiles what is above its own size."""
+    """Codes pictures in overlapping tiles of half their side, for a quarter of the memory.
+
+    The pixels differ a little from the whole picture's: the VAE normalises over what it sees. By
+    itself it tiles only what is larger than the pictures it was trained on.
+    """
     pipe.vae.enable_tiling()
     pipe.vae.tile_sample_min_size = picture_size(pipe)[0] // 2
     pipe.vae.tile_latent_min_size = latent_shape(pipe)[-1] // 2

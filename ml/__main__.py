@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from ml.batching import OutOfMemory
 from ml.manifest import ManifestError
 from ml.params import ROOT, load_params
 from ml.stages import STAGES, QualityError, run_stage
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
             state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
             print(f"{name}: {state}, {report.digest[:12]}")
             print(json.dumps(report.facts, indent=2, sort_keys=True))
-    except (ValueError, ManifestError, QualityError) as error:
+    except (ValueError, ManifestError, QualityError, OutOfMemory) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

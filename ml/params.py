@@ -20,12 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 class DiffusionParams:
     model: str  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
     revision: str | None  # pinned revision of a hub id, null for a folder
+    variant: str | None  # of the weights' files, e.g. fp16; null for the plain ones
     scheduler: str  # class name in diffusers, e.g. DDIMScheduler
     steps: int  # denoising steps a picture
     guidance_scale: float  # classifier-free guidance, > 1
     batch_size: int  # pictures sampled at once
     device: str  # auto, cpu, cuda, cuda:1, ...
     dtype: str  # float32, float16 or bfloat16
+    attention_slicing: bool  # less memory where there is no fused attention, and slower
+    vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_flat_evidence_pools_evenly():
 @pytest.mark.parametrize("variant", ["paper", "seeded"])
 def test_saved_module_is_the_same(tmp_path, variant):
     module = make_module(variant)
-    module.encoder.fit_scales(make_inputs(2, 1, seed=5)[0])
+    module.encoder.fit_scales([make_inputs(2, 1, seed=5)[0]])
     module.save_pretrained(tmp_path)
     again = GroundingModule.from_pretrained(tmp_path)
     assert again.config == module.config

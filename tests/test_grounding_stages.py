@@ -1,6 +1,7 @@
 """The stages grounding_model and grounding_scores on a tiny diffusion model."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,13 @@ def make_prompts() -> list[dict]:
     return rows
 
 
-def make_workspace(root: Path) -> Workspace:
+def make_workspace(root: Path, save: Callable[[Path], object] = save_tiny_pipeline) -> Workspace:
     """Finished stages up to triplets, a trained module, and a benchmark with a leaked picture.
 
-    Masks are DAAM's own above 0.4, so that DAAM's score and threshold are known beforehand.
+    Masks are DAAM's own above 0.4, so that DAAM's score and threshold are known beforehand. save:
+    writes the diffusion model, whose pictures are of 64 pixels, to a folder.
     """
-    save_tiny_pipeline(root / "diffusion")
+    save(root / "diffusion")
     params, workspace = tiny_params(root), Workspace(root, "micro")
     seen = load_vocabulary(params.vocabulary).seen
     prompts = make_prompts()

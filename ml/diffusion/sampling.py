@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from ml.diffusion.attention import WordAttention, recording, token_weights
+from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.tokens import encode_prompts
 
@@ -25,7 +25,7 @@ class Samples:
 
 
 def sample(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -50,8 +50,8 @@ def sample(
         keep = _LastInput(pipe)
         with looking:
             pictures = pipe(
-                prompt_embeds=encode_prompts(pipe, prompts),
-                negative_prompt_embeds=encode_prompts(pipe, [""] * len(prompts)),
+                **encode_prompts(pipe, prompts).sampling(),
+                **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 # On the CPU, so that a seed means the same noise on every device.
@@ -92,7 +92,7 @@ class _LastInput:
     U-Net pass on it, with the kept timestep, is the last step whatever the scheduler.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline):
+    def __init__(self, pipe: Pipeline):
         self.scheduler = pipe.scheduler
         self.latents: torch.Tensor | None = None
         self.timestep = -1

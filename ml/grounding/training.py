@@ -22,6 +22,7 @@ from ml.grounding.module import GroundingModule, masks_from_logits
 from ml.grounding.scores import class_mean_iou
 from ml.metrics import binary_iou
 from ml.params import GroundingParams
+from ml.shards import split
 
 WARM_UP = 20
 """Steps in which the learning rate rises; Adam's first steps are as long as they can be."""
@@ -30,6 +31,9 @@ WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 SCALE_PICTURES = 64
 """Training pictures from which the features' means and deviations are taken."""
+
+SCALE_BYTES = 1_000_000_000
+"""Of their features at once: 7 pictures at full size, all of them at the micro size."""
 
 TEXT_DROPOUT = 0.3
 """Share of the words that the seeded query trains on without their text, so that it learns to
@@ -82,7 +86,8 @@ def train(
         progress = _load(checkpoint, module, optimizer)
     else:
         some = _order(len(source), seed, 0)[:SCALE_PICTURES]
-        module.encoder.fit_scales(source.batch(some).features)
+        parts = split(some, module.encoder.pictures_within(SCALE_BYTES))
+        module.encoder.fit_scales(source.batch(part).features for part in parts)
     losses: list[float] = []
     last = min(params.steps, stop_after or params.steps)
     with tqdm(total=params.steps, initial=progress.step, desc="grounding", unit="step") as bar:

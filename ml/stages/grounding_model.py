@@ -12,6 +12,7 @@ import torch
 
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
@@ -79,8 +80,8 @@ def config_for(
         raise ValueError(f"latents of {len(timesteps)} timesteps {sorted(timesteps)}: expected "
                          "one; make the stage images again with one scheduler and step count")
     return make_config(
-        grounding, feature_channels(pipe.unet), pipe.text_encoder.config.hidden_size,
-        samples[0].image.shape[0], next(iter(timesteps)), variant,
+        grounding, feature_channels(pipe.unet), text_width(pipe), samples[0].size[0],
+        next(iter(timesteps)), variant,
     )
 
 

@@ -150,8 +150,10 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 
 def _sheet(folder) -> None:
-    rows = read_shards(folder, ["text", "image", "label", "accepted", "reason"])
-    rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
+    keys = read_shards(folder, ["key"]).key
+    shown = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
+    rows = pd.concat([frame[frame.key.isin(shown)] for frame in
+                      iter_shards(folder, ["key", "text", "image", "label", "reason"])])
     captions = [text if not reason else f"({reason}) {text}"
                 for text, reason in zip(rows.text, rows.reason, strict=True)]
     contact_sheet([decode_png(d) for d in rows.image], [decode_png(d) for d in rows.label],

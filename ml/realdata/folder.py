@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from ml.pictures import IGNORED
-from ml.realdata.shared import (
-    NoSuchPart,
-    open_mask,
-    read_list,
-    require_labels,
-)
+from ml.realdata.shared import NoSuchPart, open_mask, read_list, require_labels
 
 KINDS = (".jpg", ".jpeg", ".png")
+
+
+def stem_of_line(line: str) -> str:
+    """The key of "hall 1" or "hall 1.jpg"; names may hold spaces and dots."""
+    return Path(line).stem if line.lower().endswith(KINDS) else line
 
 
 class OwnFolder:
@@ -92,7 +92,7 @@ class OwnFolder:
 
     def _list(self, name: str) -> list[str] | None:
         file = self.root / f"{name}.txt"
-        return read_list(file, self.title) if file.is_file() else None
+        return read_list(file, self.title, stem_of_line) if file.is_file() else None
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

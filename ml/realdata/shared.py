@@ -6,7 +6,7 @@ disk, which is the business of the source's own module.
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -220,13 +220,19 @@ def _name(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def read_list(path: Path, title: str) -> list[str]:
-    """Keys of a split file: one a line, or paths ("/JPEGImages/a.jpg /Masks/a.png"), whose stem
-    is the key. ValueError for a missing file or a key listed twice."""
+def stem_of_first(line: str) -> str:
+    """The key of "2007_000032", or of "/JPEGImages/2007_000032.jpg /Masks/2007_000032.png"."""
+    return Path(line.split()[0]).stem
+
+
+def read_list(
+    path: Path, title: str, key_of: Callable[[str], str] = stem_of_first
+) -> list[str]:
+    """Keys of a split file, one a line. ValueError for a missing file or a key listed twice."""
     if not path.is_file():
         raise ValueError(f"{title}: no split file {path}; unpack the data set's whole archive")
     lines = path.read_text(encoding="utf-8").splitlines()
-    keys = [Path(line.split()[0]).stem for line in lines if line.strip()]
+    keys = [key_of(line.strip()) for line in lines if line.strip()]
     repeated = sorted(key for key, count in Counter(keys).items() if count > 1)
     if repeated:
         raise ValueError(f"{path} lists {repeated[0]!r} more than once ({len(repeated)} keys): "

@@ -5,11 +5,13 @@ is SBD's train and val and VOC's train, less VOC's val. SBD's masks come as Segm
 *.png in the VOC folder, or as SBD itself was published: benchmark_RELEASE/dataset/cls/*.mat.
 """
 
+import zlib
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
 from ml.pictures import PALETTE
 from ml.realdata.shared import open_mask, read_list, require_labels
@@ -162,7 +164,7 @@ def read_mat(path: Path) -> np.ndarray:
     """Label map of SBD's GTcls.Segmentation."""
     try:
         labels = scipy.io.loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MatReadError, zlib.error) as error:
         raise ValueError(f"{path}: expected SBD's struct GTcls with the field Segmentation "
                          f"({error!r}); unpack SBD's benchmark.tgz again") from error
     return np.asarray(labels)

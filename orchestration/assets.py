@@ -34,7 +34,7 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
 @dg.asset(group_name="evaluation", kinds={"python", "parquet"}, owners=OWNERS, tags=CPU,
           code_version=version("benchmark"))
 def benchmark(project: Project) -> dg.MaterializeResult:
-    """The frozen test pictures with exact label maps, from seeds that nothing else may use."""
+    """The frozen test pictures with exact label maps: drawn from seeds of their own, or real."""
     return materialize(project, "benchmark")
 
 

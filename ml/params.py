@@ -6,6 +6,7 @@ checking belong here; what a setting does belongs to its stage.
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,9 @@ class SegmenterParams:
 
 @dataclass(frozen=True)
 class BenchmarkParams:
+    source: str  # drawn, voc2012, coco2017, folder (a user's own), or none
+    root: str | None  # local folder of a real source in its own layout, null for drawn and none
+    subset: str  # official: a published set must be whole; any: a part of it is named as such
     bootstrap: int  # resamples of the pictures
     daam_thresholds: int  # candidates for DAAM's best threshold
 
@@ -126,8 +131,9 @@ class Params:
     promotion: PromotionParams
 
     def section(self, name: str) -> object:
-        """The value of a field as plain data (dict, str or int), as it goes into a manifest."""
-        value = getattr(self, name)
+        """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
+        data (dict, str or int), as it goes into a manifest."""
+        value = functools.reduce(getattr, name.split("."), self)
         return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
 
 
@@ -157,7 +163,8 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
 
 def check_params(params: Params) -> None:
     """Raises ValueError for values that would only fail, or mislead, an hour later."""
-    band = params.synthetic.ignore_band
+    band, benchmark = params.synthetic.ignore_band, params.benchmark
+    real = benchmark.source in REAL_SOURCES
     rules = [
         ("diffusion.guidance_scale", params.diffusion.guidance_scale, "> 1: the features need both "
          "halves of the guided batch", params.diffusion.guidance_scale > 1),
@@ -173,6 +180,12 @@ def check_params(params: Params) -> None:
         ("shards.size", params.shards.size, "at least 1", params.shards.size >= 1),
         ("triplets.validation_share", params.triplets.validation_share, "within 0..0.5",
          0 < params.triplets.validation_share < 0.5),
+        ("benchmark.source", benchmark.source, f"drawn, none or one of {', '.join(REAL_SOURCES)}",
+         real or benchmark.source in ("drawn", "none")),
+        ("benchmark.root", benchmark.root, "the folder of the real pictures" if real else
+         f"null with benchmark.source {benchmark.source}", bool(benchmark.root) == real),
+        ("benchmark.subset", benchmark.subset, "official or any",
+         benchmark.subset in ("official", "any")),
     ]
     for field, value, expected, holds in rules:
         if not holds:

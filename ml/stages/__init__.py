@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ml.files import sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
-from ml.params import ROOT, Params
+from ml.params import REAL_SOURCES, ROOT, Params
 from ml.vocabulary import load_vocabulary
 
 
@@ -23,14 +23,16 @@ from ml.vocabulary import load_vocabulary
 class Stage:
     name: str  # of the asset, the module, the DVC stage and the folder
     inputs: tuple[str, ...]  # stages whose folders it reads
-    sections: tuple[str, ...]  # fields of Params that it reads
+    sections: tuple[str, ...]  # fields of Params that it reads, or "field.subfield"
     version: int  # raised when the same inputs give another output
     models: tuple[str, ...] = ()  # Params fields (section.field) that name a foundation model
     heavy: bool = False  # wants the GPU at full size
+    real_part: str | None = None  # of the real data that it reads, when `benchmark:` names some
 
 
 STAGES = (
-    Stage("benchmark", (), ("vocabulary",), 1),
+    Stage("benchmark", (), ("vocabulary", "benchmark.source", "benchmark.subset"), 1,
+          real_part="test"),
     Stage("prompts", (), ("seed", "vocabulary", "prompts", "shards"), 1),
     Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 1,
           models=("diffusion.model",), heavy=True),
@@ -41,16 +43,19 @@ STAGES = (
           ("seed", "vocabulary", "diffusion", "grounding"), 1,
           models=("diffusion.model",), heavy=True),
     Stage("grounding_scores", ("images", "triplets", "grounding_model"),
-          ("vocabulary", "diffusion", "benchmark"), 1, models=("diffusion.model",), heavy=True),
+          ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"), 1,
+          models=("diffusion.model",), heavy=True),
     Stage("synthetic_dataset", ("prompts", "grounding_model", "benchmark"),
           ("seed", "vocabulary", "diffusion", "shards", "synthetic"), 1,
           models=("diffusion.model",), heavy=True),
-    Stage("segmenter", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
+    Stage("segmenter", ("synthetic_dataset",),
+          ("seed", "vocabulary", "segmenter", "benchmark.source"), 1,
           models=("segmenter.backbone",), heavy=True),
-    Stage("real_bound", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
-          models=("segmenter.backbone",), heavy=True),
-    Stage("benchmark_scores", ("benchmark", "segmenter", "real_bound"),
-          ("vocabulary", "benchmark"), 1, heavy=True),
+    Stage("real_bound", ("synthetic_dataset", "benchmark"),
+          ("seed", "vocabulary", "segmenter", "benchmark.source", "benchmark.subset"), 1,
+          models=("segmenter.backbone",), heavy=True, real_part="train"),
+    Stage("benchmark_scores", ("benchmark", "synthetic_dataset", "segmenter", "real_bound"),
+          ("seed", "vocabulary", "benchmark.source", "benchmark.bootstrap"), 1, heavy=True),
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
     Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
                      "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
@@ -116,7 +121,8 @@ class StageReport:
 def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     """Everything a stage's output depends on, as plain data; verifies the inputs' files.
 
-    Raises ManifestError when an input is unfinished or damaged.
+    Raises ManifestError when an input is unfinished or damaged, ValueError when real data is not
+    what `benchmark:` says.
     """
     settings = {name: params.section(name) for name in stage.sections}
     if "vocabulary" in settings:
@@ -126,6 +132,11 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
         section, name = place.split(".")
         model = workspace.model(getattr(getattr(params, section), name))
         inputs[place] = sha256_folder(Path(model)) if Path(model).is_dir() else model
+    if stage.real_part and params.benchmark.source in REAL_SOURCES:
+        from ml.realdata import data_digest  # scipy and pycocotools, only where they are needed
+
+        inputs["benchmark.root"] = data_digest(params.benchmark, stage.real_part,
+                                               workspace.model(params.benchmark.root))
     return {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
 
 

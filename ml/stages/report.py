@@ -28,6 +28,8 @@ CELL_NAMES = {
     "two_mixed": "two, seen + unseen",
     "two_unseen": "two, both unseen",
 }
+SEGMENTERS = {"synthetic": "trained on synthetic pictures",
+              "real_upper_bound": "bound: real pictures, true labels"}
 COLUMNS = ("seen", "unseen", "harmonic", "background")
 
 
@@ -50,9 +52,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
                       for label, key in (("this module", "ours"),
                                          ("DAAM, its best threshold", "daam"))],
         columns=COLUMNS,
-        benchmark_pictures=_rows(manifests["benchmark"]),
-        protocol_two=[("trained on synthetic pictures", segmentation["synthetic"]),
-                      ("bound: real pictures, true labels", segmentation["real_upper_bound"])],
+        benchmark_pictures=segmentation.get("pictures", _rows(manifests["benchmark"])),
+        benchmark_name=segmentation.get("benchmark", "the frozen benchmark"),
+        held_out_synthetic=segmentation.get("held_out_synthetic", False),
+        no_bound=facts["real_bound"].get("why", ""),
+        unscored=segmentation.get("unscored_classes", []),
+        protocol_two=[(label, segmentation[key]) for key, label in SEGMENTERS.items()
+                      if key in segmentation],
         per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
         promotion=facts["promotion"],
         curves=[(name, _curve(folders[name] / "curve.csv")) for name in folders
@@ -88,13 +94,15 @@ def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[s
         return "–" if value is None else f"{value:.1f}"
 
     synthetic = segmentation["synthetic"]
+    measured = ("mIoU, synthetic pictures" if segmentation.get("held_out_synthetic")
+                else "mIoU, Protocol II")
     return [
         ("pictures drawn", f"{_rows(manifests['images'])}", "for training and judging"),
         ("synthetic set", f"{_rows(manifests['synthetic_dataset'])}", "labelled by the model"),
         ("two unseen objects", show(grounding["ours"].get("two_unseen")), "mIoU, Protocol I"),
         ("DAAM there", show(grounding["daam"].get("two_unseen")), "same pictures"),
-        ("segmenter, harmonic", show(synthetic["harmonic"]), "mIoU, Protocol II"),
-        ("segmenter, unseen", show(synthetic["unseen"]), "classes nobody labelled"),
+        ("segmenter, harmonic", show(synthetic.get("harmonic")), measured),
+        ("segmenter, unseen", show(synthetic.get("unseen")), "classes nobody labelled"),
     ]
 
 
@@ -127,10 +135,11 @@ def _curve(path: Path) -> str:
 
 def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
     frame = pd.DataFrame({name: segmentation[key]["per_class"] for name, key in
-                          (("synthetic", "synthetic"), ("real bound", "real_upper_bound"))})
+                          (("synthetic", "synthetic"), ("real bound", "real_upper_bound"))
+                          if key in segmentation})
     frame.index = [f"{name} *" if name in unseen else name for name in frame.index]
     figure, axis = pyplot.subplots(figsize=(9, 3.2))
-    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"], width=0.8)
+    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][:frame.shape[1]], width=0.8)
     axis.set_ylabel("IoU, %")
     axis.set_ylim(0, 100)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)

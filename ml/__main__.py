@@ -1,9 +1,11 @@
 """`python -m ml <stage> [--profile micro]`: one stage, or `all` of them in order.
 
-The same call is the `cmd` of every stage in dvc.yaml.
+The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
+`init` (a profile for your own words), `audit` (ticks of the audit sheet); each has its --help.
 """
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -13,11 +15,17 @@ from ml.manifest import ManifestError
 from ml.params import ROOT, load_params
 from ml.stages import STAGES, QualityError, run_stage
 
+COMMANDS = {"plan": "ml.plan", "init": "ml.init", "audit": "ml.audit"}
+"""Command -> module with `main(arguments) -> exit code`."""
+
 
 def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     names = [stage.name for stage in STAGES]
     parser = argparse.ArgumentParser(prog="python -m ml", description=__doc__)
-    parser.add_argument("stage", choices=[*names, "all"])
+    parser.add_argument("stage", choices=[*names, "all", *COMMANDS])
     parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
     parser.add_argument("--force", action="store_true", help="make it again from nothing")

@@ -1,8 +1,9 @@
 """Every setting that changes a result, as frozen dataclasses read from `params.yaml`.
 
 `params.yaml` is the micro profile and names every field; a file of `profiles/` overrides some of
-them. Nothing else (no global, no environment variable) changes what a stage writes. Reading and
-checking belong here; what a setting does belongs to its stage.
+them, and may build upon another one (`base: sd15`). Nothing else (no global, no environment
+variable) changes what a stage writes. Reading and checking belong here; what a setting does
+belongs to its stage.
 """
 
 import dataclasses
@@ -49,6 +50,9 @@ class PromptParams:
     synthetic_one: int  # one-object prompts over all classes
     synthetic_two: int  # two-object prompts over all classes
     plain_share: float  # share of "a photograph of ...", the rest uses the other templates
+    attribute_share: float  # of train and synthetic prompts, whose things get "red", "wooden", ...
+    scene_share: float  # of train and synthetic prompts, which end in "in a warehouse", ...
+    texts: str | None  # the user's own prompts, a text file with one a line
 
 
 @dataclass(frozen=True)
@@ -140,25 +144,57 @@ class Params:
 def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
     """Settings of a profile: `params.yaml`, overridden by `profiles/<profile>.yaml`.
 
-    `profile` may also be the path of a YAML file. Raises ValueError naming the file and the
-    field for an unknown profile, an unknown or missing field, or a value of the wrong type.
+    `profile` may also be the path of a YAML file. A file with `base: other` overrides that
+    profile instead of `params.yaml`. Raises ValueError naming the file and the field for an
+    unknown profile, bases that go in a circle, an unknown or missing field, or a value of the
+    wrong type.
     """
     base_file = Path(root) / "params.yaml"
     values = _read_yaml(base_file)
-    if profile != values.get("profile"):
-        file = Path(profile) if profile.endswith((".yaml", ".yml")) else None
-        file = file or Path(root) / "profiles" / f"{profile}.yaml"
-        if not file.is_file():
-            known = sorted(p.stem for p in (Path(root) / "profiles").glob("*.yaml")
-                           if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
-            raise ValueError(
-                f"unknown profile {profile!r}: expected {values.get('profile')!r}, one of {known} "
-                f"or the path of a YAML file; no file {file}"
-            )
-        values = _merge(values, {"profile": file.stem} | _read_yaml(file), str(file))
+    for file, override in _chain(profile, values.get("profile"), Path(root)):
+        values = _merge(values, {"profile": file.stem} | override, str(file))
     params = _build(Params, values, str(base_file))
     check_params(params)
     return params
+
+
+def find_file(name: str) -> Path:
+    """A user's file by its path from the current folder, else from the checkout.
+
+    The path is returned as it is when neither is there.
+    """
+    return next((p for p in (Path(name), ROOT / name) if p.is_file()), Path(name))
+
+
+def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict]]:
+    """The files of a profile and of those it builds upon, in the order in which they override."""
+    chain: list[tuple[Path, dict]] = []
+    while profile != default:
+        file = _profile_file(profile, default, root, chain[0][0] if chain else None)
+        if any(file.resolve() == other.resolve() for other, _ in chain):
+            way = " -> ".join([str(file), *(str(other) for other, _ in chain)])
+            raise ValueError(f"`base:` goes in a circle: {way}; one of them must build upon "
+                             f"{default!r} (leave `base:` out)")
+        own = _read_yaml(file)
+        profile = own.pop("base", default)
+        if not isinstance(profile, str):
+            raise ValueError(f"{file}: base: expected the name of a profile, got {profile!r}")
+        chain.insert(0, (file, own))
+    return chain
+
+
+def _profile_file(profile: str, default: str, root: Path, named_by: Path | None) -> Path:
+    file = Path(profile) if profile.endswith((".yaml", ".yml")) else None
+    file = file or root / "profiles" / f"{profile}.yaml"
+    if not file.is_file():
+        known = sorted(p.stem for p in (root / "profiles").glob("*.yaml")
+                       if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
+        asked = f" (the base of {named_by})" if named_by else ""
+        raise ValueError(
+            f"unknown profile {profile!r}{asked}: expected {default!r}, one of {known} "
+            f"or the path of a YAML file; no file {file}"
+        )
+    return file
 
 
 def check_params(params: Params) -> None:

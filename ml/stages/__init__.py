@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ml.files import sha256_folder, sha256_json, write_json
+from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
-from ml.params import REAL_SOURCES, ROOT, Params
+from ml.params import REAL_SOURCES, ROOT, Params, find_file
 from ml.vocabulary import load_vocabulary
 
 
@@ -59,7 +59,7 @@ STAGES = (
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
     Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
                      "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
-                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 2),
+                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 3),
 )
 STAGE = {stage.name: stage for stage in STAGES}
 
@@ -127,6 +127,8 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     settings = {name: params.section(name) for name in stage.sections}
     if "vocabulary" in settings:
         settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
+    if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
+        settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     for place in stage.models:
         section, name = place.split(".")

@@ -1,6 +1,7 @@
 """Stage `report`: one self-contained HTML page of the run, with pictures, masks, curves, tables.
 
-It only shows what the other stages wrote; no score is computed here.
+Beside it the audit sheet, a page of synthetic pictures to tick (`ml.audit`). Both only show what
+the other stages wrote; no score is computed here.
 """
 
 import base64
@@ -10,13 +11,18 @@ from pathlib import Path
 
 import jinja2
 import matplotlib
+import numpy as np
 import pandas as pd
+from PIL import Image
 
+from ml import audit
 from ml.files import atomic
 from ml.manifest import read_manifest
 from ml.params import Params
+from ml.pictures import decode_png, overlay
+from ml.shards import read_shards, shard_files
 from ml.stages import STAGE, Output, Workspace
-from ml.vocabulary import load_vocabulary
+from ml.vocabulary import Vocabulary, load_vocabulary
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
@@ -31,10 +37,13 @@ CELL_NAMES = {
 SEGMENTERS = {"synthetic": "trained on synthetic pictures",
               "real_upper_bound": "bound: real pictures, true labels"}
 COLUMNS = ("seen", "unseen", "harmonic", "background")
+THUMBNAIL = 224
+"""Side of an audit picture at most, pixels; 100 JPEGs of it are 1 to 2 MB."""
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes `report.html`. Facts: its size in bytes and the number of pictures in it."""
+    """Writes `report.html` and `audit.html`. Facts: their sizes in bytes, the number of pictures
+    in the first and of pictures to tick in the second."""
     folders = {name: workspace.folder(name) for name in STAGE["report"].inputs}
     manifests = {name: read_manifest(folder, verify=False) for name, folder in folders.items()}
     facts = {name: manifest.facts for name, manifest in manifests.items()}
@@ -43,7 +52,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
     sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", _data_uri(sheet))
               for name, folder in folders.items() for sheet in sorted(folder.glob("*.jpg"))]
-    page = _template().render(
+    items = audit_items(workspace, vocabulary, settings["seed"])
+    page = _template("report.html.j2").render(
         profile=params.profile,
         vocabulary=vocabulary.name, seen=vocabulary.seen, unseen=vocabulary.unseen,
         tiles=_tiles(manifests, grounding, segmentation),
@@ -66,16 +76,51 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         stages=[{"name": name, "rows": _rows(manifest), "digest": manifest.digest,
                  "seconds": _seconds(workspace, name)}
                 for name, manifest in manifests.items()],
-        sheets=sheets,
+        sheets=sheets, audit_pictures=len(items),
     )
-    path = workspace.folder("report") / "report.html"
-    with atomic(path) as temporary:
-        temporary.write_text(page)
-    return Output({"bytes": path.stat().st_size, "pictures": len(sheets)})
+    ticks = _template("audit.html.j2").render(
+        profile=params.profile, digest=manifests[audit.STAGE].digest, items=items,
+        verdicts=audit.VERDICTS, z=audit.Z)
+    sizes = {}
+    for name, text in (("report.html", page), ("audit.html", ticks)):
+        with atomic(workspace.folder("report") / name) as temporary:
+            temporary.write_text(text)
+        sizes[name] = len(text.encode())
+    return Output({"bytes": sizes["report.html"], "audit_bytes": sizes["audit.html"],
+                   "pictures": len(sheets), "audit_pictures": len(items)})
 
 
-def _template() -> jinja2.Template:
-    text = (Path(__file__).parent / "report.html.j2").read_text()
+def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list[dict]:
+    """The pictures of the audit sheet: key, entity, text, and the picture with that class's pixels
+    of its label map laid over, as a data URI."""
+    folder = workspace.folder(audit.STAGE)
+    rows = read_shards(folder, ["key", "text", "entities", "accepted"])
+    rows = rows[rows.accepted].reset_index(drop=True)
+    chosen = audit.choose_items([list(names) for names in rows.entities], vocabulary.classes,
+                                audit.ITEMS, seed)
+    keys = [rows.key[i] for i, _ in chosen]
+    pixels = pd.concat([pd.read_parquet(path, columns=["key", "image", "label"],
+                                        filters=[("key", "in", keys)])
+                        for path in shard_files(folder)]).set_index("key") if keys else None
+    return [{"key": key, "entity": entity, "text": rows.text[i],
+             "image": _thumbnail(decode_png(pixels.image[key]),
+                                 decode_png(pixels.label[key]) == vocabulary.label(entity))}
+            for (i, entity), key in zip(chosen, keys, strict=True)]
+
+
+def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
+    """image uint8 (H,W,3), mask bool (H,W): tinted and outlined, a JPEG of at most THUMBNAIL."""
+    scale = THUMBNAIL / max(image.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    big = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(big, np.asarray(soft) > 127)).save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _template(name: str) -> jinja2.Template:
+    text = (Path(__file__).parent / name).read_text()
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 

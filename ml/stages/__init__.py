@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ml.files import sha256_folder, sha256_json, write_json
+from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
 from ml.params import ROOT, Params
 from ml.vocabulary import load_vocabulary
@@ -35,7 +35,7 @@ STAGES = (
     Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 1,
           models=("diffusion.model",), heavy=True),
     Stage("masks", ("images",), ("vocabulary", "detector"), 1,
-          models=("detector.model",), heavy=True),
+          models=("detector.model", "detector.weights"), heavy=True),
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
     Stage("grounding_model", ("images", "triplets"),
           ("seed", "vocabulary", "diffusion", "grounding"), 1,
@@ -85,12 +85,12 @@ class Workspace:
         return self.data / ".state" / stage
 
     def model(self, name: str) -> str:
-        """A model folder (below the root, else below the checkout) as an absolute path.
+        """A model folder or file (below the root, else the checkout) as an absolute path.
 
-        A name that is no folder is a hub id or a backend's own name, returned as it is.
+        A name that is neither is a hub id or a backend's own name, returned as it is.
         """
         for base in (Path(self.root), ROOT):
-            if (base / name).is_dir():
+            if (base / name).exists():
                 return str(base / name)
         return name
 
@@ -124,8 +124,11 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     for place in stage.models:
         section, name = place.split(".")
-        model = workspace.model(getattr(getattr(params, section), name))
-        inputs[place] = sha256_folder(Path(model)) if Path(model).is_dir() else model
+        if (value := getattr(getattr(params, section), name)) is None:
+            continue
+        model = Path(workspace.model(value))
+        inputs[place] = (sha256_folder(model) if model.is_dir() else
+                         sha256_file(model) if model.is_file() else value)
     return {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
 
 

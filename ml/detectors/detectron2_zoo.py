@@ -25,7 +25,7 @@ INSTALL = (
 and it asks for omegaconf below 2.4, which would take DVC's away (it works with 2.4). Its model zoo
 imports pkg_resources, which setuptools 82 dropped."""
 UNTRAINED = ("pixel_mean", "pixel_std", "anchor_generator.cell_anchors")
-"""Ends of the names of buffers that come from the configuration; old checkpoints differ in them."""
+"""Buffers that come from the configuration; old checkpoints have them, new ones do not."""
 
 
 class Detectron2Zoo(Detector):

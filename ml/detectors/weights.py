@@ -68,7 +68,7 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor], source: str,
          optional: tuple[str, ...] = ()) -> None:  # fmt: skip
     """Loads all weights of a model. Raises ValueError unless names and shapes agree.
 
-    source: named in errors. optional: ends of names that either side may lack.
+    source: named in errors. optional: parts of names that either side may lack.
     """
     optional = (*optional, "num_batches_tracked")
     try:
@@ -79,8 +79,8 @@ def fill(model: nn.Module, tensors: dict[str, torch.Tensor], source: str,
             f"{source}: weights of another model: {details or error}. Give the file that was "
             "published for this very model"
         ) from error
-    missing = [name for name in odd.missing_keys if not name.endswith(optional)]
-    strange = [name for name in odd.unexpected_keys if not name.endswith(optional)]
+    missing, strange = ([name for name in names if not any(part in name for part in optional)]
+                        for names in (odd.missing_keys, odd.unexpected_keys))  # fmt: skip
     if missing or strange:
         raise ValueError(
             f"{source}: weights of another model: {len(missing)} of its weights are missing "

@@ -38,6 +38,8 @@ class DiffusionParams:
 class DetectorParams:
     backend: str  # torchvision, detectron2 or transformers
     model: str  # folder, or the backend's own name of a COCO model
+    revision: str | None  # pinned revision of a hub id (transformers), else null
+    weights: str | None  # weight file on this machine, null for the published one of `model`
     score_threshold: float  # detections below are dropped, 0..1
     batch_size: int
 
@@ -207,6 +209,10 @@ def check_params(params: Params) -> None:
         ("diffusion.steps", params.diffusion.steps, "at least 2", params.diffusion.steps >= 2),
         ("diffusion.dtype", params.diffusion.dtype, "float32, float16 or bfloat16",
          params.diffusion.dtype in ("float32", "float16", "bfloat16")),
+        ("detector.backend", params.detector.backend, "torchvision, detectron2 or transformers",
+         params.detector.backend in ("torchvision", "detectron2", "transformers")),
+        ("detector.score_threshold", params.detector.score_threshold, "within 0..1",
+         0 <= params.detector.score_threshold <= 1),
         ("grounding.variant", params.grounding.variant, "paper or seeded",
          params.grounding.variant in ("paper", "seeded")),
         ("grounding.evidence_timesteps", params.grounding.evidence_timesteps, "within 0..999",

@@ -1,29 +1,16 @@
-"""What every detector returns, how it is asked, and how its label names become ours.
+"""What every detector returns and how it is asked.
 
-Here: `Instances`, `Detector` and the label names. Not here: any model; each backend has a module
-of its own, and `ml.detectors.load_detector` picks one from a literal table.
+Here: `Instances` and `Detector`. Not here: label names (`ml.detectors.names`), or any model; each
+backend has a module of its own, and `ml.detectors.load_detector` picks one from a literal table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import yaml
+import torch
 
-SYNONYMS = Path(__file__).parents[1] / "vocabularies" / "synonyms.yaml"
-
-# COCO's names of VOC classes, to our ids. Most are also words of synonyms.yaml; they are spelled
-# out because a detector's label names must not change meaning when a user edits prompt words.
-COCO_NAMES = {
-    "airplane": "aeroplane",
-    "couch": "sofa",
-    "dining table": "diningtable",
-    "motorcycle": "motorbike",
-    "potted plant": "pottedplant",
-    "tv": "tvmonitor",
-}
+from ml.detectors.names import canonical
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +85,28 @@ class Detector:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"image {i}: expected uint8 (H,W,3), got {_describe(image)}")
         found = []
-        for start in range(0, len(images), self.batch_size):
-            batch = list(images[start : start + self.batch_size])
-            found += [self._keep(raw, wanted) for raw in self.predict(batch)]
+        while len(found) < len(images):
+            batch = list(images[len(found) : len(found) + self.batch_size])
+            raws = self._predict_or_halve(batch)
+            found += [self._keep(raw, wanted) for raw in raws]
         return found
+
+    def _predict_or_halve(self, batch: list[np.ndarray]) -> list[tuple]:
+        """What `predict` found, or nothing after the batch size was halved: the device's memory
+        did not suffice. Raises MemoryError when one picture alone does not fit."""
+        try:
+            return self.predict(batch)
+        except torch.OutOfMemoryError as error:
+            failure = str(error).partition("\n")[0]
+        # Outside of the handler: the error's traceback keeps the failed batch's tensors alive.
+        torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise MemoryError(
+                f"{type(self).__name__}: one picture of {batch[0].shape[:2]} does not fit the "
+                f"device's memory ({failure}). End what else holds it, or take a smaller detector"
+            )
+        self.batch_size = len(batch) // 2
+        return []
 
     def resolve(self, classes: Sequence[str] | None) -> dict[str, str]:
         """{our id: the name asked for}. Refuses a class that the detector does not know."""
@@ -136,20 +141,6 @@ class Detector:
             labels=tuple(wanted[ours[i]] for i in rows),
             boxes=np.asarray(boxes, np.float32).reshape(-1, 4)[rows],
         )
-
-
-def canonical(name: str) -> str:
-    """A label name as VOC spells it ("couch" -> "sofa", "tv" -> "tvmonitor"), or the name itself
-    in small letters where VOC has no such class ("zebra")."""
-    name = name.strip().lower().replace("_", " ")
-    return _voc_ids().get(name, name)
-
-
-@cache
-def _voc_ids() -> dict[str, str]:
-    words = yaml.safe_load(SYNONYMS.read_text(encoding="utf-8"))
-    table = {word: voc for voc, synonyms in words.items() for word in [voc, *synonyms]}
-    return table | COCO_NAMES
 
 
 def _describe(array: np.ndarray) -> str:

@@ -37,7 +37,7 @@ STAGES = (
     Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 1,
           models=("diffusion.model",), heavy=True),
     Stage("masks", ("images",), ("vocabulary", "detector"), 1,
-          models=("detector.model",), heavy=True),
+          models=("detector.model", "detector.weights"), heavy=True),
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
     Stage("grounding_model", ("images", "triplets"),
           ("seed", "vocabulary", "diffusion", "grounding"), 1,
@@ -90,12 +90,12 @@ class Workspace:
         return self.data / ".state" / stage
 
     def model(self, name: str) -> str:
-        """A model folder (below the root, else below the checkout) as an absolute path.
+        """A model folder or file (below the root, else the checkout) as an absolute path.
 
-        A name that is no folder is a hub id or a backend's own name, returned as it is.
+        A name that is neither is a hub id or a backend's own name, returned as it is.
         """
         for base in (Path(self.root), ROOT):
-            if (base / name).is_dir():
+            if (base / name).exists():
                 return str(base / name)
         return name
 
@@ -132,8 +132,11 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     for place in stage.models:
         section, name = place.split(".")
-        model = workspace.model(getattr(getattr(params, section), name))
-        inputs[place] = sha256_folder(Path(model)) if Path(model).is_dir() else model
+        if (value := getattr(getattr(params, section), name)) is None:
+            continue
+        model = Path(workspace.model(value))
+        inputs[place] = (sha256_folder(model) if model.is_dir() else
+                         sha256_file(model) if model.is_file() else value)
     if stage.real_part and params.benchmark.source in REAL_SOURCES:
         from ml.realdata import data_digest  # scipy and pycocotools, only where they are needed
 

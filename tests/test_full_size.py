@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from benchmarks import full_size_speed
-from benchmarks.random_weights import random_pipeline
+from benchmarks.random_weights import SHAPES, random_pipeline
+from ml.batching import Batches
 from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
 from ml.diffusion.loading import (
@@ -108,6 +109,14 @@ def test_full_shapes(name, parameters, taps, channels, width, pixels):
             logits = module(features, torch.empty(1, 2, width), torch.ones(1, 2, dtype=torch.bool),
                             torch.empty(1, 2, 3, *latent_shape(pipe)[1:]))
         assert logits.shape == (1, shown, pixels, pixels)
+
+
+def test_a_distilled_unet_without_a_middle_block():
+    with torch.device("meta"):
+        whole = diffusers.UNet2DConditionModel(**SHAPES["tiny"].unet)
+        cut = diffusers.UNet2DConditionModel(**SHAPES["tiny"].unet, mid_block_type=None)
+    assert len(feature_taps(whole)) - len(feature_taps(cut)) == 1
+    assert feature_channels(cut) == feature_channels(whole) | {4: feature_channels(whole)[4] - 48}
 
 
 # --- tiny SD 2.1 and SDXL against plain diffusers
@@ -206,6 +215,21 @@ def test_sdxl_vae_runs_in_float32_where_float16_overflows():
     assert half.dtype == torch.float32
     exact = encode_images(random_pipeline("tiny-xl"), images_)
     torch.testing.assert_close(half, exact, atol=5e-3, rtol=5e-3)
+
+
+def test_sdxl_goes_on_after_its_decoding_ran_out_of_memory(monkeypatch):
+    """The pipeline has the VAE in float32 at that moment; the next try must find float16."""
+    pipe = random_pipeline("tiny-xl", dtype=torch.float16)
+    decode = pipe.vae.decode
+
+    def small(latents, **kwargs):
+        if len(latents) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+        return decode(latents, **kwargs)
+    monkeypatch.setattr(pipe.vae, "decode", small)
+    made = [found.images for _, found in Batches(2).run(
+        [(TWO, 1), (ONE, 2)], lambda part: sample(pipe, *zip(*part, strict=True), **CALL))]
+    assert len(made) == 2 and pipe.vae.dtype == torch.float16
 
 
 @pytest.mark.parametrize("name, dtype", [("tiny-xl", "float16"), ("tiny-2.1", "bfloat16")])

@@ -3,8 +3,8 @@
 Not here: features and evidence, which are recomputed from the latent kept here.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def sample(
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
             looking = recording(pipe.unet, recorder)
         keep = _LastInput(pipe)
-        with looking:
+        with looking, _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
                 **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
@@ -67,6 +67,18 @@ def sample(
         timestep=keep.timestep,
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
     )
+
+
+@contextmanager
+def _vae_left_as_it_was(pipe: Pipeline) -> Iterator[None]:
+    """SDXL's pipeline decodes in float32 and, out of memory there, would leave the VAE so: the
+    next try, of half the batch, would then meet two dtypes."""
+    dtype = pipe.vae.dtype
+    try:
+        yield
+    finally:
+        if pipe.vae.dtype != dtype:
+            pipe.vae.to(dtype)
 
 
 def _check(prompts, seeds, words, steps, guidance_scale) -> None:

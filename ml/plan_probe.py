@@ -49,6 +49,7 @@ class Probe:
     """What was measured, and what was not, and why."""
 
     device: str
+    side: int  # of a picture
     figures: Figures = field(default_factory=Figures)
     picture_bytes: float | None = None  # PNG of a picture
     memory: dict[str, int] = field(default_factory=dict)  # stage -> peak bytes on the GPU
@@ -58,13 +59,14 @@ class Probe:
 
 
 def run_probe(
-    params: Params, vocabulary: Vocabulary, workspace: Workspace, models: Sequence[Found]
+    params: Params, vocabulary: Vocabulary, workspace: Workspace, models: Sequence[Found], side: int
 ) -> Probe:
-    """Measures what can be loaded. A model that would have to be downloaded is left out."""
+    """Measures what can be loaded. A model that would have to be downloaded is left out. side: of
+    the diffusion model's pictures."""
     started = time.perf_counter()
     device = find_device(params.diffusion.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads")
+    probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
     parts: dict[str, Callable] = {"diffusion.model": _diffusion, "detector.model": _detector,
                                   "segmenter.backbone": _segmenter}
     images = None
@@ -112,9 +114,10 @@ def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     model = workspace.model(settings.model)
     detector = load_detector(settings.backend, model, batch_size=settings.batch_size,
                              score_threshold=settings.score_threshold, **extra)
-    images = blank_pictures(512) if images is None else images
-    some = [images[i % len(images)] for i in range(settings.batch_size)]
-    detector.detect(some[:1])
+    images = noise(probe.side) if images is None else images
+    one = timed(lambda: detector.detect(images[:1]))
+    size = settings.batch_size if one * settings.batch_size < PATIENCE else 1
+    some = [images[i % len(images)] for i in range(size)]
     probe.figures = replace(probe.figures, detect=timed(lambda: detector.detect(some)) / len(some))
 
 
@@ -122,21 +125,23 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.segmenter
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings)
-    images = blank_pictures(512) if images is None else images
+    images = noise(probe.side) if images is None else images
     count = settings.batch_size + 1
     pictures = np.stack([images[i % len(images)] for i in range(count)])
     labels = np.stack([box_mask(pictures.shape[1], i) for i in range(count)]).astype(np.uint8)
     device = next(model.parameters()).device if not torch.cuda.is_available() else "cuda"
     fresh(torch.device(device))
 
-    def steps(number: int) -> None:
+    def steps(number: int, size: int) -> None:
         folder = Path(tempfile.mkdtemp())
         try:
-            train_segmenter(model, pictures, labels, replace(settings, steps=number), folder, 0)
+            train_segmenter(model, pictures, labels, replace(
+                settings, steps=number, batch_size=size), folder, 0)
         finally:
             shutil.rmtree(folder)
 
-    probe.figures = replace(probe.figures, segmenter_step=slope(steps))
+    probe.figures = replace(probe.figures, segmenter_step=step_seconds(
+        steps, settings.batch_size))
     note_memory(probe, "segmenter", torch.device(device))
 
 
@@ -196,11 +201,11 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     found["features"] = max(cold - warm, 0) / count
     entities = [sample.entities for sample in samples]
 
-    def steps(number: int) -> None:
+    def steps(number: int, size: int) -> None:
         train_grounding(module, source, source, entities, replace(
-            settings, steps=number, evaluate_every=number, patience=number), 0)
+            settings, steps=number, evaluate_every=number, patience=number, batch_size=size), 0)
 
-    found["grounding_step"] = slope(steps)
+    found["grounding_step"] = step_seconds(steps, settings.batch_size)
     found["validate"] = timed(lambda: validation_miou(
         module, source, entities, settings.batch_size)) / count
     grounded = GroundedDiffusionPipeline(pipe, module, params.diffusion.batch_size)
@@ -240,8 +245,8 @@ def box_mask(side: int, place: int) -> np.ndarray:
     return mask
 
 
-def blank_pictures(side: int) -> np.ndarray:
-    """uint8 (2,side,side,3) of noise, where there is no diffusion model to draw any."""
+def noise(side: int) -> np.ndarray:
+    """Two pictures uint8 (2,side,side,3), where there is no diffusion model to draw any."""
     return np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
 
 
@@ -254,11 +259,20 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def slope(steps: Callable[[int], object]) -> float:
-    """Seconds a step, from a short and a longer run; what comes once cancels."""
-    steps(FEW)
-    few, more = timed(lambda: steps(FEW)), timed(lambda: steps(MORE))
-    return max(more - few, 0) / (MORE - FEW)
+def step_seconds(run: Callable[[int, int], object], batch: int) -> float:
+    """Seconds of a training step, from a short and a longer run; what comes once cancels.
+
+    run: trains for so many steps with batches of so many. Where that would take minutes (a large
+    model on a CPU, whose time is proportional to the batch), one picture stands for the batch.
+    """
+    one = timed(lambda: run(1, 1))
+    if one < PATIENCE:  # a first run also starts the device and chooses kernels
+        one = timed(lambda: run(1, 1))
+    if one > PATIENCE:
+        return one * batch
+    size = batch if one * batch < PATIENCE else 1
+    few, more = timed(lambda: run(FEW, size)), timed(lambda: run(MORE, size))
+    return max(more - few, 0) / (MORE - FEW) * batch / size
 
 
 def fresh(device: torch.device) -> None:

@@ -107,7 +107,7 @@ def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
     if plan.probe:
         plan.gpu = [replace(n, bytes=plan.probe.memory[n.name], how="measured by the probe")
                     if n.name in plan.probe.memory else n for n in plan.gpu]
-    plan.ram = ram_needs(plan.counts, plan.drawing, CACHE_BYTES)
+    plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, CACHE_BYTES)
     if on_cpu:
         plan.ram = [replace(n, bytes=n.bytes + _by_name(plan.gpu, n.name)) for n in plan.ram]
     cached = CACHE_BYTES // feature_bytes(plan.drawing, 2)

@@ -14,25 +14,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ml.detectors import load_detector
 from ml.diffusion.loading import find_device, load_pipeline
-from ml.diffusion.sampling import Samples, sample
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.samples import Sample
+from ml.grounding.samples import Sample, load_samples
 from ml.grounding.training import train as train_grounding
 from ml.grounding.training import validation_miou
 from ml.params import Params
-from ml.pictures import encode_png
+from ml.pictures import decode_png, encode_rle
 from ml.plan_models import Found
 from ml.plan_needs import Figures
+from ml.schemas import IMAGES, TRIPLETS
 from ml.segmenters import architecture
 from ml.segmenters.training import train as train_segmenter
+from ml.shards import write_shards
 from ml.stages import Workspace
 from ml.stages.grounding_model import config_for
+from ml.stages.images import ShardMaker
 from ml.stages.prompts import make_prompts
 from ml.vocabulary import Vocabulary
 
@@ -92,19 +95,18 @@ def run_probe(
 def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarray:
     """Sampling, grounding and the training of the grounding module. Returns pictures."""
     pipe = load_pipeline(params.diffusion, workspace)
-    drawn = Draw(pipe, params, _prompts(params, vocabulary))
+    drawn = Draw(pipe, params, workspace, _prompts(params, vocabulary))
     fresh(pipe.device)
     probe.figures = replace(probe.figures, draw=drawn.seconds_a_picture())
-    probe.batch = drawn.batch
+    probe.batch = len(drawn.rows)
     note_memory(probe, "images", pipe.device)
-    made = drawn.samples
-    pngs = [len(encode_png(image)) for image in made.images[:8]]
-    probe.picture_bytes = sum(pngs) / len(pngs)
-    samples = as_samples(drawn.prompts[: len(made.images)], made)
+    probe.picture_bytes = float(drawn.rows["image"].map(len).mean())
     fresh(pipe.device)
-    probe.figures = grounding_figures(pipe, samples, params, probe.figures)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = store_samples(drawn.rows, Workspace(Path(folder), "probe"))
+        probe.figures = grounding_figures(pipe, samples, params, probe.figures)
     note_memory(probe, "grounding_model", pipe.device)
-    return made.images
+    return np.stack([decode_png(data) for data in drawn.rows["image"]])
 
 
 def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
@@ -146,41 +148,32 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
 
 
 class Draw:
-    """Sampling as the stage `images` does it, with the words' heat maps."""
+    """Pictures made as the stage `images` makes a shard, which halves its batch if it must."""
 
-    def __init__(self, pipe, params: Params, prompts: list[dict]):
-        self.pipe, self.params, self.prompts = pipe, params, prompts
-        self.batch = min(params.diffusion.batch_size, len(prompts))
-        self.samples: Samples | None = None
+    def __init__(self, pipe, params: Params, workspace: Workspace, prompts: list[dict]):
+        self.pipe, self.params, self.workspace, self.prompts = pipe, params, workspace, prompts
+        self.rows: pd.DataFrame | None = None
 
-    def __call__(self, steps: int) -> None:
-        some = self.prompts[: self.batch]
-        self.samples = sample(
-            self.pipe, [p["text"] for p in some], [p["seed"] for p in some], steps=steps,
-            guidance_scale=self.params.diffusion.guidance_scale, words=[p["words"] for p in some])
+    def __call__(self, steps: int, batch: int) -> None:
+        diffusion = replace(self.params.diffusion, steps=steps, batch_size=batch)
+        maker = ShardMaker(replace(self.params, diffusion=diffusion), self.workspace)
+        maker.pipe = self.pipe
+        self.rows = maker(self.prompts[:batch])
 
     def seconds_a_picture(self) -> float:
         """At the profile's number of steps: the cost of a step, and what comes once."""
-        whole, self.batch = self.batch, 1
-        one = timed(lambda: self(FEW))
+        one = timed(lambda: self(FEW, 1))
         if one < PATIENCE:  # a first run also starts the device and chooses kernels
-            one = timed(lambda: self(FEW))
+            one = timed(lambda: self(FEW, 1))
         steps = self.params.diffusion.steps
         if one * MORE / FEW > PATIENCE:  # a large model on a CPU: this one run must do
             return one / FEW * steps
-        self.batch = max(1, min(whole, int(PATIENCE * FEW / (one * MORE))))
-        while True:
-            try:
-                self(FEW)
-                few, more = timed(lambda: self(FEW)), timed(lambda: self(MORE))
-                break
-            except torch.cuda.OutOfMemoryError:
-                if self.batch == 1:
-                    raise
-                self.batch //= 2
-                torch.cuda.empty_cache()
+        most = int(PATIENCE * FEW / (one * MORE))
+        batch = max(1, min(len(self.prompts), most))
+        self(FEW, batch)
+        few, more = timed(lambda: self(FEW, batch)), timed(lambda: self(MORE, batch))
         step = max(more - few, 0) / (MORE - FEW)
-        return (max(few - FEW * step, 0) + steps * step) / self.batch
+        return (max(few - FEW * step, 0) + steps * step) / batch
 
 
 def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figures) -> Figures:
@@ -214,19 +207,22 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     return replace(figures, **found)
 
 
-def as_samples(prompts: Sequence[dict], made: Samples) -> list[Sample]:
-    """Training samples of drawn pictures, each word's mask a box."""
-    side = made.images.shape[1]
-    return [
-        Sample(
-            key=prompt["key"], text=prompt["text"], entities=tuple(prompt["entities"]),
-            words=tuple(prompt["words"]), phrases=tuple(prompt["phrases"]), cell=prompt["cell"],
-            subset="train", seed=prompt["seed"], image=made.images[i],
-            latent=made.latents[i].numpy(), timestep=made.timestep,
-            masks=np.stack([box_mask(side, i + j) for j in range(len(prompt["words"]))]),
-            present=np.ones(len(prompt["words"]), bool), daam=made.daam[i].numpy())
-        for i, prompt in enumerate(prompts)
+def store_samples(rows: pd.DataFrame, workspace: Workspace) -> list[Sample]:
+    """Training samples of drawn pictures, read from shards as the stages read them; each word's
+    mask is a box. rows: of the stage `images`."""
+    triplets = [
+        {"key": row.key, "text": row.text, "entity": entity, "word": word, "phrase": phrase,
+         "purpose": row.purpose, "cell": row.cell, "subset": "train", "accepted": True,
+         "reason": "", "score": 1.0, "area": 0.25, "std": row.std, "dhash": row.dhash,
+         "rle": encode_rle(box_mask(row.width, place))}
+        for row in rows.itertuples()
+        for place, (entity, word, phrase) in enumerate(
+            zip(row.entities, row.words, row.phrases, strict=True))
     ]
+    for stage, frame, schema in (("images", rows, IMAGES),
+                                 ("triplets", pd.DataFrame(triplets), TRIPLETS)):
+        write_shards(workspace.folder(stage), "probe", [frame], lambda group: group, schema)
+    return load_samples(workspace, ["train"])
 
 
 def _prompts(params: Params, vocabulary: Vocabulary) -> list[dict]:

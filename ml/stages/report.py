@@ -65,7 +65,10 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
                       for label, key in (("this module", "ours"),
                                          ("DAAM, its best threshold", "daam"))],
         columns=COLUMNS,
-        benchmark_pictures=_rows(manifests["benchmark"]),
+        benchmark_pictures=segmentation.get("pictures", _rows(manifests["benchmark"])),
+        benchmark_name=segmentation.get("benchmark", "the frozen benchmark"),
+        no_bound=facts["real_bound"].get("why", ""),
+        unscored=segmentation.get("unscored_classes", []),
         held_out=segmentation.get("held_out_synthetic", False),
         protocol_two=[(title, segmentation[key]) for key, title in PROTOCOL_TWO.items()
                       if key in segmentation],

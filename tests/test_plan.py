@@ -314,9 +314,10 @@ def test_gpu_memory():
 
 def test_main_memory_holds_the_training_samples():
     found = by_name(ram_needs(COUNTS, SD1, SD_PARAMS, 1_500_000_000))
-    load = 1_500_000_000 + 4 * 1_066_235_307
-    assert found["images"] == load
-    assert found["grounding_model"] == load + 10_000 * 65_536 + 17_600 * 16_384 + 3_000_000_000
+    libraries = 1_500_000_000
+    assert found["images"] == libraries + 2 * 1_066_235_307  # float16
+    assert found["grounding_model"] == (libraries + 10_000 * 65_536 + 17_600 * 16_384
+                                        + 3_000_000_000)
     seeded = changed(SD_PARAMS, grounding={"variant": "seeded"})  # three maps of evidence a word
     more = by_name(ram_needs(COUNTS, SD1, seeded, 1_500_000_000))["grounding_model"]
     assert more - found["grounding_model"] == 17_600 * 3 * 16_384

@@ -46,6 +46,7 @@ class Plan:
     counts: Counts
     models: list[Found]
     drawing: Drawing | None
+    module: tuple[int, int] = (0, 0)  # of the grounding module, see `grounding_size`
     disk: list[Need] = field(default_factory=list)
     there: dict[str, int] = field(default_factory=dict)  # stage -> bytes on disk already
     gpu: list[Need] = field(default_factory=list)
@@ -66,15 +67,15 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     plan = Plan(params, counts_of(params, vocabulary), models, drawing_of(models[0]))
     plan.there = {path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*"))
                   if path.is_dir()}
-    device = _device(plan)
-    if probe and device is not None:
-        from ml.plan_probe import run_probe
-
-        plan.probe = run_probe(params, vocabulary, workspace, models)
     if plan.drawing is None:
         plan.notes.append(f"{models[0].name} is neither on this machine nor in the table of known "
                           "models: disk, memory and hours are not planned; download it first")
         return plan
+    device = _device(plan)
+    if probe and device is not None:
+        from ml.plan_probe import run_probe
+
+        plan.probe = run_probe(params, vocabulary, workspace, models, plan.drawing.side)
     _fill(plan, vocabulary, device)
     _judge_disk(plan, workspace)
     _judge_memory(plan, device)
@@ -95,7 +96,7 @@ def _device(plan: Plan):
 def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
     from ml.grounding.features import CACHE_BYTES
 
-    module, kept = grounding_size(plan.params, plan.drawing)
+    plan.module = module, kept = grounding_size(plan.params, plan.drawing)
     backbone = plan.models[2].parameters
     measured = plan.probe.picture_bytes if plan.probe else None
     plan.disk = disk_needs(plan.counts, plan.drawing, plan.params, len(vocabulary.classes), module,
@@ -106,7 +107,7 @@ def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
     if plan.probe:
         plan.gpu = [replace(n, bytes=plan.probe.memory[n.name], how="measured by the probe")
                     if n.name in plan.probe.memory else n for n in plan.gpu]
-    plan.ram = ram_needs(plan.counts, plan.drawing, CACHE_BYTES)
+    plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, CACHE_BYTES)
     if on_cpu:
         plan.ram = [replace(n, bytes=n.bytes + _by_name(plan.gpu, n.name)) for n in plan.ram]
     cached = CACHE_BYTES // feature_bytes(plan.drawing, 2)
@@ -178,8 +179,7 @@ def _judge_memory(plan: Plan, device) -> None:
 
     total = torch.cuda.get_device_properties(device).total_memory
     plan.notes.append(f"GPU memory: {show_bytes(total)} on {torch.cuda.get_device_name(device)}")
-    module, kept = grounding_size(plan.params, plan.drawing)
-    least = largest(gpu_needs(plan.drawing, plan.params, module, kept, plan.models[2].parameters,
+    least = largest(gpu_needs(plan.drawing, plan.params, *plan.module, plan.models[2].parameters,
                               single=True))
     if least > total:
         plan.refusals.append(

@@ -158,6 +158,8 @@ def gpu_needs(
     decoded = 1 if drawing.latent[1] >= SLICED_FROM else drawn
     decode = (decoded * DECODE_MAPS * drawing.vae_width * drawing.side**2
               * (4 if drawing.vae_float32 else width))
+    if getattr(params.diffusion, "vae_tiling", False):
+        decode //= 4  # tiles of half the side
     draw = weights + max(drawn * 2 * features, decode)
     learn = weights + ADAM_BYTES * module + trained * (kept + 3 * features)
     note = f"weights {weights / 1e9:.2f} GB"
@@ -172,15 +174,20 @@ def gpu_needs(
     return [replace(n, bytes=n.bytes and n.bytes + context) for n in needs]
 
 
-def ram_needs(counts: Counts, drawing: Drawing, cache_bytes: int) -> list[Need]:
-    """Main memory: the training pictures are decoded at once, with a cache of their features."""
-    side, (c, h, w) = drawing.side, drawing.latent
-    samples = counts.train * (3 * side * side + 4 * c * h * w) + counts.image_words * side * side
+def ram_needs(
+    counts: Counts, drawing: Drawing, params: Params, cache_bytes: int
+) -> list[Need]:
+    """Main memory: the training samples' latents, heat maps and evidence, and a cache of their
+    features; pictures and masks stay in their shards."""
+    c, h, w = drawing.latent
+    grounding = params.grounding
+    maps = 1 + (len(grounding.evidence_timesteps) if grounding.variant == "seeded" else 0)
+    samples = 4 * h * w * (counts.train * c + counts.image_words * maps)
     cache = min(2 * cache_bytes, counts.train * feature_bytes(drawing, 2))
-    load = PROCESS_BYTES + 4 * sum(drawing.parameters.values())
-    return [Need("images", load, "libraries, and weights while they are loaded"),
-            Need("grounding_model", load + samples + cache,
-                 f"{counts.train} decoded pictures, cached features {cache / 1e9:.1f} GB")]
+    load = BYTES[params.diffusion.dtype] * sum(drawing.parameters.values())  # before they move
+    return [Need("images", PROCESS_BYTES + load, "libraries, and weights while they are loaded"),
+            Need("grounding_model", PROCESS_BYTES + max(load, samples + cache),
+                 f"latents and maps {samples / 1e9:.1f} GB, cached features {cache / 1e9:.1f} GB")]
 
 
 def passes(pictures: int, uses: int, cached: int) -> float:

@@ -14,25 +14,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from ml.detectors import load_detector
 from ml.diffusion.loading import find_device, load_pipeline
-from ml.diffusion.sampling import Samples, sample
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.samples import Sample
+from ml.grounding.samples import Sample, load_samples
 from ml.grounding.training import train as train_grounding
 from ml.grounding.training import validation_miou
 from ml.params import Params
-from ml.pictures import encode_png
+from ml.pictures import decode_png, encode_rle
 from ml.plan_models import Found
 from ml.plan_needs import Figures
+from ml.schemas import IMAGES, TRIPLETS
 from ml.segmenters import architecture
 from ml.segmenters.training import train as train_segmenter
+from ml.shards import write_shards
 from ml.stages import Workspace
 from ml.stages.grounding_model import config_for
+from ml.stages.images import ShardMaker
 from ml.stages.prompts import make_prompts
 from ml.vocabulary import Vocabulary
 
@@ -49,6 +52,7 @@ class Probe:
     """What was measured, and what was not, and why."""
 
     device: str
+    side: int  # of a picture
     figures: Figures = field(default_factory=Figures)
     picture_bytes: float | None = None  # PNG of a picture
     memory: dict[str, int] = field(default_factory=dict)  # stage -> peak bytes on the GPU
@@ -58,13 +62,14 @@ class Probe:
 
 
 def run_probe(
-    params: Params, vocabulary: Vocabulary, workspace: Workspace, models: Sequence[Found]
+    params: Params, vocabulary: Vocabulary, workspace: Workspace, models: Sequence[Found], side: int
 ) -> Probe:
-    """Measures what can be loaded. A model that would have to be downloaded is left out."""
+    """Measures what can be loaded. A model that would have to be downloaded is left out. side: of
+    the diffusion model's pictures."""
     started = time.perf_counter()
     device = find_device(params.diffusion.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads")
+    probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
     parts: dict[str, Callable] = {"diffusion.model": _diffusion, "detector.model": _detector,
                                   "segmenter.backbone": _segmenter}
     images = None
@@ -90,19 +95,18 @@ def run_probe(
 def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarray:
     """Sampling, grounding and the training of the grounding module. Returns pictures."""
     pipe = load_pipeline(params.diffusion, workspace)
-    drawn = Draw(pipe, params, _prompts(params, vocabulary))
+    drawn = Draw(pipe, params, workspace, _prompts(params, vocabulary))
     fresh(pipe.device)
     probe.figures = replace(probe.figures, draw=drawn.seconds_a_picture())
-    probe.batch = drawn.batch
+    probe.batch = len(drawn.rows)
     note_memory(probe, "images", pipe.device)
-    made = drawn.samples
-    pngs = [len(encode_png(image)) for image in made.images[:8]]
-    probe.picture_bytes = sum(pngs) / len(pngs)
-    samples = as_samples(drawn.prompts[: len(made.images)], made)
+    probe.picture_bytes = float(drawn.rows["image"].map(len).mean())
     fresh(pipe.device)
-    probe.figures = grounding_figures(pipe, samples, params, probe.figures)
+    with tempfile.TemporaryDirectory() as folder:
+        samples = store_samples(drawn.rows, Workspace(Path(folder), "probe"))
+        probe.figures = grounding_figures(pipe, samples, params, probe.figures)
     note_memory(probe, "grounding_model", pipe.device)
-    return made.images
+    return np.stack([decode_png(data) for data in drawn.rows["image"]])
 
 
 def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
@@ -112,9 +116,10 @@ def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     model = workspace.model(settings.model)
     detector = load_detector(settings.backend, model, batch_size=settings.batch_size,
                              score_threshold=settings.score_threshold, **extra)
-    images = blank_pictures(512) if images is None else images
-    some = [images[i % len(images)] for i in range(settings.batch_size)]
-    detector.detect(some[:1])
+    images = noise(probe.side) if images is None else images
+    one = timed(lambda: detector.detect(images[:1]))
+    size = settings.batch_size if one * settings.batch_size < PATIENCE else 1
+    some = [images[i % len(images)] for i in range(size)]
     probe.figures = replace(probe.figures, detect=timed(lambda: detector.detect(some)) / len(some))
 
 
@@ -122,60 +127,53 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.segmenter
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings)
-    images = blank_pictures(512) if images is None else images
+    images = noise(probe.side) if images is None else images
     count = settings.batch_size + 1
     pictures = np.stack([images[i % len(images)] for i in range(count)])
     labels = np.stack([box_mask(pictures.shape[1], i) for i in range(count)]).astype(np.uint8)
     device = next(model.parameters()).device if not torch.cuda.is_available() else "cuda"
     fresh(torch.device(device))
 
-    def steps(number: int) -> None:
+    def steps(number: int, size: int) -> None:
         folder = Path(tempfile.mkdtemp())
         try:
-            train_segmenter(model, pictures, labels, replace(settings, steps=number), folder, 0)
+            train_segmenter(model, pictures, labels, replace(
+                settings, steps=number, batch_size=size), folder, 0)
         finally:
             shutil.rmtree(folder)
 
-    probe.figures = replace(probe.figures, segmenter_step=slope(steps))
+    probe.figures = replace(probe.figures, segmenter_step=step_seconds(
+        steps, settings.batch_size))
     note_memory(probe, "segmenter", torch.device(device))
 
 
 class Draw:
-    """Sampling as the stage `images` does it, with the words' heat maps."""
+    """Pictures made as the stage `images` makes a shard, which halves its batch if it must."""
 
-    def __init__(self, pipe, params: Params, prompts: list[dict]):
-        self.pipe, self.params, self.prompts = pipe, params, prompts
-        self.batch = min(params.diffusion.batch_size, len(prompts))
-        self.samples: Samples | None = None
+    def __init__(self, pipe, params: Params, workspace: Workspace, prompts: list[dict]):
+        self.pipe, self.params, self.workspace, self.prompts = pipe, params, workspace, prompts
+        self.rows: pd.DataFrame | None = None
 
-    def __call__(self, steps: int) -> None:
-        some = self.prompts[: self.batch]
-        self.samples = sample(
-            self.pipe, [p["text"] for p in some], [p["seed"] for p in some], steps=steps,
-            guidance_scale=self.params.diffusion.guidance_scale, words=[p["words"] for p in some])
+    def __call__(self, steps: int, batch: int) -> None:
+        diffusion = replace(self.params.diffusion, steps=steps, batch_size=batch)
+        maker = ShardMaker(replace(self.params, diffusion=diffusion), self.workspace)
+        maker.pipe = self.pipe
+        self.rows = maker(self.prompts[:batch])
 
     def seconds_a_picture(self) -> float:
         """At the profile's number of steps: the cost of a step, and what comes once."""
-        whole, self.batch = self.batch, 1
-        one = timed(lambda: self(FEW))
+        one = timed(lambda: self(FEW, 1))
         if one < PATIENCE:  # a first run also starts the device and chooses kernels
-            one = timed(lambda: self(FEW))
+            one = timed(lambda: self(FEW, 1))
         steps = self.params.diffusion.steps
         if one * MORE / FEW > PATIENCE:  # a large model on a CPU: this one run must do
             return one / FEW * steps
-        self.batch = max(1, min(whole, int(PATIENCE * FEW / (one * MORE))))
-        while True:
-            try:
-                self(FEW)
-                few, more = timed(lambda: self(FEW)), timed(lambda: self(MORE))
-                break
-            except torch.cuda.OutOfMemoryError:
-                if self.batch == 1:
-                    raise
-                self.batch //= 2
-                torch.cuda.empty_cache()
+        most = int(PATIENCE * FEW / (one * MORE))
+        batch = max(1, min(len(self.prompts), most))
+        self(FEW, batch)
+        few, more = timed(lambda: self(FEW, batch)), timed(lambda: self(MORE, batch))
         step = max(more - few, 0) / (MORE - FEW)
-        return (max(few - FEW * step, 0) + steps * step) / self.batch
+        return (max(few - FEW * step, 0) + steps * step) / batch
 
 
 def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figures) -> Figures:
@@ -196,11 +194,11 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     found["features"] = max(cold - warm, 0) / count
     entities = [sample.entities for sample in samples]
 
-    def steps(number: int) -> None:
+    def steps(number: int, size: int) -> None:
         train_grounding(module, source, source, entities, replace(
-            settings, steps=number, evaluate_every=number, patience=number), 0)
+            settings, steps=number, evaluate_every=number, patience=number, batch_size=size), 0)
 
-    found["grounding_step"] = slope(steps)
+    found["grounding_step"] = step_seconds(steps, settings.batch_size)
     found["validate"] = timed(lambda: validation_miou(
         module, source, entities, settings.batch_size)) / count
     grounded = GroundedDiffusionPipeline(pipe, module, params.diffusion.batch_size)
@@ -209,19 +207,22 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     return replace(figures, **found)
 
 
-def as_samples(prompts: Sequence[dict], made: Samples) -> list[Sample]:
-    """Training samples of drawn pictures, each word's mask a box."""
-    side = made.images.shape[1]
-    return [
-        Sample(
-            key=prompt["key"], text=prompt["text"], entities=tuple(prompt["entities"]),
-            words=tuple(prompt["words"]), phrases=tuple(prompt["phrases"]), cell=prompt["cell"],
-            subset="train", seed=prompt["seed"], image=made.images[i],
-            latent=made.latents[i].numpy(), timestep=made.timestep,
-            masks=np.stack([box_mask(side, i + j) for j in range(len(prompt["words"]))]),
-            present=np.ones(len(prompt["words"]), bool), daam=made.daam[i].numpy())
-        for i, prompt in enumerate(prompts)
+def store_samples(rows: pd.DataFrame, workspace: Workspace) -> list[Sample]:
+    """Training samples of drawn pictures, read from shards as the stages read them; each word's
+    mask is a box. rows: of the stage `images`."""
+    triplets = [
+        {"key": row.key, "text": row.text, "entity": entity, "word": word, "phrase": phrase,
+         "purpose": row.purpose, "cell": row.cell, "subset": "train", "accepted": True,
+         "reason": "", "score": 1.0, "area": 0.25, "std": row.std, "dhash": row.dhash,
+         "rle": encode_rle(box_mask(row.width, place))}
+        for row in rows.itertuples()
+        for place, (entity, word, phrase) in enumerate(
+            zip(row.entities, row.words, row.phrases, strict=True))
     ]
+    for stage, frame, schema in (("images", rows, IMAGES),
+                                 ("triplets", pd.DataFrame(triplets), TRIPLETS)):
+        write_shards(workspace.folder(stage), "probe", [frame], lambda group: group, schema)
+    return load_samples(workspace, ["train"])
 
 
 def _prompts(params: Params, vocabulary: Vocabulary) -> list[dict]:
@@ -240,8 +241,8 @@ def box_mask(side: int, place: int) -> np.ndarray:
     return mask
 
 
-def blank_pictures(side: int) -> np.ndarray:
-    """uint8 (2,side,side,3) of noise, where there is no diffusion model to draw any."""
+def noise(side: int) -> np.ndarray:
+    """Two pictures uint8 (2,side,side,3), where there is no diffusion model to draw any."""
     return np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
 
 
@@ -254,11 +255,20 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def slope(steps: Callable[[int], object]) -> float:
-    """Seconds a step, from a short and a longer run; what comes once cancels."""
-    steps(FEW)
-    few, more = timed(lambda: steps(FEW)), timed(lambda: steps(MORE))
-    return max(more - few, 0) / (MORE - FEW)
+def step_seconds(run: Callable[[int, int], object], batch: int) -> float:
+    """Seconds of a training step, from a short and a longer run; what comes once cancels.
+
+    run: trains for so many steps with batches of so many. Where that would take minutes (a large
+    model on a CPU, whose time is proportional to the batch), one picture stands for the batch.
+    """
+    one = timed(lambda: run(1, 1))
+    if one < PATIENCE:  # a first run also starts the device and chooses kernels
+        one = timed(lambda: run(1, 1))
+    if one > PATIENCE:
+        return one * batch
+    size = batch if one * batch < PATIENCE else 1
+    few, more = timed(lambda: run(FEW, size)), timed(lambda: run(MORE, size))
+    return max(more - few, 0) / (MORE - FEW) * batch / size
 
 
 def fresh(device: torch.device) -> None:

@@ -11,11 +11,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
 from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
-    Mask2FormerImageProcessorFast,
+    Mask2FormerImageProcessor,
     MaskFormerConfig,
     SwinConfig,
 )
@@ -23,6 +24,7 @@ from transformers import (
 from ml.detectors import Detector, load_detector
 from ml.detectors.names import SPELLINGS, canonical
 from ml.detectors.torchvision_maskrcnn import COCO, build_coco
+from ml.params import load_params
 from ml.vocabulary import load_vocabulary
 
 # Independent of our table: torchvision's list, which is COCO's with its unused numbers.
@@ -131,7 +133,7 @@ def write_mask2former(folder, config=None, **sizes):
     model = Mask2FormerForUniversalSegmentation(config)
     model.save_pretrained(folder)
     side = sizes.get("side", 64)
-    Mask2FormerImageProcessorFast(size={"height": side, "width": side}).save_pretrained(folder)
+    Mask2FormerImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
     return model
 
 
@@ -155,12 +157,15 @@ def test_mask2former_swin_tiny_coco_at_full_size(hub_folder, tmp_path):
 
 
 def test_mask2former_weights_may_be_a_file_of_their_own(tmp_path, hub_folder):
-    """A hub checkpoint that has only pytorch_model.bin."""
+    """A hub checkpoint that has only pytorch_model.bin, under the names that transformers
+    published them by (it has renamed half of them since)."""
     model = write_mask2former(tmp_path)
+    published = load_file(tmp_path / "model.safetensors")
+    assert set(published) != set(model.state_dict())
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(OSError, match="expected a folder with config.json.*model.safetensors"):
         load_detector("transformers", tmp_path, device="cpu")
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save(published, tmp_path / "pytorch_model.bin")
     detector = load_detector("transformers", tmp_path, weights=tmp_path / "pytorch_model.bin",
                              device="cpu")  # fmt: skip
     theirs, ours = model.state_dict(), detector.model.state_dict()
@@ -201,7 +206,27 @@ def test_other_kinds_of_checkpoints_are_refused(tmp_path):
             load_detector("transformers", folder, device="cpu")
 
 
-# the device
+# settings and the device
+
+@pytest.mark.parametrize("line, match", [
+    ("backend: yolo", "detector.backend: expected torchvision, detectron2 or transf.*'yolo'"),
+    ("score_threshold: 30", r"detector.score_threshold: expected within 0..1, got 30"),
+])  # fmt: skip
+def test_wrong_settings_are_refused_before_any_work(tmp_path, line, match):
+    (tmp_path / "mine.yaml").write_text(f"detector: {{{line}}}\n")
+    with pytest.raises(ValueError, match=match):
+        load_params(str(tmp_path / "mine.yaml"))
+
+
+def test_a_revision_needs_a_hub(tmp_path):
+    with pytest.raises(ValueError, match="detector.revision: only the hub ids of the backend 'tr"):
+        load_detector("torchvision", "coco", revision="main", device="cpu")
+
+
+def test_a_folder_takes_no_other_weights(tmp_path):
+    with pytest.raises(ValueError, match="has weights of its own; set it to null, or .* to 'coco'"):
+        load_detector("torchvision", tmp_path, weights="w.pth", device="cpu")
+
 
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"'cuda:7' is not available here.*auto, cpu or cuda"):

@@ -18,6 +18,7 @@ ARRAYS = {
     "conv.weight": RNG.normal(size=(4, 3, 2)).astype(np.float32),
     "fortran": np.asfortranarray(RNG.normal(size=(5, 7))),
     "steps": np.array(12, np.int64),  # no dimension
+    "batches": np.int64(90000),
     "flags": np.array([True, False]),
 }
 

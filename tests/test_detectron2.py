@@ -43,6 +43,13 @@ def hub_folder(tmp_path_factory):
     shutil.rmtree(folder)
 
 
+@pytest.fixture(autouse=True)
+def tidy(tmp_path):
+    """A full-size file has 180 to 430 MB, and pytest keeps the folders of three runs."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 def yaml_config():
     cfg = model_zoo.get_config(YAML)
     cfg.MODEL.DEVICE = "cpu"
@@ -80,7 +87,9 @@ def zoo_file(folder: Path, model, **extra) -> Path:
 def r50(tmp_path_factory):
     """(network with random weights, its file in the zoo's form)."""
     model = random_model(yaml_config())
-    return model, zoo_file(tmp_path_factory.mktemp("r50"), model)
+    file = zoo_file(tmp_path_factory.mktemp("r50"), model)
+    yield model, file
+    file.unlink()
 
 
 def small_detector(name, **settings):
@@ -158,7 +167,6 @@ def test_the_papers_strongest_backbone_is_built(tmp_path):
     cfg.MODEL.DEVICE = "cpu"
     file = zoo_file(tmp_path, build_model(cfg))  # 430 MB
     detector = load_detector("detectron2", name, weights=file, device="cpu")
-    file.unlink()
     assert sum(p.numel() for p in detector.model.parameters()) > 100e6
 
 

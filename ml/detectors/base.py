@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ml.detectors.names import canonical
 
@@ -94,6 +93,8 @@ class Detector:
     def _predict_or_halve(self, batch: list[np.ndarray]) -> list[tuple]:
         """What `predict` found, or nothing after the batch size was halved: the device's memory
         did not suffice. Raises MemoryError when one picture alone does not fit."""
+        import torch  # whoever asks for label names alone goes without
+
         try:
             return self.predict(batch)
         except torch.OutOfMemoryError as error:

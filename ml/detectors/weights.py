@@ -139,7 +139,7 @@ def _take_apart(file: Path, payload: object) -> tuple[dict[str, torch.Tensor], s
 
 def _tensor(file: Path, name: str, value: object) -> torch.Tensor:
     try:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | np.generic):
             return torch.from_numpy(np.array(value, order="C"))
         if isinstance(value, torch.Tensor):
             return value.detach().contiguous().clone()  # safetensors refuses shared memory
@@ -158,6 +158,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
+    """A number that was pickled as numpy's, such as BatchNorm's count of batches."""
+    return np.frombuffer(data, dtype, 1)[0]
+
+
 # Everything that a pickle of numpy arrays names; numpy 2 moved numpy.core to numpy._core.
 _ARRAY = np.zeros(1)
 _ALLOWED = {
@@ -165,6 +170,8 @@ _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY.__reduce__()[0],
     ("numpy._core.multiarray", "_reconstruct"): _ARRAY.__reduce__()[0],
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _ARRAY.__reduce_ex__(5)[0],
     ("numpy._core.numeric", "_frombuffer"): _ARRAY.__reduce_ex__(5)[0],
     ("_codecs", "encode"): _latin1,

@@ -1,6 +1,7 @@
 """`python -m ml <stage> [--profile micro]`: one stage, or `all` of them in order.
 
-The same call is the `cmd` of every stage in dvc.yaml.
+The same call is the `cmd` of every stage in dvc.yaml. A training stage runs on several GPUs under
+`accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from ml import processes
 from ml.manifest import ManifestError
 from ml.params import ROOT, load_params
 from ml.stages import STAGES, QualityError, run_stage
@@ -25,12 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
         params = load_params(chosen.profile)
         for name in names if chosen.stage == "all" else [chosen.stage]:
             report = run_stage(name, params, chosen.root, force=chosen.force)
-            state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
-            print(f"{name}: {state}, {report.digest[:12]}")
-            print(json.dumps(report.facts, indent=2, sort_keys=True))
+            if processes.is_main():
+                state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
+                print(f"{name}: {state}, {report.digest[:12]}")
+                print(json.dumps(report.facts, indent=2, sort_keys=True))
     except (ValueError, ManifestError, QualityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    processes.end()
     return 0
 
 

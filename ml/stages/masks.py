@@ -5,7 +5,7 @@ judges the sim set and may see all classes. Not here: which masks are good enoug
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +34,34 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     images, folder = workspace.folder("images"), workspace.folder("masks")
-    settings = params.detector
-    detector = load_detector(settings.backend, workspace.model(settings.model),
-                             score_threshold=settings.score_threshold,
-                             device=params.diffusion.device, batch_size=settings.batch_size)
-    asked = classes_by_role(vocabulary, detector)
     plan = [[path] for path in shard_files(images)]
-    rows = write_shards(folder, recipe, plan, partial(_shard, asked=asked, detector=detector,
-                                                      vocabulary=vocabulary), MASKS)
+    make = ShardMaker(params, workspace, vocabulary)
+    rows = write_shards(folder, recipe, plan, make, MASKS, params.shards.processes)
     masks = read_shards(folder)
     _sheet(images, folder, masks)
-    unknown = sorted(set(vocabulary.classes) - set(asked["oracle"]))
+    unknown = sorted(set(vocabulary.classes) - set(make.asked["oracle"]))
     return Output(rows=rows, facts=facts_of(masks) | {"unknown_to_oracle": unknown})
+
+
+class ShardMaker:
+    """Turns a shard of `images` into one of masks; loads the detector for the first one."""
+
+    def __init__(self, params: Params, workspace: Workspace, vocabulary: Vocabulary):
+        self.params, self.workspace, self.vocabulary = params, workspace, vocabulary
+
+    @cached_property
+    def detector(self) -> Detector:
+        settings = self.params.detector
+        return load_detector(settings.backend, self.workspace.model(settings.model),
+                             score_threshold=settings.score_threshold,
+                             device=self.params.diffusion.device, batch_size=settings.batch_size)
+
+    @cached_property
+    def asked(self) -> dict[str, tuple[str, ...]]:
+        return classes_by_role(self.vocabulary, self.detector)
+
+    def __call__(self, group: Sequence[Path]) -> pd.DataFrame:
+        return _shard(group, asked=self.asked, detector=self.detector, vocabulary=self.vocabulary)
 
 
 def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,85 @@
+"""One optimizer step's batch, whatever runs it: dealt out to processes, cut in parts that fit.
+
+The gradients of a step are those of its whole batch. Processes sum them by hand after their own
+backward passes instead of by DDP's hooks, so that a device that runs out of memory half-way can
+throw its gradients away and start again with smaller parts while the others wait.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate.utils import broadcast, reduce
+from torch import Tensor, nn
+
+from ml import processes
+
+
+def own_rows(rows: int, setting: str) -> range:
+    """Places of a batch of so many rows that are this process's.
+
+    Raises ValueError, naming the setting, when a process would have none.
+    """
+    count = processes.count()
+    if rows < count:
+        raise ValueError(f"{setting} is {rows}: expected at least 1 for each of the {count} "
+                         "processes; raise it or start fewer processes")
+    index = processes.state().process_index if count > 1 else 0
+    return range(index * rows // count, (index + 1) * rows // count)
+
+
+def same_weights(module: nn.Module) -> None:
+    """Gives every process the first one's weights and buffers."""
+    if processes.count() > 1:
+        for value in module.state_dict().values():
+            broadcast(value)
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    return value if processes.count() == 1 else reduce(value, "sum")
+
+
+def backward_in_parts(
+    module: nn.Module, rows: Sequence[int], most: int, loss_of: Callable[[Sequence[int]], Tensor],
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> tuple[float, int]:
+    """Leaves the gradients of the whole batch, of all processes, in the module.
+
+    rows: this process's. loss_of: the share of some rows in the batch's loss, so that shares add
+    up to it. most: rows at once; halved as long as the device has not enough memory. Returns the
+    batch's loss and what `most` has become. Raises torch.cuda.OutOfMemoryError when a single row
+    does not fit.
+    """
+    while True:
+        module.zero_grad(set_to_none=True)
+        try:
+            loss = _backward(rows, most, loss_of, backward)
+            break
+        except torch.cuda.OutOfMemoryError as error:
+            if min(most, len(rows)) == 1:
+                raise torch.cuda.OutOfMemoryError(
+                    f"one picture alone does not fit into the device's memory: {error}") from error
+        most = min(most, len(rows)) // 2
+        torch.cuda.empty_cache()
+    if processes.count() > 1:
+        loss = _sum_gradients(module, loss)
+    return loss.item(), most
+
+
+def _backward(rows: Sequence[int], most: int, loss_of, backward) -> Tensor:
+    losses = []
+    for start in range(0, len(rows), most):
+        loss = loss_of(rows[start : start + most])
+        backward(loss)
+        losses.append(loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+
+def _sum_gradients(module: nn.Module, loss: Tensor) -> Tensor:
+    """Sums gradients and losses over the processes, in one message; returns the loss."""
+    gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
+    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+    first, *parts = reduce(flat, "sum").split([1, *(g.numel() for g in gradients)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+    return first[0]

@@ -1,0 +1,50 @@
+"""The processes of one run: a single one, or several that `accelerate launch` or torchrun started.
+
+A training stage runs in all of them: a step's pictures are dealt out, gradients are summed
+(`ml.batches`), and the first process alone writes. This uses accelerate's PartialState and its
+collectives, not its Accelerator, which keeps one mixed precision for the life of a process; here
+stages of different precision follow each other in one process. Not here: processes that make
+shards (`ml.shards`), which need not know of each other.
+"""
+
+import os
+from datetime import timedelta
+
+WAIT = timedelta(hours=6)
+"""For the other processes, while the first one evaluates and writes; torch's own is minutes."""
+
+
+def count() -> int:
+    """How many processes share this run. Known without importing torch."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def state():
+    """accelerate's PartialState: device, process_index, is_main_process, wait_for_everyone."""
+    import torch
+    from accelerate import PartialState
+
+    forced = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return PartialState(cpu=forced or not torch.cuda.is_available(), timeout=WAIT)
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes."""
+    return count() == 1 or state().is_main_process
+
+
+def from_main(value=None):
+    """The first process's value, in all of them: they wait for it here."""
+    if count() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    state()
+    (value,) = broadcast_object_list([value])
+    return value
+
+
+def end() -> None:
+    """Leaves the group of processes, so that torch does not complain at the exit."""
+    if count() > 1:
+        state().destroy_process_group()

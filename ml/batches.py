@@ -8,7 +8,6 @@ throw its gradients away and start again with smaller parts while the others wai
 from collections.abc import Callable, Sequence
 
 import torch
-from accelerate.utils import broadcast, reduce
 from torch import Tensor, nn
 
 from ml import processes
@@ -29,14 +28,8 @@ def own_rows(rows: int, setting: str) -> range:
 
 def same_weights(module: nn.Module) -> None:
     """Gives every process the first one's weights and buffers."""
-    if processes.count() > 1:
-        for value in module.state_dict().values():
-            broadcast(value)
-
-
-def summed(value: Tensor) -> Tensor:
-    """The sum of a tensor over all processes."""
-    return value if processes.count() == 1 else reduce(value, "sum")
+    for value in module.state_dict().values():
+        processes.copy_from_main(value)
 
 
 def backward_in_parts(
@@ -79,7 +72,7 @@ def _sum_gradients(module: nn.Module, loss: Tensor) -> Tensor:
     """Sums gradients and losses over the processes, in one message; returns the loss."""
     gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
     flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-    first, *parts = reduce(flat, "sum").split([1, *(g.numel() for g in gradients)])
+    first, *parts = processes.summed(flat).split([1, *(g.numel() for g in gradients)])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view(gradient.shape))
     return first[0]

@@ -96,6 +96,7 @@ class SegmenterParams:
     queries: int  # masks that it can find in a picture (maskformer)
     decoder_layers: int  # (maskformer)
     heads: int  # of the decoder's attention (maskformer)
+    feedforward: int  # inner width of a decoder layer (maskformer)
     scale: int  # pictures are enlarged so many times before the backbone
     crop_size: int | None  # side of the squares trained on, null for whole pictures of one size
     scale_range: list[float]  # a picture is resized by a factor out of it before the crop

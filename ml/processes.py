@@ -39,9 +39,28 @@ def from_main(value=None):
         return value
     from accelerate.utils import broadcast_object_list
 
-    state()
+    state()  # must be there before accelerate's functions, which would start it with its defaults
     (value,) = broadcast_object_list([value])
     return value
+
+
+def copy_from_main(tensor) -> None:
+    """Overwrites a tensor with the first process's."""
+    if count() > 1:
+        from accelerate.utils import broadcast
+
+        state()
+        broadcast(tensor)
+
+
+def summed(tensor):
+    """The sum of a tensor over all processes, in all of them."""
+    if count() == 1:
+        return tensor
+    from accelerate.utils import reduce
+
+    state()
+    return reduce(tensor, "sum")
 
 
 def end() -> None:

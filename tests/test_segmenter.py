@@ -34,14 +34,18 @@ VOCABULARY = load_vocabulary("voc-1")
 NAMES = ["background", *VOCABULARY.classes]
 
 
-@pytest.fixture(scope="session")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
+def tiny_backbone(folder):
+    """A random ResNet classifier, saved."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Classifier(ResNetConfig(embedding_size=32, hidden_sizes=[32, 32, 32, 32], num_labels=20,
                                 depths=[1, 1, 1, 1], layer_type="basic")).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="session")

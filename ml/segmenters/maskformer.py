@@ -11,18 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    DetrConfig,
-    MaskFormerConfig,
-    MaskFormerForInstanceSegmentation,
-)
+from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation
+from transformers.core_model_loading import revert_weight_conversion
 
 from ml.params import SegmenterParams
 from ml.segmenters.backbones import load_backbone, prepared
 from ml.segmenters.mask_loss import loss_sizes, make_targets, mask_loss
 
-BODIES = {"ResNetForImageClassification": "resnet", "SwinForImageClassification": "swin"}
-"""Classifiers that it can be built on -> their attribute that holds the body."""
+BODIES = {"ResNetForImageClassification": "resnet.", "SwinForImageClassification": "swin."}
+"""Classifiers that it can be built on -> prefix of the body among their published weights, whose
+names transformers' MaskFormer still uses where its classifier has others."""
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -35,25 +33,28 @@ def build(
     """
     classifier, pixels = load_backbone(backbone, params.backbone_revision, BODIES)
     taps = {"out_features": STAGES, "out_indices": list(range(1, len(STAGES) + 1))}
-    body = type(classifier.config).from_dict(classifier.config.to_dict() | taps)
+    settings = type(classifier.config).from_dict(classifier.config.to_dict() | taps)
     decoder = DetrConfig(
         d_model=params.width, decoder_layers=params.decoder_layers, encoder_layers=0,
         num_queries=params.queries, decoder_attention_heads=params.heads,
-        encoder_attention_heads=params.heads, decoder_ffn_dim=4 * params.width,
+        encoder_attention_heads=params.heads, decoder_ffn_dim=params.feedforward,
         dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
     )
     config = MaskFormerConfig(
-        backbone_config=body, decoder_config=decoder, fpn_feature_size=params.width,
+        backbone_config=settings, decoder_config=decoder, fpn_feature_size=params.width,
         mask_feature_size=params.width, use_auxiliary_loss=False,
         id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
         picture_scale=params.scale, **pixels,
     )
     model = MaskFormerForInstanceSegmentation(config)
-    trained = getattr(classifier, BODIES[type(classifier).__name__])
-    weights = {name: value for name, value in trained.state_dict().items()
-               if not name.startswith("pooler.")}
-    own = backbone_of(model)
-    getattr(own, "model", own).load_state_dict(weights)  # Swin's taps have norms of their own
+    prefix = BODIES[type(classifier).__name__]
+    published = revert_weight_conversion(classifier, classifier.state_dict())
+    weights = {name.removeprefix(prefix): value for name, value in published.items()
+               if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")}
+    body = getattr(backbone_of(model), "model", backbone_of(model))  # Swin's has fresh norms beside
+    computed = {name: value for name, value in body.state_dict().items()
+                if name.endswith("relative_position_index")}
+    body.load_state_dict(computed | weights)
     return model
 
 

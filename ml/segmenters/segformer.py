@@ -63,7 +63,7 @@ def loss(
     logits = _logits(model, pixels).float()
     entropy = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED,
                                        reduction="sum")
-    return entropy / totals[0].clamp(min=1)
+    return entropy / totals[0].clamp(min=1).float()
 
 
 def label_scores(model: SegformerForSemanticSegmentation, pixels: Tensor) -> Tensor:

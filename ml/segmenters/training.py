@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ml import processes
-from ml.batches import backward_in_parts, own_rows, same_weights, summed
+from ml.batches import backward_in_parts, own_rows, same_weights
 from ml.files import atomic
 from ml.metrics import confusions, miou
 from ml.params import SegmenterParams
@@ -58,7 +58,7 @@ class Learner:
         for part in self.frozen:
             part.eval()
         truth = torch.from_numpy(labels).to(self.device)
-        totals = summed(self.arch.sizes(self.model, truth))
+        totals = processes.summed(self.arch.sizes(self.model, truth))
         torch.manual_seed(seed)  # some bodies leave out layers at random
 
         def loss_of(rows: Sequence[int]) -> torch.Tensor:

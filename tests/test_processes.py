@@ -162,6 +162,30 @@ def test_memory_that_ends_within_a_batch_leaves_nothing_behind():
     assert module.weight.grad.item() == 4
 
 
+@pytest.mark.parametrize("variant", ["seeded", "paper"])
+def test_grounding_that_does_not_fit_trains_on_in_parts(variant, monkeypatch):
+    """Words without a mask are spread unevenly, so the parts' losses must be weighted.
+
+    Spectral norm takes a step at every forward pass, so the weights are not quite the same.
+    """
+    expected = train(make_module(variant), *toys(), ENTITIES, PARAMS, 0).curve
+    original, tried = Toy.batch, []
+
+    def greedy(self, indices):
+        tried.append(len(indices))
+        if len(indices) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return original(self, indices)
+
+    monkeypatch.setattr(Toy, "batch", greedy)
+    found = train(make_module(variant), *toys(), ENTITIES, PARAMS, 0).curve
+    assert tried[:3] == [20, 10, 5]  # for the features' scales
+    assert 8 in tried and max(tried[tried.index(8) + 2 :]) <= 3
+    for column, tolerance in (("loss", 1e-3), ("val_miou", 2e-2)):
+        pairs = [[row[column] for row in curve] for curve in (found, expected)]
+        np.testing.assert_allclose(*pairs, rtol=tolerance)
+
+
 def test_one_picture_that_does_not_fit_is_an_error():
     def loss_of(rows):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")

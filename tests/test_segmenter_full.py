@@ -25,7 +25,7 @@ from transformers import (
 
 from ml.params import load_params
 from ml.pictures import encode_png
-from ml.segmenters import load_segmenter, maskformer, segformer
+from ml.segmenters import backbones, load_segmenter, maskformer, segformer
 from ml.segmenters import training as loop
 from ml.segmenters.backbones import load_backbone, prepared
 from ml.segmenters.pictures import Encoded, augmented, open_encoded, store_encoded
@@ -41,7 +41,8 @@ def folders(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         SwinForImageClassification(SwinConfig(
-            image_size=128, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4,
+            image_size=128, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4],
+            window_size=4,
         )).save_pretrained(root / "swin")
         SegformerForImageClassification(SegformerConfig(
             depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 1, 2, 2],
@@ -164,6 +165,11 @@ def test_an_unreachable_revision_is_named():
     message = "(?s)'nobody/nothing' at revision 'abc'.*backbone_revision"
     with pytest.raises(ValueError, match=message):
         load_backbone("nobody/nothing", "abc", ["ResNetForImageClassification"])
+
+
+def test_a_hub_backbone_must_say_how_its_pixels_were_normalised():
+    with pytest.raises(ValueError, match="here: no preprocessor_config.json"):
+        backbones._normalisation("nobody/nothing", None, "here")
 
 
 # --- pictures -----------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def train(
         progress = _load(checkpoint, module, optimizer)
     else:
         some = _order(len(source), seed, 0)[:SCALE_PICTURES]
-        module.encoder.fit_scales(source.batch(some).features)
+        module.encoder.fit_scales(_features(source, some))
     same_weights(module)
     losses: list[float] = []
     last, most = min(params.steps, stop_after or params.steps), params.batch_size
@@ -100,7 +100,7 @@ def train(
             progress.step += 1
             bar.update()
             if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
-                _evaluate(module, validation, entities, params, progress, losses)
+                _evaluate(module, validation, entities, most, progress, losses)
                 losses = []
                 bar.set_postfix(val_miou=f"{progress.curve[-1]['val_miou']:.1f}")
                 if checkpoint is not None and processes.is_main():
@@ -109,6 +109,23 @@ def train(
         module.load_state_dict(progress.best_weights)
     module.eval()
     return progress
+
+
+def _features(source: Source, indices: Sequence[int]) -> dict[int, Tensor]:
+    """Features of some samples, of fewer at once, and then on the CPU, where memory is short."""
+    most = len(indices)
+    while True:
+        try:
+            if most == len(indices):
+                return source.batch(indices).features
+            parts = [{r: f.cpu() for r, f in source.batch(indices[i : i + most]).features.items()}
+                     for i in range(0, len(indices), most)]
+            return {r: torch.cat([part[r] for part in parts]) for r in parts[0]}
+        except torch.cuda.OutOfMemoryError:
+            if most == 1:
+                raise
+        most //= 2
+        torch.cuda.empty_cache()
 
 
 def _order(count: int, seed: int, epoch: int) -> list[int]:
@@ -197,10 +214,10 @@ def validation_miou(
 
 def _evaluate(
     module: GroundingModule, validation: Source, entities: Sequence[Sequence[str]],
-    params: GroundingParams, progress: Progress, losses: list[float],
+    batch_size: int, progress: Progress, losses: list[float],
 ) -> None:
     miou = processes.from_main(
-        validation_miou(module, validation, entities, params.batch_size)
+        validation_miou(module, validation, entities, batch_size)
         if processes.is_main() else None)
     progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)),
                            "val_miou": miou})

@@ -1,7 +1,9 @@
 """`python -m ml <stage> [--profile micro]`: one stage, or `all` of them in order.
 
 The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
-`init` (a profile for your own words), `audit` (ticks of the audit sheet); each has its --help.
+`init` (a profile for your own words), `audit` (ticks of the audit sheet); each has its --help. A
+training stage runs on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml
+<stage>`.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+from ml import processes
 from ml.batching import OutOfMemory
 from ml.manifest import ManifestError
 from ml.params import ROOT, load_params
@@ -34,12 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
         params = load_params(chosen.profile)
         for name in names if chosen.stage == "all" else [chosen.stage]:
             report = run_stage(name, params, chosen.root, force=chosen.force)
-            state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
-            print(f"{name}: {state}, {report.digest[:12]}")
-            print(json.dumps(report.facts, indent=2, sort_keys=True))
+            if processes.is_main():
+                state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
+                print(f"{name}: {state}, {report.digest[:12]}")
+                print(json.dumps(report.facts, indent=2, sort_keys=True))
     except (ValueError, ManifestError, QualityError, OutOfMemory) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    processes.end()
     return 0
 
 

@@ -17,6 +17,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
+EXECUTION = {"execution": True}
+"""Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class PromptParams:
 @dataclass(frozen=True)
 class ShardParams:
     size: int  # samples a shard
+    processes: int = dataclasses.field(metadata=EXECUTION)  # making shards; 0: one a GPU
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,27 @@ class SyntheticParams:
 
 @dataclass(frozen=True)
 class SegmenterParams:
-    architecture: str  # maskformer
-    backbone: str  # folder of a classification backbone that never saw a mask
+    architecture: str  # maskformer or segformer
+    backbone: str  # folder or hub id of an image classifier that never saw a mask
+    backbone_revision: str | None  # pinned revision of a hub id, null for a folder
+    width: int  # channels of the pyramid, the mask features and the decoder
+    queries: int  # masks that it can find in a picture (maskformer)
+    decoder_layers: int  # (maskformer)
+    heads: int  # of the decoder's attention (maskformer)
+    feedforward: int  # inner width of a decoder layer (maskformer)
     scale: int  # pictures are enlarged so many times before the backbone
+    crop_size: int | None  # side of the squares trained on, null for whole pictures of one size
+    scale_range: list[float]  # a picture is resized by a factor out of it before the crop
+    colour_jitter: float  # brightness, contrast and colour change by this share at most, 0 = off
     steps: int
-    batch_size: int
-    learning_rate: float  # AdamW, linear decay
+    batch_size: int  # of all processes together
+    learning_rate: float  # AdamW
+    poly_power: float  # the rate falls as (1 - step / steps) ** poly_power
+    weight_decay: float
     backbone_lr_factor: float  # the backbone learns this much slower
+    freeze_batch_norm: bool  # the backbone's, statistics and all; for small batches or many GPUs
+    precision: str  # float32, or mixed with float16 (GPU only) or bfloat16
+    ema_decay: float  # of the averaged weights that are kept, 0 = keep the last
 
 
 @dataclass(frozen=True)
@@ -138,9 +156,12 @@ class Params:
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
-        data (dict, str or int), as it goes into a manifest."""
+        data (dict, str or int), as it goes into a manifest; fields marked EXECUTION left out."""
         value = functools.reduce(getattr, name.split("."), self)
-        return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        if not dataclasses.is_dataclass(value):
+            return value
+        execution = {f.name for f in dataclasses.fields(value) if "execution" in f.metadata}
+        return {k: v for k, v in dataclasses.asdict(value).items() if k not in execution}
 
 
 def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
@@ -201,7 +222,7 @@ def _profile_file(profile: str, default: str, root: Path, named_by: Path | None)
 
 def check_params(params: Params) -> None:
     """Raises ValueError for values that would only fail, or mislead, an hour later."""
-    band, benchmark = params.synthetic.ignore_band, params.benchmark
+    band, segmenter, benchmark = params.synthetic.ignore_band, params.segmenter, params.benchmark
     real = benchmark.source in REAL_SOURCES
     rules = [
         ("diffusion.guidance_scale", params.diffusion.guidance_scale, "> 1: the features need both "
@@ -220,6 +241,25 @@ def check_params(params: Params) -> None:
         ("synthetic.ignore_band", band, "[low, high] with 0 <= low <= high <= 1",
          len(band) == 2 and 0 <= band[0] <= band[1] <= 1),
         ("shards.size", params.shards.size, "at least 1", params.shards.size >= 1),
+        ("shards.processes", params.shards.processes, "0 (one a GPU) or more",
+         params.shards.processes >= 0),
+        ("diffusion.device", params.diffusion.device, "auto, cuda or cpu, with no number, when "
+         "shards.processes is not 1: each takes a GPU of its own",
+         params.shards.processes == 1 or ":" not in params.diffusion.device),
+        ("segmenter.precision", segmenter.precision, " or ".join(PRECISIONS),
+         segmenter.precision in PRECISIONS),
+        ("segmenter.heads", segmenter.heads, f"a divisor of segmenter.width {segmenter.width}",
+         segmenter.heads >= 1 and segmenter.width % segmenter.heads == 0),
+        ("segmenter.crop_size", segmenter.crop_size, "null or at least 32",
+         segmenter.crop_size is None or segmenter.crop_size >= 32),
+        ("segmenter.scale_range", segmenter.scale_range, "[low, high] with 0 < low <= high, and "
+         "[1, 1] where segmenter.crop_size is null", len(segmenter.scale_range) == 2
+         and 0 < segmenter.scale_range[0] <= segmenter.scale_range[1]
+         and (segmenter.crop_size is not None or segmenter.scale_range == [1, 1])),
+        ("segmenter.colour_jitter", segmenter.colour_jitter, "within 0..1",
+         0 <= segmenter.colour_jitter <= 1),
+        ("segmenter.ema_decay", segmenter.ema_decay, "within 0..1, below 1",
+         0 <= segmenter.ema_decay < 1),
         ("triplets.validation_share", params.triplets.validation_share, "within 0..0.5",
          0 < params.triplets.validation_share < 0.5),
         ("benchmark.source", benchmark.source, f"drawn, none or one of {', '.join(REAL_SOURCES)}",

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ml.batching import OutOfMemory
 from ml.detectors import load_detector
 from ml.diffusion.loading import find_device, load_pipeline
 from ml.grounding.features import FeatureSource, sample_evidence
@@ -82,8 +83,8 @@ def run_probe(
                 made = parts[found.setting](params, vocabulary, workspace, probe, images)
         except LOADING_ERRORS as error:
             probe.missed[found.setting] = str(error)
-        except torch.cuda.OutOfMemoryError as error:
-            probe.missed[found.setting] = f"out of memory: {str(error).splitlines()[0]}"
+        except OutOfMemory as error:
+            probe.missed[found.setting] = str(error)
         else:
             images = made if images is None else images
         if device.type == "cuda":

@@ -21,6 +21,7 @@ from transformers import (
     SwinConfig,
 )
 
+from ml.batching import OutOfMemory
 from ml.detectors import Detector, load_detector
 from ml.detectors.names import SPELLINGS, canonical
 from ml.detectors.torchvision_maskrcnn import COCO, build_coco
@@ -259,5 +260,5 @@ def test_out_of_memory_halves_the_batch_and_goes_on():
 
 
 def test_one_picture_too_large_says_so():
-    with pytest.raises(MemoryError, match=r"one picture of \(4, 4\) does not fit.*2.00 GiB"):
+    with pytest.raises(OutOfMemory, match="single item.*smaller detector.*2.00 GiB"):
         Greedy(room=0).detect([np.zeros((4, 4, 3), np.uint8)])

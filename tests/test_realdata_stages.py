@@ -20,6 +20,7 @@ from ml.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.metrics import confusion
 from ml.params import Params, load_params
 from ml.pictures import decode_png, encode_png
+from ml.realdata import open_source
 from ml.schemas import BENCHMARK, SYNTHETIC
 from ml.segmenters import load_segmenter
 from ml.segmenters.training import predict
@@ -33,7 +34,7 @@ from ml.stages.benchmark_scores import (
     statistics,
     write_scores,
 )
-from ml.stages.real_bound import fit_into, sample_keys
+from ml.stages.real_bound import fit_into, photo_frames, sample_keys
 from ml.vocabulary import Vocabulary, load_vocabulary
 from orchestration import quality, summary
 from orchestration.model_card import model_card
@@ -402,3 +403,17 @@ def test_a_real_benchmark_and_a_bound_are_named_on_every_page(voc):
                       read_manifest(workspace.folder("benchmark_scores")))
     assert f"Measured on: {said['benchmark']}." in card
     assert pq.read_table(workspace.folder("benchmark_scores") / "scores.parquet").num_rows == 6
+
+
+def test_with_crops_photographs_keep_their_size(voc, tmp_path):
+    params, made, _ = voc
+    params = dataclasses.replace(params, segmenter=dataclasses.replace(
+        params.segmenter, crop_size=32))
+    workspace = Workspace(tmp_path, params.profile)
+    shutil.copytree(made.data, workspace.data)
+    photos = open_source(params.benchmark, "train", params.benchmark.root)
+    vocabulary = load_vocabulary(params.vocabulary)
+    (frame,) = photo_frames(photos, photos.keys, vocabulary, workspace, one_size=False)
+    assert [decode_png(data).shape[:2] for data in frame.image] == [(60, 40), (50, 40), (30, 70)]
+    facts = run_stage("real_bound", params, tmp_path).facts
+    assert facts["pictures"] == 3 and facts["left_out_as_benchmark_copies"] == 1

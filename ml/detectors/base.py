@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ml.batching import Batches
 from ml.detectors.names import canonical
+
+ADVICE = "end what else holds the device's memory, or take a smaller detector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +62,9 @@ class Detector:
     def __init__(self, names: Sequence[str], *, score_threshold: float, batch_size: int):
         if not 0.0 <= score_threshold <= 1.0:
             raise ValueError(f"score_threshold: expected a number in 0..1, got {score_threshold}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
         self.known = tuple(sorted({canonical(name) for name in names}))
         self.score_threshold = score_threshold
-        self.batch_size = batch_size
+        self.batches = Batches(batch_size, ADVICE)
 
     def predict(self, images: list[np.ndarray]) -> list[tuple]:
         """For each picture uint8 (H,W,3): (masks bool (n,H,W), scores (n,), names, boxes (n,4)),
@@ -83,31 +84,8 @@ class Detector:
         for i, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"image {i}: expected uint8 (H,W,3), got {_describe(image)}")
-        found = []
-        while len(found) < len(images):
-            batch = list(images[len(found) : len(found) + self.batch_size])
-            raws = self._predict_or_halve(batch)
-            found += [self._keep(raw, wanted) for raw in raws]
-        return found
-
-    def _predict_or_halve(self, batch: list[np.ndarray]) -> list[tuple]:
-        """What `predict` found, or nothing after the batch size was halved: the device's memory
-        did not suffice. Raises MemoryError when one picture alone does not fit."""
-        import torch  # whoever asks for label names alone goes without
-
-        try:
-            return self.predict(batch)
-        except torch.OutOfMemoryError as error:
-            failure = str(error).partition("\n")[0]
-        # Outside of the handler: the error's traceback keeps the failed batch's tensors alive.
-        torch.cuda.empty_cache()
-        if len(batch) == 1:
-            raise MemoryError(
-                f"{type(self).__name__}: one picture of {batch[0].shape[:2]} does not fit the "
-                f"device's memory ({failure}). End what else holds it, or take a smaller detector"
-            )
-        self.batch_size = len(batch) // 2
-        return []
+        return [self._keep(raw, wanted) for _, raws in self.batches.run(list(images), self.predict)
+                for raw in raws]
 
     def resolve(self, classes: Sequence[str] | None) -> dict[str, str]:
         """{our id: the name asked for}. Refuses a class that the detector does not know."""

@@ -99,6 +99,11 @@ class FeatureSource:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def counts(self, index: int) -> tuple[int, int]:
+        """Words of a sample, and how many of them have an accepted mask."""
+        sample = self.samples[index]
+        return len(sample.words), int(sample.present.sum())
+
     def batch(self, indices: Sequence[int]) -> Batch:
         """The samples at these places, on the pipeline's device."""
         chosen = [self.samples[i] for i in indices]

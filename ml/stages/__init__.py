@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ml import processes
 from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
 from ml.params import REAL_SOURCES, ROOT, Params, find_file
@@ -28,6 +29,7 @@ class Stage:
     models: tuple[str, ...] = ()  # Params fields (section.field) that name a foundation model
     heavy: bool = False  # wants the GPU at full size
     real_part: str | None = None  # of the real data that it reads, when `benchmark:` names some
+    trains: bool = False  # may run in several processes at once (ml.processes)
 
 
 STAGES = (
@@ -41,7 +43,7 @@ STAGES = (
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
     Stage("grounding_model", ("images", "triplets"),
           ("seed", "vocabulary", "diffusion", "grounding"), 1,
-          models=("diffusion.model",), heavy=True),
+          models=("diffusion.model",), heavy=True, trains=True),
     Stage("grounding_scores", ("images", "triplets", "grounding_model"),
           ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"), 1,
           models=("diffusion.model",), heavy=True),
@@ -50,10 +52,11 @@ STAGES = (
           models=("diffusion.model",), heavy=True),
     Stage("segmenter", ("synthetic_dataset",),
           ("seed", "vocabulary", "segmenter", "benchmark.source"), 1,
-          models=("segmenter.backbone",), heavy=True),
+          models=("segmenter.backbone",), heavy=True, trains=True),
     Stage("real_bound", ("synthetic_dataset", "benchmark"),
           ("seed", "vocabulary", "segmenter", "benchmark.source", "benchmark.subset"), 1,
-          models=("segmenter.backbone",), heavy=True, real_part="train"),
+          models=("segmenter.backbone",), heavy=True, trains=True,
+          real_part="train"),
     Stage("benchmark_scores", ("benchmark", "synthetic_dataset", "segmenter", "real_bound"),
           ("seed", "vocabulary", "benchmark.source", "benchmark.bootstrap"), 1, heavy=True),
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
@@ -167,21 +170,46 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
     """Runs one stage, or finds that its folder was made by the same recipe already.
 
     A folder left by another recipe is emptied first; one left half-way by the same recipe is
-    continued. Raises ValueError for an unknown stage, ManifestError for a missing or damaged
-    input, QualityError for an input whose checks failed.
+    continued. Of several processes (`accelerate launch`) the first prepares and writes, all run
+    the stage, and all get the report. Raises ValueError for an unknown stage, or one that does
+    not train in several processes; ManifestError for a missing or damaged input, QualityError for
+    an input whose checks failed.
     """
     if name not in STAGE:
         raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
     stage, workspace = STAGE[name], Workspace(Path(root), params.profile)
-    folder = workspace.folder(name)
-    recipe = recipe_of(stage, params, workspace)
-    refuse_failed_inputs(stage, workspace)
-    if not force and (done := _finished(folder, workspace.state(name), recipe)):
+    if processes.count() > 1 and not stage.trains:
+        raise ValueError(
+            f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
+            f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
+            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs")
+    recipe, done = processes.from_main(
+        _begin(stage, params, workspace, force) if processes.is_main() else None)
+    if done:
         return done
-    _prepare(folder, workspace.state(name), recipe, force)
     started = time.perf_counter()
     module = importlib.import_module(f"ml.stages.{name}")
     output = module.run(params, workspace, sha256_json(recipe))
+    return processes.from_main(
+        _finish(workspace, recipe, output, started) if processes.is_main() else None)
+
+
+def _begin(
+    stage: Stage, params: Params, workspace: Workspace, force: bool
+) -> tuple[dict, StageReport | None]:
+    """The stage's recipe, and its report when it is made already; else its folder is prepared."""
+    folder, state = workspace.folder(stage.name), workspace.state(stage.name)
+    recipe = recipe_of(stage, params, workspace)
+    refuse_failed_inputs(stage, workspace)
+    done = None if force else _finished(folder, state, recipe)
+    if not done:
+        _prepare(folder, state, recipe, force)
+    return recipe, done
+
+
+def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
+    """Writes metrics, timing and, last, the manifest."""
+    name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     write_json(folder / "metrics.json", output.facts)
     manifest = Manifest(**recipe, files=describe_files(folder, output.rows), facts=output.facts)
     spent = time.perf_counter() - started

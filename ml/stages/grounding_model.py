@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ml import processes
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
@@ -38,6 +39,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
         pipe, samples, params, params.grounding.variant, folder / ".progress")
+    if not processes.is_main():
+        return Output()
     module.save_pretrained(folder)
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")

@@ -34,7 +34,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("images")
     make = ShardMaker(params, workspace)
     plan = split(wanted.to_dict("records"), params.shards.size)
-    rows = write_shards(folder, recipe, plan, make, IMAGES)
+    rows = write_shards(folder, recipe, plan, make, IMAGES, params.shards.processes)
     _contact_sheet(folder)
     return Output(facts=_facts(folder), rows=rows)
 

@@ -5,7 +5,7 @@ judges the sim set and may see all classes. Not here: which masks are good enoug
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +34,35 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     images, folder = workspace.folder("images"), workspace.folder("masks")
-    settings = params.detector
-    detector = load_detector(settings.backend, workspace.model(settings.model),
-                             weights=settings.weights and workspace.model(settings.weights),
-                             revision=settings.revision, score_threshold=settings.score_threshold,
-                             device=params.diffusion.device, batch_size=settings.batch_size)
-    asked = classes_by_role(vocabulary, detector)
     plan = [[path] for path in shard_files(images)]
-    rows = write_shards(folder, recipe, plan, partial(_shard, asked=asked, detector=detector,
-                                                      vocabulary=vocabulary), MASKS)
+    make = ShardMaker(params, workspace, vocabulary)
+    rows = write_shards(folder, recipe, plan, make, MASKS, params.shards.processes)
     masks = read_shards(folder, [name for name in MASKS.names if name != "rle"])
     _sheet(images, folder, masks)
-    unknown = sorted(set(vocabulary.classes) - set(asked["oracle"]))
+    unknown = sorted(set(vocabulary.classes) - set(make.asked["oracle"]))
     return Output(rows=rows, facts=facts_of(masks, unknown) | {"unknown_to_oracle": unknown})
+
+
+class ShardMaker:
+    """Turns a shard of `images` into one of masks; loads the detector for the first one."""
+
+    def __init__(self, params: Params, workspace: Workspace, vocabulary: Vocabulary):
+        self.params, self.workspace, self.vocabulary = params, workspace, vocabulary
+
+    @cached_property
+    def detector(self) -> Detector:
+        settings = self.params.detector
+        return load_detector(settings.backend, self.workspace.model(settings.model),
+                             weights=settings.weights and self.workspace.model(settings.weights),
+                             revision=settings.revision, score_threshold=settings.score_threshold,
+                             device=self.params.diffusion.device, batch_size=settings.batch_size)
+
+    @cached_property
+    def asked(self) -> dict[str, tuple[str, ...]]:
+        return classes_by_role(self.vocabulary, self.detector)
+
+    def __call__(self, group: Sequence[Path]) -> pd.DataFrame:
+        return _shard(group, asked=self.asked, detector=self.detector, vocabulary=self.vocabulary)
 
 
 def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tuple[str, ...]]:
@@ -72,7 +88,7 @@ def _shard(
     pieces = []
     for purpose, role in ROLES.items():
         # A batch at a time: a shard's instances at 1024 pixels would be gigabytes of masks.
-        for batch in split(frame[frame.purpose == purpose], detector.batch_size):
+        for batch in split(frame[frame.purpose == purpose], detector.batches.size):
             pictures = [decode_png(data) for data in batch.image]
             found = detector.detect(pictures, asked[role])
             pieces += [mask_rows(row, instances, role, picture.shape[:2]) for row, instances,

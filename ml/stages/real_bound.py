@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ml import processes
 from ml.microworld.benchmark import benchmark_scenes, find_overlap
 from ml.microworld.world import CLASSES, SEED_RANGES, SIZE, Scene, draw_scene, scene_seed
 from ml.params import Params
 from ml.pictures import IGNORED, decode_png, encode_png
 from ml.realdata import LabelledPhotos, NoSuchPart, check, described, open_source, read
+from ml.segmenters.pictures import open_encoded, store_encoded
 from ml.shards import iter_shards, split
 from ml.stages import Output, Workspace
 from ml.stages.benchmark import label_table
@@ -46,13 +48,17 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     except NoSuchPart as absent:
         return Output(facts={"model": False, "why": str(absent)})
     keys = sample_keys(photos.keys, len(accepted_rows(workspace)), params.seed)
-    check(photos, keys, params.benchmark.subset)
-    pairs = pd.concat(photo_frames(photos, keys, vocabulary, workspace), ignore_index=True)
-    images = np.stack([decode_png(data) for data in pairs.image])
-    labels = np.stack([decode_png(data) for data in pairs.label])
+    file = workspace.folder("real_bound") / ".progress" / "pictures.arrow"
+    if processes.is_main() and not file.is_file():
+        check(photos, keys, params.benchmark.subset)
+        whole = params.segmenter.crop_size is None  # else squares are cut out of any size
+        store_encoded(file, photo_frames(photos, keys, vocabulary, workspace, whole))
+    processes.from_main()
+    images, labels = open_encoded(file)
+    left_out = len(keys) - len(images)
     return Output(facts=fit("real_bound", images, labels, params, workspace) | {
         "name": described(photos), "listed": len(photos.keys),
-        "left_out_as_benchmark_copies": len(keys) - len(pairs)})
+        "left_out_as_benchmark_copies": left_out})
 
 
 def drawn_pictures(
@@ -70,10 +76,12 @@ def drawn_pictures(
 
 
 def photo_frames(
-    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary, workspace: Workspace
+    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary, workspace: Workspace,
+    one_size: bool,
 ) -> Iterator[pd.DataFrame]:
-    """The photographs of `keys` in the size of the synthetic pictures, without those that are
-    copies of benchmark pictures: frames of a hundred with PNG bytes, columns image and label."""
+    """The photographs of `keys` without those that are copies of benchmark pictures: frames of a
+    hundred with encoded bytes, columns image and label. one_size: that of the synthetic pictures;
+    else the photographs are as they are."""
     height, width = decode_png(next(iter_shards(
         workspace.folder("synthetic_dataset"), ["image"])).image[0]).shape[:2]
     benchmark = [small(decode_png(data)) for shard in
@@ -81,8 +89,11 @@ def photo_frames(
     for group in split(keys, GROUP):
         rows, thumbs = [], []
         for sample in read(photos, group, vocabulary):
-            image, label = fit_into(sample.image, sample.label, height, width)
-            rows.append({"image": encode_png(image), "label": encode_png(label)})
+            data, label = sample.data, sample.label
+            if one_size:
+                image, label = fit_into(sample.image, label, height, width)
+                data = encode_png(image)
+            rows.append({"image": data, "label": encode_png(label)})
             thumbs.append(small(sample.image))
         yield pd.DataFrame(rows, columns=["image", "label"]).drop(find_overlap(thumbs, benchmark))
 

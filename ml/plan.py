@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ml.params import ROOT, Params, load_params
+from ml.params import REAL_SOURCES, ROOT, Params, load_params
 from ml.plan_models import Drawing, Found, drawing_of, find_models
 from ml.plan_needs import (
     Counts,
@@ -71,6 +71,7 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
         plan.notes.append(f"{models[0].name} is neither on this machine nor in the table of known "
                           "models: disk, memory and hours are not planned; download it first")
         return plan
+    _judge_data(plan, workspace)
     device = _device(plan)
     if probe and device is not None:
         from ml.plan_probe import run_probe
@@ -80,6 +81,23 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     _judge_disk(plan, workspace)
     _judge_memory(plan, device)
     return plan
+
+
+def _judge_data(plan: Plan, workspace: Workspace) -> None:
+    """Whether the real data of the profile is there, in its own layout."""
+    benchmark = plan.params.benchmark
+    if benchmark.source not in REAL_SOURCES:
+        return
+    from ml.realdata import NoSuchPart, open_source
+
+    for part in ("test", "train"):
+        try:
+            open_source(benchmark, part, workspace.model(benchmark.root))
+        except NoSuchPart as absent:
+            plan.notes.append(f"no upper bound: {absent}")
+        except ValueError as error:
+            if str(error) not in plan.refusals:
+                plan.refusals.append(str(error))
 
 
 def _device(plan: Plan):

@@ -26,7 +26,7 @@ HEAD_SHARE = 1.3  # parameters of a segmenter over those of its backbone, assume
 
 ADAM_BYTES = 16  # a trained parameter: weight, gradient and two moments in float32
 CUDA_BYTES = 600_000_000  # the CUDA context and the libraries' workspaces, assumed
-PROCESS_BYTES = 1_500_000_000  # Python and the libraries in main memory, measured at micro size
+PROCESS_BYTES = 1_500_000_000  # Python and the libraries in main memory, assumed
 SLICED_FROM = 64  # side of the latents from which pictures are decoded one after the other
 DECODE_MAPS = 4  # full-size maps that decoding holds at once, assumed
 

@@ -476,6 +476,13 @@ def test_a_small_gpu_is_refused_a_middle_one_halves_its_batches(tmp_path, monkey
     assert not large.refusals and not any("halved" in note for note in large.notes)
 
 
+def test_real_data_that_is_not_there_is_refused_before_the_first_picture(tmp_path, capsys):
+    text = f"benchmark: {{source: voc2012, root: {tmp_path / 'nowhere'}}}\n"
+    done, said = run(tmp_path, capsys, text, "--no-probe")
+    assert done == 1 and said.count("refused: benchmark.root: no folder") == 1
+    assert "nothing is downloaded" in said
+
+
 def test_no_gpu_where_one_is_asked_for(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")

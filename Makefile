@@ -1,9 +1,11 @@
 # make run   sets up and runs the whole graph at micro size, then prints what came out
+#            (PROFILE=name for another profile)
 # make test  sets up and passes the tests
 # make ci    the whole graph on the cut-down ci profile
 # make ui / make mlflow  open the Dagster UI and the model registry on the same history
 
 PYTHON ?= python3
+PROFILE ?= micro
 BIN := .venv/bin
 STAMP := .venv/.installed
 export DAGSTER_HOME := $(CURDIR)/.dagster
@@ -13,15 +15,22 @@ export HF_HUB_OFFLINE ?= 1
 UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 
-.PHONY: run test ci ui mlflow card lint clean
+RUN_CONFIG = $(DAGSTER_HOME)/$(notdir $(PROFILE)).run.yaml
+
+.PHONY: run test test-slow ci ui mlflow card lint clean
 
 run: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
-	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline
-	$(BIN)/python -m orchestration.summary
+	@printf 'resources: {project: {config: {profile: "%s"}}}\nloggers: {console: {config: {log_level: WARNING}}}\n' $(PROFILE) > $(RUN_CONFIG)
+	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c $(RUN_CONFIG)
+	$(BIN)/python -m orchestration.summary --profile $(PROFILE)
 
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/pytest
+
+# Full-size shapes on the CPU, and the probe of `ml plan`: minutes, several GB of memory.
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
 
 ci: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml

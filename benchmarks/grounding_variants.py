@@ -25,7 +25,7 @@ from ml.grounding.samples import load_samples, refuse_unseen
 from ml.params import ROOT, load_params
 from ml.stages import Workspace
 from ml.stages.grounding_model import train_variant
-from ml.stages.grounding_scores import CELLS, ground_samples, protocol_one, score_rows
+from ml.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
 from ml.vocabulary import load_vocabulary
 
 
@@ -41,8 +41,9 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
         started = time.perf_counter()
         module, *_ = train_variant(pipe, training, params, variant)
         seconds[variant] = time.perf_counter() - started
-        masks[variant] = ground_samples(GroundedDiffusionPipeline(pipe, module), sim,
-                                        params.diffusion.batch_size)
+        masks[variant] = [mask for _, found in ground_batches(
+            GroundedDiffusionPipeline(pipe, module), sim, params.diffusion.batch_size)
+            for mask in found]
     contrast = [
         [maps.mean(1) for maps in sample_evidence(pipe, samples,
                                                   params.grounding.evidence_timesteps,
@@ -55,7 +56,7 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
     thresholds = {}
     for name, (on_training, on_sim, exclusive) in baselines.items():
         thresholds[name], _ = best_threshold(training, on_training, candidates, exclusive)
-        masks[name] = [threshold_masks(maps, s.image.shape[:2], thresholds[name], exclusive)
+        masks[name] = [threshold_masks(maps, s.size, thresholds[name], exclusive)
                        for maps, s in zip(on_sim, sim, strict=True)]
     scores = score_rows(sim, masks, vocabulary)
     return protocol_one(scores, list(masks), params.benchmark.bootstrap) | {

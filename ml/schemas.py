@@ -101,7 +101,7 @@ BENCHMARK = pa.schema([
     ("key", _text),
     ("text", _text),  # caption
     ("entities", _texts),
-    ("image", _bytes),  # PNG, RGB
+    ("image", _bytes),  # PNG or JPEG, RGB
     ("label", _bytes),  # PNG, grey, as above
     ("dhash", _text),
     ("sha256", _text),

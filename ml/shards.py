@@ -1,11 +1,17 @@
 """Shards: Parquet files of a few hundred samples each, made once, resumed after a kill.
 
 A shard is in place when its sidecar (`.shard-00000.json`) names the recipe it was made by and the
-sha256 of the file. Batches never cross shards, so a resumed run gives the same bytes.
+sha256 of the file. Batches never cross shards, so a resumed run gives the same bytes, and so do
+several processes that each make some of the shards.
 """
 
 import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,23 +40,95 @@ def write_shards(
     plan: Sequence[Sequence[Item]],
     make: Callable[[Sequence[Item]], pd.DataFrame],
     schema: pa.Schema,
+    processes: int = 1,
 ) -> dict[str, int]:
     """Makes the shards that are not in place yet; returns rows by file name.
 
     `make` turns one group of the plan into the rows of one shard, in the columns of `schema`
     (further columns are an error). `recipe` is the digest of everything the rows depend on.
+    processes: 1 makes one shard after the other here; more start that many, the n-th on the n-th
+    GPU where there are GPUs, 0 as many as there are GPUs. `make` then travels to each of them by
+    pickle and should load its model there, when it is first called. An exception of `make` is
+    raised here; RuntimeError when a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    total = sum(len(group) for group in plan)
-    with tqdm(total=total, desc=folder.name, unit="row", disable=total == 0) as bar:
-        for index, group in enumerate(plan):
-            name = shard_name(index)
-            present = _rows_in_place(folder / name, recipe)
-            rows[name] = _write_one(folder / name, recipe, make(group), schema) \
-                if present is None else present
-            bar.update(len(group))
+    rows = {shard_name(i): _rows_in_place(folder / shard_name(i), recipe)
+            for i in range(len(plan))}
+    todo = {name: group for (name, count), group in zip(rows.items(), plan, strict=True)
+            if count is None}
+    total, left = (sum(map(len, groups)) for groups in (plan, todo.values()))
+    workers = min(processes or _gpus(), len(todo))
+    with tqdm(total=total, initial=total - left, desc=folder.name, unit="row",
+              disable=left == 0) as bar:
+        made = _make_here(folder, recipe, todo, make, schema) if workers <= 1 else \
+            _make_apart(folder, recipe, todo, make, schema, workers)
+        for name, count in made:
+            rows[name] = count
+            bar.update(len(todo[name]))
     return rows
+
+
+def _make_here(folder: Path, recipe: str, todo: dict, make, schema) -> Iterator[tuple[str, int]]:
+    for name, group in todo.items():
+        yield name, _write_one(folder / name, recipe, make(group), schema)
+
+
+def _make_apart(
+    folder: Path, recipe: str, todo: dict, make, schema, workers: int
+) -> Iterator[tuple[str, int]]:
+    """Names and rows as shards are done by so many processes."""
+    import torch  # heavy, and of use only here
+
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    start = (make, torch.get_num_threads(), context.Value("i", 0))
+    with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
+        try:
+            futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
+                       for name, group in todo.items()}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a process that made shards of {folder} was killed (out of memory?) or could not "
+                "start; what it said stands above. Shards that are done stay: start the stage "
+                "again, with fewer shards.processes if memory is short") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_maker: Callable | None = None
+"""In a worker process: its own copy of `make`."""
+
+
+def _start_worker(make: Callable, threads: int, started) -> None:
+    """threads: the parent's, since the number of threads may change a sum's last digits."""
+    import torch
+
+    global _maker
+    _maker = make
+    with started.get_lock():
+        place = started.value
+        started.value += 1
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent must not leave processes behind that hold GPUs."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _make_in_worker(path: Path, recipe: str, group: Sequence, schema: pa.Schema) -> int:
+    return _write_one(path, recipe, _maker(group), schema)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _sidecar(path: Path) -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from ml.params import find_file
+
 FOLDER = Path(__file__).parent / "vocabularies"
 MAX_CLASSES = 254
 
@@ -42,9 +44,11 @@ def load_vocabulary(name: str) -> Vocabulary:
 
     The file has `seen:` and `unseen:` lists and optionally `words:` (class -> list of words);
     classes without words take theirs from `synonyms.yaml`, else their own name. Raises
-    ValueError for a missing file, a class listed twice, more than 254, or no seen class.
+    ValueError for a missing file, a class listed twice, more than 254, or no seen class. A path
+    is looked for from the current folder, then from the checkout.
     """
-    file = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    is_path = name.endswith((".yaml", ".yml"))
+    file = find_file(name) if is_path else FOLDER / f"{name}.yaml"
     if not file.is_file():
         known = sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem != "synonyms")
         raise ValueError(f"unknown vocabulary {name!r}: expected one of {known} or a YAML file")

@@ -34,7 +34,7 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
 @dg.asset(group_name="evaluation", kinds={"python", "parquet"}, owners=OWNERS, tags=CPU,
           code_version=version("benchmark"))
 def benchmark(project: Project) -> dg.MaterializeResult:
-    """The frozen test pictures with exact label maps, from seeds that nothing else may use."""
+    """The frozen test pictures with exact label maps: drawn from seeds of their own, or real."""
     return materialize(project, "benchmark")
 
 
@@ -96,16 +96,16 @@ def segmenter(project: Project) -> dg.MaterializeResult:
     return materialize(project, "segmenter")
 
 
-@dg.asset(deps=["synthetic_dataset"], group_name="segmentation", kinds={"pytorch"}, owners=OWNERS,
-          tags=GPU, code_version=version("real_bound"), pool="gpu")
+@dg.asset(deps=["synthetic_dataset", "benchmark"], group_name="segmentation", kinds={"pytorch"},
+          owners=OWNERS, tags=GPU, code_version=version("real_bound"), pool="gpu")
 def real_bound(project: Project) -> dg.MaterializeResult:
     """The same segmenter trained on as many real pictures with true labels: the upper bound."""
     return materialize(project, "real_bound")
 
 
-@dg.asset(deps=["benchmark", "segmenter", "real_bound"], group_name="evaluation",
-          kinds={"pytorch"}, owners=OWNERS, tags=GPU, code_version=version("benchmark_scores"),
-          pool="gpu")
+@dg.asset(deps=["benchmark", "synthetic_dataset", "segmenter", "real_bound"],
+          group_name="evaluation", kinds={"pytorch"}, owners=OWNERS, tags=GPU,
+          code_version=version("benchmark_scores"), pool="gpu")
 def benchmark_scores(project: Project) -> dg.MaterializeResult:
     """Protocol II: mIoU over seen, unseen, harmonic, with intervals, on the frozen benchmark."""
     return materialize(project, "benchmark_scores")

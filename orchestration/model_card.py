@@ -25,8 +25,14 @@ def model_card(name: str, model: Manifest, scores: Manifest) -> str:
     """Markdown; every number is taken from the manifests."""
     lines = [f"# {name}", "", ABOUT[name], "", "## Scores", "", "| score | value |", "|---|---|"]
     lines += [f"| {key} | {value:.2f} |" for key, value in flatten(scores.facts).items()
-              if isinstance(value, int | float) and "per_class" not in key
+              if isinstance(value, int | float) and not isinstance(value, bool)
+              and "per_class" not in key
               and "intervals" not in key]
+    if "benchmark" in scores.facts:
+        lines += ["", f"Measured on: {scores.facts['benchmark']}."]
+    if scores.facts.get("held_out_synthetic"):
+        lines += ["", "There was **no real benchmark**: the truth is the grounding module's own "
+                  "labels of synthetic pictures, so nothing here is a score on photographs."]
     lines += ["", "## Made from", "", "| input | sha256 |", "|---|---|"]
     lines += [f"| {key} | `{value}` |" for key, value in model.inputs.items()]
     lines += ["", "## Settings", "", "| setting | value |", "|---|---|"]

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 
+from ml.manifest import read_manifest
 from ml.params import Params
 from ml.stages import Workspace
 from orchestration import tables
@@ -19,8 +20,8 @@ def curve_tables(workspace: Workspace, stage: str) -> Tables:
     ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
     weights = workspace.folder(stage).rglob("*.safetensors")
     return {"loss": pd.DataFrame({"loss": loss.astype(float)}),
-            "total": one_row(last_to_first_loss=float(ratio),
-                             weights_bytes=sum(path.stat().st_size for path in weights))}
+            "total": one_row(last_to_first_loss=float(ratio), expected_weights=True,
+                             weights=sum(path.stat().st_size for path in weights) > 0)}
 
 
 def grounding_model_tables(params: Params, workspace: Workspace) -> Tables:
@@ -32,7 +33,13 @@ def segmenter_tables(params: Params, workspace: Workspace) -> Tables:
 
 
 def real_bound_tables(params: Params, workspace: Workspace) -> Tables:
-    return curve_tables(workspace, "real_bound")
+    facts = read_manifest(workspace.folder("real_bound"), verify=False).facts
+    if facts.get("model", True):
+        return curve_tables(workspace, "real_bound")
+    # Nothing was trained, and the facts say why: no step whose loss could be wrong.
+    return {"loss": one_row(loss=0.0, note=facts["why"]),
+            "total": one_row(last_to_first_loss=0.0, expected_weights=False,
+                             weights=any(workspace.folder("real_bound").rglob("*.safetensors")))}
 
 
 def score_tables(workspace: Workspace, stage: str, heads: tuple[str, ...]) -> Tables:
@@ -50,7 +57,14 @@ def grounding_score_tables(params: Params, workspace: Workspace) -> Tables:
 
 
 def benchmark_score_tables(params: Params, workspace: Workspace) -> Tables:
-    return score_tables(workspace, "benchmark_scores", ("synthetic", "real_upper_bound"))
+    metrics = json.loads((workspace.folder("benchmark_scores") / "metrics.json").read_text())
+    heads = [name for name in ("synthetic", "real_upper_bound") if name in metrics]
+    made = score_tables(workspace, "benchmark_scores", tuple(heads))
+    # A benchmark of the unseen classes only has no score over seen ones.
+    checked = {name: metrics[name].get("seen", metrics[name].get("all")) for name in heads}
+    made["total"]["synthetic/checked"] = checked["synthetic"]
+    made["models"] = pd.DataFrame({"model": list(checked), "score": list(checked.values())})
+    return made
 
 
 TABLES = {

@@ -64,8 +64,10 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
     if Path(model).is_dir():
         shutil.copytree(model, target / "diffusion")
         model = "diffusion"
-    write_json(target / "pipeline.json",
-               {"diffusion": model, "batch_size": params.diffusion.batch_size})
+    own = params.diffusion
+    write_json(target / "pipeline.json", {
+        "diffusion": model, "revision": own.revision, "variant": own.variant, "dtype": own.dtype,
+        "batch_size": own.batch_size})
 
 
 def segmenter_signature(side: int):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ml.manifest import read_manifest
 from ml.params import Params
 from ml.schemas import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
 from ml.shards import iter_shards, read_shards
@@ -165,13 +166,13 @@ def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
     from ml.microworld.benchmark import find_overlap
     from ml.pictures import IGNORED, decode_png
 
-    real = [small(decode_png(data)) for data in
-            read_shards(workspace.folder("benchmark"), ["image"])["image"]]
+    real = [small(decode_png(data)) for shard in
+            iter_shards(workspace.folder("benchmark"), ["image"]) for data in shard["image"]]
     found = []
     columns = ["key", "entities", "image", "label"]
     for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
         pictures = [decode_png(data) for data in shard["image"]]
-        leaked = set(find_overlap([small(picture) for picture in pictures], real))
+        leaked = set(find_overlap([small(p) for p in pictures], real)) if real else set()
         for index, (row, picture) in enumerate(zip(shard.itertuples(), pictures, strict=True)):
             label = decode_png(row.label)
             named = {vocabulary.label(e) for e in row.entities if e in vocabulary.classes}
@@ -182,27 +183,68 @@ def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
 
 
 def benchmark_tables(params: Params, workspace: Workspace) -> Tables:
-    """The benchmark beside the published one, drawn again with the vocabulary's labels (2 s)."""
+    """The benchmark as it is on disk, beside what it should be.
+
+    Drawn scenes are compared with the published ones, drawn again with the vocabulary's labels
+    (2 s); photographs with the digests of what was read, and in number with the split's list.
+    """
+    said = read_manifest(workspace.folder("benchmark"), verify=False).facts
+    if params.benchmark.source == "none":  # an empty set, as asked for: one row that says so
+        return {"rows": one_row(key="(no real benchmark)", pixels="", published="",
+                                label_fits=True, labels_known=True, blank=False),
+                "classes": one_row(**{"class": "(no real benchmark)", "missing": ""}),
+                "total": one_row(rows=said["pictures"], published=0, repeated_share=0.0)}
+    rows = facts(workspace, "benchmark", BENCHMARK)
+    rows = pd.concat([rows, benchmark_pixels(params, workspace)], axis=1)
+    expected = said.get("listed")
+    if params.benchmark.source == "drawn":
+        published = drawn_digests(load_vocabulary(params.vocabulary))
+        expected = len(published)
+        rows["published"] = (published + [""] * len(rows))[:len(rows)]
+    elif params.benchmark.subset == "official" and said["official_pictures"] is not None:
+        expected = said["official_pictures"]
+    present = set(rows["entities"].explode())
+    missing = ["" if name in present else name for name in said["labelled_classes"]]
+    return {"rows": rows,
+            "classes": pd.DataFrame({"class": said["labelled_classes"], "missing": missing}),
+            "total": one_row(rows=len(rows), published=expected,
+                             repeated_share=float(rows["sha256"].duplicated().mean()))}
+
+
+def benchmark_pixels(params: Params, workspace: Workspace) -> pd.DataFrame:
+    """Per benchmark picture, from its pixels, a shard at a time. `pixels` is of picture and label
+    where those are drawn, else of the picture, with what was read as `published`."""
+    from ml.pictures import IGNORED, decode_png, grey_levels, pixel_digest
+
+    vocabulary, found = load_vocabulary(params.vocabulary), []
+    drawn = params.benchmark.source == "drawn"
+    columns = ["entities", "image", "label", "sha256"]
+    for shard in iter_shards(workspace.folder("benchmark"), columns):
+        for row in shard.itertuples():
+            image, label = decode_png(row.image), decode_png(row.label)
+            present = set(np.unique(label).tolist()) - {0, IGNORED}
+            named = {vocabulary.label(e) for e in row.entities}
+            found.append({
+                "pixels": pair_digest(image, label) if drawn else pixel_digest(image),
+                "published": row.sha256,
+                "label_fits": label.shape == image.shape[:2],
+                "labels_known": present == named,
+                "blank": float(grey_levels(image).std()) < params.triplets.min_std})
+    return pd.DataFrame(found)
+
+
+def drawn_digests(vocabulary: Vocabulary) -> list[str]:
+    """`pair_digest` of every published scene, with the labels of the vocabulary."""
     from ml.microworld.benchmark import benchmark_scenes
     from ml.microworld.world import CLASSES
-    from ml.pictures import IGNORED, decode_png
+    from ml.pictures import IGNORED
 
-    vocabulary = load_vocabulary(params.vocabulary)
-    rows = facts(workspace, "benchmark", BENCHMARK)
-    pixels = read_shards(workspace.folder("benchmark"), ["image", "label"])
-    known = [name for name in CLASSES if name in vocabulary.classes]
     relabel = np.full(256, IGNORED, np.uint8)  # a class the vocabulary does not list is ignored
     relabel[0] = 0
-    for name in known:
-        relabel[CLASSES.index(name) + 1] = vocabulary.label(name)
-    published = [pair_digest(scene.image, relabel[scene.label_map()])
-                 for scene in benchmark_scenes()]
-    found = [pair_digest(decode_png(image), decode_png(label))
-             for image, label in zip(pixels["image"], pixels["label"], strict=True)]
-    rows["pixels"] = found
-    rows["published"] = (published + [""] * len(found))[:len(found)]
-    return {"rows": rows, "classes": balance(rows["entities"].explode(), tuple(known)),
-            "total": one_row(rows=len(rows), published=len(published))}
+    for name in CLASSES:
+        if name in vocabulary.classes:
+            relabel[CLASSES.index(name) + 1] = vocabulary.label(name)
+    return [pair_digest(scene.image, relabel[scene.label_map()]) for scene in benchmark_scenes()]
 
 
 def pair_digest(image: np.ndarray, label: np.ndarray) -> str:

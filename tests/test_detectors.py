@@ -1,6 +1,7 @@
 """Detectors: merged masks, label names, what comes back, geometry, and the committed checkpoint."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -148,8 +149,24 @@ def test_unknown_backend_is_refused():
     importlib.util.find_spec("detectron2") is not None, reason="detectron2 is installed here"
 )
 def test_missing_detectron2_says_how_to_install_it():
-    with pytest.raises(ImportError, match="pip install 'git.*detectron2.git'"):
+    with pytest.raises(ImportError, match="no-build-isolation .*'git.*detectron2.git'"):
         load_detector("detectron2", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("detectron2") is not None, reason="detectron2 is installed here"
+)
+def test_detectron2_that_lacks_a_part_says_which(tmp_path, monkeypatch):
+    """Its model zoo imports pkg_resources, which setuptools dropped: an import error too, but
+    "not installed" would send its user round in a circle."""
+    (tmp_path / "detectron2" / "model_zoo").mkdir(parents=True)
+    (tmp_path / "detectron2" / "__init__.py").write_text("")
+    (tmp_path / "detectron2" / "model_zoo" / "__init__.py").write_text("import no_such_resources")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"(?s)lacks a part .*no_such_res.*setuptools<81"):
+        load_detector("detectron2", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml")
+    for name in ("detectron2", "detectron2.model_zoo"):
+        sys.modules.pop(name, None)
 
 
 def test_torchvision_checkpoint_round_trip(tmp_path):

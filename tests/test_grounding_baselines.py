@@ -1,5 +1,7 @@
 """Protocol I's measure and the DAAM baseline, on maps and masks made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,9 @@ from ml.grounding.daam import (
     normalised_maps,
     threshold_masks,
 )
-from ml.grounding.samples import Sample, refuse_unseen
+from ml.grounding.samples import Pictures, Sample, refuse_unseen
 from ml.grounding.scores import cell_scores, class_mean_iou
+from ml.pictures import encode_rle
 from ml.stages.grounding_scores import protocol_one, score_rows
 from ml.vocabulary import load_vocabulary
 
@@ -21,9 +24,11 @@ def make_sample(entities, masks, present=None, key="sim-000000", cell="two_seen"
     return Sample(
         key=key, text="", entities=tuple(entities), words=tuple(entities),
         phrases=tuple(entities), cell=cell, subset="sim", seed=0,
-        image=np.zeros((*masks.shape[1:], 3), np.uint8), latent=np.zeros((1, 2, 2), np.float32),
-        timestep=60, masks=masks, daam=np.zeros((len(masks), 2, 2), np.float32),
-        present=np.ones(len(masks), bool) if present is None else np.array(present),
+        size=masks.shape[1:], shard=Path("none"), row=0, pictures=Pictures(),
+        latent=np.zeros((1, 2, 2), np.float32), timestep=60,
+        rles=tuple(encode_rle(mask) if there else "" for mask, there in
+                   zip(masks, present or [True] * len(masks), strict=True)),
+        daam=np.zeros((len(masks), 2, 2), np.float32),
     )
 
 

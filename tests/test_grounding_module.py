@@ -117,13 +117,29 @@ def test_flat_evidence_pools_evenly():
 @pytest.mark.parametrize("variant", ["paper", "seeded"])
 def test_saved_module_is_the_same(tmp_path, variant):
     module = make_module(variant)
-    module.encoder.fit_scales(make_inputs(2, 1, seed=5)[0])
+    module.encoder.fit_scales([make_inputs(2, 1, seed=5)[0]])
     module.save_pretrained(tmp_path)
     again = GroundingModule.from_pretrained(tmp_path)
     assert again.config == module.config
     inputs = make_inputs(1, 2)
     with torch.no_grad():
         assert torch.equal(module(*inputs), again(*inputs))
+
+
+def test_scales_batch_by_batch_are_those_of_all():
+    """At full size the features of 64 pictures are 8 GB."""
+    whole, parts = make_module("paper").encoder, make_module("paper").encoder
+    features = {r: f * 30 + 5 for r, f in make_inputs(7, 1)[0].items()}
+    whole.fit_scales([features])
+    parts.fit_scales({r: f[cut] for r, f in features.items()}
+                     for cut in (slice(0, 3), slice(3, 4), slice(4, 7)))
+    for r, a, b in zip(CHANNELS, whole.scales, parts.scales, strict=True):
+        assert torch.equal(a.mean, features[r].mean((0, 2, 3)))
+        assert torch.equal(a.std, features[r].std((0, 2, 3)))
+        torch.testing.assert_close(a.mean, b.mean)
+        torch.testing.assert_close(a.std, b.std)
+    one = 4 * sum(c * r * r for r, c in CHANNELS.items())
+    assert [whole.pictures_within(limit) for limit in (1, 2 * one, 3 * one - 1)] == [1, 2, 2]
 
 
 def test_errors_say_what_to_do(tmp_path):

@@ -1,6 +1,7 @@
 """The stages grounding_model and grounding_scores on a tiny diffusion model."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import compose_prompt
 from ml.grounding.samples import load_samples
 from ml.params import Params, load_params
-from ml.pictures import encode_png, encode_rle, picture_facts
+from ml.pictures import decode_png, encode_png, encode_rle, picture_facts
 from ml.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
-from ml.shards import write_shards
+from ml.shards import read_shards, write_shards
 from ml.stages import Workspace, grounding_model, grounding_scores
 from ml.vocabulary import load_vocabulary
 from tests.tiny import save_tiny_pipeline
@@ -62,12 +63,13 @@ def make_prompts() -> list[dict]:
     return rows
 
 
-def make_workspace(root: Path) -> Workspace:
+def make_workspace(root: Path, save: Callable[[Path], object] = save_tiny_pipeline) -> Workspace:
     """Finished stages up to triplets, a trained module, and a benchmark with a leaked picture.
 
-    Masks are DAAM's own above 0.4, so that DAAM's score and threshold are known beforehand.
+    Masks are DAAM's own above 0.4, so that DAAM's score and threshold are known beforehand. save:
+    writes the diffusion model, whose pictures are of 64 pixels, to a folder.
     """
-    save_tiny_pipeline(root / "diffusion")
+    save(root / "diffusion")
     params, workspace = tiny_params(root), Workspace(root, "micro")
     seen = load_vocabulary(params.vocabulary).seen
     prompts = make_prompts()
@@ -124,6 +126,17 @@ def test_samples_join_by_key(world):
     assert samples[0].latent.shape == (6, 16, 16) and samples[0].daam.shape == (2, 16, 16)
     with pytest.raises(ValueError, match="no accepted triplet"):
         load_samples(world[1], ["other"])
+
+
+def test_pictures_stay_in_their_shards_until_looked_at(world):
+    samples = load_samples(world[1], ["train", "sim"])
+    stored = read_shards(world[1].folder("images"), ["key", "image"]).set_index("key").image
+    assert samples[0].pictures.shard is None
+    for own in samples[::-1]:
+        assert np.array_equal(own.image, decode_png(stored[own.key]))
+        assert own.image.shape[:2] == own.size and own.masks.shape[1:] == own.size
+    assert samples[0].pictures.shard == samples[0].shard  # one at a time
+    assert len(samples[0].pictures.data) == 12
 
 
 def test_the_trained_model_is_there(world):

@@ -1,6 +1,7 @@
 """Stages `masks`, `triplets` and `benchmark`, on drawn scenes whose true masks are known."""
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, sa
 from ml.manifest import Manifest, describe_files, write_manifest
 from ml.microworld.benchmark import benchmark_classes, benchmark_scenes
 from ml.microworld.world import CLASSES, draw_scene, scene_seed
-from ml.params import ROOT, TripletParams, load_params
+from ml.params import ROOT, DetectorParams, TripletParams, load_params
 from ml.pictures import decode_png, decode_rle, encode_png, picture_facts, pixel_digest
 from ml.schemas import IMAGES
 from ml.shards import read_shards, shard_files, split, write_shards
@@ -149,6 +150,75 @@ def test_an_unseen_class_that_no_detector_knows_is_not_looked_for():
     assert asked == {"labeller": ("cat", "dog"), "oracle": ("cat", "dog")}
     with pytest.raises(ValueError, match="does not know the class 'dog'"):
         classes_by_role(vocabulary, TrueMasks([], names=["cat"]))
+
+
+def test_facts_leave_out_what_nobody_could_look_for(tmp_path, drawn, true_detector):
+    """A user's own words, which no COCO detector knows: their empty rows are kept, but a found
+    share of them would read as a bad detector."""
+    true_detector.known = tuple(sorted(VOC.seen))
+    write_images(tmp_path, drawn[1])
+    report = run_stage("masks", settings(), tmp_path)
+    masks = read_shards(tmp_path / "data" / "micro" / "masks")
+    unseen = masks.entity.isin(VOC.unseen)
+    assert unseen.sum() >= 8 and not masks.found[unseen].any() and masks.found[~unseen].all()
+    assert report.facts["unknown_to_oracle"] == sorted(VOC.unseen)
+    assert report.facts["roles"]["oracle"]["found"] == 1.0
+    assert report.facts["roles"]["oracle"]["rows"] == ((masks.role == "oracle") & ~unseen).sum()
+    assert not set(report.facts["classes"]["oracle"]) & set(VOC.unseen)
+    assert report.facts["rows"] == len(masks)
+    only_unseen = [row for row in drawn[1] if row["cell"] == "two_unseen"]
+    write_images(tmp_path / "b", only_unseen)
+    facts = run_stage("masks", settings(), tmp_path / "b").facts
+    assert facts["rows"] == 2 * len(only_unseen) and facts["roles"] == {}
+
+
+class ManyLarge(Detector):
+    """Finds forty horses in every picture, each over a row of its own."""
+
+    def predict(self, images):
+        masks = np.zeros((40, *images[0].shape[:2]), bool)
+        masks[range(40), range(40)] = True
+        return [(masks.copy(), np.full(40, 0.9), ["horse"] * 40, np.zeros((40, 4))) for _ in images]
+
+
+def test_memory_follows_the_batch_and_not_the_shard(tmp_path, drawn, monkeypatch):
+    """At 1024 pixels forty masks are 42 MB a picture: a shard of 24 would hold 1 GB of them."""
+    scene = drawn[0][0]
+    large = np.zeros((1024, 1024, 3), np.uint8)
+    large[:512] = 200
+    row = image_row("train-000000", scene, ("horse",), "train", large)
+    rows = [row | {"key": f"train-{i:06d}"} for i in range(24)]
+    write_images(tmp_path, rows, size=24)
+    detector = ManyLarge(VOC.seen, score_threshold=0.3, batch_size=2)
+    monkeypatch.setattr(masks_stage, "load_detector", lambda *a, **k: detector)
+    tracemalloc.start()
+    run_stage("masks", settings(), tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    masks = read_shards(tmp_path / "data" / "micro" / "masks")
+    assert (masks.instances == 40).all() and decode_rle(masks.rle[23]).sum() == 40 * 1024
+    # Two pictures' masks, twice while they are sorted by score, and as much again of the rest.
+    assert peak < 400e6
+
+
+def test_detector_settings_reach_the_backend(tmp_path, drawn, monkeypatch):
+    asked = {}
+
+    def note(backend, path, **others):
+        asked.update(others, backend=backend, path=path)
+        return TrueMasks(drawn[0])
+
+    (tmp_path / "r50.pkl").write_bytes(b"")
+    monkeypatch.setattr(masks_stage, "load_detector", note)
+    detector = DetectorParams("detectron2", "COCO-InstanceSegmentation/x.yaml", "abc", "r50.pkl",
+                              0.5, 3)
+    write_images(tmp_path, drawn[1][:1])
+    run_stage("masks", settings(detector=detector), tmp_path)
+    assert asked == {"backend": "detectron2", "path": "COCO-InstanceSegmentation/x.yaml",
+                     "revision": "abc", "weights": str(tmp_path / "r50.pkl"),
+                     "score_threshold": 0.5, "device": "auto", "batch_size": 3}
+    (tmp_path / "r50.pkl").write_bytes(b"another")
+    assert not run_stage("masks", settings(detector=detector), tmp_path).cached
 
 
 def test_instances_of_a_class_are_merged_and_a_missing_one_is_an_empty_row():

@@ -11,20 +11,13 @@ import pytest
 from ml.params import PromptParams, load_params
 from ml.shards import read_shards, shard_files
 from ml.stages import run_stage
-from ml.stages.prompts import (
-    OTHERS,
-    PLAIN,
-    balanced_pairs,
-    balanced_singles,
-    cell_of,
-    make_prompts,
-    phrase,
-    template_of,
-)
+from ml.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_prompts
 from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.wording import OTHERS, PLAIN, phrase, template_of
 
 WANTED = PromptParams(train_one=100, train_two=200, sim_per_cell=31, synthetic_one=90,
-                      synthetic_two=150, plain_share=0.6)
+                      synthetic_two=150, plain_share=0.6, attribute_share=0, scene_share=0,
+                      texts=None)
 
 
 @pytest.fixture(scope="module")

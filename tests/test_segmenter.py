@@ -23,6 +23,7 @@ from ml.schemas import SYNTHETIC
 from ml.segmenters import architecture, load_segmenter, maskformer
 from ml.segmenters import training as loop
 from ml.segmenters.mask_loss import make_targets, mask_loss
+from ml.segmenters.pictures import batch_of, batches
 from ml.shards import read_shards, write_shards
 from ml.stages import Workspace, run_stage
 from ml.stages.benchmark_scores import read_scores
@@ -33,14 +34,18 @@ VOCABULARY = load_vocabulary("voc-1")
 NAMES = ["background", *VOCABULARY.classes]
 
 
-@pytest.fixture(scope="session")
-def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
+def tiny_backbone(folder):
+    """A random ResNet classifier, saved."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Classifier(ResNetConfig(embedding_size=32, hidden_sizes=[32, 32, 32, 32], num_labels=20,
                                 depths=[1, 1, 1, 1], layer_type="basic")).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +225,7 @@ def test_resumed_training_equals_uninterrupted(backbone, scenes, tmp_path, monke
 
 def test_batches_show_every_picture_once_an_epoch():
     kept = np.arange(100, 117)
-    seen = np.concatenate([loop._batch(kept, 5, 0, step)[0] for step in range(1, 35)])
+    seen = np.concatenate([batch_of(kept, 5, 0, step)[0] for step in range(1, 35)])
     for epoch in seen.reshape(10, 17):
         assert sorted(epoch) == list(kept)
     assert not np.array_equal(seen[:17], seen[17:34])
@@ -228,12 +233,13 @@ def test_batches_show_every_picture_once_an_epoch():
 
 def test_flip_turns_picture_and_labels_together(scenes):
     images, labels = scenes
-    flips = np.array([True, False])
-    pixels, truth = loop._tensors(images[:2], labels[:2], flips, torch.device("cpu"))
-    np.testing.assert_array_equal(truth[0], labels[0][:, ::-1])
-    np.testing.assert_array_equal(truth[1], labels[1])
-    expected = images[0][:, ::-1].transpose(2, 0, 1) / 255
-    np.testing.assert_allclose(pixels[0], expected, atol=1e-6)
+    chosen, flips = batch_of(np.arange(12), 4, 5, 1)
+    assert 0 < flips.sum() < 4
+    (_, pictures, truth), = batches(images, labels, np.arange(12), settings(), 5, [1], range(4), 20)
+    for picture, label, place, flip in zip(pictures, truth, chosen, flips, strict=True):
+        turn = slice(None, None, -1 if flip else 1)
+        np.testing.assert_array_equal(picture, images[place][:, turn])
+        np.testing.assert_array_equal(label, labels[place][:, turn])
 
 
 # --- the stages ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from ml.detectors.base import Detector, Instances
 
 # backend: (module, class). What `path` means for each:
 #   torchvision    a checkpoint folder (config.json, model.safetensors), or "coco"
-#   detectron2     a config name of its model zoo
+#   detectron2     a config name of its model zoo, or a folder (config.yaml, a weight file)
 #   transformers   a folder or hub id of a Mask2Former trained for instances
 BACKENDS = {
     "torchvision": ("ml.detectors.torchvision_maskrcnn", "TorchvisionMaskRCNN"),
@@ -24,23 +24,41 @@ def load_detector(
     backend: str,
     path: str,
     *,
+    weights: str | None = None,
+    revision: str | None = None,
     score_threshold: float = 0.5,
     device: str = "auto",
     batch_size: int = 16,
 ) -> Detector:
     """A detector ready to use.
 
-    path: see BACKENDS. score_threshold: in 0..1, instances below it are dropped.
-    device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
-    batch_size: pictures in one forward pass.
+    path: see BACKENDS. weights: a weight file on this machine in place of the published one,
+    where `path` is a name. revision: of a hub id. score_threshold: in 0..1, instances below it
+    are dropped. device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
+    batch_size: pictures in one forward pass; halved when the device runs out of memory.
     """
     if backend not in BACKENDS:
         raise ValueError(f"detector backend: expected one of {sorted(BACKENDS)}, got {backend!r}")
-    if device == "auto":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if revision and backend != "transformers":
+        raise ValueError("detector.revision: only the hub ids of the backend 'transformers' have "
+                         f"one; set it to null for {backend!r}")
     module, name = BACKENDS[backend]
     return getattr(import_module(module), name)(
-        path, score_threshold=score_threshold, device=device, batch_size=batch_size
-    )
+        str(path), weights=weights, revision=revision, device=_find(device),
+        score_threshold=score_threshold, batch_size=batch_size,
+    )  # fmt: skip
+
+
+def _find(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"detector: the device {device!r} is not available here (CUDA devices: "
+            f"{torch.cuda.device_count()}); use auto, cpu or cuda"
+        ) from error
+    return device

@@ -1,29 +1,18 @@
-"""What every detector returns, how it is asked, and how its label names become ours.
+"""What every detector returns and how it is asked.
 
-Here: `Instances`, `Detector` and the label names. Not here: any model; each backend has a module
-of its own, and `ml.detectors.load_detector` picks one from a literal table.
+Here: `Instances` and `Detector`. Not here: label names (`ml.detectors.names`), or any model; each
+backend has a module of its own, and `ml.detectors.load_detector` picks one from a literal table.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import yaml
 
-SYNONYMS = Path(__file__).parents[1] / "vocabularies" / "synonyms.yaml"
+from ml.batching import Batches
+from ml.detectors.names import canonical
 
-# COCO's names of VOC classes, to our ids. Most are also words of synonyms.yaml; they are spelled
-# out because a detector's label names must not change meaning when a user edits prompt words.
-COCO_NAMES = {
-    "airplane": "aeroplane",
-    "couch": "sofa",
-    "dining table": "diningtable",
-    "motorcycle": "motorbike",
-    "potted plant": "pottedplant",
-    "tv": "tvmonitor",
-}
+ADVICE = "end what else holds the device's memory, or take a smaller detector"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +62,9 @@ class Detector:
     def __init__(self, names: Sequence[str], *, score_threshold: float, batch_size: int):
         if not 0.0 <= score_threshold <= 1.0:
             raise ValueError(f"score_threshold: expected a number in 0..1, got {score_threshold}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
         self.known = tuple(sorted({canonical(name) for name in names}))
         self.score_threshold = score_threshold
-        self.batch_size = batch_size
+        self.batches = Batches(batch_size, ADVICE)
 
     def predict(self, images: list[np.ndarray]) -> list[tuple]:
         """For each picture uint8 (H,W,3): (masks bool (n,H,W), scores (n,), names, boxes (n,4)),
@@ -97,11 +84,8 @@ class Detector:
         for i, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"image {i}: expected uint8 (H,W,3), got {_describe(image)}")
-        found = []
-        for start in range(0, len(images), self.batch_size):
-            batch = list(images[start : start + self.batch_size])
-            found += [self._keep(raw, wanted) for raw in self.predict(batch)]
-        return found
+        return [self._keep(raw, wanted) for _, raws in self.batches.run(list(images), self.predict)
+                for raw in raws]
 
     def resolve(self, classes: Sequence[str] | None) -> dict[str, str]:
         """{our id: the name asked for}. Refuses a class that the detector does not know."""
@@ -136,20 +120,6 @@ class Detector:
             labels=tuple(wanted[ours[i]] for i in rows),
             boxes=np.asarray(boxes, np.float32).reshape(-1, 4)[rows],
         )
-
-
-def canonical(name: str) -> str:
-    """A label name as VOC spells it ("couch" -> "sofa", "tv" -> "tvmonitor"), or the name itself
-    in small letters where VOC has no such class ("zebra")."""
-    name = name.strip().lower().replace("_", " ")
-    return _voc_ids().get(name, name)
-
-
-@cache
-def _voc_ids() -> dict[str, str]:
-    words = yaml.safe_load(SYNONYMS.read_text(encoding="utf-8"))
-    table = {word: voc for voc, synonyms in words.items() for word in [voc, *synonyms]}
-    return table | COCO_NAMES
 
 
 def _describe(array: np.ndarray) -> str:

@@ -6,11 +6,12 @@ full-size one are built by the same `build_maskrcnn`; only the numbers in config
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import is_offline_mode
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torchvision.models import detection
@@ -21,6 +22,11 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from transformers import ResNetBackbone, ResNetConfig
 
 from ml.detectors.base import Detector
+from ml.detectors.weights import fill, load_weights
+
+COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
+PASTED_AT_ONCE = 16
+"""Masks put onto the picture in one step: 100 of 1024x1024 pixels at once would take 1.6 GB."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class ResNetFPN(nn.Module):
 
 
 class SubpixelTransform(GeneralizedRCNNTransform):
-    """Pastes masks at the box's exact position.
+    """Pastes masks at the box's exact position; they come out binary, bool (n,1,H,W).
 
     torchvision rounds boxes to whole pixels of the original picture. Small objects pay for it:
     in the drawn world (boxes of 30 pixels) the true masks, cut out at 28x28 and pasted back, reach
@@ -96,7 +102,9 @@ class SubpixelTransform(GeneralizedRCNNTransform):
             # Training targets are cut out by roi_align(aligned=False), whose pixel i is centred
             # at i instead of i + 0.5: a mask lies half an enlarged pixel beyond its box.
             shifted = resize_boxes(found["boxes"] + 0.5, shape, original)
-            found["masks"] = paste(found["masks"], shifted, original)
+            parts = zip(found["masks"].split(PASTED_AT_ONCE), shifted.split(PASTED_AT_ONCE),
+                        strict=True)  # fmt: skip
+            found["masks"] = torch.cat([paste(*part, original) > 0.5 for part in parts])
             found["boxes"] = resize_boxes(found["boxes"], shape, original)
         return result
 
@@ -177,18 +185,66 @@ def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
         **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     )
     model = build_maskrcnn(config)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    fill(model, load_weights(folder / "model.safetensors").tensors, str(folder))
     return model.eval(), config
 
 
-class TorchvisionMaskRCNN(Detector):
-    """path: a checkpoint folder, or "coco" (downloads maskrcnn_resnet50_fpn_v2, 177 MB)."""
+def build_coco() -> detection.MaskRCNN:
+    """torchvision's maskrcnn_resnet50_fpn_v2 for COCO with random weights; masks are pasted as
+    ours are, because its training cuts them out in the same way."""
+    classes = len(COCO.meta["categories"])
+    model = detection.maskrcnn_resnet50_fpn_v2(
+        weights=None, weights_backbone=None, num_classes=classes
+    )
+    theirs = model.transform
+    model.transform = SubpixelTransform(
+        theirs.min_size, theirs.max_size, theirs.image_mean, theirs.image_std
+    )
+    return model
 
-    def __init__(self, path: str, *, score_threshold: float, device: str, batch_size: int):
-        if str(path) == "coco":
-            weights = detection.MaskRCNN_ResNet50_FPN_V2_Weights.DEFAULT
-            self.model = detection.maskrcnn_resnet50_fpn_v2(weights=weights).eval()
-            self.names = weights.meta["categories"]  # entry 0 is "__background__"
+
+def coco_file() -> Path:
+    """torchvision's published COCO weights in torch's hub cache, downloaded if they are not there.
+
+    Raises ConnectionError, saying which file to bring, if they cannot be downloaded.
+    """
+    name = PurePosixPath(COCO.url).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if file.is_file():
+        return file
+    try:
+        if is_offline_mode():
+            raise OSError("HF_HUB_OFFLINE is set")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        checksum = file.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(COCO.url, str(file), checksum, progress=False)
+    except (OSError, RuntimeError) as error:  # RuntimeError: not the published bytes
+        raise ConnectionError(
+            f"detector.model 'coco' needs torchvision's file {name} ({COCO.meta['_file_size']:.0f} "
+            f"MB), which is not in {file.parent} and could not be downloaded: {error}. Bring it "
+            "from a machine that can, and set detector.weights to its path"
+        ) from error
+    return file
+
+
+class TorchvisionMaskRCNN(Detector):
+    """path: a checkpoint folder, or "coco" for torchvision's published maskrcnn_resnet50_fpn_v2
+    (177 MB, or the same from the file `weights`)."""
+
+    def __init__(
+        self, path: str, *, weights: str | None, revision: str | None, device: str,
+        score_threshold: float, batch_size: int,
+    ):  # fmt: skip
+        if path == "coco":
+            file = Path(weights) if weights else coco_file()
+            self.model = build_coco().eval()
+            fill(self.model, load_weights(file).tensors, str(file))
+            self.names = COCO.meta["categories"]  # entry 0 is "__background__"
+        elif weights:
+            raise ValueError(
+                f"detector.weights: {path!r} has weights of its own; set it to null, or "
+                "detector.model to 'coco'"
+            )
         else:
             self.model, config = load_maskrcnn(Path(path))
             self.names = ["__background__", *config.classes]
@@ -203,7 +259,7 @@ class TorchvisionMaskRCNN(Detector):
         batch = [torch.tensor(image, device=self.device).permute(2, 0, 1) / 255 for image in images]
         return [
             (
-                found["masks"][:, 0].gt(0.5).cpu().numpy(),
+                found["masks"][:, 0].cpu().numpy(),
                 found["scores"].cpu().numpy(),
                 [self.names[i] for i in found["labels"].tolist()],
                 found["boxes"].cpu().numpy(),

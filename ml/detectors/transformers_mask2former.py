@@ -3,21 +3,38 @@
 `path` is a folder or a hub id such as "facebook/mask2former-swin-small-coco-instance".
 """
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
-from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    BaseImageProcessor,
+    Mask2FormerForUniversalSegmentation,
+    PreTrainedConfig,
+)
 
 from ml.detectors.base import Detector
+from ml.detectors.weights import load_weights
 
 
 class TransformersMask2Former(Detector):
     """Pictures are squeezed to a square, as the published checkpoints are used, so that a batch
-    may hold pictures of any sizes and a mask always spans its whole picture (no padding)."""
+    may hold pictures of any sizes and a mask always spans its whole picture (no padding).
 
-    def __init__(self, path: str, *, score_threshold: float, device: str, batch_size: int):
-        self.processor = AutoImageProcessor.from_pretrained(path)
-        self.model = Mask2FormerForUniversalSegmentation.from_pretrained(path).eval().to(device)
+    path: a folder (config.json, preprocessor_config.json, model.safetensors) or a hub id, at
+    `revision`. weights: a file in place of the model.safetensors.
+    """
+
+    def __init__(
+        self, path: str, *, weights: str | None, revision: str | None, device: str,
+        score_threshold: float, batch_size: int,
+    ):  # fmt: skip
+        self.processor, self.model = load_mask2former(path, weights, revision)
+        self.model.eval().to(device)
         self.device = device
         self.names = self.model.config.id2label
         size = dict(self.processor.size)
@@ -66,6 +83,70 @@ class TransformersMask2Former(Detector):
             scores.numpy(),
             [self.names[int(i)] for i in labels],
             np.array([mask_box(mask) for mask in masks.numpy()], np.float32),
+        )
+
+
+def load_mask2former(
+    path: str, weights: str | None, revision: str | None
+) -> tuple[BaseImageProcessor, Mask2FormerForUniversalSegmentation]:
+    """(image processor, network) of an instance checkpoint, from safetensors only.
+
+    Raises ValueError for another kind of checkpoint or weights that do not fit it, OSError,
+    saying what to do, for files that are neither here nor at the hub.
+    """
+    where = {"revision": revision or "main"}
+    try:
+        config = AutoConfig.from_pretrained(path, **where)
+        _refuse_other_kinds(path, config)
+        processor = AutoImageProcessor.from_pretrained(path, **where)
+        if weights:
+            source = {"pretrained_model_name_or_path": None,
+                      "state_dict": load_weights(Path(weights)).tensors}  # fmt: skip
+        else:
+            source = {"pretrained_model_name_or_path": path, "use_safetensors": True, **where}
+        model, loaded = Mask2FormerForUniversalSegmentation.from_pretrained(
+            **source, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        said = " ".join(str(error).split())
+        raise OSError(
+            f"detector.model {path!r}: expected a folder with config.json, "
+            "preprocessor_config.json and model.safetensors, or the hub id of one that can be "
+            f"reached from here; got: {said} Without a network, bring the folder from a "
+            "machine that has one (`hf download`) and set detector.model to it"
+        ) from error
+    except SafetensorError as error:
+        raise ValueError(
+            f"detector.model {path!r}: model.safetensors is damaged or half a download ({error}): "
+            "delete it and get it again"
+        ) from error
+    learned = {name for name, _ in model.named_parameters()}
+    wrong = sorted({str(key) for key in loaded["missing_keys"] if key in learned}
+                   | {str(key) for key in loaded["mismatched_keys"]})  # fmt: skip
+    if wrong:
+        raise ValueError(
+            f"detector.model {path!r}: {len(wrong)} weights do not fit config.json "
+            f"({', '.join(wrong[:3])}): take both from one checkpoint"
+        )
+    return processor, model
+
+
+def _refuse_other_kinds(path: str, config: PreTrainedConfig) -> None:
+    """No field of the configuration tells an instance checkpoint from a panoptic or semantic one;
+    the labels do: those have sky, and COCO's panoptic ones "...-merged" stuff."""
+    if config.model_type != "mask2former":
+        raise ValueError(
+            f"detector.model {path!r} is of type {config.model_type!r}: expected a Mask2Former "
+            "trained for instances, such as facebook/mask2former-swin-small-coco-instance"
+        )
+    stuff = [name for name in config.id2label.values()
+             if name.lower().startswith("sky") or name.endswith("-merged")]  # fmt: skip
+    if stuff:
+        raise ValueError(
+            f"detector.model {path!r} was trained for panoptic or semantic segmentation: it "
+            f"labels stuff ({', '.join(stuff[:3])}). Take its instance sibling ('...-instance')"
         )
 
 

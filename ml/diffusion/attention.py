@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch.nn import functional
 
-from ml.diffusion.tokens import word_positions
+from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.tokens import text_length, word_positions
 
 
 class WordAttention:
@@ -66,7 +67,7 @@ class _Recording:
 
 
 def token_weights(
-    pipe: StableDiffusionPipeline, prompts: Sequence[str], words: Sequence[Sequence[str]]
+    pipe: Pipeline, prompts: Sequence[str], words: Sequence[Sequence[str]]
 ) -> torch.Tensor:
     """float32 (B, L, n) on the pipeline's device, n the longest list of words.
 
@@ -74,7 +75,7 @@ def token_weights(
     sample's words are zero. Raises ValueError for a word that is not in its prompt.
     """
     most = max((len(own) for own in words), default=0)
-    weights = torch.zeros(len(prompts), pipe.tokenizer.model_max_length, most)
+    weights = torch.zeros(len(prompts), text_length(pipe), most)
     for i, (prompt, own) in enumerate(zip(prompts, words, strict=True)):
         for j, word in enumerate(own):
             positions = word_positions(pipe, prompt, word)

@@ -4,35 +4,53 @@ The U-Net's prediction with the whole prompt minus its prediction with one phras
 large where that phrase is drawn. Not here: what is made of these maps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 
+from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.tokens import encode_prompts, without_phrase
 
 
 @torch.no_grad()
-def encode_images(pipe: StableDiffusionPipeline, images: np.ndarray) -> torch.Tensor:
+def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
     """Clean latents float32 (B,C,h,w), scaled, of pictures uint8 (B,H,W,3); no chance in it."""
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"expected uint8 (B,H,W,3), got {images.dtype} {images.shape}")
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    pixels = pixels.to(pipe.device, pipe.vae.dtype) / 127.5 - 1
-    latents = pipe.vae.encode(pixels).latent_dist.mean
+    pixels = pixels.to(pipe.device, torch.float32) / 127.5 - 1
+    with _vae_without_overflow(pipe) as vae:
+        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
     return latents.float() * pipe.vae.config.scaling_factor
 
 
-def signal_shares(pipe: StableDiffusionPipeline) -> torch.Tensor:
+@contextmanager
+def _vae_without_overflow(pipe: Pipeline) -> Iterator[torch.nn.Module]:
+    """The VAE, in float32 where diffusers runs it so: SDXL's overflows float16 and says it."""
+    vae = pipe.vae
+    upcast = (isinstance(pipe, StableDiffusionXLPipeline) and vae.dtype == torch.float16
+              and vae.config.force_upcast)
+    if not upcast:
+        yield vae
+        return
+    try:
+        yield vae.to(torch.float32)
+    finally:
+        vae.to(torch.float16)
+
+
+def signal_shares(pipe: Pipeline) -> torch.Tensor:
     """alpha_bar by timestep, float32 (1000,), CPU: DDPM's, whatever scheduler is set."""
     return DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
 
 
 def add_noise(
-    pipe: StableDiffusionPipeline, latents: torch.Tensor, timestep: int, seeds: Sequence[int]
+    pipe: Pipeline, latents: torch.Tensor, timestep: int, seeds: Sequence[int]
 ) -> torch.Tensor:
     """Clean latents (B,C,h,w) noised to a timestep of 0..999; same shape, device and dtype.
 
@@ -62,7 +80,7 @@ class _Pass:
 
 @torch.no_grad()
 def leave_one_out(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     latents: torch.Tensor,
     prompts: Sequence[str],
     phrases: Sequence[Sequence[str]],
@@ -110,15 +128,14 @@ def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
         return []
     texts = list(dict.fromkeys(one.text for one in passes))
     row = {text: index for index, text in enumerate(texts)}
-    encoded = torch.cat([encode_prompts(pipe, texts[start : start + 256])
-                         for start in range(0, len(texts), 256)])
+    encoded = encode_prompts(pipe, texts)
     predictions: list[torch.Tensor] = []
     for start in range(0, len(passes), batch_size):
         batch = passes[start : start + batch_size]
         inputs = torch.stack([noisy[one.time][one.sample] for one in batch])
         times = torch.tensor([timesteps[one.time] for one in batch], device=inputs.device)
         (output,) = pipe.unet(inputs.to(pipe.unet.dtype), times, return_dict=False,
-                              encoder_hidden_states=encoded[[row[one.text] for one in batch]])
+                              **encoded[[row[one.text] for one in batch]].kwargs)
         predictions.extend(output.float().unbind())
     return predictions
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import nn
 
+from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.tokens import encode_prompts
 
 
@@ -21,7 +22,8 @@ class Tap:
 
 
 def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
-    """Where features are taken, in the order of the network: 25 places in SD-v1.
+    """Where features are taken, in the order of the network: 25 places in SD-v1 and
+    SD 2, 19 in SDXL.
 
     Every input block (the first convolution, each resnet with its attention, each downsampler),
     the middle block, every output block (each resnet with its attention; the last of a level
@@ -35,7 +37,8 @@ def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
         for downsampler in block.downsamplers or ():
             side = -(-side // 2)  # a stride-2 convolution rounds up
             taps.append(Tap(downsampler, downsampler.out_channels, side))
-    taps.append(Tap(unet.mid_block, unet.mid_block.resnets[-1].out_channels, side))
+    if unet.mid_block is not None:  # small distilled models have none
+        taps.append(Tap(unet.mid_block, unet.mid_block.resnets[-1].out_channels, side))
     sides = [tap.resolution for tap in taps if tap.module is not unet.mid_block]
     for block in unet.up_blocks:
         levels = [Tap(module, channels, side) for module, channels in _layers(block)]
@@ -64,7 +67,7 @@ def feature_channels(unet: UNet2DConditionModel) -> dict[int, int]:
 
 @torch.no_grad()
 def unet_features(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     latents: torch.Tensor,
     prompts: Sequence[str],
     timestep: int,
@@ -91,7 +94,7 @@ def unet_features(
     handles = [tap.module.register_forward_hook(keep(i)) for i, tap in enumerate(taps)]
     try:
         pipe.unet(torch.cat([latents, latents]), timestep, return_dict=False,
-                  encoder_hidden_states=encode_prompts(pipe, [""] * batch + list(prompts)))
+                  **encode_prompts(pipe, [""] * batch + list(prompts)).kwargs)
     finally:
         for handle in handles:
             handle.remove()

@@ -3,15 +3,15 @@
 Not here: features and evidence, which are recomputed from the latent kept here.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from ml.diffusion.attention import WordAttention, recording, token_weights
+from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.tokens import encode_prompts
 
@@ -25,7 +25,7 @@ class Samples:
 
 
 def sample(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -48,10 +48,10 @@ def sample(
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
             looking = recording(pipe.unet, recorder)
         keep = _LastInput(pipe)
-        with looking:
+        with looking, _vae_left_as_it_was(pipe):
             pictures = pipe(
-                prompt_embeds=encode_prompts(pipe, prompts),
-                negative_prompt_embeds=encode_prompts(pipe, [""] * len(prompts)),
+                **encode_prompts(pipe, prompts).sampling(),
+                **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 # On the CPU, so that a seed means the same noise on every device.
@@ -67,6 +67,18 @@ def sample(
         timestep=keep.timestep,
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
     )
+
+
+@contextmanager
+def _vae_left_as_it_was(pipe: Pipeline) -> Iterator[None]:
+    """SDXL's pipeline decodes in float32 and, out of memory there, would leave the VAE so: the
+    next try, of half the batch, would then meet two dtypes."""
+    dtype = pipe.vae.dtype
+    try:
+        yield
+    finally:
+        if pipe.vae.dtype != dtype:
+            pipe.vae.to(dtype)
 
 
 def _check(prompts, seeds, words, steps, guidance_scale) -> None:
@@ -92,7 +104,7 @@ class _LastInput:
     U-Net pass on it, with the kept timestep, is the last step whatever the scheduler.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline):
+    def __init__(self, pipe: Pipeline):
         self.scheduler = pipe.scheduler
         self.latents: torch.Tensor | None = None
         self.timestep = -1

@@ -5,10 +5,12 @@ Not here: which words there are (`ml.vocabulary`) and how prompts are made (the 
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionPipeline
 
+from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.loading import picture_size, text_encoders
 from ml.microworld.captions import phrase as with_article
 
 NOTHING = "a photograph of"
@@ -21,6 +23,35 @@ JOINERS = ("and", "or", "with", "beside", "near", "next to", "close to", "behind
 
 DANGLING = ("on", "in", "at", "over", "by")
 """Kept before a place ("on grass"), dropped where what followed has gone."""
+
+AT_ONCE = 256
+"""Prompts that the text encoders are given at once."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """What the U-Net is told of each prompt, on the pipeline's device and in its dtype."""
+
+    hidden: torch.Tensor  # (B,L,D): what it attends to; D is the sum of the text encoders' widths
+    pooled: torch.Tensor | None = None  # (B,P), SDXL alone: the second encoder's, of the whole text
+    time_ids: torch.Tensor | None = None  # (B,6), SDXL alone: sizes and crop, whole pictures
+
+    def __getitem__(self, rows: Sequence[int]) -> "EncodedPrompts":
+        parts = (self.hidden, self.pooled, self.time_ids)
+        return EncodedPrompts(*(None if part is None else part[rows] for part in parts))
+
+    @property
+    def kwargs(self) -> dict:
+        """Arguments of a call of the U-Net."""
+        if self.pooled is None:
+            return {"encoder_hidden_states": self.hidden}
+        return {"encoder_hidden_states": self.hidden,
+                "added_cond_kwargs": {"text_embeds": self.pooled, "time_ids": self.time_ids}}
+
+    def sampling(self, prefix: str = "") -> dict:
+        """Arguments of a call of the pipeline, which finds the time ids itself."""
+        embeds = {"prompt_embeds": self.hidden, "pooled_prompt_embeds": self.pooled}
+        return {prefix + name: value for name, value in embeds.items() if value is not None}
 
 
 def _either(words: Sequence[str]) -> str:
@@ -41,51 +72,95 @@ def _find(prompt: str, word: str) -> tuple[int, int]:
     return found.span()
 
 
-def word_positions(pipe: StableDiffusionPipeline, prompt: str, word: str) -> list[int]:
+def tokenizers(pipe: Pipeline) -> list:
+    return [cutter for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
+            if cutter is not None]
+
+
+def text_length(pipe: Pipeline) -> int:
+    """Tokens that the text encoders read, start and end included."""
+    return min(cutter.model_max_length for cutter in tokenizers(pipe))
+
+
+def text_width(pipe: Pipeline) -> int:
+    """Channels of a word's embedding: 768 in SD-v1, 1024 in SD 2, 768 + 1280 in SDXL."""
+    return sum(encoder.config.hidden_size for encoder in text_encoders(pipe))
+
+
+def word_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
     """Positions (0 is the start token) of the tokens of a word or phrase within a prompt.
 
     The first occurrence at a word boundary counts, letter case does not. Raises ValueError when
-    it is not there, or stands past the last token the text encoder reads.
+    it is not there, stands past the last token the text encoder reads, or is cut in two ways by
+    two tokenizers.
     """
     start, end = _find(prompt, word)
-    # CLIP's tokenizer never joins what stands on two sides of a word boundary, so the tokens of
-    # the part before can be counted on their own.
-    before = _count(pipe, prompt[:start])
-    positions = list(range(1 + before, 1 + before + _count(pipe, prompt[start:end])))
-    last = pipe.tokenizer.model_max_length - 2  # the end token takes the place after it
+    found = []
+    for cutter in tokenizers(pipe):
+        # CLIP's tokenizer never joins what stands on two sides of a word boundary, so the tokens
+        # of the part before can be counted on their own.
+        before = _count(cutter, prompt[:start])
+        found.append(list(range(1 + before, 1 + before + _count(cutter, prompt[start:end]))))
+    positions = found[0]
+    if any(other != positions for other in found):
+        raise ValueError(f"the model's tokenizers put {word!r} of {prompt!r} at different tokens "
+                         f"{found}: one position must mean one word for both of its text encoders")
+    last = text_length(pipe) - 2  # the end token takes the place after it
     if positions[-1] > last:
         raise ValueError(f"{word!r} stands at tokens {positions} of {prompt!r}, but the text "
                          f"encoder reads positions 1 to {last} only; shorten the prompt")
     return positions
 
 
-def _count(pipe: StableDiffusionPipeline, text: str) -> int:
-    return len(pipe.tokenizer(text, add_special_tokens=False).input_ids) if text.strip() else 0
+def _count(cutter, text: str) -> int:
+    return len(cutter(text, add_special_tokens=False).input_ids) if text.strip() else 0
 
 
 @torch.no_grad()
-def encode_prompts(pipe: StableDiffusionPipeline, prompts: Sequence[str]) -> torch.Tensor:
-    """What the U-Net attends to: (B, L, D) on the pipeline's device, in its dtype.
+def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
+    """The prompts as the U-Net is told them; "" is the unconditional text.
 
-    Equal prompts are encoded once. "" is the unconditional text.
+    Equal prompts are encoded once. Raises ValueError for no prompt.
     """
     if not prompts:
         raise ValueError("expected at least one prompt, got none")
     distinct = list(dict.fromkeys(prompts))
-    encoded, _ = pipe.encode_prompt(distinct, pipe.device, 1, False)
     row = {prompt: index for index, prompt in enumerate(distinct)}
-    return encoded[[row[prompt] for prompt in prompts]]
+    encoded = [_encode(pipe, distinct[start : start + AT_ONCE])
+               for start in range(0, len(distinct), AT_ONCE)]
+    hidden = torch.cat([part[0] for part in encoded])
+    if len(encoded[0]) == 1:
+        return EncodedPrompts(hidden)[[row[prompt] for prompt in prompts]]
+    height, width = picture_size(pipe)
+    # The size that was asked for, nothing cropped, the same size: what the pipeline itself says.
+    sizes = torch.tensor([[height, width, 0, 0, height, width]]).to(hidden)
+    every = EncodedPrompts(hidden, torch.cat([part[1] for part in encoded]),
+                           sizes.expand(len(distinct), -1))
+    return every[[row[prompt] for prompt in prompts]]
+
+
+def _encode(pipe: Pipeline, texts: list[str]) -> list[torch.Tensor]:
+    """[hidden], or [hidden, pooled] of SDXL, which is given zeros for no text."""
+    encoded = pipe.encode_prompt(texts, device=pipe.device, num_images_per_prompt=1,
+                                 do_classifier_free_guidance=False)
+    if len(text_encoders(pipe)) == 1:
+        return [encoded[0]]
+    hidden, _, pooled, _ = encoded
+    if pipe.config.force_zeros_for_empty_prompt:
+        said = torch.tensor([text != "" for text in texts]).to(hidden)
+        hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
+    return [hidden, pooled]
 
 
 @torch.no_grad()
-def word_embeddings(pipe: StableDiffusionPipeline, words: Sequence[str]) -> torch.Tensor:
+def word_embeddings(pipe: Pipeline, words: Sequence[str]) -> torch.Tensor:
     """The paper's text query of each word: (n, D), in the pipeline's dtype.
 
     "a photograph of a(n) {word}" is encoded on its own, not as part of the prompt that made the
     picture, and the contextual embeddings of the word's tokens are averaged.
     """
     texts = [f"a photograph of {with_article(word)}" for word in words]
-    encoded = encode_prompts(pipe, texts)
+    encoded = encode_prompts(pipe, texts).hidden
     return torch.stack([
         encoded[i, word_positions(pipe, text, word)].mean(dim=0)
         for i, (text, word) in enumerate(zip(texts, words, strict=True))

@@ -56,11 +56,11 @@ def best_threshold(
     ious: list[list[float]] = [[] for _ in candidates]
     classes: list[str] = []
     for sample, own in zip(tqdm(samples, desc="threshold"), maps, strict=True):
-        enlarged = normalised_maps(own, sample.image.shape[:2], exclusive)
+        enlarged, masks = normalised_maps(own, sample.size, exclusive), sample.masks
         for i in np.flatnonzero(sample.present):
             classes.append(sample.entities[i])
             for scores, candidate in zip(ious, candidates, strict=True):
-                scores.append(binary_iou(enlarged[i] > candidate, sample.masks[i]))
+                scores.append(binary_iou(enlarged[i] > candidate, masks[i]))
     miou = [class_mean_iou(scores, classes) for scores in ious]
     best = int(np.argmax(miou))
     return float(candidates[best]), miou[best]

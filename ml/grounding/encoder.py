@@ -5,7 +5,7 @@ batch it is in. The authors' code runs BatchNorm with the statistics of one pict
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,20 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
-    def fit(self, x: Tensor) -> None:
-        """Takes mean and deviation from features (B,C,h,w)."""
+    def fit(self, x: Tensor, before: int) -> None:
+        """Takes mean and deviation from features (B,C,h,w), on top of `before` pictures' own."""
         x = x.to(self.mean.device, torch.float32)
-        self.mean.copy_(x.mean((0, 2, 3)))
-        self.std.copy_(x.std((0, 2, 3)).clamp(min=1e-3))
+        mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
+        if before:
+            pixels = x.shape[-2] * x.shape[-1]
+            old, new = before * pixels, len(x) * pixels
+            shift = mean - self.mean
+            squares = (self.std.square() * (old - 1) + std.square() * (new - 1)
+                       + shift.square() * old * new / (old + new))
+            mean = self.mean + shift * new / (old + new)
+            std = (squares / (old + new - 1)).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean[:, None, None]) / self.std[:, None, None]
@@ -80,10 +89,21 @@ class VisualEncoder(nn.Module):
         self.blocks = nn.ModuleList(SegBlock(sum(widths[: i + 1])) for i in range(1, len(widths)))
         self.out_channels = sum(widths)
 
-    def fit_scales(self, features: Mapping[int, Tensor]) -> None:
-        """Sets the standardisation from features of some training pictures."""
-        for resolution, scale in zip(self.resolutions, self.scales, strict=True):
-            scale.fit(features[resolution])
+    def fit_scales(self, batches: Iterable[Mapping[int, Tensor]]) -> None:
+        """Sets the standardisation from features of some training pictures, batch by batch."""
+        before = 0
+        for features in batches:
+            for resolution, scale in zip(self.resolutions, self.scales, strict=True):
+                scale.fit(features[resolution], before)
+            before += len(features[self.resolutions[0]])
+        for scale in self.scales:
+            scale.std.clamp_(min=1e-3)
+
+    def pictures_within(self, limit: int) -> int:
+        """How many pictures' features take at most `limit` bytes in float32, at least 1."""
+        one = sum(4 * len(scale.mean) * r**2
+                  for r, scale in zip(self.resolutions, self.scales, strict=True))
+        return max(1, limit // one)
 
     def forward(self, features: Mapping[int, Tensor]) -> Tensor:
         finest = self.resolutions[-1]

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
+from ml.batching import Batches
+from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, leave_one_out
 from ml.diffusion.features import unet_features
 from ml.diffusion.tokens import word_embeddings
 from ml.grounding.samples import Sample
+from ml.shards import split
 
 CACHE_BYTES = 1_500_000_000
 """Features kept in memory. 800 pictures of the micro size take 0.3 GB in float16; at full size
@@ -65,7 +67,7 @@ def collate(
 class Words:
     """Text embeddings of words, each computed once."""
 
-    def __init__(self, pipe: StableDiffusionPipeline) -> None:
+    def __init__(self, pipe: Pipeline) -> None:
         self.pipe = pipe
         self.known: dict[str, Tensor] = {}
 
@@ -82,7 +84,7 @@ class FeatureSource:
 
     def __init__(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         samples: Sequence[Sample],
         evidence: Sequence[np.ndarray] | None = None,
         cache_bytes: int = CACHE_BYTES,
@@ -90,11 +92,17 @@ class FeatureSource:
         """evidence: of each sample (n,E,h,w), from `compute_evidence`; None for `paper`."""
         self.pipe, self.samples, self.evidence = pipe, list(samples), evidence
         self.words = Words(pipe)
-        self.cache: dict[int, dict[int, Tensor]] = {}
+        self.cache: dict[int, dict[int, Tensor]] = {}  # on the CPU
         self.room = cache_bytes
+        self.batches = Batches(max(1, len(self.samples)))  # as many as asked for, while they fit
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def counts(self, index: int) -> tuple[int, int]:
+        """Words of a sample, and how many of them have an accepted mask."""
+        sample = self.samples[index]
+        return len(sample.words), int(sample.present.sum())
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The samples at these places, on the pipeline's device."""
@@ -111,51 +119,65 @@ class FeatureSource:
         missing = [i for i in dict.fromkeys(indices) if i not in self.cache]
         for timestep in sorted({self.samples[i].timestep for i in missing}):
             group = [i for i in missing if self.samples[i].timestep == timestep]
-            latents = torch.from_numpy(np.stack([self.samples[i].latent for i in group]))
-            computed = unet_features(self.pipe, latents.to(self.pipe.device),
-                                     [self.samples[i].text for i in group], timestep)
-            for row, i in enumerate(group):
-                fresh[i] = {r: f[row].half().cpu() for r, f in computed.items()}
-                size = sum(f.nbytes for f in fresh[i].values())
-                if size <= self.room:
-                    self.cache[i] = fresh[i]
-                    self.room -= size
+            for part, computed in self.batches.run(group, self._compute):
+                for row, i in enumerate(part):
+                    fresh[i] = {r: f[row] for r, f in computed.items()}
+                    self._keep(i, fresh[i])
         rows = [fresh.get(i) or self.cache[i] for i in indices]
-        return {r: torch.stack([row[r] for row in rows]) for r in rows[0]}
+        device = self.pipe.device
+        return {r: torch.stack([row[r].to(device) for row in rows]) for r in rows[0]}
+
+    def _compute(self, part: Sequence[int]) -> dict[int, Tensor]:
+        """One U-Net pass, {r: float16 (B,C_r,r,r)} on the pipeline's device."""
+        chosen = [self.samples[i] for i in part]
+        latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
+        features = unet_features(self.pipe, latents.to(self.pipe.device),
+                                 [s.text for s in chosen], chosen[0].timestep)
+        return {r: f.half() for r, f in features.items()}
+
+    def _keep(self, index: int, features: dict[int, Tensor]) -> None:
+        size = sum(f.nbytes for f in features.values())
+        if size <= self.room:
+            self.cache[index] = {r: f.to("cpu", copy=True) for r, f in features.items()}
+            self.room -= size
 
 
 def compute_evidence(
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     images: Sequence[np.ndarray],
     prompts: Sequence[str],
     phrases: Sequence[Sequence[str]],
     timesteps: Sequence[int],
     seeds: Sequence[int],
-    batch_size: int,
-    progress: bool = False,
+    batches: Batches,
 ) -> list[np.ndarray]:
     """Leave-one-out contrast of every phrase: a float32 (n_i,E,h,w) for each picture.
 
     images: uint8 (H,W,3) each, finished; they are encoded and noised to the timesteps, so that a
-    generated picture goes the same way as a given one. seeds: of the noise, one each.
+    generated picture goes the same way as a given one. seeds: of the noise, one each. batches:
+    pictures, and passes of the U-Net, at once.
     """
-    maps: list[np.ndarray] = []
-    starts = range(0, len(images), batch_size)
-    for start in tqdm(starts, desc="evidence", disable=not progress):
-        part = slice(start, start + batch_size)
-        latents = encode_images(pipe, np.stack(images[part]))
-        answered = leave_one_out(pipe, latents, list(prompts[part]), [list(p) for p in
-                                 phrases[part]], list(timesteps), list(seeds[part]), batch_size)
-        maps += [torch.as_tensor(m).float().cpu().numpy() for m in answered]
-    return maps
+    def contrast(part: Sequence[int]) -> list[np.ndarray]:
+        latents = encode_images(pipe, np.stack([images[i] for i in part]))
+        answered = leave_one_out(
+            pipe, latents, [prompts[i] for i in part], [list(phrases[i]) for i in part],
+            list(timesteps), [seeds[i] for i in part], batches.size)
+        return [torch.as_tensor(m).float().cpu().numpy() for m in answered]
+
+    parts = batches.run(range(len(prompts)), contrast)
+    return [maps for _, found in parts for maps in found]
 
 
 def sample_evidence(
-    pipe: StableDiffusionPipeline, samples: Sequence[Sample], timesteps: Sequence[int],
-    batch_size: int,
+    pipe: Pipeline, samples: Sequence[Sample], timesteps: Sequence[int], batch_size: int,
 ) -> list[np.ndarray]:
     """`compute_evidence` of generated samples, with a progress bar."""
-    return compute_evidence(
-        pipe, [s.image for s in samples], [s.text for s in samples], [s.phrases for s in samples],
-        timesteps, [s.seed for s in samples], batch_size, progress=True,
-    )
+    maps: list[np.ndarray] = []
+    batches = Batches(batch_size)
+    with tqdm(total=len(samples), desc="evidence", unit="picture") as bar:
+        for part in split(samples, batch_size):
+            maps += compute_evidence(
+                pipe, [s.image for s in part], [s.text for s in part], [s.phrases for s in part],
+                timesteps, [s.seed for s in part], batches)
+            bar.update(len(part))
+    return maps

@@ -1,7 +1,8 @@
 """Losses of the grounding module. Words without an accepted mask teach nothing about themselves.
 
 Masks are bool (B,N,H,W), `present` bool (B,N): words whose mask was accepted. `valid` bool (B,N):
-words that are no padding.
+words that are no padding. `words`: how many words the sum is divided by, None: those present. A
+part of a batch is given the batch's number, so that the losses of the parts add up to the batch's.
 """
 
 import torch
@@ -12,7 +13,9 @@ DICE_SMOOTHING = 1.0
 """Pixels; keeps the loss of a word with a few pixels from jumping."""
 
 
-def dice_loss(probability: Tensor, masks: Tensor, present: Tensor) -> Tensor:
+def dice_loss(
+    probability: Tensor, masks: Tensor, present: Tensor, words: int | None = None
+) -> Tensor:
     """Mean over the present words of 1 - (2 |p m| + s) / (|p| + |m| + s); 0 when none is.
 
     probability: float (B,N,H,W) in 0..1.
@@ -21,18 +24,24 @@ def dice_loss(probability: Tensor, masks: Tensor, present: Tensor) -> Tensor:
     overlap = (probability * m).sum((-2, -1))
     size = probability.sum((-2, -1)) + m.sum((-2, -1))
     loss = 1 - (2 * overlap + DICE_SMOOTHING) / (size + DICE_SMOOTHING)
-    return (loss * present).sum() / present.sum().clamp(min=1)
+    return (loss * present).sum() / _count(present, words)
 
 
-def paper_loss(logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float) -> Tensor:
+def _count(present: Tensor, words: int | None) -> Tensor | int:
+    return present.sum().clamp(min=1) if words is None else max(1, words)
+
+
+def paper_loss(
+    logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float, words: int | None = None
+) -> Tensor:
     """Binary cross-entropy over the pixels of present words, plus Dice. logits: (B,N,H,W).
 
     A word whose mask is missing or empty is left out: taken as an empty target, it costs the
     paper 12 points of mIoU on unseen words.
     """
     each = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
-    bce = (each.mean((-2, -1)) * present).sum() / present.sum().clamp(min=1)
-    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present)
+    bce = (each.mean((-2, -1)) * present).sum() / _count(present, words)
+    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present, words)
 
 
 def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
@@ -48,14 +57,17 @@ def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
 
 
 def competition_loss(
-    logits: Tensor, masks: Tensor, present: Tensor, valid: Tensor, dice_weight: float
+    logits: Tensor, masks: Tensor, present: Tensor, valid: Tensor, dice_weight: float,
+    words: int | None = None, share: float = 1.0,
 ) -> Tensor:
     """-log of the probability of the permitted labels, averaged over pixels, plus Dice.
 
     logits: (B,N+1,H,W), background first. With every mask there and no overlap this is softmax
-    cross-entropy; where more labels are permitted, they may share the pixel as they like.
+    cross-entropy; where more labels are permitted, they may share the pixel as they like. share:
+    of the batch's pictures, in a part of it.
     """
     log_p = logits.log_softmax(1)
     allowed = permitted_labels(masks, present, valid)
     permitted = log_p.masked_fill(~allowed, -torch.inf).logsumexp(1)
-    return -permitted.mean() + dice_weight * dice_loss(log_p.exp()[:, 1:], masks, present)
+    dice = dice_loss(log_p.exp()[:, 1:], masks, present, words)
+    return -permitted.mean() * share + dice_weight * dice

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from ml.batching import Batches
+from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
+from ml.diffusion.loading import find_device, read_pipeline
 from ml.diffusion.sampling import sample
 from ml.files import atomic, write_json
 from ml.grounding.features import Words, collate, compute_evidence
@@ -37,12 +39,15 @@ class GroundedDiffusionPipeline:
     """`pipe(prompt, entities=[[...]], seeds=[...])` draws and segments; `ground` segments."""
 
     def __init__(
-        self, pipe: StableDiffusionPipeline, module: GroundingModule, batch_size: int = 16
+        self, pipe: Pipeline, module: GroundingModule, batch_size: int = 16
     ) -> None:
-        """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device."""
+        """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device.
+
+        batch_size: pictures at once, less when the device has not enough memory for them.
+        """
         self.pipe = pipe
         self.module = module.to(pipe.device).eval()
-        self.batch_size = batch_size
+        self.batches = Batches(batch_size)
         self.words = Words(pipe)
 
     @property
@@ -71,17 +76,16 @@ class GroundedDiffusionPipeline:
         phrases = phrases or [[phrase_of(p, w) for w in own]
                               for p, own in zip(prompts, entities, strict=True)]
         check_lengths(prompts=prompts, entities=entities, seeds=seeds, phrases=phrases)
-        images, masks, soft = [], [], []
-        for start in range(0, len(prompts), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            made = sample(self.pipe, prompts[part], seeds[part], steps=steps,
-                          guidance_scale=guidance_scale)
-            found = self.ground_latents(made.latents, made.timestep, made.images, prompts[part],
-                                        entities[part], phrases[part], seeds[part])
-            images.append(made.images)
-            masks += found.masks
-            soft += found.probabilities
-        return GroundedOutput(np.concatenate(images), masks, soft)
+
+        def draw(part: Sequence[tuple]) -> GroundedOutput:
+            texts, words, left_out, noise = zip(*part, strict=True)
+            made = sample(self.pipe, texts, noise, steps=steps, guidance_scale=guidance_scale)
+            return self.ground_latents(made.latents, made.timestep, made.images, texts, words,
+                                       left_out, noise)
+
+        asked = list(zip(prompts, entities, phrases, seeds, strict=True))
+        found = [made for _, made in self.batches.run(asked, draw)]
+        return _joined(np.concatenate([made.images for made in found]), found)
 
     def ground(
         self,
@@ -111,16 +115,15 @@ class GroundedDiffusionPipeline:
                               for p, own in zip(prompts, entities, strict=True)]
         check_lengths(images=images, prompts=prompts, entities=entities, phrases=phrases)
         timestep = self.config.feature_timestep if timestep is None else timestep
-        masks, soft = [], []
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            seeds = [seed] * len(images[part])
-            latents = add_noise(self.pipe, encode_images(self.pipe, images[part]), timestep, seeds)
-            found = self.ground_latents(latents, timestep, images[part], prompts[part],
-                                        entities[part], phrases[part], seeds)
-            masks += found.masks
-            soft += found.probabilities
-        return GroundedOutput(images, masks, soft)
+
+        def segment(part: Sequence[tuple]) -> GroundedOutput:
+            own, texts, words, left_out = zip(*part, strict=True)
+            pictures, seeds = np.stack(own), [seed] * len(part)
+            latents = add_noise(self.pipe, encode_images(self.pipe, pictures), timestep, seeds)
+            return self.ground_latents(latents, timestep, pictures, texts, words, left_out, seeds)
+
+        asked = list(zip(images, prompts, entities, phrases, strict=True))
+        return _joined(images, [found for _, found in self.batches.run(asked, segment)])
 
     @torch.no_grad()
     def ground_latents(
@@ -142,7 +145,7 @@ class GroundedDiffusionPipeline:
         evidence = None
         if self.config.competition:
             evidence = compute_evidence(self.pipe, images, prompts, phrases,
-                                        self.config.evidence_timesteps, seeds, self.batch_size)
+                                        self.config.evidence_timesteps, seeds, self.batches)
         none = [np.zeros((len(own), 1, 1), bool) for own in words]  # no truth here
         features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
         batch = collate(features, [self.words(own) for own in words], evidence, none,
@@ -163,32 +166,46 @@ class GroundedDiffusionPipeline:
             [s.words for s in samples], [s.phrases for s in samples], [s.seed for s in samples],
         )
 
-    def save_pretrained(self, folder: Path | str, diffusion: str | None = None) -> None:
-        """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id or an
-        absolute folder is given for it, as a reference in pipeline.json."""
+    def save_pretrained(
+        self, folder: Path | str, diffusion: str | None = None, revision: str | None = None,
+        variant: str | None = None,
+    ) -> None:
+        """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id (with
+        its revision and variant) or an absolute folder is given for it, as a reference in
+        pipeline.json."""
         folder = Path(folder)
         self.module.save_pretrained(folder / "grounding")
         if diffusion is None:
             with atomic(folder / "diffusion") as temporary:
                 self.pipe.save_pretrained(temporary, safe_serialization=True)
-        write_json(folder / REFERENCE, {"diffusion": diffusion or "diffusion",
-                                        "batch_size": self.batch_size})
+        write_json(folder / REFERENCE, {
+            "diffusion": diffusion or "diffusion", "revision": revision, "variant": variant,
+            "dtype": str(self.pipe.dtype).removeprefix("torch."), "batch_size": self.batches.size})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
-        """The pipeline that `save_pretrained` wrote. Raises ValueError when it is not there."""
+        """The pipeline that `save_pretrained` wrote, in the dtype that it had; float32 on a CPU.
+
+        Raises ValueError when it is not there, or its diffusion model cannot be loaded.
+        """
         folder = Path(folder)
         if not (folder / REFERENCE).is_file():
             raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
                              "GroundedDiffusionPipeline.save_pretrained")
         reference = json.loads((folder / REFERENCE).read_text())
-        own = folder / reference["diffusion"]
-        pipe = StableDiffusionPipeline.from_pretrained(
-            str(own) if own.is_dir() else reference["diffusion"], safety_checker=None,
-            requires_safety_checker=False, use_safetensors=True)
-        pipe.set_progress_bar_config(disable=True)
+        own, variant = folder / reference["diffusion"], reference.get("variant")
+        found = find_checkpoint(str(own) if own.is_dir() else reference["diffusion"],
+                                reference.get("revision"), variant)
+        place = find_device(device)
+        dtype = "float32" if place.type == "cpu" else reference.get("dtype", "float32")
+        pipe = read_pipeline(found, variant, getattr(torch, dtype))
         module = GroundingModule.from_pretrained(folder / "grounding")
-        return cls(pipe.to(device), module, reference["batch_size"])
+        return cls(pipe.to(place), module, reference["batch_size"])
+
+
+def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutput:
+    return GroundedOutput(images, [mask for part in parts for mask in part.masks],
+                          [soft for part in parts for soft in part.probabilities])
 
 
 def phrase_of(prompt: str, word: str) -> str:

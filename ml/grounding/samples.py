@@ -1,14 +1,33 @@
-"""The pictures that the grounding module learns from and is judged on, read from the stages."""
+"""The pictures that the grounding module learns from and is judged on, read from the stages.
+
+Ten thousand pictures of 512 pixels are 13 GB with their masks: both stay as they are stored, PNG
+in the shards and run lengths, and are decoded where they are looked at.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ml.pictures import decode_png, decode_rle
-from ml.shards import iter_shards, read_shards
+from ml.shards import read_shards, shard_files
 from ml.stages import Workspace
+
+
+class Pictures:
+    """The pictures of shards, one shard's PNG bytes in memory: fast in the order of the shards."""
+
+    def __init__(self) -> None:
+        self.shard: Path | None = None
+        self.data: list[bytes] = []
+
+    def read(self, shard: Path, row: int) -> np.ndarray:
+        """uint8 (H,W,3) RGB."""
+        if shard != self.shard:
+            self.shard, self.data = shard, list(pd.read_parquet(shard, columns=["image"])["image"])
+        return decode_png(self.data[row])
 
 
 @dataclass(frozen=True)
@@ -23,16 +42,37 @@ class Sample:
     cell: str
     subset: str  # train, validation or sim
     seed: int
-    image: np.ndarray  # uint8 (H,W,3)
+    size: tuple[int, int]  # (H, W) of the picture
+    shard: Path  # that holds the picture
+    row: int  # in that shard
+    pictures: Pictures
     latent: np.ndarray  # float32 (C,h,w), before the last denoising step
     timestep: int  # of that latent, 0..999
-    masks: np.ndarray  # bool (n,H,W), False everywhere where not present
-    present: np.ndarray  # bool (n,), a mask was accepted
+    rles: tuple[str, ...]  # n run-length masks, "" where none was accepted
     daam: np.ndarray  # float32 (n,h,w), heat map of each word
 
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 (H,W,3), read from its shard."""
+        return self.pictures.read(self.shard, self.row)
 
-_COLUMNS = ["key", "text", "entities", "words", "phrases", "cell", "seed", "image", "latent",
-            "latent_shape", "timestep", "daam", "daam_shape"]
+    @property
+    def masks(self) -> np.ndarray:
+        """bool (n,H,W), False everywhere where not present."""
+        masks = np.zeros((len(self.rles), *self.size), bool)
+        for mask, rle in zip(masks, self.rles, strict=True):
+            if rle:
+                mask[:] = decode_rle(rle)
+        return masks
+
+    @property
+    def present(self) -> np.ndarray:
+        """bool (n,), a mask was accepted."""
+        return np.array([bool(rle) for rle in self.rles])
+
+
+_COLUMNS = ["key", "text", "entities", "words", "phrases", "cell", "seed", "height", "width",
+            "latent", "latent_shape", "timestep", "daam", "daam_shape"]
 
 
 def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]:
@@ -48,9 +88,11 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
                          f"{workspace.folder('triplets')}: look at the reasons of the rejected")
     wanted = {key: group for key, group in triplets.groupby("key", sort=True)}
     found: dict[str, Sample] = {}
-    for frame in iter_shards(workspace.folder("images"), _COLUMNS):
-        for row in frame[frame.key.isin(list(wanted))].itertuples(index=False):
-            found[row.key] = _sample(row, wanted[row.key])
+    pictures = Pictures()
+    for shard in shard_files(workspace.folder("images")):
+        frame = pd.read_parquet(shard, columns=_COLUMNS)
+        for row in frame[frame.key.isin(list(wanted))].itertuples():
+            found[row.key] = _sample(row, wanted[row.key], shard, pictures)
     lost = sorted(set(wanted) - set(found))
     if lost:
         raise ValueError(f"{len(lost)} pictures of triplets are not in "
@@ -58,20 +100,15 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
     return [found[key] for key in wanted]
 
 
-def _sample(row, triplets: pd.DataFrame) -> Sample:
-    image = decode_png(row.image)
+def _sample(row, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -> Sample:
     rles = dict(zip(triplets.entity, triplets.rle, strict=True))
-    masks = np.zeros((len(row.entities), *image.shape[:2]), bool)
-    for i, entity in enumerate(row.entities):
-        if entity in rles:
-            masks[i] = decode_rle(rles[entity])
     return Sample(
         key=row.key, text=row.text, entities=tuple(row.entities), words=tuple(row.words),
         phrases=tuple(row.phrases), cell=row.cell, subset=triplets.subset.iloc[0],
-        seed=int(row.seed), image=image,
+        seed=int(row.seed), size=(int(row.height), int(row.width)), shard=shard, row=row.Index,
+        pictures=pictures,
         latent=np.frombuffer(row.latent, np.float32).reshape(row.latent_shape).copy(),
-        timestep=int(row.timestep), masks=masks,
-        present=np.array([entity in rles for entity in row.entities]),
+        timestep=int(row.timestep), rles=tuple(rles.get(entity, "") for entity in row.entities),
         daam=np.frombuffer(row.daam, np.float16).reshape(row.daam_shape).astype(np.float32),
     )
 

@@ -1,7 +1,7 @@
 """Training a grounding module on triplets: losses, early stopping, a checkpoint to go on from.
 
 The batches and everything random are a function of (seed, step), so a training that was killed
-and continued gives the weights of one that was not.
+and continued gives the weights of one that was not, also with another number of processes.
 """
 
 import csv
@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ml import processes
 from ml.files import atomic
+from ml.gradients import backward_in_parts, own_rows, same_weights
 from ml.grounding.features import Batch
 from ml.grounding.losses import competition_loss, paper_loss
 from ml.grounding.module import GroundingModule, masks_from_logits
 from ml.grounding.scores import class_mean_iou
 from ml.metrics import binary_iou
 from ml.params import GroundingParams
+from ml.shards import split
 
 WARM_UP = 20
 """Steps in which the learning rate rises; Adam's first steps are as long as they can be."""
@@ -30,6 +33,9 @@ WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 SCALE_PICTURES = 64
 """Training pictures from which the features' means and deviations are taken."""
+
+SCALE_BYTES = 1_000_000_000
+"""Of their features at once: 7 pictures at full size, all of them at the micro size."""
 
 TEXT_DROPOUT = 0.3
 """Share of the words that the seeded query trains on without their text, so that it learns to
@@ -40,6 +46,8 @@ class Source(Protocol):
     """Where batches come from: `ml.grounding.features.FeatureSource`, or a test's tensors."""
 
     def __len__(self) -> int: ...
+
+    def counts(self, index: int) -> tuple[int, int]: ...  # words, accepted masks of a sample
 
     def batch(self, indices: Sequence[int]) -> Batch: ...
 
@@ -70,7 +78,8 @@ def train(
 
     entities: class names of each validation sample's words, for the mIoU over classes.
     checkpoint: a file to write at every evaluation and to go on from when it exists. stop_after:
-    stops at this step as if killed there (for tests). Raises ValueError without pictures.
+    stops at this step as if killed there (for tests). Of several processes the first validates
+    and writes. Raises ValueError without pictures.
     """
     if not len(source) or not len(validation):
         raise ValueError(f"expected training and validation pictures, got {len(source)} and "
@@ -82,20 +91,24 @@ def train(
         progress = _load(checkpoint, module, optimizer)
     else:
         some = _order(len(source), seed, 0)[:SCALE_PICTURES]
-        module.encoder.fit_scales(source.batch(some).features)
+        parts = split(some, module.encoder.pictures_within(SCALE_BYTES))
+        module.encoder.fit_scales(source.batch(part).features for part in parts)
+    same_weights(module)
     losses: list[float] = []
-    last = min(params.steps, stop_after or params.steps)
-    with tqdm(total=params.steps, initial=progress.step, desc="grounding", unit="step") as bar:
+    last, most = min(params.steps, stop_after or params.steps), params.batch_size
+    with tqdm(total=params.steps, initial=progress.step, desc="grounding", unit="step",
+              disable=not processes.is_main()) as bar:
         while progress.step < last and progress.without_gain < params.patience:
             module.train()
-            losses.append(_step(module, optimizer, source, params, seed, progress.step))
+            loss, most = _step(module, optimizer, source, params, seed, progress.step, most)
+            losses.append(loss)
             progress.step += 1
             bar.update()
             if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
-                _evaluate(module, validation, entities, params, progress, losses)
+                _evaluate(module, validation, entities, most, progress, losses)
                 losses = []
                 bar.set_postfix(val_miou=f"{progress.curve[-1]['val_miou']:.1f}")
-                if checkpoint is not None:
+                if checkpoint is not None and processes.is_main():
                     _save(checkpoint, module, optimizer, progress)
     if progress.best_weights and stop_after is None:
         module.load_state_dict(progress.best_weights)
@@ -121,32 +134,44 @@ def learning_rate(params: GroundingParams, step: int) -> float:
 
 def _step(
     module: GroundingModule, optimizer: torch.optim.Optimizer, source: Source,
-    params: GroundingParams, seed: int, step: int,
-) -> float:
-    batch = source.batch(batch_indices(len(source), params.batch_size, seed, step))
-    text = batch.text
-    if module.config.competition:
-        rng = np.random.default_rng([seed, 2, step])
-        kept = torch.from_numpy(rng.random(tuple(batch.valid.shape)) >= TEXT_DROPOUT)
-        text = text * kept.to(text.device)[..., None]
-    logits = module(batch.features, text, batch.valid, batch.evidence)
-    loss = compute_loss(module, logits, batch, params.dice_weight)
+    params: GroundingParams, seed: int, step: int, most: int,
+) -> tuple[float, int]:
+    """One optimizer step; returns the batch's loss and how many pictures fit at once."""
+    indices = batch_indices(len(source), params.batch_size, seed, step)
+    counts = np.array([source.counts(i) for i in indices])
+    longest, present = int(counts[:, 0].max()), int(counts[:, 1].sum())
+    kept = torch.from_numpy(np.random.default_rng([seed, 2, step]).random(
+        (len(indices), longest)) >= TEXT_DROPOUT)
+
+    def loss_of(rows: Sequence[int]) -> Tensor:
+        batch = source.batch([indices[row] for row in rows])
+        text = batch.text
+        if module.config.competition:
+            own = kept[list(rows), : text.shape[1]].to(text.device)
+            text = text * own[..., None]
+        logits = module(batch.features, text, batch.valid, batch.evidence)
+        return compute_loss(module, logits, batch, params.dice_weight, present,
+                            len(rows) / len(indices))
+
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(params, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    rows = own_rows(params.batch_size, "grounding.batch_size")
+    loss, most = backward_in_parts(module, rows, most, loss_of)
     torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
     optimizer.step()
-    return float(loss.detach())
+    return loss, most
 
 
 def compute_loss(
-    module: GroundingModule, logits: Tensor, batch: Batch, dice_weight: float
+    module: GroundingModule, logits: Tensor, batch: Batch, dice_weight: float,
+    words: int | None = None, share: float = 1.0,
 ) -> Tensor:
-    """The variant's loss of a batch."""
+    """The variant's loss of a batch, or of a part of one: with the batch's number of present words
+    and the part's share of its pictures."""
     if module.config.competition:
-        return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight)
-    return paper_loss(logits, batch.masks, batch.present, dice_weight)
+        return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight,
+                                words, share)
+    return paper_loss(logits, batch.masks, batch.present, dice_weight, words)
 
 
 @torch.no_grad()
@@ -177,9 +202,11 @@ def validation_miou(
 
 def _evaluate(
     module: GroundingModule, validation: Source, entities: Sequence[Sequence[str]],
-    params: GroundingParams, progress: Progress, losses: list[float],
+    batch_size: int, progress: Progress, losses: list[float],
 ) -> None:
-    miou = validation_miou(module, validation, entities, params.batch_size)
+    miou = processes.from_main(
+        validation_miou(module, validation, entities, batch_size)
+        if processes.is_main() else None)
     progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)),
                            "val_miou": miou})
     if miou > progress.best_miou:

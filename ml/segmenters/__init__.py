@@ -1,7 +1,7 @@
 """Segmenters: models from a picture to a label map, behind one literal table.
 
-An architecture is a module with `build`, `load`, `loss`, `label_scores` and `backbone_of`, named
-as its transformers `model_type`, so that a saved folder says which one it is. Training and
+An architecture is a module with `build`, `load`, `sizes`, `loss`, `label_scores` and `backbone_of`,
+named as its transformers `model_type`, so that a saved folder says which one it is. Training and
 prediction (`training.py`) are the same for all of them.
 """
 
@@ -11,9 +11,9 @@ from types import ModuleType
 
 from torch import nn
 
-from ml.segmenters import maskformer
+from ml.segmenters import maskformer, segformer
 
-ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer}
+ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
 
 
 def architecture(name: str) -> ModuleType:

@@ -35,8 +35,7 @@ class Targets:
 def make_targets(labels: Tensor) -> Targets:
     """labels: uint8 or int64 (B,H,W), 0..n and 255 where a pixel is ignored."""
     labels = labels.long()
-    present = [row.unique() for row in labels]
-    present = [row[row != IGNORED] for row in present]
+    present = [row.nonzero()[:, 0] for row in _shown(labels)]
     size = max(1, *(len(row) for row in present))
     padded = [functional.pad(row, (0, size - len(row)), value=-1) for row in present]
     classes = torch.stack(padded)
@@ -44,12 +43,42 @@ def make_targets(labels: Tensor) -> Targets:
     return Targets(masks, classes, (labels != IGNORED).float()[:, None])
 
 
-def mask_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Tensor:
+def _shown(labels: Tensor) -> Tensor:
+    """Which labels a picture holds: bool (B,256) of int64 (B,H,W), False for 255."""
+    shown = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device)
+    shown.scatter_(1, labels.flatten(1), True)
+    shown[:, IGNORED] = False
+    return shown
+
+
+def loss_sizes(labels: Tensor, queries: int) -> Tensor:
+    """What a layer's two terms divide by: the weights of all queries, the number of masks.
+
+    labels: uint8 or int64 (B,H,W). Returns float64 (2,); sizes of parts add up to the batch's.
+    """
+    masks = _shown(labels.long()).sum(1).double()
+    matched = masks.clamp(max=queries)
+    weights = matched + NO_OBJECT_WEIGHT * (queries - matched)
+    return torch.stack([weights.sum(), masks.sum()])
+
+
+def mask_loss(
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, share: Tensor | None = None
+) -> Tensor:
     """The loss of all decoder layers, summed over layers: a scalar.
 
     class_logits: (L,B,Q,n+2), the last column is "no object". mask_logits: (L,B,Q,h,w), h and w
-    may be smaller than the picture.
+    may be smaller than the picture. share: (2,), when this is a part of a batch, its `loss_sizes`
+    over the batch's, so that the losses of the parts add up to the batch's. Always in float32: a
+    sum over the pixels of a picture would not fit into float16.
     """
+    with torch.autocast(mask_logits.device.type, enabled=False):
+        return _mask_loss(class_logits.float(), mask_logits.float(), targets, share)
+
+
+def _mask_loss(
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, share: Tensor | None
+) -> Tensor:
     layer, picture, query, target = _match(class_logits.detach(), mask_logits.detach(), targets)
     wanted = torch.full(class_logits.shape[:3], class_logits.shape[-1] - 1,
                         device=class_logits.device)
@@ -58,16 +87,19 @@ def mask_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Te
     weight[-1] = NO_OBJECT_WEIGHT
     layers = class_logits.shape[0]
     class_loss = sum(
-        functional.cross_entropy(class_logits[i].flatten(0, 1).float(), wanted[i].flatten(), weight)
+        functional.cross_entropy(class_logits[i].flatten(0, 1), wanted[i].flatten(), weight)
         for i in range(layers)
     )
     truth = targets.masks[picture, target].flatten(1)
     counts = targets.counts[picture].flatten(1)
-    chosen = mask_logits[layer, picture, query].float()
+    chosen = mask_logits[layer, picture, query]
     chosen = functional.interpolate(chosen[:, None], targets.masks.shape[-2:], mode="bilinear")
     focal, dice = _focal_and_dice(chosen.flatten(1), truth, counts)
     masks = (targets.classes >= 0).sum().clamp(min=1)  # of one layer
-    return WEIGHT_CLASS * class_loss + (WEIGHT_MASK * focal + WEIGHT_DICE * dice) / masks
+    of_masks = (WEIGHT_MASK * focal + WEIGHT_DICE * dice) / masks
+    if share is not None:
+        class_loss, of_masks = class_loss * share[0], of_masks * share[1]
+    return WEIGHT_CLASS * class_loss + of_masks
 
 
 def _focal_and_dice(logits: Tensor, truth: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +126,7 @@ def _match(
     layers, batch, queries, height, width = mask_logits.shape
     masks = functional.interpolate(targets.masks, (height, width), mode="nearest").flatten(2)
     counts = functional.interpolate(targets.counts, (height, width), mode="nearest").flatten(2)
-    logits = mask_logits.float().flatten(3)
+    logits = mask_logits.flatten(3)
     probability = logits.sigmoid()
     positive = ALPHA * (1 - probability) ** GAMMA * functional.softplus(-logits)
     negative = (1 - ALPHA) * probability**GAMMA * functional.softplus(logits)
@@ -103,9 +135,9 @@ def _match(
     cost = WEIGHT_MASK * cost
     sizes = (probability @ counts.transpose(1, 2)) + masks.sum(-1)[:, None]
     cost = cost + WEIGHT_DICE * (1 - (2 * probability @ inside + 1) / (sizes + 1))
-    share = class_logits.float().softmax(-1)
+    chance = class_logits.softmax(-1)
     wanted = targets.classes.clamp(min=0)[None, :, None].expand(layers, -1, queries, -1)
-    cost = (cost - WEIGHT_CLASS * share.gather(3, wanted)).cpu().numpy()
+    cost = (cost - WEIGHT_CLASS * chance.gather(3, wanted)).cpu().numpy()
     known = (targets.classes >= 0).sum(1).tolist()
     pairs = [
         (layer, picture, query, target)

@@ -1,5 +1,6 @@
-"""MaskFormer (transformers) on a classification backbone, small enough for minutes on a CPU.
+"""MaskFormer (transformers) on a classification backbone: ResNet or Swin.
 
+Its widths come from the parameters: minutes on a CPU at micro size, the paper's at full size.
 Background is a class like any other (label 0), so that every counted pixel belongs to a mask.
 Not here: the training loop (`training.py`), the loss (`mask_loss.py`).
 """
@@ -10,52 +11,50 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import (
-    DetrConfig,
-    MaskFormerConfig,
-    MaskFormerForInstanceSegmentation,
-    ResNetConfig,
-    ResNetForImageClassification,
-)
+from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation
+from transformers.core_model_loading import revert_weight_conversion
 
 from ml.params import SegmenterParams
-from ml.segmenters.mask_loss import make_targets, mask_loss
+from ml.segmenters.backbones import load_backbone, prepared
+from ml.segmenters.mask_loss import loss_sizes, make_targets, mask_loss
 
-WIDTH = 64  # channels of the feature pyramid, the mask features and the decoder
-QUERIES = 16  # pictures hold at most three objects and a background
-DECODER_LAYERS = 2
-HEADS = 4
+BODIES = {"ResNetForImageClassification": "resnet.", "SwinForImageClassification": "swin."}
+"""Classifiers that it can be built on -> prefix of the body among their published weights, whose
+names transformers' MaskFormer still uses where its classifier has others."""
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def build(
-    backbone: Path, names: Sequence[str], params: SegmenterParams
+    backbone: str | Path, names: Sequence[str], params: SegmenterParams
 ) -> MaskFormerForInstanceSegmentation:
     """A fresh model over `names` (label order, background first) on a trained backbone.
 
-    backbone: folder of a `ResNetForImageClassification`. Raises ValueError for another folder.
+    Raises ValueError for a backbone that is no classifier out of BODIES.
     """
-    if not (Path(backbone) / "config.json").is_file():
-        raise ValueError(f"no segmenter backbone in {backbone}: expected the folder of a "
-                         "transformers ResNetForImageClassification (segmenter.backbone)")
-    classifier = ResNetForImageClassification.from_pretrained(backbone)
+    classifier, pixels = load_backbone(backbone, params.backbone_revision, BODIES)
     taps = {"out_features": STAGES, "out_indices": list(range(1, len(STAGES) + 1))}
-    body = ResNetConfig.from_dict(classifier.config.to_dict() | taps)
+    settings = type(classifier.config).from_dict(classifier.config.to_dict() | taps)
     decoder = DetrConfig(
-        d_model=WIDTH, decoder_layers=DECODER_LAYERS, encoder_layers=0, num_queries=QUERIES,
-        decoder_attention_heads=HEADS, encoder_attention_heads=HEADS, decoder_ffn_dim=4 * WIDTH,
+        d_model=params.width, decoder_layers=params.decoder_layers, encoder_layers=0,
+        num_queries=params.queries, decoder_attention_heads=params.heads,
+        encoder_attention_heads=params.heads, decoder_ffn_dim=params.feedforward,
         dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
     )
     config = MaskFormerConfig(
-        backbone_config=body, decoder_config=decoder, fpn_feature_size=WIDTH,
-        mask_feature_size=WIDTH, use_auxiliary_loss=False,
+        backbone_config=settings, decoder_config=decoder, fpn_feature_size=params.width,
+        mask_feature_size=params.width, use_auxiliary_loss=False,
         id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-        picture_scale=params.scale,
+        picture_scale=params.scale, **pixels,
     )
     model = MaskFormerForInstanceSegmentation(config)
-    weights = {name: value for name, value in classifier.resnet.state_dict().items()
-               if not name.startswith("pooler.")}
-    backbone_of(model).load_state_dict(weights)
+    prefix = BODIES[type(classifier).__name__]
+    published = revert_weight_conversion(classifier, classifier.state_dict())
+    weights = {name.removeprefix(prefix): value for name, value in published.items()
+               if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")}
+    body = getattr(backbone_of(model), "model", backbone_of(model))  # Swin's has fresh norms beside
+    computed = {name: value for name, value in body.state_dict().items()
+                if name.endswith("relative_position_index")}
+    body.load_state_dict(computed | weights)
     return model
 
 
@@ -69,10 +68,22 @@ def backbone_of(model: MaskFormerForInstanceSegmentation) -> torch.nn.Module:
     return model.model.pixel_level_module.encoder
 
 
-def loss(model: MaskFormerForInstanceSegmentation, pixels: Tensor, labels: Tensor) -> Tensor:
-    """pixels: float32 (B,3,H,W) in 0..1, labels: uint8 (B,H,W), 255 ignored. A scalar."""
+def sizes(model: MaskFormerForInstanceSegmentation, labels: Tensor) -> Tensor:
+    """What the loss's terms divide by, float64 (2,): see `loss_sizes`. labels: uint8 (B,H,W)."""
+    return loss_sizes(labels, model.config.decoder_config.num_queries)
+
+
+def loss(
+    model: MaskFormerForInstanceSegmentation, pixels: Tensor, labels: Tensor,
+    totals: Tensor | None = None,
+) -> Tensor:
+    """pixels: float32 (B,3,H,W) in 0..1, labels: uint8 (B,H,W), 255 ignored. A scalar.
+
+    totals: `sizes` of the whole batch when this is a part of it; the parts' losses add up.
+    """
     class_logits, mask_logits = _logits(model, pixels, every_layer=True)
-    return mask_loss(class_logits, mask_logits, make_targets(labels))
+    share = None if totals is None else (sizes(model, labels) / totals.clamp(min=1e-6)).float()
+    return mask_loss(class_logits, mask_logits, make_targets(labels), share)
 
 
 def label_scores(model: MaskFormerForInstanceSegmentation, pixels: Tensor) -> Tensor:
@@ -95,11 +106,7 @@ def _logits(
     The model's own auxiliary outputs start with the queries before the first layer, which have
     not met the picture yet; they are left out here, and a third of the loss's cost with them.
     """
-    scale = model.config.picture_scale
-    if scale != 1:
-        pixels = functional.interpolate(pixels, scale_factor=scale, mode="bilinear")
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
-    body = model.model(pixels, output_hidden_states=every_layer)
+    body = model.model(prepared(model.config, pixels), output_hidden_states=every_layer)
     layers = [body.transformer_decoder_last_hidden_state]
     if every_layer:
         norm = model.model.transformer_module.decoder.layernorm

@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ml.files import sha256_folder, sha256_json, write_json
+from ml import processes
+from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
-from ml.params import ROOT, Params
+from ml.params import REAL_SOURCES, ROOT, Params, find_file
 from ml.vocabulary import load_vocabulary
 
 
@@ -23,38 +24,45 @@ from ml.vocabulary import load_vocabulary
 class Stage:
     name: str  # of the asset, the module, the DVC stage and the folder
     inputs: tuple[str, ...]  # stages whose folders it reads
-    sections: tuple[str, ...]  # fields of Params that it reads
+    sections: tuple[str, ...]  # fields of Params that it reads, or "field.subfield"
     version: int  # raised when the same inputs give another output
     models: tuple[str, ...] = ()  # Params fields (section.field) that name a foundation model
     heavy: bool = False  # wants the GPU at full size
+    real_part: str | None = None  # of the real data that it reads, when `benchmark:` names some
+    trains: bool = False  # may run in several processes at once (ml.processes)
 
 
 STAGES = (
-    Stage("benchmark", (), ("vocabulary",), 1),
+    Stage("benchmark", (), ("vocabulary", "benchmark.source", "benchmark.subset"), 1,
+          real_part="test"),
     Stage("prompts", (), ("seed", "vocabulary", "prompts", "shards"), 1),
     Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 1,
           models=("diffusion.model",), heavy=True),
     Stage("masks", ("images",), ("vocabulary", "detector"), 1,
-          models=("detector.model",), heavy=True),
+          models=("detector.model", "detector.weights"), heavy=True),
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
     Stage("grounding_model", ("images", "triplets"),
           ("seed", "vocabulary", "diffusion", "grounding"), 1,
-          models=("diffusion.model",), heavy=True),
+          models=("diffusion.model",), heavy=True, trains=True),
     Stage("grounding_scores", ("images", "triplets", "grounding_model"),
-          ("vocabulary", "diffusion", "benchmark"), 1, models=("diffusion.model",), heavy=True),
+          ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"), 1,
+          models=("diffusion.model",), heavy=True),
     Stage("synthetic_dataset", ("prompts", "grounding_model", "benchmark"),
           ("seed", "vocabulary", "diffusion", "shards", "synthetic"), 1,
           models=("diffusion.model",), heavy=True),
-    Stage("segmenter", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
-          models=("segmenter.backbone",), heavy=True),
-    Stage("real_bound", ("synthetic_dataset",), ("seed", "vocabulary", "segmenter"), 1,
-          models=("segmenter.backbone",), heavy=True),
-    Stage("benchmark_scores", ("benchmark", "segmenter", "real_bound"),
-          ("vocabulary", "benchmark"), 1, heavy=True),
+    Stage("segmenter", ("synthetic_dataset",),
+          ("seed", "vocabulary", "segmenter", "benchmark.source"), 1,
+          models=("segmenter.backbone",), heavy=True, trains=True),
+    Stage("real_bound", ("synthetic_dataset", "benchmark"),
+          ("seed", "vocabulary", "segmenter", "benchmark.source", "benchmark.subset"), 1,
+          models=("segmenter.backbone",), heavy=True, trains=True,
+          real_part="train"),
+    Stage("benchmark_scores", ("benchmark", "synthetic_dataset", "segmenter", "real_bound"),
+          ("seed", "vocabulary", "benchmark.source", "benchmark.bootstrap"), 1, heavy=True),
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
     Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
                      "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
-                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 2),
+                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 3),
 )
 STAGE = {stage.name: stage for stage in STAGES}
 
@@ -85,12 +93,12 @@ class Workspace:
         return self.data / ".state" / stage
 
     def model(self, name: str) -> str:
-        """A model folder (below the root, else below the checkout) as an absolute path.
+        """A model folder or file (below the root, else the checkout) as an absolute path.
 
-        A name that is no folder is a hub id or a backend's own name, returned as it is.
+        A name that is neither is a hub id or a backend's own name, returned as it is.
         """
         for base in (Path(self.root), ROOT):
-            if (base / name).is_dir():
+            if (base / name).exists():
                 return str(base / name)
         return name
 
@@ -116,16 +124,27 @@ class StageReport:
 def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     """Everything a stage's output depends on, as plain data; verifies the inputs' files.
 
-    Raises ManifestError when an input is unfinished or damaged.
+    Raises ManifestError when an input is unfinished or damaged, ValueError when real data is not
+    what `benchmark:` says.
     """
     settings = {name: params.section(name) for name in stage.sections}
     if "vocabulary" in settings:
         settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
+    if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
+        settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     for place in stage.models:
         section, name = place.split(".")
-        model = workspace.model(getattr(getattr(params, section), name))
-        inputs[place] = sha256_folder(Path(model)) if Path(model).is_dir() else model
+        if (value := getattr(getattr(params, section), name)) is None:
+            continue
+        model = Path(workspace.model(value))
+        inputs[place] = (sha256_folder(model) if model.is_dir() else
+                         sha256_file(model) if model.is_file() else value)
+    if stage.real_part and params.benchmark.source in REAL_SOURCES:
+        from ml.realdata import data_digest  # scipy and pycocotools, only where they are needed
+
+        inputs["benchmark.root"] = data_digest(params.benchmark, stage.real_part,
+                                               workspace.model(params.benchmark.root))
     return {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
 
 
@@ -151,21 +170,46 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
     """Runs one stage, or finds that its folder was made by the same recipe already.
 
     A folder left by another recipe is emptied first; one left half-way by the same recipe is
-    continued. Raises ValueError for an unknown stage, ManifestError for a missing or damaged
-    input, QualityError for an input whose checks failed.
+    continued. Of several processes (`accelerate launch`) the first prepares and writes, all run
+    the stage, and all get the report. Raises ValueError for an unknown stage, or one that does
+    not train in several processes; ManifestError for a missing or damaged input, QualityError for
+    an input whose checks failed.
     """
     if name not in STAGE:
         raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
     stage, workspace = STAGE[name], Workspace(Path(root), params.profile)
-    folder = workspace.folder(name)
-    recipe = recipe_of(stage, params, workspace)
-    refuse_failed_inputs(stage, workspace)
-    if not force and (done := _finished(folder, workspace.state(name), recipe)):
+    if processes.count() > 1 and not stage.trains:
+        raise ValueError(
+            f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
+            f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
+            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs")
+    recipe, done = processes.from_main(
+        _begin(stage, params, workspace, force) if processes.is_main() else None)
+    if done:
         return done
-    _prepare(folder, workspace.state(name), recipe, force)
     started = time.perf_counter()
     module = importlib.import_module(f"ml.stages.{name}")
     output = module.run(params, workspace, sha256_json(recipe))
+    return processes.from_main(
+        _finish(workspace, recipe, output, started) if processes.is_main() else None)
+
+
+def _begin(
+    stage: Stage, params: Params, workspace: Workspace, force: bool
+) -> tuple[dict, StageReport | None]:
+    """The stage's recipe, and its report when it is made already; else its folder is prepared."""
+    folder, state = workspace.folder(stage.name), workspace.state(stage.name)
+    recipe = recipe_of(stage, params, workspace)
+    refuse_failed_inputs(stage, workspace)
+    done = None if force else _finished(folder, state, recipe)
+    if not done:
+        _prepare(folder, state, recipe, force)
+    return recipe, done
+
+
+def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
+    """Writes metrics, timing and, last, the manifest."""
+    name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     write_json(folder / "metrics.json", output.facts)
     manifest = Manifest(**recipe, files=describe_files(folder, output.rows), facts=output.facts)
     spent = time.perf_counter() - started

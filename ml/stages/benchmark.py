@@ -1,11 +1,14 @@
-"""Stage `benchmark`: the frozen test pictures with label maps in the labels of the vocabulary.
+"""Stage `benchmark`: the test pictures with label maps in the labels of the vocabulary.
 
-Here: names become labels, scenes become shards. Not here: which scenes they are, and the digest
-that says they are unchanged (`ml.microworld.benchmark`), or what is measured on them.
+Drawn scenes, or real photographs with masks that `benchmark:` names, or none. Here: names become
+labels, pictures become shards, once. Not here: which scenes the drawn ones are and the digest that
+says they are unchanged (`ml.microworld.benchmark`), the layouts on disk (`ml.realdata`), or what
+is measured on them.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,40 +25,75 @@ from ml.pictures import (
     pixel_digest,
     spread,
 )
+from ml.realdata import (
+    LabelledPhotos,
+    check,
+    class_table,
+    described,
+    labelled_classes,
+    open_source,
+    read,
+)
 from ml.schemas import BENCHMARK
-from ml.shards import iter_shards, split, write_shards
+from ml.shards import iter_shards, read_shards, split, write_shards
 from ml.stages import Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 SHARD_SIZE = 100
-"""Pictures a shard; 400 drawn scenes are 2 MB in all."""
+"""Pictures a shard; 400 drawn scenes are 2 MB in all, 100 photographs 16 MB."""
 SHEET_PICTURES = 24
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes shards in the BENCHMARK schema and a contact sheet.
+    """Writes shards in the BENCHMARK schema and a contact sheet; one empty shard for source none.
 
-    Raises ValueError when the vocabulary shares no class with the benchmark, RuntimeError when the
-    drawn scenes are not the published ones.
+    Raises ValueError when the vocabulary shares no class with the benchmark or the real data is
+    not what it should be, RuntimeError when the drawn scenes are not the published ones.
     """
-    vocabulary = load_vocabulary(params.vocabulary)
-    table = label_table(vocabulary)
-    folder = workspace.folder("benchmark")
-    plan = split(list(enumerate(benchmark_scenes())), SHARD_SIZE)
-    rows = write_shards(folder, recipe, plan, lambda group: _rows(group, vocabulary, table),
-                        BENCHMARK)
-    pictures = pd.concat(iter_shards(folder), ignore_index=True)
-    _sheet(folder, pictures)
-    by_class = Counter(name for names in pictures.entities for name in names)
-    ignored = [float((decode_png(label) == IGNORED).mean()) for label in pictures.label]
-    return Output(rows=rows, facts={
-        "pictures": len(pictures),
-        "one_object": int((pictures.entities.map(len) == 1).sum()),
-        "two_objects": int((pictures.entities.map(len) == 2).sum()),
+    vocabulary, folder = load_vocabulary(params.vocabulary), workspace.folder("benchmark")
+    if params.benchmark.source == "none":
+        empty = pd.DataFrame(columns=BENCHMARK.names, dtype=object)
+        rows = write_shards(folder, recipe, [[]], lambda _: empty, BENCHMARK)
+        return Output(rows=rows, facts={
+            "pictures": 0, "labelled_classes": [],
+            "why": "benchmark.source is none: no real pictures with masks were given"})
+    if params.benchmark.source == "drawn":
+        table = label_table(vocabulary)
+        labelled: Sequence[str] = [name for name in vocabulary.classes if name in CLASSES]
+        plan = split(list(enumerate(benchmark_scenes())), SHARD_SIZE)
+        rows = write_shards(folder, recipe, plan, lambda group: _rows(group, vocabulary, table),
+                            BENCHMARK)
+        return Output(rows=rows, facts=_facts(folder, vocabulary, labelled))
+    photos = open_source(params.benchmark, "test", workspace.model(params.benchmark.root))
+    class_table(photos, vocabulary)  # raises before the pictures are looked at, one by one
+    check(photos, photos.keys, params.benchmark.subset)
+    rows = write_shards(folder, recipe, split(photos.keys, SHARD_SIZE),
+                        lambda keys: _photo_rows(photos, keys, vocabulary), BENCHMARK)
+    facts = _facts(folder, vocabulary, labelled_classes(photos, vocabulary))
+    return Output(rows=rows, facts=facts | {
+        "name": described(photos),
+        "listed": len(photos.keys),
+        "official_pictures": photos.official,
+    })
+
+
+def _facts(folder: Path, vocabulary: Vocabulary, labelled: Sequence[str]) -> dict:
+    """Counts over the written shards, a shard at a time; leaves the contact sheet."""
+    entities, ignored = [], []
+    for shard in iter_shards(folder, ["entities", "label"]):
+        entities += list(shard.entities)
+        ignored += [float((decode_png(label) == IGNORED).mean()) for label in shard.label]
+    by_class = Counter(name for names in entities for name in names)
+    _sheet(folder)
+    return {
+        "pictures": len(entities),
+        "one_object": sum(len(names) == 1 for names in entities),
+        "two_objects": sum(len(names) == 2 for names in entities),
         "pictures_by_class": {name: by_class[name] for name in vocabulary.classes},
         "classes_without_pictures": sum(by_class[name] == 0 for name in vocabulary.classes),
+        "labelled_classes": list(labelled),
         "ignored_share": float(np.mean(ignored)),
-    })
+    }
 
 
 def label_table(vocabulary: Vocabulary) -> np.ndarray:
@@ -95,8 +133,28 @@ def _rows(
     ])
 
 
-def _sheet(folder, pictures: pd.DataFrame) -> None:
-    shown = pictures.iloc[spread(len(pictures), SHEET_PICTURES)]
+def _photo_rows(
+    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary
+) -> pd.DataFrame:
+    return pd.DataFrame([
+        {
+            "key": sample.key,
+            "text": ", ".join(sample.entities),
+            "entities": list(sample.entities),
+            "image": sample.data,
+            "label": encode_png(sample.label),
+            "dhash": difference_hash(sample.image),
+            "sha256": pixel_digest(sample.image),
+        }
+        for sample in read(photos, keys, vocabulary)
+    ])
+
+
+def _sheet(folder: Path) -> None:
+    keys = read_shards(folder, ["key"]).key
+    wanted = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
+    shown = pd.concat(shard[shard.key.isin(wanted)]
+                      for shard in iter_shards(folder, ["key", "text", "image", "label"]))
     contact_sheet([decode_png(data) for data in shown.image],
                   [decode_png(data) for data in shown.label],
                   list(shown.text), folder / "contact_sheet.jpg")

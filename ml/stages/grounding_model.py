@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ml import processes
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
@@ -37,6 +39,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
         pipe, samples, params, params.grounding.variant, folder / ".progress")
+    if not processes.is_main():
+        return Output()
     module.save_pretrained(folder)
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
@@ -79,8 +83,8 @@ def config_for(
         raise ValueError(f"latents of {len(timesteps)} timesteps {sorted(timesteps)}: expected "
                          "one; make the stage images again with one scheduler and step count")
     return make_config(
-        grounding, feature_channels(pipe.unet), pipe.text_encoder.config.hidden_size,
-        samples[0].image.shape[0], next(iter(timesteps)), variant,
+        grounding, feature_channels(pipe.unet), text_width(pipe), samples[0].size[0],
+        next(iter(timesteps)), variant,
     )
 
 

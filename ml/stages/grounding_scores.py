@@ -6,13 +6,14 @@ Here: reading, scoring, the table. Not here: the measure (`ml.grounding.scores`)
 come with the pictures, from their own sampling run).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from ml.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.files import atomic
 from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
@@ -23,7 +24,6 @@ from ml.grounding.scores import cell_scores
 from ml.metrics import binary_iou
 from ml.params import Params
 from ml.pictures import PALETTE, contact_sheet, spread
-from ml.shards import split
 from ml.stages import Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
@@ -56,22 +56,26 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     sim = load_samples(workspace, ["sim"])
     module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
     pipe = load_pipeline(params.diffusion, workspace)
-    ours = ground_samples(GroundedDiffusionPipeline(pipe, module), sim,
-                          params.diffusion.batch_size)
-    daam = [threshold_masks(s.daam, s.image.shape[:2], threshold) for s in sim]
-    scores = score_rows(sim, {"ours": ours, "daam": daam}, vocabulary)
+    grounded, shown, parts = GroundedDiffusionPipeline(pipe, module), _shown(sim), []
+    for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):
+        daam = [threshold_masks(s.daam, s.size, threshold) for s in part]
+        parts.append(score_rows(part, {"ours": ours, "daam": daam}, vocabulary))
+        for sample, *masks in zip(part, ours, daam, strict=True):
+            if sample.key in shown:
+                shown[sample.key] = (sample, *masks)
+    scores = pd.concat(parts, ignore_index=True)
     with atomic(folder / "scores.parquet") as temporary:
         scores.to_parquet(temporary, schema=SCORES, index=False)
-    _sheet(sim, ours, daam, vocabulary, folder / "contact_sheet.jpg")
+    _sheet(list(shown.values()), vocabulary, folder / "contact_sheet.jpg")
     facts = protocol_one(scores, METHODS, params.benchmark.bootstrap)
     return Output(facts=facts | {"daam_threshold": threshold, "daam_training_miou": on_training,
                                  "variant": module.config.variant})
 
 
-def ground_samples(
+def ground_batches(
     grounded: GroundedDiffusionPipeline, samples: Sequence[Sample], batch_size: int
-) -> list[np.ndarray]:
-    """Masks bool (n_i,H,W) of stored pictures, features from their stored latents.
+) -> Iterator[tuple[Sequence[Sample], list[np.ndarray]]]:
+    """Batches of stored pictures with their masks bool (n_i,H,W), features from their latents.
 
     Raises ValueError when the latents are of another timestep than the module was trained on.
     """
@@ -80,12 +84,10 @@ def ground_samples(
     if others:
         raise ValueError(f"latents of timesteps {others}, but the grounding module was trained on "
                          f"{trained}; make images and grounding_model with one scheduler")
-    masks: list[np.ndarray] = []
     with tqdm(total=len(samples), desc="Protocol I", unit="picture") as bar:
-        for part in split(samples, batch_size):
-            masks += grounded.ground_samples(part).masks
+        for part, found in Batches(batch_size).run(samples, grounded.ground_samples):
+            yield part, found.masks
             bar.update(len(part))
-    return masks
 
 
 def score_rows(
@@ -97,11 +99,12 @@ def score_rows(
     """
     rows = []
     for place, sample in enumerate(samples):
+        truth = sample.masks
         for i in np.flatnonzero(sample.present):
             rows.append({
                 "key": sample.key, "cell": sample.cell, "entity": sample.entities[i],
                 "seen": sample.entities[i] in vocabulary.seen,
-            } | {f"iou_{method}": binary_iou(found[place][i], sample.masks[i])
+            } | {f"iou_{method}": binary_iou(found[place][i], truth[i])
                  for method, found in masks.items()})
     return pd.DataFrame(rows)
 
@@ -129,16 +132,19 @@ def protocol_one(scores: pd.DataFrame, methods: Sequence[str], resamples: int) -
     return table
 
 
-def _sheet(samples: Sequence[Sample], ours, daam, vocabulary: Vocabulary, path) -> None:
-    """Three pictures a sample: ours, DAAM, oracle; two samples of each cell where there are."""
+def _shown(samples: Sequence[Sample]) -> dict[str, tuple]:
+    """Keys of the contact sheet, in its order: two samples of each cell where there are."""
+    keys = [[s.key for s in samples if s.cell == cell] for cell in CELLS]
+    return {own[j]: () for own in keys for j in spread(len(own), SHEET_PICTURES // len(CELLS))}
+
+
+def _sheet(shown: Sequence[tuple], vocabulary: Vocabulary, path) -> None:
+    """Three pictures a sample: ours, DAAM, oracle. shown: (sample, ours, daam)."""
     images, masks, captions, colours = [], [], [], []
-    for cell in CELLS:
-        places = [i for i, s in enumerate(samples) if s.cell == cell]
-        for i in (places[j] for j in spread(len(places), SHEET_PICTURES // len(CELLS))):
-            sample = samples[i]
-            for name, found in (("ours", ours[i]), ("DAAM", daam[i]), ("oracle", sample.masks)):
-                images.append(sample.image)
-                masks.append(found)
-                captions.append(f"{name}: {' + '.join(sample.words)}")
-                colours.append([PALETTE[vocabulary.label(e)] for e in sample.entities])
+    for sample, ours, daam in shown:
+        for name, found in (("ours", ours), ("DAAM", daam), ("oracle", sample.masks)):
+            images.append(sample.image)
+            masks.append(found)
+            captions.append(f"{name}: {' + '.join(sample.words)}")
+            colours.append([PALETTE[vocabulary.label(e)] for e in sample.entities])
     contact_sheet(images, masks, captions, path, columns=6, colours=colours)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
+from ml.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import Samples, sample
 from ml.params import Params
@@ -34,7 +34,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("images")
     make = ShardMaker(params, workspace)
     plan = split(wanted.to_dict("records"), params.shards.size)
-    rows = write_shards(folder, recipe, plan, make, IMAGES)
+    rows = write_shards(folder, recipe, plan, make, IMAGES, params.shards.processes)
     _contact_sheet(folder)
     return Output(facts=_facts(folder), rows=rows)
 
@@ -45,39 +45,25 @@ class ShardMaker:
     def __init__(self, params: Params, workspace: Workspace):
         self.params, self.workspace = params, workspace
         self.pipe = None
-        self.batch_size = params.diffusion.batch_size
+        self.batches = Batches(params.diffusion.batch_size)
 
     def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
         if self.pipe is None:
             self.pipe = load_pipeline(self.params.diffusion, self.workspace)
-        rows, start = [], 0
-        while start < len(prompts):
-            batch = prompts[start : start + self.batch_size]
-            samples = self._try(batch)
-            if samples is None:  # out of memory: half the batch from here on
-                self.batch_size = max(1, len(batch) // 2)
-                torch.cuda.empty_cache()
-                continue
-            rows += [_row(prompt, samples, i) for i, prompt in enumerate(batch)]
-            start += len(batch)
-        return pd.DataFrame(rows)
+        return pd.DataFrame([_row(prompt, samples, i)
+                             for batch, samples in self.batches.run(prompts, self._sample)
+                             for i, prompt in enumerate(batch)])
 
-    def _try(self, batch: Sequence[dict]) -> Samples | None:
-        """None when the device has not enough memory for a batch of more than one picture."""
+    def _sample(self, batch: Sequence[dict]) -> Samples:
         diffusion = self.params.diffusion
-        try:
-            return sample(
-                self.pipe,
-                [prompt["text"] for prompt in batch],
-                [prompt["seed"] for prompt in batch],
-                steps=diffusion.steps,
-                guidance_scale=diffusion.guidance_scale,
-                words=[list(prompt["words"]) for prompt in batch],
-            )
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            return None
+        return sample(
+            self.pipe,
+            [prompt["text"] for prompt in batch],
+            [prompt["seed"] for prompt in batch],
+            steps=diffusion.steps,
+            guidance_scale=diffusion.guidance_scale,
+            words=[list(prompt["words"]) for prompt in batch],
+        )
 
 
 def _row(prompt: dict, samples: Samples, i: int) -> dict:

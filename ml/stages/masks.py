@@ -5,18 +5,18 @@ judges the sim set and may see all classes. Not here: which masks are good enoug
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ml.detectors import Detector, Instances, load_detector
-from ml.detectors.base import canonical
+from ml.detectors.names import canonical
 from ml.params import Params
 from ml.pictures import contact_sheet, decode_png, decode_rle, encode_rle, load_pictures, spread
 from ml.schemas import MASKS
-from ml.shards import read_shards, shard_files, write_shards
+from ml.shards import read_shards, shard_files, split, write_shards
 from ml.stages import Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
@@ -34,18 +34,35 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     images, folder = workspace.folder("images"), workspace.folder("masks")
-    settings = params.detector
-    detector = load_detector(settings.backend, workspace.model(settings.model),
-                             score_threshold=settings.score_threshold,
-                             device=params.diffusion.device, batch_size=settings.batch_size)
-    asked = classes_by_role(vocabulary, detector)
     plan = [[path] for path in shard_files(images)]
-    rows = write_shards(folder, recipe, plan, partial(_shard, asked=asked, detector=detector,
-                                                      vocabulary=vocabulary), MASKS)
-    masks = read_shards(folder)
+    make = ShardMaker(params, workspace, vocabulary)
+    rows = write_shards(folder, recipe, plan, make, MASKS, params.shards.processes)
+    masks = read_shards(folder, [name for name in MASKS.names if name != "rle"])
     _sheet(images, folder, masks)
-    unknown = sorted(set(vocabulary.classes) - set(asked["oracle"]))
-    return Output(rows=rows, facts=facts_of(masks) | {"unknown_to_oracle": unknown})
+    unknown = sorted(set(vocabulary.classes) - set(make.asked["oracle"]))
+    return Output(rows=rows, facts=facts_of(masks, unknown) | {"unknown_to_oracle": unknown})
+
+
+class ShardMaker:
+    """Turns a shard of `images` into one of masks; loads the detector for the first one."""
+
+    def __init__(self, params: Params, workspace: Workspace, vocabulary: Vocabulary):
+        self.params, self.workspace, self.vocabulary = params, workspace, vocabulary
+
+    @cached_property
+    def detector(self) -> Detector:
+        settings = self.params.detector
+        return load_detector(settings.backend, self.workspace.model(settings.model),
+                             weights=settings.weights and self.workspace.model(settings.weights),
+                             revision=settings.revision, score_threshold=settings.score_threshold,
+                             device=self.params.diffusion.device, batch_size=settings.batch_size)
+
+    @cached_property
+    def asked(self) -> dict[str, tuple[str, ...]]:
+        return classes_by_role(self.vocabulary, self.detector)
+
+    def __call__(self, group: Sequence[Path]) -> pd.DataFrame:
+        return _shard(group, asked=self.asked, detector=self.detector, vocabulary=self.vocabulary)
 
 
 def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tuple[str, ...]]:
@@ -70,11 +87,12 @@ def _shard(
     refuse_unseen(frame[frame.purpose == "train"], vocabulary)
     pieces = []
     for purpose, role in ROLES.items():
-        part = frame[frame.purpose == purpose]
-        pictures = [decode_png(data) for data in part.image]
-        found = detector.detect(pictures, asked[role]) if pictures else []
-        pieces += [mask_rows(row, instances, role, picture.shape[:2]) for row, instances, picture
-                   in zip(part.itertuples(index=False), found, pictures, strict=True)]
+        # A batch at a time: a shard's instances at 1024 pixels would be gigabytes of masks.
+        for batch in split(frame[frame.purpose == purpose], detector.batches.size):
+            pictures = [decode_png(data) for data in batch.image]
+            found = detector.detect(pictures, asked[role])
+            pieces += [mask_rows(row, instances, role, picture.shape[:2]) for row, instances,
+                       picture in zip(batch.itertuples(index=False), found, pictures, strict=True)]
     order = {key: i for i, key in enumerate(frame.key)}
     flat = [row for piece in pieces for row in piece]
     return pd.DataFrame(sorted(flat, key=lambda row: order[row["key"]]))  # stable: entities stay
@@ -113,10 +131,14 @@ def mask_rows(prompt, found: Instances, role: str, size: tuple[int, int]) -> lis
     return rows
 
 
-def facts_of(masks: pd.DataFrame) -> dict:
-    """Found shares (0..1) by role and class, mean score of what was found (0 where nothing)."""
+def facts_of(masks: pd.DataFrame, unknown: Sequence[str] = ()) -> dict:
+    """Found shares (0..1) by role and class, mean score of what was found (0 where nothing).
+
+    unknown: classes nobody could look for; they are in `rows` and `pictures` alone, since a share
+    of them would blame the detector or the pictures.
+    """
     facts = {"rows": len(masks), "pictures": int(masks.key.nunique()), "roles": {}, "classes": {}}
-    for role, part in masks.groupby("role"):
+    for role, part in masks[~masks.entity.isin(unknown)].groupby("role"):
         facts["roles"][role] = _summary(part)
         facts["classes"][role] = {name: _summary(rows) for name, rows in part.groupby("entity")}
     return facts
@@ -134,9 +156,11 @@ def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     keys = list(masks.key.unique())
     shown = [keys[i] for i in spread(len(keys), SHEET_PICTURES)]
     pictures = load_pictures(images, shown)
+    rles = [pd.read_parquet(path, columns=["key", "entity", "rle"], filters=[("key", "in", shown)])
+            for path in shard_files(folder)] if shown else []
     over, captions = [], []
     for key in shown:
-        rows = masks[masks.key == key]
+        rows = masks[masks.key == key].merge(pd.concat(rles), on=["key", "entity"])
         size = pictures[key].shape[:2]
         over.append(np.array([decode_rle(row.rle) if row.found else np.zeros(size, bool)
                               for row in rows.itertuples()]))

@@ -11,7 +11,7 @@ its candidate on record and keeps it.
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,10 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(keys), stack
 
 
+HELD_OUT = ("synthetic_dataset",)
+"""Input that holds pictures and truth where there is no real benchmark."""
+NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
+
 CONTESTS = {
     "grounding": Contest("grounding_scores", "grounding_model", ("images", "triplets"),
                          grounding_counts),
@@ -88,23 +92,30 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     vocabulary = load_vocabulary(params.vocabulary)
     verdicts = {}
     for name, contest in CONTESTS.items():
-        policy = policy_of(name, params, vocabulary)
+        facts = read_manifest(workspace.folder(contest.scores)).facts
+        policy = policy_of(name, params, vocabulary, facts.get("unscored_classes", ()))
         candidate = _candidate(workspace, contest, policy)
         champion = _champion(workspace, name, contest)
         verdict = decide(candidate, champion, policy)
         if verdict.promote:
             _record(workspace, name, contest, candidate)
         verdicts[name] = describe(verdict, candidate, champion)
+        if facts.get("held_out_synthetic"):
+            verdicts[name] |= {"held_out_synthetic": True,
+                               "reason": f"{verdict.reason}; {NO_BENCHMARK}"}
     write_json(workspace.folder("promotion") / "verdict.json", verdicts)
     return Output(facts=verdicts)
 
 
-def policy_of(name: str, params: Params, vocabulary: Vocabulary) -> Policy:
-    """What a model of CONTESTS must reach under these parameters."""
+def policy_of(
+    name: str, params: Params, vocabulary: Vocabulary, unscored: Sequence[str] = ()
+) -> Policy:
+    """What a model of CONTESTS must reach under these parameters. unscored: classes that the
+    segmenter's benchmark has no labels of."""
     resamples = params.benchmark.bootstrap
     if name == "grounding":
         return Policy(params.promotion.min_grounding, grounding_statistic, resamples)
-    return Policy(params.promotion.min_segmenter, main_statistic(vocabulary), resamples)
+    return Policy(params.promotion.min_segmenter, main_statistic(vocabulary, unscored), resamples)
 
 
 def describe(verdict: Verdict, candidate: Contender, champion: Contender | None) -> dict:
@@ -128,9 +139,10 @@ def describe(verdict: Verdict, candidate: Contender, champion: Contender | None)
 
 def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Contender:
     folder = workspace.folder(contest.scores)
-    inputs = read_manifest(folder).inputs
+    manifest = read_manifest(folder)
+    inputs, held_out = manifest.inputs, manifest.facts.get("held_out_synthetic", False)
     keys, counts = contest.read(folder / "scores.parquet")
-    test_set = sha256_json([inputs[name] for name in contest.test_set])
+    test_set = sha256_json([inputs[name] for name in (HELD_OUT if held_out else contest.test_set)])
     return Contender(inputs[contest.model], float(policy.statistic(counts.sum(0))), test_set, keys,
                      counts)
 

@@ -5,7 +5,6 @@ classes). Not here: the vocabularies and their words (`ml/vocabularies`), or any
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,22 +15,20 @@ from ml.params import Params, PromptParams
 from ml.schemas import PROMPTS
 from ml.shards import split, write_shards
 from ml.stages import Output, Workspace
+from ml.texts import Text, read_texts
 from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.wording import (
+    SCENES,
+    attributes_of,
+    phrase,
+    refuse_attribute_words,
+    template_of,
+    usable,
+    word_prompt,
+)
 
-PLAIN = {1: "a photograph of {A}", 2: "a photograph of {A} and {B}"}
-"""Objects -> the paper's template (arXiv 2301.05221), the only one of `sim` prompts."""
-OTHERS = {
-    1: ("a picture of {A}", "a photo of {A}"),
-    2: ("a picture of {A} and {B}", "a photo of {A} and {B}", "{A} next to {B}", "{A} near {B}"),
-}
-"""The rest: any diffusion model knows them, and no phrase always stands at the end."""
 SEED_BITS = 32
 """torch's CPU generator uses only the low 32 bits of a seed: longer ones could be equal there."""
-
-AN = re.compile(r"^(?!uni(?!n|m)|us[aeiu]|ut[ei]|eu|one\b|ukulele|ufo)[aeiou]|^(hour|honest|heir)"
-                r"|^[fhlmnrsx]-", re.IGNORECASE)
-"""Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
-
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """Writes shards in the PROMPTS schema; a shard never mixes purposes.
@@ -39,23 +36,29 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     Raises ValueError for counts that the vocabulary cannot fill or words that cannot be told apart.
     """
     vocabulary = load_vocabulary(params.vocabulary)
-    prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed)
+    texts = read_texts(params.prompts.texts, vocabulary) if params.prompts.texts else []
+    prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed, texts)
     plan = []
     for purpose in ("train", "sim", "synthetic"):
         plan += split([p for p in prompts if p["purpose"] == purpose], params.shards.size)
     rows = write_shards(workspace.folder("prompts"), recipe, plan, pd.DataFrame, PROMPTS)
-    return Output(rows=rows, facts=facts_of(prompts, vocabulary) | {"left_out": left_out})
+    facts = facts_of(prompts, vocabulary) | {"left_out": left_out}
+    return Output(rows=rows, facts=facts | ({"texts": text_facts(prompts, texts)} if texts else {}))
 
 
 def make_prompts(
-    vocabulary: Vocabulary, wanted: PromptParams, seed: int
+    vocabulary: Vocabulary, wanted: PromptParams, seed: int, texts: Sequence[Text] = ()
 ) -> tuple[list[dict], dict[str, str]]:
     """All prompts as rows of the PROMPTS schema, and {cell: why it was left out} of the sim set.
 
     A set depends on the seed, its own name and its own count alone, so that asking for more
-    synthetic pictures leaves the training ones as they are.
+    synthetic pictures leaves the training ones as they are. The user's texts take places within
+    the counts, each once in a set, as long as every class keeps its even share; in training only
+    those that name seen classes alone.
     """
-    _check(vocabulary, wanted)
+    check(vocabulary, wanted)
+    scenes = usable(SCENES, vocabulary)
+    attributes = {name: attributes_of(name, vocabulary) for name in vocabulary.classes}
     seen, unseen, every = vocabulary.seen, vocabulary.unseen, vocabulary.classes
     sim, plain = wanted.sim_per_cell, wanted.plain_share
     # purpose, set, count, class groups (one group an object; two equal groups: any pair of it)
@@ -80,22 +83,44 @@ def make_prompts(
             left_out[name] = f"vocabulary {vocabulary.name!r} {lack}"
             continue
         rng = np.random.default_rng(_number(f"{seed}/{purpose}/{name}", 64))
-        chosen = balanced_pairs(rng, *groups, count) if len(groups) == 2 else [
-            (entity,) for entity in balanced_singles(rng, groups[0], count)]
+        details = np.random.default_rng(_number(f"{seed}/{purpose}/{name}/details", 64))
+        fitting = [] if purpose == "sim" else [
+            text for text in texts
+            if len(text.entities) == len(groups) and set(text.entities) <= set(groups[0])]
+        chosen, own = _with_texts(rng, groups, count, fitting)
+        share = 0.0 if purpose == "sim" else 1.0
         is_plain = rng.permutation(count) < round(plain_share * count)
-        for entities, flag in zip(chosen, is_plain, strict=True):
+        dressed = details.permutation(count) < round(share * wanted.attribute_share * count)
+        placed = details.permutation(count) < round(share * wanted.scene_share * count)
+        for i, entities in enumerate(chosen):
             key = f"{purpose}-{index[purpose]:06d}"
             index[purpose] += 1
+            scene = scenes[details.integers(len(scenes))] if placed[i] else ""
+            said = _as_written(own[i]) if own[i] else word_prompt(
+                rng, entities, vocabulary, bool(is_plain[i]), details,
+                attributes if dressed[i] else {}, scene)
             prompts.append({"key": key, "entities": list(entities), "purpose": purpose,
                             "cell": cell_of(entities, vocabulary),
-                            "seed": _unique_seed(seed, key, taken),
-                            **_wording(rng, entities, vocabulary, bool(flag))})
+                            "seed": _unique_seed(seed, key, taken), **said})
     return prompts, left_out
 
 
-def phrase(word: str) -> str:
-    """A word with its article: "a dining table", "an aeroplane", "an hourglass", "a unicycle"."""
-    return f"{'an' if AN.match(word) else 'a'} {word}"
+def _with_texts(
+    rng: np.random.Generator, groups: tuple, count: int, texts: Sequence[Text]
+) -> tuple[list[tuple[str, ...]], list[Text | None]]:
+    """The classes of each prompt of a set, balanced, and the text that it is written in, if any."""
+    if len(groups) == 1:
+        waiting = {name: [t for t in texts if t.entities == (name,)] for name in groups[0]}
+        chosen = [(name,) for name in balanced_singles(rng, groups[0], count)]
+        return chosen, [waiting[name].pop(0) if waiting[name] else None for (name,) in chosen]
+    even, loads, first = 2 * count // len(groups[0]), Counter(), []
+    for text in texts:
+        if len(first) < count and all(loads[name] < even for name in text.entities):
+            first.append(text)
+            loads.update(text.entities)
+    taken = [text.entities for text in first]
+    rest = balanced_pairs(rng, *groups, count - len(first), taken)
+    return taken + rest, first + [None] * len(rest)
 
 
 def cell_of(entities: Sequence[str], vocabulary: Vocabulary) -> str:
@@ -113,13 +138,14 @@ def balanced_singles(rng: np.random.Generator, classes: Sequence[str], count: in
 
 
 def balanced_pairs(
-    rng: np.random.Generator, first: Sequence[str], second: Sequence[str], count: int
+    rng: np.random.Generator, first: Sequence[str], second: Sequence[str], count: int,
+    taken: Sequence[tuple[str, ...]] = (),
 ) -> list[tuple[str, str]]:
     """`count` pairs of distinct classes, one of each group, in random order of the two.
 
     Each time, of the pairs made of the rarest classes so far, one of the least used is drawn:
     class counts within a group differ by one at most, and pairs come back as late as they can.
-    The groups are equal or disjoint.
+    The groups are equal or disjoint. taken: pairs that stand already, counted in but not returned.
     """
     same = tuple(first) == tuple(second)
     pairs = np.array([(i, j) for i in range(len(first)) for j in range(len(second))
@@ -127,6 +153,11 @@ def balanced_pairs(
     left = np.zeros(len(first), np.int64)
     right = left if same else np.zeros(len(second), np.int64)
     used, chosen = np.zeros(len(pairs), np.int64), []
+    for pair in taken:
+        pick = next(k for k, (i, j) in enumerate(pairs) if {first[i], second[j]} == set(pair))
+        used[pick] += 1
+        left[pairs[pick, 0]] += 1
+        right[pairs[pick, 1]] += 1
     for _ in range(count):
         load = left[pairs[:, 0]] + right[pairs[:, 1]]
         rarest = np.flatnonzero(load == load.min())
@@ -159,26 +190,18 @@ def facts_of(prompts: Sequence[dict], vocabulary: Vocabulary) -> dict:
     return facts
 
 
-def template_of(prompt: dict) -> str:
-    """The template that a prompt was made from: its text with {A}, {B} for the phrases."""
-    text = prompt["text"]
-    for letter, words in zip("AB", prompt["phrases"], strict=False):
-        text = re.sub(rf"\b{re.escape(words)}\b", f"{{{letter}}}", text, count=1)
-    return text
+def text_facts(prompts: Sequence[dict], texts: Sequence[Text]) -> dict:
+    """How many lines the user's file has, and how many of each class's prompts they became."""
+    lines = {text.text for text in texts}
+    used = [p for p in prompts if p["text"] in lines]
+    return {"lines": len(texts), "lines_unused": len(lines - {p["text"] for p in used}), "used": {
+        purpose: dict(sorted(Counter(e for p in used if p["purpose"] == purpose
+                                     for e in p["entities"]).items()))
+        for purpose in ("train", "synthetic")}}
 
 
-def _wording(
-    rng: np.random.Generator, entities: Sequence[str], vocabulary: Vocabulary, plain: bool
-) -> dict:
-    choices = [vocabulary.words[entity] for entity in entities]
-    if plain:
-        words, template = [options[0] for options in choices], PLAIN[len(entities)]
-    else:
-        words = [options[rng.integers(len(options))] for options in choices]
-        template = OTHERS[len(entities)][rng.integers(len(OTHERS[len(entities)]))]
-    phrases = [phrase(word) for word in words]
-    text = template.format(**dict(zip("AB", phrases, strict=False)))
-    return {"text": text, "words": words, "phrases": phrases}
+def _as_written(own: Text) -> dict:
+    return {"text": own.text, "words": list(own.words), "phrases": list(own.phrases)}
 
 
 def _number(text: str, bits: int) -> int:
@@ -203,13 +226,19 @@ def _lack(groups: tuple) -> str:
     return ""
 
 
-def _check(vocabulary: Vocabulary, wanted: PromptParams) -> None:
-    counts = {name: value for name, value in vars(wanted).items() if name != "plain_share"}
-    for name, value in counts.items():
-        if value < 0:
+def check(vocabulary: Vocabulary, wanted: PromptParams) -> None:
+    """Raises ValueError for counts and shares out of range, or words that cannot be told apart."""
+    for name, value in vars(wanted).items():
+        if name.endswith("_share"):
+            if not 0 <= value <= 1:
+                raise ValueError(f"prompts.{name}: expected 0..1, got {value}")
+        elif name != "texts" and value < 0:
             raise ValueError(f"prompts.{name}: expected 0 or more, got {value}")
-    if not 0 <= wanted.plain_share <= 1:
-        raise ValueError(f"prompts.plain_share: expected 0..1, got {wanted.plain_share}")
+    if wanted.attribute_share:
+        refuse_attribute_words(vocabulary)
+    if wanted.scene_share and not usable(SCENES, vocabulary):
+        raise ValueError(f"prompts.scene_share is {wanted.scene_share}, but every scene names a "
+                         f"word of vocabulary {vocabulary.name!r}; set it to 0")
     # A phrase that opens another one cannot be found again in the text of a prompt.
     spoken = [(f"{phrase(word)} ".casefold(), name, word)
               for name, words in vocabulary.words.items() for word in words]

@@ -1,6 +1,7 @@
 """Stage `report`: one self-contained HTML page of the run, with pictures, masks, curves, tables.
 
-It only shows what the other stages wrote; no score is computed here.
+Beside it the audit sheet, a page of synthetic pictures to tick (`ml.audit`). Both only show what
+the other stages wrote; no score is computed here.
 """
 
 import base64
@@ -10,13 +11,18 @@ from pathlib import Path
 
 import jinja2
 import matplotlib
+import numpy as np
 import pandas as pd
+from PIL import Image
 
+from ml import audit
 from ml.files import atomic
 from ml.manifest import read_manifest
 from ml.params import Params
+from ml.pictures import decode_png, overlay
+from ml.shards import read_shards, shard_files
 from ml.stages import STAGE, Output, Workspace
-from ml.vocabulary import load_vocabulary
+from ml.vocabulary import Vocabulary, load_vocabulary
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
@@ -29,10 +35,18 @@ CELL_NAMES = {
     "two_unseen": "two, both unseen",
 }
 COLUMNS = ("seen", "unseen", "harmonic", "background")
+PROTOCOL_TWO = {
+    "synthetic": "trained on synthetic pictures",
+    "real_upper_bound": "bound: real pictures, true labels",
+}
+"""Key in the facts of benchmark_scores -> what it is; the bound needs real labels to train on."""
+THUMBNAIL = 224
+"""Side of an audit picture at most, pixels; 100 JPEGs of it are 1 to 2 MB."""
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes `report.html`. Facts: its size in bytes and the number of pictures in it."""
+    """Writes `report.html` and `audit.html`. Facts: their sizes in bytes, the number of pictures
+    in the first and of pictures to tick in the second."""
     folders = {name: workspace.folder(name) for name in STAGE["report"].inputs}
     manifests = {name: read_manifest(folder, verify=False) for name, folder in folders.items()}
     facts = {name: manifest.facts for name, manifest in manifests.items()}
@@ -41,7 +55,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
     sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", _data_uri(sheet))
               for name, folder in folders.items() for sheet in sorted(folder.glob("*.jpg"))]
-    page = _template().render(
+    items = audit_items(workspace, vocabulary, settings["seed"])
+    page = _template("report.html.j2").render(
         profile=params.profile,
         vocabulary=vocabulary.name, seen=vocabulary.seen, unseen=vocabulary.unseen,
         tiles=_tiles(manifests, grounding, segmentation),
@@ -50,9 +65,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
                       for label, key in (("this module", "ours"),
                                          ("DAAM, its best threshold", "daam"))],
         columns=COLUMNS,
-        benchmark_pictures=_rows(manifests["benchmark"]),
-        protocol_two=[("trained on synthetic pictures", segmentation["synthetic"]),
-                      ("bound: real pictures, true labels", segmentation["real_upper_bound"])],
+        benchmark_pictures=segmentation.get("pictures", _rows(manifests["benchmark"])),
+        benchmark_name=segmentation.get("benchmark", "the frozen benchmark"),
+        no_bound=facts["real_bound"].get("why", ""),
+        unscored=segmentation.get("unscored_classes", []),
+        held_out=segmentation.get("held_out_synthetic", False),
+        protocol_two=[(title, segmentation[key]) for key, title in PROTOCOL_TWO.items()
+                      if key in segmentation],
         per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
         promotion=facts["promotion"],
         curves=[(name, _curve(folders[name] / "curve.csv")) for name in folders
@@ -60,16 +79,51 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         stages=[{"name": name, "rows": _rows(manifest), "digest": manifest.digest,
                  "seconds": _seconds(workspace, name)}
                 for name, manifest in manifests.items()],
-        sheets=sheets,
+        sheets=sheets, audit_pictures=len(items),
     )
-    path = workspace.folder("report") / "report.html"
-    with atomic(path) as temporary:
-        temporary.write_text(page)
-    return Output({"bytes": path.stat().st_size, "pictures": len(sheets)})
+    ticks = _template("audit.html.j2").render(
+        profile=params.profile, digest=manifests[audit.STAGE].digest, items=items,
+        verdicts=audit.VERDICTS, z=audit.Z)
+    sizes = {}
+    for name, text in (("report.html", page), ("audit.html", ticks)):
+        with atomic(workspace.folder("report") / name) as temporary:
+            temporary.write_text(text)
+        sizes[name] = len(text.encode())
+    return Output({"bytes": sizes["report.html"], "audit_bytes": sizes["audit.html"],
+                   "pictures": len(sheets), "audit_pictures": len(items)})
 
 
-def _template() -> jinja2.Template:
-    text = (Path(__file__).parent / "report.html.j2").read_text()
+def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list[dict]:
+    """The pictures of the audit sheet: key, entity, text, and the picture with that class's pixels
+    of its label map laid over, as a data URI."""
+    folder = workspace.folder(audit.STAGE)
+    rows = read_shards(folder, ["key", "text", "entities", "accepted"])
+    rows = rows[rows.accepted].reset_index(drop=True)
+    chosen = audit.choose_items([list(names) for names in rows.entities], vocabulary.classes,
+                                audit.ITEMS, seed)
+    keys = [rows.key[i] for i, _ in chosen]
+    pixels = pd.concat([pd.read_parquet(path, columns=["key", "image", "label"],
+                                        filters=[("key", "in", keys)])
+                        for path in shard_files(folder)]).set_index("key") if keys else None
+    return [{"key": key, "entity": entity, "text": rows.text[i],
+             "image": _thumbnail(decode_png(pixels.image[key]),
+                                 decode_png(pixels.label[key]) == vocabulary.label(entity))}
+            for (i, entity), key in zip(chosen, keys, strict=True)]
+
+
+def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
+    """image uint8 (H,W,3), mask bool (H,W): tinted and outlined, a JPEG of at most THUMBNAIL."""
+    scale = THUMBNAIL / max(image.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    big = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(big, np.asarray(soft) > 127)).save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _template(name: str) -> jinja2.Template:
+    text = (Path(__file__).parent / name).read_text()
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 
@@ -87,14 +141,15 @@ def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[s
     def show(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
 
-    synthetic = segmentation["synthetic"]
+    scores = segmentation["synthetic"]
+    judged = "held-out synthetic" if segmentation.get("held_out_synthetic") else "Protocol II"
     return [
         ("pictures drawn", f"{_rows(manifests['images'])}", "for training and judging"),
         ("synthetic set", f"{_rows(manifests['synthetic_dataset'])}", "labelled by the model"),
         ("two unseen objects", show(grounding["ours"].get("two_unseen")), "mIoU, Protocol I"),
         ("DAAM there", show(grounding["daam"].get("two_unseen")), "same pictures"),
-        ("segmenter, harmonic", show(synthetic["harmonic"]), "mIoU, Protocol II"),
-        ("segmenter, unseen", show(synthetic["unseen"]), "classes nobody labelled"),
+        ("segmenter, harmonic", show(scores.get("harmonic")), f"mIoU, {judged}"),
+        ("segmenter, unseen", show(scores.get("unseen")), "classes nobody labelled"),
     ]
 
 
@@ -126,11 +181,12 @@ def _curve(path: Path) -> str:
 
 
 def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
-    frame = pd.DataFrame({name: segmentation[key]["per_class"] for name, key in
-                          (("synthetic", "synthetic"), ("real bound", "real_upper_bound"))})
+    names = {"synthetic": "synthetic", "real_upper_bound": "real bound"}
+    frame = pd.DataFrame({name: segmentation[key]["per_class"] for key, name in names.items()
+                          if key in segmentation})
     frame.index = [f"{name} *" if name in unseen else name for name in frame.index]
     figure, axis = pyplot.subplots(figsize=(9, 3.2))
-    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"], width=0.8)
+    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][:frame.shape[1]], width=0.8)
     axis.set_ylabel("IoU, %")
     axis.set_ylim(0, 100)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)

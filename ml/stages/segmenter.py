@@ -6,23 +6,27 @@ here: architectures and the training loop (`ml.segmenters`), scores (`benchmark_
 """
 
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ml import processes
 from ml.files import atomic
+from ml.heldout import keep_apart
 from ml.params import Params
-from ml.pictures import IGNORED, contact_sheet, decode_png, spread
+from ml.pictures import IGNORED, contact_sheet, spread
 from ml.segmenters import architecture
-from ml.segmenters.training import hold_out, predict, train
-from ml.shards import read_shards
+from ml.segmenters.pictures import open_encoded, store_encoded
+from ml.segmenters.training import hold_out, predict_each, train
+from ml.shards import iter_shards, read_shards
 from ml.stages import Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 12
-COLUMNS = ["key", "entities", "image", "label", "accepted"]
+COLUMNS = ["key", "entities", "accepted"]
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -31,15 +35,25 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     Raises ValueError when no synthetic picture was accepted.
     """
     rows = accepted_rows(workspace)
-    images = np.stack([decode_png(data) for data in rows.image])
-    labels = np.stack([decode_png(data) for data in rows.label])
-    return Output(facts=fit("segmenter", images, labels, params, workspace))
+    if params.benchmark.source == "none":
+        kept, _ = keep_apart(rows.key, params.seed)  # the others are all there is to score on
+        rows = rows[rows.key.isin(kept)]
+    source = workspace.folder("synthetic_dataset")
+    file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
+    if processes.is_main() and not file.is_file():
+        frames = iter_shards(source, ["key", "image", "label"])
+        store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
+    processes.from_main()
+    return Output(facts=fit("segmenter", *open_encoded(file), params, workspace))
 
 
-def accepted_rows(workspace: Workspace) -> pd.DataFrame:
-    """The accepted rows of `synthetic_dataset`. Raises ValueError when there is none."""
+def accepted_rows(workspace: Workspace, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
+    """The accepted rows of `synthetic_dataset`. Raises ValueError when there is none.
+
+    columns: that are read; `accepted` must be among them.
+    """
     folder = workspace.folder("synthetic_dataset")
-    rows = read_shards(folder, COLUMNS)
+    rows = read_shards(folder, list(columns))
     if not rows.accepted.any():
         raise ValueError(f"none of the {len(rows)} pictures in {folder} was accepted; look at "
                          "their reasons and at the thresholds in `synthetic:`")
@@ -47,53 +61,61 @@ def accepted_rows(workspace: Workspace) -> pd.DataFrame:
 
 
 def fit(
-    stage: str, images: np.ndarray, labels: np.ndarray, params: Params, workspace: Workspace
+    stage: str, images: Sequence, labels: Sequence, params: Params, workspace: Workspace
 ) -> dict:
     """Trains the segmenter of the parameters and leaves its files in the stage's folder.
 
-    images: uint8 (N,H,W,3) RGB, labels: uint8 (N,H,W) in the vocabulary's labels, 255 ignored.
-    Returns the stage's facts.
+    images, labels: sequences of uint8 (H,W,3) RGB and of uint8 (H,W) in the vocabulary's labels,
+    255 ignored: numpy arrays, or `ml.segmenters.pictures.Encoded`, which decodes each picture when
+    it is asked for; pictures may differ in size when segmenter.crop_size is set. Returns the
+    stage's facts, {} in all processes but the first.
     """
     folder, vocabulary = workspace.folder(stage), load_vocabulary(params.vocabulary)
     settings = params.segmenter
     torch.manual_seed(params.seed)  # of the weights that did not come trained
     model = architecture(settings.architecture).build(
-        Path(workspace.model(settings.backbone)), ["background", *vocabulary.classes], settings)
+        workspace.model(settings.backbone), ["background", *vocabulary.classes], settings)
     curve = train(model, images, labels, settings, folder / ".progress", params.seed)
+    if not processes.is_main():
+        return {}
     with atomic(folder / "model") as temporary:
         model.save_pretrained(temporary)
     with atomic(folder / "curve.csv") as temporary:
         pd.DataFrame(curve).to_csv(temporary, index=False)
     held = hold_out(len(images), params.seed)[1]
     held = held if len(held) else np.arange(len(images))  # a handful of pictures holds out none
-    _sheet(model, images[held], labels[held], folder / "contact_sheet.jpg")
+    places = [held[place] for place in spread(len(held), SHEET_PICTURES)]
+    _sheet(model, [images[i] for i in places], [labels[i] for i in places],
+           folder / "contact_sheet.jpg")
     shutil.rmtree(folder / ".progress", ignore_errors=True)
-    return _facts(curve, images, labels, model, vocabulary)
+    return _facts(curve, labels, model, vocabulary)
 
 
-def _facts(curve: list[dict], images, labels, model, vocabulary: Vocabulary) -> dict:
+def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -> dict:
     last = curve[-50:]  # one step's loss is noise
     valued = [row["val_miou"] for row in curve if row["val_miou"] is not None]
-    shown = np.array([(labels == vocabulary.label(name)).any((1, 2)).sum()
-                      for name in vocabulary.classes])
+    pixels, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    for place in range(len(labels)):
+        counts = np.bincount(labels[place].ravel(), minlength=256)
+        pixels += counts
+        shown += counts > 0
     facts = {
-        "pictures": len(images),
+        "pictures": len(labels),
         "steps": len(curve),
         "loss": float(np.mean([row["loss"] for row in last])),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "ignored_share": float((labels == IGNORED).mean()),
-        "pictures_by_class": dict(zip(vocabulary.classes, shown.tolist(), strict=True)),
+        "ignored_share": float(pixels[IGNORED] / pixels.sum()),
+        "pictures_by_class": {name: int(shown[vocabulary.label(name)])
+                              for name in vocabulary.classes},
     }
     return facts | ({"val_miou": valued[-1]} if valued else {})
 
 
-def _sheet(model, images: np.ndarray, labels: np.ndarray, path: Path) -> None:
+def _sheet(model, images: Sequence, labels: Sequence, path: Path) -> None:
     """Two pictures a sample: its label map as given (255 in cream), and as predicted."""
-    places = spread(len(images), SHEET_PICTURES)
-    found = predict(model, images[places])
-    pictures, maps, captions = [], [], []
-    for place, predicted in zip(places, found, strict=True):
-        pictures += [images[place], images[place]]
-        maps += [labels[place], predicted]
-        captions += ["given", "predicted"]
+    pictures, maps = [], []
+    for image, label, predicted in zip(images, labels, predict_each(model, images), strict=True):
+        pictures += [image, image]
+        maps += [label, predicted]
+    captions = ["given", "predicted"] * len(images)
     contact_sheet(pictures, maps, captions, path, columns=8)

@@ -6,6 +6,7 @@ Here: label maps out of probabilities, the filter, shards. Not here: drawing and
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -48,16 +49,34 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     if prompts.empty:
         raise ValueError(f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
                          "prompts.synthetic_one or synthetic_two above 0")
-    module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
-    grounded = GroundedDiffusionPipeline(load_pipeline(params.diffusion, workspace), module,
-                                         params.diffusion.batch_size)
-    benchmark = [_small(decode_png(data)) for frame in
-                 iter_shards(workspace.folder("benchmark"), ["image"]) for data in frame.image]
     plan = split(prompts.to_dict("records"), params.shards.size)
-    rows = write_shards(folder, recipe, plan, lambda group: pd.DataFrame(
-        make_rows(group, grounded, benchmark, vocabulary, params)), SYNTHETIC)
+    rows = write_shards(folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC,
+                        params.shards.processes)
     _sheet(folder)
     return Output(facts=facts_of(folder, vocabulary), rows=rows)
+
+
+class ShardMaker:
+    """Turns the prompts of a shard into its rows; loads the models when the first one is made."""
+
+    def __init__(self, params: Params, workspace: Workspace):
+        self.params, self.workspace = params, workspace
+        self.vocabulary = load_vocabulary(params.vocabulary)
+
+    @cached_property
+    def grounded(self) -> GroundedDiffusionPipeline:
+        module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
+        return GroundedDiffusionPipeline(load_pipeline(self.params.diffusion, self.workspace),
+                                         module, self.params.diffusion.batch_size)
+
+    @cached_property
+    def benchmark(self) -> list[np.ndarray]:
+        frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
+        return [_small(decode_png(data)) for frame in frames for data in frame.image]
+
+    def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
+        return pd.DataFrame(make_rows(prompts, self.grounded, self.benchmark, self.vocabulary,
+                                      self.params))
 
 
 def make_rows(
@@ -150,8 +169,10 @@ def _small(image: np.ndarray) -> np.ndarray:
 
 
 def _sheet(folder) -> None:
-    rows = read_shards(folder, ["text", "image", "label", "accepted", "reason"])
-    rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
+    keys = read_shards(folder, ["key"]).key
+    shown = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
+    rows = pd.concat([frame[frame.key.isin(shown)] for frame in
+                      iter_shards(folder, ["key", "text", "image", "label", "reason"])])
     captions = [text if not reason else f"({reason}) {text}"
                 for text, reason in zip(rows.text, rows.reason, strict=True)]
     contact_sheet([decode_png(d) for d in rows.image], [decode_png(d) for d in rows.label],

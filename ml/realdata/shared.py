@@ -1,0 +1,262 @@
+"""What every source of labelled photographs has, what is checked, and how labels become ours.
+
+Here: the protocol, the checks, the digest, reading one picture at a time. Not here: any layout on
+disk, which is the business of the source's own module.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from ml.detectors.base import canonical
+from ml.files import sha256_file, sha256_json
+from ml.pictures import IGNORED, encode_png
+from ml.vocabulary import Vocabulary
+
+SHOWN = 3  # missing files named in an error
+
+
+class NoSuchPart(ValueError):
+    """The source is sound but has no such part: a user's folder without training pictures."""
+
+
+class LabelledPhotos(Protocol):
+    """One part (test or train) of a data set on disk.
+
+    title: names it in messages and in the report, "PASCAL VOC 2012 val".
+    official: how many pictures the published part has, None for a user's own.
+    hint: what to do when the count is not the official one.
+    names: label in `truth` -> the data set's own class name; 0 is background, 255 ignored.
+    """
+
+    title: str
+    official: int | None
+    hint: str
+    names: Mapping[int, str]
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Of all pictures, sorted."""
+
+    def photo(self, key: str) -> Path:
+        """The picture's file."""
+
+    def label_size(self, key: str) -> tuple[int, int]:
+        """Height and width of the labels. ValueError for labels that break the layout."""
+
+    def truth(self, key: str) -> np.ndarray:
+        """Label map uint8 (H,W) in the data set's labels."""
+
+    def label_files(self) -> Sequence[Path]:
+        """Lists, masks and annotations: every file that decides on labels."""
+
+    def photo_files(self) -> Sequence[Path]:
+        """Files of the part's pictures, without reading annotations."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """data: the file's bytes where they decode to RGB, else a PNG · image: uint8 (H,W,3) RGB ·
+    label: uint8 (H,W) in the vocabulary's labels · entities: its classes in the label map."""
+
+    key: str
+    data: bytes
+    image: np.ndarray
+    label: np.ndarray
+    entities: tuple[str, ...]
+
+
+def check(photos: LabelledPhotos, keys: Sequence[str], subset: str) -> None:
+    """Everything that must hold before work starts: ValueError says which file breaks it.
+
+    The number of pictures (subset official), that every picture of the part is there, and of
+    `keys` also that picture and labels are of one size and the labels are the data set's.
+    """
+    found = len(photos.keys)
+    if found == 0:
+        raise ValueError(f"{photos.title}: no picture is listed; {photos.hint}")
+    if subset == "official" and photos.official is not None and found != photos.official:
+        raise ValueError(
+            f"{photos.title}: expected the official {photos.official} pictures, found {found}; "
+            f"{photos.hint}, or set benchmark.subset: any to go on with these, which every place "
+            "that names the benchmark then says")
+    require_files([photos.photo(key) for key in photos.keys], photos.title, "pictures")
+    for key in tqdm(keys, desc=f"checking {photos.title}", unit="picture"):
+        height, width = photos.label_size(key)
+        size = picture_size(photos.photo(key))
+        if size != (height, width):
+            raise ValueError(
+                f"{photos.title}: {photos.photo(key)} is {size[1]}x{size[0]} pixels, its labels "
+                f"{width}x{height}; expected one size. Was one of the two resized, or turned by "
+                "its EXIF orientation? Store both as they are shown")
+
+
+def described(photos: LabelledPhotos) -> str:
+    """The part's name, and that it is not whole where it is not: nobody may take a score on some
+    of the pictures for one on the official benchmark."""
+    found = len(photos.keys)
+    if photos.official in (None, found):
+        return photos.title
+    return (f"a part of {photos.title} ({found} of {photos.official} pictures), not the official "
+            "set")
+
+
+def require_files(files: Sequence[Path], title: str, what: str) -> None:
+    """ValueError naming the first of the files that are not there."""
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        named = ", ".join(map(str, missing[:SHOWN]))
+        raise ValueError(f"{title}: {len(missing)} of {len(files)} {what} are missing, first "
+                         f"{named}; unpack the archive again, it may have been cut off")
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(height, width) from a picture's header."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no picture ({error}): half a download? Get it again"
+                         ) from error
+
+
+def load_photo(path: Path) -> tuple[bytes, np.ndarray]:
+    """(bytes that `decode_png` reads, uint8 (H,W,3) RGB).
+
+    An RGB file's bytes are kept as they are: five thousand JPEGs are not blown up to PNG. A grey
+    or CMYK one (COCO has some) becomes an RGB PNG.
+    """
+    data = path.read_bytes()
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} cannot be decoded ({error}): half a download? Get it again"
+                         ) from error
+    if image.mode == "RGB":
+        return data, np.array(image)
+    pixels = np.array(image.convert("RGB"))
+    return encode_png(pixels), pixels
+
+
+def matches(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
+    """Label of the data set -> the vocabulary's class, for classes that both have.
+
+    Names match by VOC's and COCO's spellings (`canonical`): tv is tvmonitor. Raises ValueError
+    when two classes of the vocabulary are one class of the data set.
+    """
+    ours: dict[str, str] = {}
+    for name in vocabulary.classes:
+        if ours.setdefault(canonical(name), name) != name:
+            raise ValueError(f"vocabulary {vocabulary.name!r}: {ours[canonical(name)]!r} and "
+                             f"{name!r} are one class, {canonical(name)}; keep one of them")
+    return {label: ours[canonical(name)] for label, name in names.items()
+            if canonical(name) in ours}
+
+
+def labelled_classes(photos: LabelledPhotos, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The vocabulary's classes that the data set has labels of, in label order."""
+    known = set(matches(photos.names, vocabulary).values())
+    return tuple(name for name in vocabulary.classes if name in known)
+
+
+def class_table(photos: LabelledPhotos, vocabulary: Vocabulary) -> np.ndarray:
+    """uint8 (256,): the data set's label -> the vocabulary's. 0 stays 0, 255 stays 255.
+
+    A class that the vocabulary does not list becomes 255, as in the drawn world: it is in the
+    picture, so calling it background would punish a segmenter for seeing it. ValueError when the
+    two share no class.
+    """
+    known = matches(photos.names, vocabulary)
+    if not known:
+        raise ValueError(
+            f"vocabulary {vocabulary.name!r} lists none of the classes of {photos.title}: expected "
+            f"some of {', '.join(photos.names.values())}; got {', '.join(vocabulary.classes)}")
+    table = np.full(256, IGNORED, np.uint8)
+    table[0] = 0
+    for label, name in known.items():
+        table[label] = vocabulary.label(name)
+    return table
+
+
+def read(
+    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary
+) -> Iterator[Sample]:
+    """The pictures of `keys` in that order, decoded one at a time."""
+    table = class_table(photos, vocabulary)
+    for key in keys:
+        data, image = load_photo(photos.photo(key))
+        label = table[photos.truth(key)]
+        present = np.unique(label).tolist()
+        yield Sample(key, data, image, label, tuple(
+            name for name in vocabulary.classes if vocabulary.label(name) in present))
+
+
+def digest(photos: LabelledPhotos) -> str:
+    """Hex sha256 that names this copy of the data, wherever it lies.
+
+    It covers the bytes of everything that labels come from, and of the pictures names and sizes:
+    reading 20 GB at every start would take minutes. The benchmark's shards keep the pictures'
+    bytes, so what was measured on is in their own digests.
+    """
+    files, pictures = photos.label_files(), photos.photo_files()
+    require_files(files, photos.title, "label files")
+    require_files(pictures, photos.title, "pictures")
+    return sha256_json({
+        "title": photos.title,
+        "labels": [[_name(path), sha256_file(path)] for path in files],
+        "photos": [[path.name, path.stat().st_size] for path in pictures],
+    })
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def stem_of_first(line: str) -> str:
+    """The key of "2007_000032", or of "/JPEGImages/2007_000032.jpg /Masks/2007_000032.png"."""
+    return Path(line.split()[0]).stem
+
+
+def read_list(
+    path: Path, title: str, key_of: Callable[[str], str] = stem_of_first
+) -> list[str]:
+    """Keys of a split file, one a line. ValueError for a missing file or a key listed twice."""
+    if not path.is_file():
+        raise ValueError(f"{title}: no split file {path}; unpack the data set's whole archive")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    keys = [key_of(line.strip()) for line in lines if line.strip()]
+    repeated = sorted(key for key, count in Counter(keys).items() if count > 1)
+    if repeated:
+        raise ValueError(f"{path} lists {repeated[0]!r} more than once ({len(repeated)} keys): "
+                         "expected each picture once; get the file again")
+    return keys
+
+
+def require_labels(path: Path, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    """The label map uint8 (H,W), after checking that it holds known labels, 0 and 255 only."""
+    if labels.ndim != 2:
+        raise ValueError(f"{path}: expected a label map (H,W), got {labels.shape}")
+    strange = sorted(set(np.unique(labels).tolist()) - {0, IGNORED, *names})
+    if strange:
+        raise ValueError(f"{path} holds the labels {strange[:8]}; expected 0 (background), 255 "
+                         f"(ignored) and 1..{max(names)} ({len(names)} classes). Is it a mask of "
+                         "another data set, or of instances?")
+    return labels.astype(np.uint8)
+
+
+def open_mask(path: Path) -> Image.Image:
+    """A mask picture, loaded. ValueError for a file that is not one."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} cannot be decoded ({error}): get it again") from error
+    return image

@@ -1,0 +1,16 @@
+"""What the worker processes of test_processes.py make their shards with; cheap to import."""
+
+import os
+import signal
+
+import pandas as pd
+
+
+def rows_of(group) -> pd.DataFrame:
+    return pd.DataFrame({"key": [f"{i:03d}" for i in group], "x": [float(i) ** 0.5 for i in group]})
+
+
+def mortal(group) -> pd.DataFrame:
+    if 5 in group:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rows_of(group)

@@ -1,0 +1,33 @@
+"""Run by test_processes.py in each of two processes: both trainings, as `accelerate launch` would.
+
+    python -m tests.two_processes <folder> <profile file>
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from ml import processes
+from ml.__main__ import main
+from ml.grounding.training import train
+from tests.test_grounding_training import ENTITIES, PARAMS, make_module
+from tests.test_processes import toys
+
+
+def ground(folder: Path) -> dict:
+    """Curves of a fresh training, and of one that goes on from a single process's checkpoint."""
+    found = {}
+    for variant in ("seeded", "paper"):
+        file = folder / f"{variant}.pt"
+        progress = train(make_module(variant), *toys(), ENTITIES, PARAMS, 0, file)
+        found[variant] = progress.curve
+    return found
+
+
+if __name__ == "__main__":
+    place, profile = Path(sys.argv[1]), sys.argv[2]
+    curves = ground(place)
+    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 1
+    if processes.is_main():
+        (place / "grounding.json").write_text(json.dumps(curves))
+    sys.exit(main(["segmenter", "--profile", profile, "--root", str(place)]))

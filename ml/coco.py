@@ -1,22 +1,13 @@
 """COCO's 80 classes by our names, and the ones that `init` takes as seen classes.
 
 Our names are VOC's where VOC has the class ("sofa"), COCO's own otherwise ("fire hydrant"). Not
-here: a detector's label names (`ml.detectors.base`).
+here: how detectors spell them (`ml.detectors.names`).
 """
 
-CLASSES = (
-    "person", "bicycle", "car", "motorbike", "aeroplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
-    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "sofa",
-    "pottedplant", "bed", "diningtable", "toilet", "tvmonitor", "laptop", "mouse", "remote",
-    "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
-    "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
-)
-"""In COCO's order. Every detector that was trained on COCO instances knows exactly these."""
+from ml.detectors.names import SPELLINGS
+
+CLASSES = tuple(SPELLINGS)
+"""Every detector that was trained on COCO instances knows exactly these; VOC's 20 first."""
 
 SEEN = (
     "aeroplane", "bear", "bench", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",

@@ -20,6 +20,8 @@ ASSETS = "{ assetNodes { assetKey { path } groupName description hasMaterializeP
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus
+  locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 CHECKS = """{ assetNodes(assetKeys: [{path: ["prompts"]}]) { assetChecksOrError {
   ... on AssetChecks { checks { name blocking } } } } }"""
 
@@ -58,14 +60,17 @@ def server(tmp_path_factory):
     with started("dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port),
                  env=env) as web, started("dagster._daemon", "run", "-w", "workspace.yaml",
                                           env=env) as daemon:
-        end = time.monotonic() + 180
+        end, entry = time.monotonic() + 180, None
         while time.monotonic() < end:
             assert web.poll() is None and daemon.poll() is None, "a process ended"
             try:
-                urllib.request.urlopen(f"{url}/server_info", timeout=5).read()
-                break
+                (entry,) = ask(url, LOADED)["workspaceOrError"]["locationEntries"]
+                if entry["loadStatus"] == "LOADED":
+                    break
             except OSError:
-                time.sleep(0.3)
+                pass  # it does not listen yet
+            time.sleep(0.3)
+        assert entry and entry["locationOrLoadError"]["__typename"] == "RepositoryLocation", entry
         yield url
 
 

@@ -37,9 +37,11 @@ SCALE_PICTURES = 64
 SCALE_BYTES = 1_000_000_000
 """Of their features at once: 7 pictures at full size, all of them at the micro size."""
 
-TEXT_DROPOUT = 0.3
+TEXT_DROPOUT = 0.6
 """Share of the words that the seeded query trains on without their text, so that it learns to
-find a word by its evidence: a word never trained on has a text embedding out of nowhere."""
+find a word by its evidence: a word never trained on has a text embedding out of nowhere. Chosen on
+pictures of other seeds than any reported one: with 0.6 two unseen objects stand at 72.2 mIoU, the
+paper's query at 63.9."""
 
 
 class Source(Protocol):

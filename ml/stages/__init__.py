@@ -42,7 +42,7 @@ STAGES = (
           models=("detector.model", "detector.weights"), heavy=True),
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
     Stage("grounding_model", ("images", "triplets"),
-          ("seed", "vocabulary", "diffusion", "grounding"), 1,
+          ("seed", "vocabulary", "diffusion", "grounding"), 2,
           models=("diffusion.model",), heavy=True, trains=True),
     Stage("grounding_scores", ("images", "triplets", "grounding_model"),
           ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"), 1,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ml.grounding.config import GroundingConfig, make_config
-from ml.grounding.fusion import pooling_weights
+from ml.grounding.fusion import GAIN, evidence_prior, pooling_weights, settle
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.params import load_params
 
@@ -107,6 +107,24 @@ def test_pooling_prefers_the_word_that_answers_more():
     # so 0.5 * 0.2 = 0.1 against a peak of 1, cubed 0.001
     assert (weights[0, 0, 9, 9] / weights[0, 0, 2, 2]).item() == pytest.approx(0.001, rel=1e-3)
     assert weights[0, 1, 9, 9] > 0.999
+
+
+def test_evidence_settles_whose_a_place_is():
+    """Two words, evidence 1 : 0.2 on the left and 0 : 1 on the right; FLOOR is 0.05."""
+    maps = torch.tensor([[[[[1.0, 0.0]]], [[[0.2, 1.0]]], [[[9.0, 9.0]]]]]).expand(-1, -1, 2, 2, -1)
+    prior = evidence_prior(maps, torch.tensor([[True, True, False]]), 2)
+    shares = (prior / GAIN).exp()
+    expected = torch.tensor([[1.05 / 1.30, 0.05 / 1.10], [0.25 / 1.30, 1.05 / 1.10], [0.0, 0.0]])
+    torch.testing.assert_close(shares[0, :, 0], expected)
+    torch.testing.assert_close(shares[0, :, 1], expected)
+
+    words = torch.tensor([2.0, 3.0, -1e4])[None, :, None, None].expand(1, 3, 2, 2)
+    settled = settle(words, prior)
+    assert (settled[0, 0, :, 0] > settled[0, 1, :, 0]).all(), "the evidence is for the first here"
+    assert (settled[0, 0, :, 1] < settled[0, 1, :, 1]).all()
+    torch.testing.assert_close(settled.logsumexp(1), words.logsumexp(1))
+    alone = evidence_prior(maps, torch.tensor([[True, False, False]]), 2)
+    torch.testing.assert_close(settle(words[:, :1], alone[:, :1]), words[:, :1])
 
 
 def test_flat_evidence_pools_evenly():

@@ -11,6 +11,13 @@ from torch.nn import functional as F
 SHARPNESS = 3.0
 """Power that evidence is raised to before pooling: half the peak then weighs an eighth."""
 
+GAIN = 8.0
+"""Of the evidence's say between the words of a picture. On a development set (other seeds than any
+reported), two unseen objects: 71.0 mIoU without, 79.4 with 2, 81.6 with 4, 82.6 with 8."""
+
+FLOOR = 0.05
+"""Of a word's peak: evidence that every word has everywhere, so that noise decides little."""
+
 
 class Attention(nn.Module):
     """Multi-head attention without biases, (B,N,D) over (B,M,D)."""
@@ -83,6 +90,30 @@ def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
     maps = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)
     weights = maps.pow(SHARPNESS).flatten(2) + 1e-8
     return weights / weights.sum(-1, keepdim=True)
+
+
+def evidence_prior(evidence: Tensor, valid: Tensor, size: int) -> Tensor:
+    """What the evidence says of which word a place belongs to: float32 (B,N,size,size).
+
+    GAIN times the logarithm of a word's share of the evidence at a place; each map counts by its own
+    maximum, plus FLOOR. evidence: float >= 0 (B,N,E,h,w); valid: bool (B,N), padding gets -inf.
+    """
+    maps = evidence.float().clamp(min=0)
+    maps = (maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)).mean(2)
+    maps = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+    maps = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12) + FLOOR
+    maps = maps * valid[:, :, None, None]
+    return GAIN * (maps / maps.sum(1, keepdim=True)).log()
+
+
+def settle(words: Tensor, prior: Tensor) -> Tensor:
+    """Logits of words (B,N,H,W) with a prior (B,N,H,W) on which of them it is.
+
+    What the words hold together is as before, so that the background keeps its places, and a word
+    that is alone is left as it is.
+    """
+    swayed = words + prior
+    return swayed - swayed.logsumexp(1, keepdim=True) + words.logsumexp(1, keepdim=True)
 
 
 def allowed_pairs(valid: Tensor) -> Tensor:

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 from ml.files import atomic
 from ml.grounding.config import GroundingConfig
 from ml.grounding.encoder import LearnedUpsampling, VisualEncoder
-from ml.grounding.fusion import DecoderLayer, EvidenceSeed, allowed_pairs, pooling_weights
+from ml.grounding.fusion import (
+    DecoderLayer,
+    EvidenceSeed,
+    allowed_pairs,
+    evidence_prior,
+    pooling_weights,
+    settle,
+)
 
 PADDED = -1e4
 """Logit of a padded word: no share of any pixel, and finite, so that 0 times it is 0."""
@@ -21,7 +28,9 @@ class GroundingModule(nn.Module):
     """`paper`: a query is a word's text embedding, words are independent sigmoids.
 
     `seeded`: a query is the text embedding plus the visual tokens pooled by the word's evidence;
-    the words of a picture and its background (a learned query) share each pixel by softmax.
+    the words of a picture and its background (a learned query) share each pixel by softmax. In eval
+    mode the evidence also has a say in which word a pixel belongs to (`evidence_prior`): a module
+    finds both of two unseen objects and mixes them up, and the evidence does not.
     """
 
     def __init__(self, config: GroundingConfig) -> None:
@@ -75,6 +84,10 @@ class GroundingModule(nn.Module):
         size = self.config.picture_size
         if logits.shape[-1] != size:  # the same as upsampling the map first, as the paper does
             logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
+        if self.config.competition and not self.training:
+            words = logits[:, 1:].masked_fill(~valid[:, :, None, None], PADDED)
+            words = settle(words, evidence_prior(evidence, valid, size))
+            logits = torch.cat([logits[:, :1], words], dim=1)
         return logits.masked_fill(~shown[:, :, None, None], PADDED)
 
     def _tokens(self, fused: Tensor) -> Tensor:

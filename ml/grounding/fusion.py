@@ -95,8 +95,8 @@ def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
 def evidence_prior(evidence: Tensor, valid: Tensor, size: int) -> Tensor:
     """What the evidence says of which word a place belongs to: float32 (B,N,size,size).
 
-    GAIN times the logarithm of a word's share of the evidence at a place; each map counts by its own
-    maximum, plus FLOOR. evidence: float >= 0 (B,N,E,h,w); valid: bool (B,N), padding gets -inf.
+    GAIN times the logarithm of a word's share of the evidence at a place; each map counts by its
+    own maximum, plus FLOOR. evidence: float >= 0 (B,N,E,h,w); valid: bool (B,N), padding gets -inf.
     """
     maps = evidence.float().clamp(min=0)
     maps = (maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)).mean(2)

@@ -2,8 +2,8 @@
 
 Here: the one loop that everything without gradients goes through on the GPU (`ml.gradients` has the
 one with them). Not here: what is done with a batch; it must treat each item by itself, so that no
-result depends on the halving. torch is imported
-when something fails: the command line knows `OutOfMemory` without it.
+result depends on the halving. torch is imported when something fails: the command line knows
+`OutOfMemory` without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

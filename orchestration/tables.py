@@ -151,19 +151,10 @@ def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
                              mean_ignored=float(accepted["ignored"].mean()))}
 
 
-def small(picture: np.ndarray) -> np.ndarray:
-    """uint8 (64,64,3), the size at which pictures are compared with the benchmark."""
-    from PIL import Image
-
-    if picture.shape[:2] == (64, 64):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BOX))
-
-
 def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
     """Per synthetic picture, from its pixels: is the label map as large as the picture, are its
     labels those of the prompt, is the picture (or nearly) one of the benchmark's."""
-    from ml.microworld.benchmark import find_overlap
+    from ml.microworld.benchmark import find_overlap, small
     from ml.pictures import IGNORED, decode_png
 
     real = [small(decode_png(data)) for shard in

@@ -73,6 +73,11 @@ class EvidenceSeed(nn.Module):
         return self.project(self.norm(weights @ tokens))
 
 
+def by_peak(maps: Tensor) -> Tensor:
+    """Maps >= 0 (...,h,w), each divided by its own maximum; zeros stay zeros."""
+    return maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)
+
+
 def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
     """Evidence maps, float >= 0 (B,N,E,h,w), to pooling weights (B,N,side*side) that sum to 1.
 
@@ -80,15 +85,13 @@ def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
     share each place in proportion to the square (so that what answers to two words seeds the one
     it answers to more), and the result is raised to SHARPNESS. A map of zeros pools evenly.
     """
-    maps = evidence.float().clamp(min=0)
-    maps = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)
+    maps = by_peak(evidence.float().clamp(min=0))
     maps = F.adaptive_avg_pool2d(maps.mean(2), side) if maps.shape[-1] > side else F.interpolate(
         maps.mean(2), size=(side, side), mode="bilinear", align_corners=False)
     maps = maps * valid[:, :, None, None]
     squares = maps.square()
     maps = maps * squares / squares.sum(1, keepdim=True).clamp(min=1e-12)
-    maps = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)
-    weights = maps.pow(SHARPNESS).flatten(2) + 1e-8
+    weights = by_peak(maps).pow(SHARPNESS).flatten(2) + 1e-8
     return weights / weights.sum(-1, keepdim=True)
 
 
@@ -98,11 +101,9 @@ def evidence_prior(evidence: Tensor, valid: Tensor, size: int) -> Tensor:
     GAIN times the logarithm of a word's share of the evidence at a place; each map counts by its
     own maximum, plus FLOOR. evidence: float >= 0 (B,N,E,h,w); valid: bool (B,N), padding gets -inf.
     """
-    maps = evidence.float().clamp(min=0)
-    maps = (maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12)).mean(2)
+    maps = by_peak(evidence.float().clamp(min=0)).mean(2)
     maps = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
-    maps = maps / maps.amax((-2, -1), keepdim=True).clamp(min=1e-12) + FLOOR
-    maps = maps * valid[:, :, None, None]
+    maps = (by_peak(maps) + FLOOR) * valid[:, :, None, None]
     return GAIN * (maps / maps.sum(1, keepdim=True)).log()
 
 

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from PIL import Image
 
 from ml.microworld.world import CLASSES, SIZE, Scene, draw_scene, scene_seed
 
@@ -70,6 +71,13 @@ def check_benchmark(scenes: Iterable[Scene]) -> None:
             "pinned numpy and pillow, or undo the change to the drawing; if it was meant, set "
             "BENCHMARK_SHA256 and measure every published figure again"
         )
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """uint8 (64,64,3): what `find_overlap` compares, out of a picture uint8 (H,W,3) of any size."""
+    if image.shape[:2] == (SIZE, SIZE):
+        return image
+    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.ndarray]) -> list[int]:

@@ -214,10 +214,14 @@ def _pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def predict_each(model: nn.Module, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Label maps uint8 (H,W) of pictures uint8 (H,W,3) of any sizes."""
-    if len({image.shape for image in images}) == 1:
-        return list(predict(model, np.stack(images)))
-    return [predict(model, image[None])[0] for image in images]
+    """Label maps uint8 (H,W) of pictures uint8 (H,W,3); those of one size go together."""
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.shape, []).append(place)
+    found: dict[int, np.ndarray] = {}
+    for group in places.values():
+        found |= zip(group, predict(model, np.stack([images[i] for i in group])), strict=True)
+    return [found[place] for place in range(len(images))]
 
 
 def _held_out_miou(model: nn.Module, images: Sequence, labels: Sequence, held) -> float:

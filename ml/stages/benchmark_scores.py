@@ -30,7 +30,7 @@ from ml.metrics import (
 from ml.params import Params
 from ml.pictures import contact_sheet, decode_png, spread
 from ml.segmenters import load_segmenter
-from ml.segmenters.training import pick_device, predict
+from ml.segmenters.training import pick_device, predict_each
 from ml.shards import iter_shards, read_shards
 from ml.stages import Output, Workspace
 from ml.stages.segmenter import accepted_rows
@@ -124,7 +124,7 @@ def score(
     for frame in tested.frames:
         images = [decode_png(data) for data in frame.image]
         labels = [decode_png(data) for data in frame.label]
-        found = {name: [decided[label] for label in predict_sizes(model, images)]
+        found = {name: [decided[label] for label in predict_each(model, images)]
                  for name, model in models.items()}
         for i, key in enumerate(frame.key):
             for name in models:
@@ -134,19 +134,6 @@ def score(
                              | {name: found[name][i] for name in models})
         place += len(frame)
     return stacks, tiles
-
-
-def predict_sizes(model: nn.Module, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Label maps uint8 (H,W) of pictures uint8 (H,W,3) whose sizes differ; those of one size are
-    predicted together."""
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place, image in enumerate(images):
-        places.setdefault(image.shape, []).append(place)
-    found: dict[int, np.ndarray] = {}
-    for group in places.values():
-        found |= dict(zip(group, predict(model, np.stack([images[i] for i in group])),
-                          strict=True))
-    return [found[place] for place in range(len(images))]
 
 
 def statistics(vocabulary: Vocabulary, unscored: Sequence[str] = ()) -> dict[str, Statistic]:

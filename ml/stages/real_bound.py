@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from ml import processes
-from ml.microworld.benchmark import benchmark_scenes, find_overlap
-from ml.microworld.world import CLASSES, SEED_RANGES, SIZE, Scene, draw_scene, scene_seed
+from ml.microworld.benchmark import benchmark_scenes, find_overlap, small
+from ml.microworld.world import CLASSES, SEED_RANGES, Scene, draw_scene, scene_seed
 from ml.params import Params
 from ml.pictures import IGNORED, decode_png, encode_png
 from ml.realdata import LabelledPhotos, NoSuchPart, check, described, open_source, read
@@ -120,11 +120,6 @@ def fit_into(
     framed[:high, :wide] = Image.fromarray(image).resize((wide, high), Image.Resampling.BILINEAR)
     marked[:high, :wide] = Image.fromarray(label).resize((wide, high), Image.Resampling.NEAREST)
     return framed, marked
-
-
-def small(image: np.ndarray) -> np.ndarray:
-    """uint8 (64,64,3): what `find_overlap` compares, whatever the picture's size."""
-    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def scene_classes(

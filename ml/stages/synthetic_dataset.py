@@ -10,13 +10,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.microworld.benchmark import find_overlap
-from ml.microworld.world import SIZE
+from ml.microworld.benchmark import find_overlap, small
 from ml.params import Params, SyntheticParams
 from ml.pictures import (
     IGNORED,
@@ -72,7 +70,7 @@ class ShardMaker:
     @cached_property
     def benchmark(self) -> list[np.ndarray]:
         frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
-        return [_small(decode_png(data)) for frame in frames for data in frame.image]
+        return [small(decode_png(data)) for frame in frames for data in frame.image]
 
     def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
         return pd.DataFrame(make_rows(prompts, self.grounded, self.benchmark, self.vocabulary,
@@ -89,7 +87,7 @@ def make_rows(
         phrases=[list(p["phrases"]) for p in prompts], seeds=[p["seed"] for p in prompts],
         steps=params.diffusion.steps, guidance_scale=params.diffusion.guidance_scale,
     )
-    overlapping = set(find_overlap(map(_small, made.images), benchmark)) if benchmark else set()
+    overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
     rows = []
     for place, prompt in enumerate(prompts):
         labels = [vocabulary.label(entity) for entity in prompt["entities"]]
@@ -159,13 +157,6 @@ def facts_of(folder, vocabulary: Vocabulary) -> dict:
         "ignored_share": float(kept.ignored.mean()) if len(kept) else 0.0,
         "benchmark_overlap": int(rows.benchmark_overlap.sum()),
     }
-
-
-def _small(image: np.ndarray) -> np.ndarray:
-    """uint8 (64,64,3): what `find_overlap` compares, whatever the picture's size."""
-    if image.shape[:2] == (SIZE, SIZE):
-        return image
-    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def _sheet(folder) -> None:

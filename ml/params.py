@@ -89,6 +89,7 @@ class GroundingParams:
     dice_weight: float  # beside cross-entropy
     evaluate_every: int  # steps between validations
     patience: int  # validations without a better mIoU before stopping
+    precision: str  # of the training: float32, or mixed with bfloat16
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,8 @@ def check_params(params: Params) -> None:
          0 <= params.detector.score_threshold <= 1),
         ("grounding.variant", params.grounding.variant, "paper or seeded",
          params.grounding.variant in ("paper", "seeded")),
+        ("grounding.precision", params.grounding.precision, "float32 or bfloat16",
+         params.grounding.precision in ("float32", "bfloat16")),
         ("grounding.evidence_timesteps", params.grounding.evidence_timesteps, "within 0..999",
          all(0 <= t <= 999 for t in params.grounding.evidence_timesteps)),
         ("synthetic.ignore_band", band, "[low, high] with 0 <= low <= high <= 1",

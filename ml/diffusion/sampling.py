@@ -22,6 +22,7 @@ class Samples:
     latents: torch.Tensor  # float32 (B,C,h,w), CPU: what the U-Net was given in the last step
     timestep: int  # of that step, 0..999
     daam: list[torch.Tensor] | None  # float32 (n_i,h,w) a picture, CPU: summed attention, >= 0
+    earlier: dict[int, tuple[int, torch.Tensor]]  # step, counted from the last (1) -> as above
 
 
 def sample(
@@ -32,14 +33,18 @@ def sample(
     steps: int,
     guidance_scale: float,
     words: Sequence[Sequence[str]] | None = None,
+    keep: Sequence[int] = (),
 ) -> Samples:
     """One picture a prompt; a picture depends on its prompt and seed, not on its batch.
 
     words: for each prompt the words whose attention (DAAM: conditional half, mean over heads,
-    sum over layers and steps) is recorded; the pictures are the same with and without. Raises
-    ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, or a
-    word that is not in its prompt.
+    sum over layers and steps) is recorded; the pictures are the same with and without. keep:
+    steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
+    Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
+    word that is not in its prompt, or a step that there is not.
     """
+    if lost := [step for step in keep if not 1 <= step <= steps]:
+        raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
     _check(prompts, seeds, words, steps, guidance_scale)
     with torch.inference_mode():
         recorder, looking = None, nullcontext()
@@ -47,8 +52,8 @@ def sample(
             size = latent_shape(pipe)[1:]
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
             looking = recording(pipe.unet, recorder)
-        keep = _LastInput(pipe)
-        with looking, _vae_left_as_it_was(pipe):
+        inputs = _Inputs(pipe, {1, *keep})
+        with looking, inputs.looking(), _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
                 **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
@@ -56,15 +61,14 @@ def sample(
                 guidance_scale=guidance_scale,
                 # On the CPU, so that a seed means the same noise on every device.
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
-                callback_on_step_end=keep,
                 output_type="np",
             ).images
         maps = recorder.maps().float().cpu() if recorder else None
     return Samples(
         images=(pictures * 255).round().astype(np.uint8),
-        # Cloned: tensors of inference mode can't take part in a training.
-        latents=keep.latents.float().cpu().clone(),
-        timestep=keep.timestep,
+        latents=inputs.kept[1][1],
+        timestep=inputs.kept[1][0],
+        earlier={step: inputs.kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
     )
 
@@ -97,21 +101,30 @@ def _per_picture(maps, words, size) -> list[torch.Tensor]:
     return [maps[i, : len(own)].clone() for i, own in enumerate(words)]
 
 
-class _LastInput:
-    """The callback after each step: keeps what the U-Net will be given in the last one.
+class _Inputs:
+    """Looks at the U-Net's inputs: keeps the latents of some steps, counted from the last (1).
 
-    That is the latent as the scheduler scales it (some work in units of the noise), so that one
-    U-Net pass on it, with the kept timestep, is the last step whatever the scheduler.
+    They are as the scheduler scales them (some work in units of the noise), so that one U-Net pass
+    on one of them, with its timestep, is that step whatever the scheduler.
     """
 
-    def __init__(self, pipe: Pipeline):
-        self.scheduler = pipe.scheduler
-        self.latents: torch.Tensor | None = None
-        self.timestep = -1
+    def __init__(self, pipe: Pipeline, wanted: set[int]):
+        self.pipe, self.wanted, self.calls = pipe, wanted, 0
+        self.kept: dict[int, tuple[int, torch.Tensor]] = {}  # float32 (B,C,h,w), CPU
 
-    def __call__(self, pipe, step: int, timestep, tensors: dict) -> dict:
-        times = self.scheduler.timesteps
-        if step == len(times) - 2:
-            self.latents = self.scheduler.scale_model_input(tensors["latents"], times[-1]).clone()
-            self.timestep = round(float(times[-1]))
-        return {}
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        handle = self.pipe.unet.register_forward_pre_hook(self._look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _look(self, unet, inputs: tuple) -> None:
+        latents, timestep = inputs[:2]
+        step = len(self.pipe.scheduler.timesteps) - self.calls
+        self.calls += 1
+        if step in self.wanted:  # both halves of a guided batch are given the same latents
+            # Cloned: tensors of inference mode can't take part in a training.
+            own = latents[: len(latents) // 2].float().cpu().clone()
+            self.kept[step] = (round(float(timestep)), own)

@@ -36,6 +36,7 @@ class GroundingModule(nn.Module):
     def __init__(self, config: GroundingConfig) -> None:
         super().__init__()
         self.config = config
+        self.settles = config.competition  # may be switched off, to see what it is worth
         width = config.width
         self.encoder = VisualEncoder(config.feature_channels, config.encoder_widths)
         fused = self.encoder.out_channels
@@ -84,7 +85,7 @@ class GroundingModule(nn.Module):
         size = self.config.picture_size
         if logits.shape[-1] != size:  # the same as upsampling the map first, as the paper does
             logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
-        if self.config.competition and not self.training:
+        if self.settles and not self.training:
             words = logits[:, 1:].masked_fill(~valid[:, :, None, None], PADDED)
             words = settle(words, evidence_prior(evidence, valid, size))
             logits = torch.cat([logits[:, :1], words], dim=1)

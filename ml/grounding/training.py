@@ -75,13 +75,14 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     stop_after: int | None = None,
+    text_dropout: float = TEXT_DROPOUT,
 ) -> Progress:
     """Trains in place and leaves the weights of the best validation in the module, eval mode.
 
     entities: class names of each validation sample's words, for the mIoU over classes.
     checkpoint: a file to write at every evaluation and to go on from when it exists. stop_after:
-    stops at this step as if killed there (for tests). Of several processes the first validates
-    and writes. Raises ValueError without pictures.
+    stops at this step as if killed there (for tests). text_dropout: see TEXT_DROPOUT. Of several
+    processes the first validates and writes. Raises ValueError without pictures.
     """
     if not len(source) or not len(validation):
         raise ValueError(f"expected training and validation pictures, got {len(source)} and "
@@ -102,7 +103,8 @@ def train(
               disable=not processes.is_main()) as bar:
         while progress.step < last and progress.without_gain < params.patience:
             module.train()
-            loss, most = _step(module, optimizer, source, params, seed, progress.step, most)
+            loss, most = _step(module, optimizer, source, params, seed, progress.step, most,
+                               text_dropout)
             losses.append(loss)
             progress.step += 1
             bar.update()
@@ -136,14 +138,14 @@ def learning_rate(params: GroundingParams, step: int) -> float:
 
 def _step(
     module: GroundingModule, optimizer: torch.optim.Optimizer, source: Source,
-    params: GroundingParams, seed: int, step: int, most: int,
+    params: GroundingParams, seed: int, step: int, most: int, text_dropout: float,
 ) -> tuple[float, int]:
     """One optimizer step; returns the batch's loss and how many pictures fit at once."""
     indices = batch_indices(len(source), params.batch_size, seed, step)
     counts = np.array([source.counts(i) for i in indices])
     longest, present = int(counts[:, 0].max()), int(counts[:, 1].sum())
     kept = torch.from_numpy(np.random.default_rng([seed, 2, step]).random(
-        (len(indices), longest)) >= TEXT_DROPOUT)
+        (len(indices), longest)) >= text_dropout)
 
     def loss_of(rows: Sequence[int]) -> Tensor:
         batch = source.batch([indices[row] for row in rows])
@@ -151,7 +153,9 @@ def _step(
         if module.config.competition:
             own = kept[list(rows), : text.shape[1]].to(text.device)
             text = text * own[..., None]
-        logits = module(batch.features, text, batch.valid, batch.evidence)
+        with torch.autocast(text.device.type, getattr(torch, params.precision),
+                            enabled=params.precision != "float32"):
+            logits = module(batch.features, text, batch.valid, batch.evidence)
         return compute_loss(module, logits, batch, params.dice_weight, present,
                             len(rows) / len(indices))
 
@@ -170,6 +174,7 @@ def compute_loss(
 ) -> Tensor:
     """The variant's loss of a batch, or of a part of one: with the batch's number of present words
     and the part's share of its pictures."""
+    logits = logits.float()  # of a forward in mixed precision
     if module.config.competition:
         return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight,
                                 words, share)

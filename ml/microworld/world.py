@@ -30,6 +30,7 @@ SEED_RANGES: dict[str, range] = {
     "gallery": range(50_000_000, 60_000_000),
     "test": range(60_000_000, 70_000_000),
     "same_class": range(70_000_000, 80_000_000),
+    "paper": range(80_000_000, 90_000_000),
     "benchmark": range(90_000_000, 90_000_400),
 }
 """Purpose -> its seeds; disjoint, so that no scene ever serves two purposes."""

@@ -76,7 +76,9 @@ def make_prompts(
     prompts, left_out, taken = [], {}, set()
     index = Counter()
     for purpose, name, count, groups, plain_share in table:
-        if count and (lack := _lack(groups)):
+        if not count:
+            continue
+        if lack := _lack(groups):
             if purpose != "sim":
                 raise ValueError(f"prompts.{purpose}_{name} is {count}, but vocabulary "
                                  f"{vocabulary.name!r} {lack}: set it to 0 or list more classes")

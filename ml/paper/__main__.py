@@ -1,0 +1,1 @@
+"""`python -m ml.paper`: every study, or one, and the page. See `ml.paper`."""

@@ -1,0 +1,136 @@
+"""Where the studies keep what they make, each thing made once, and the processes that make it.
+
+Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models/<name>`,
+`raw/<name>.parquet`. A thing is in place when the recipe beside it is that of what would be made,
+so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ml.files import atomic, sha256_folder, sha256_json, write_json
+from ml.paper.plan import SIZES, Size
+from ml.params import ROOT, Params, load_params
+from ml.stages import Workspace
+
+VERSION = 1
+"""Raised when the same settings give other results."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A run of the studies: its size, its folder. Small, so that it travels to processes."""
+
+    size: Size
+    root: Path = ROOT
+    workers: int = 1
+
+    @cached_property
+    def params(self) -> Params:
+        """The profile `paper`, or `paper-quick`."""
+        return load_params(self.profile)
+
+    @property
+    def profile(self) -> str:
+        return "paper" if self.size.name == "full" else f"paper-{self.size.name}"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root, self.profile)
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.data
+
+    def recipe(self, **parts: object) -> str:
+        """Digest of what a thing is made from: its own parts and what everything depends on."""
+        return sha256_json({"version": VERSION, "diffusion": self.params.section("diffusion"),
+                            "model": self._model} | parts)
+
+    @cached_property
+    def _model(self) -> str:
+        """Digest of the diffusion model and the detector."""
+        names = (self.params.diffusion.model, self.params.detector.model)
+        return sha256_json([sha256_folder(Path(self.workspace.model(name))) for name in names])
+
+    def in_place(self, path: Path, recipe: str) -> bool:
+        """Whether a file or folder is there and was made by this recipe."""
+        note = _note(path)
+        return path.exists() and note.is_file() and json.loads(note.read_text()) == recipe
+
+    def sign(self, path: Path, recipe: str) -> None:
+        """Says, last of all, that a file or folder is whole."""
+        write_json(_note(path), recipe)
+
+    def table(self, name: str, recipe: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """`raw/<name>.parquet`, made if it is not in place."""
+        path = self.folder / "raw" / f"{name}.parquet"
+        if not self.in_place(path, recipe):
+            frame = make()
+            with atomic(path) as temporary:
+                frame.to_parquet(temporary, index=False, compression="zstd")
+            self.sign(path, recipe)
+        return pd.read_parquet(path)
+
+    def run(self, title: str, tasks: Sequence[tuple]) -> None:
+        """Calls every (function, *arguments), `workers` at once, each in one thread.
+
+        Functions are of a module's top level and leave their results on disk. Two processes of one
+        thread do nearly twice the work of one process of two.
+        """
+        started = time.perf_counter()
+        for i, (said, spent) in enumerate(self._each(tasks), start=1):
+            so_far = (time.perf_counter() - started) / 60
+            print(f"{title} {i}/{len(tasks)}: {said} ({spent:.0f} s; {so_far:.1f} min)", flush=True)
+
+    def _each(self, tasks: Sequence[tuple]):
+        workers = min(self.workers, len(tasks))
+        if workers <= 1:
+            yield from (_timed(task) for task in tasks)
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _one_thread) as pool:
+            try:
+                for done in as_completed([pool.submit(_timed, task) for task in tasks]):
+                    yield done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _timed(task: tuple) -> tuple[str, float]:
+    function, *arguments = task
+    started = time.perf_counter()
+    said = function(*arguments)
+    return said or function.__name__, time.perf_counter() - started
+
+
+def _one_thread() -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.recipe.json")
+
+
+def make_lab(size: str, root: Path = ROOT, workers: int | None = None) -> Lab:
+    """workers: one a core by default. Raises ValueError for an unknown size."""
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}: expected one of {sorted(SIZES)}")
+    return Lab(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))
+
+
+def settings(value) -> dict:
+    """A dataclass as plain data, for a recipe."""
+    return asdict(value)

@@ -1,0 +1,244 @@
+"""A grounding module by its specification: trained once a seed, scored on everything.
+
+The same three steps for every row of every study: which pictures and labels, `ml.grounding`'s own
+training, masks of the judged and of the drawn pictures.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ml.batching import Batches
+from ml.diffusion.features import feature_channels
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import text_width
+from ml.grounding.config import make_config
+from ml.grounding.features import FeatureSource
+from ml.grounding.module import GroundingModule
+from ml.grounding.samples import refuse_unseen
+from ml.grounding.training import TEXT_DROPOUT, predict_masks, train
+from ml.metrics import binary_iou
+from ml.paper import plan
+from ml.paper.lab import Lab, settings
+from ml.paper.pictures import INVERTED, NOISED, Record, drawn, generated
+from ml.stages.prompts import cell_of
+from ml.stages.triplets import subset_of
+from ml.vocabulary import Vocabulary, load_vocabulary
+
+BATCH = 40  # pictures that are scored at once
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A row: what differs from the pipeline's own module. All defaults: that module, split 1."""
+
+    vocabulary: str = "voc-1"
+    variant: str = "seeded"  # or paper
+    place: int = 0  # of the kept latents: plan.FRACTIONS of the denoising steps from the last
+    empty_masks: bool = False  # words without a mask have an empty one as target
+    seen: int | None = None  # only the first so many seen classes; all others are unseen
+    pictures: int | None = None  # only so many training pictures
+    resolutions: tuple[int, ...] | None = None  # of the U-Net's features
+    text_dropout: float = TEXT_DROPOUT
+    layers: int | None = None  # of the fusion transformer
+    settles: bool = True  # the evidence has a say between words when masks are made
+    labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
+
+    @property
+    def name(self) -> str:
+        """Of its files: what differs, in words."""
+        own = settings(Spec())
+        parts = [f"{key}-{value}" for key, value in settings(self).items() if value != own[key]]
+        return "_".join(parts).translate(str.maketrans("(), ", "....")) or "default"
+
+    @property
+    def trained(self) -> "Spec":
+        """The specification of its training: `settles` only matters afterwards."""
+        return replace(self, settles=True)
+
+
+def vocabulary_of(spec: Spec) -> Vocabulary:
+    """Its seen and unseen classes, of all 20."""
+    own = load_vocabulary(spec.vocabulary)
+    if spec.seen is None:
+        return own
+    seen = own.seen[: spec.seen]
+    return replace(own, seen=seen, unseen=tuple(c for c in own.classes if c not in seen))
+
+
+def training_set(lab: Lab, spec: Spec) -> list[Record]:
+    """The pictures that it may learn from, each with an accepted mask at least; seen classes only.
+
+    Raises ValueError when a mask of a class that is not seen would be among them.
+    """
+    seen = set(vocabulary_of(spec).seen)
+    if spec.labels == "detector":
+        few = spec.seen is not None and spec.seen < 15
+        own = few_pictures(lab, spec.seen) if few else training_pictures(lab)
+        own = [r.at(spec.place) for r in own]
+    else:
+        place = (NOISED, INVERTED).index(spec.labels)
+        own = [r.by_truth().at(place) for r in real_training_pictures(lab)]
+    own = [r for r in own if set(r.entities) <= seen and (any(r.rles) or spec.empty_masks)]
+    if spec.pictures is not None:
+        own = [own[i] for i in np.random.default_rng(0).permutation(len(own))[: spec.pictures]]
+    refuse_unseen(own, seen)
+    return [replace(r, subset=subset_of(r.key, "train", lab.params.triplets.validation_share))
+            for r in own]
+
+
+def training_pictures(lab: Lab) -> list[Record]:
+    return generated(lab, "train", plan.training_prompts(lab.size, lab.params.seed), plan.FRACTIONS)
+
+
+def few_pictures(lab: Lab, seen: int) -> list[Record]:
+    return generated(lab, f"few{seen}", plan.few_class_prompts(lab.size, seen, lab.params.seed))
+
+
+def judged_pictures(lab: Lab) -> list[Record]:
+    return generated(lab, "judged", plan.judged_prompts(lab.size, lab.params.seed), plan.FRACTIONS)
+
+
+def real_pictures(lab: Lab) -> list[Record]:
+    return drawn(lab, "real", plan.real_classes(lab.size, lab.params.seed), 0)
+
+
+def real_training_pictures(lab: Lab) -> list[Record]:
+    return drawn(lab, "real_train", plan.real_training_classes(lab.size, lab.params.seed), 100_000)
+
+
+class _Empties(FeatureSource):
+    """A source whose words without a mask have an empty one as target."""
+
+    def counts(self, index: int) -> tuple[int, int]:
+        return (len(self.samples[index].words),) * 2
+
+    def batch(self, indices: Sequence[int]):
+        batch = super().batch(indices)
+        return replace(batch, present=batch.valid)
+
+
+def train_all(lab: Lab, specs: Sequence[Spec]) -> None:
+    """Trains and scores every specification that is not in place, `lab.workers` at once."""
+    for make in (training_pictures, judged_pictures, real_pictures):
+        make(lab)
+    for seen in {s.seen for s in specs if s.seen is not None and s.seen < 15}:
+        few_pictures(lab, seen)
+    if any(s.labels != "detector" for s in specs):
+        real_training_pictures(lab)
+    left = [s for s in dict.fromkeys(specs) if not _done(lab, s)]
+    lab.run("grounding", [(train_and_score, lab, spec) for spec in left])
+
+
+def model_folder(lab: Lab, spec: Spec, seed: int):
+    return lab.folder / "models" / f"{spec.trained.name}-seed{seed}"
+
+
+def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
+    """A trained module, in eval mode. Raises ValueError when it was not trained."""
+    module = GroundingModule.from_pretrained(model_folder(lab, spec, seed))
+    module.settles = module.settles and spec.settles
+    return module
+
+
+def rows_of(lab: Lab, spec: Spec) -> pd.DataFrame:
+    """Its raw rows (ml.paper.scores.RAW and where its pixels fell) of all seeds; made if missing."""
+    return lab.table(spec.name, _recipe(lab, spec, "all"), lambda: _train_and_score(lab, spec))
+
+
+def train_and_score(lab: Lab, spec: Spec) -> str:
+    rows = rows_of(lab, spec)
+    unseen = rows[(rows.source == "generated") & (rows.cell == "two_unseen")].iou.mean()
+    return f"{spec.name}: two unseen {100 * unseen:.1f}"
+
+
+def _done(lab: Lab, spec: Spec) -> bool:
+    return lab.in_place(lab.folder / "raw" / f"{spec.name}.parquet", _recipe(lab, spec, "all"))
+
+
+def _recipe(lab: Lab, spec: Spec, seed: int | str) -> str:
+    sets = {"size": settings(lab.size), "grounding": lab.params.section("grounding"),
+            "seed": lab.params.seed}
+    return lab.recipe(spec=settings(spec), training=seed, **sets)
+
+
+def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
+    pipe = load_pipeline(lab.params.diffusion, lab.workspace)
+    modules = _trained(lab, spec, pipe)
+    sets = [[r.at(spec.place) for r in judged_pictures(lab) if r.whole]]
+    if spec.place == 0:  # the drawn scenes were brought to the last step's timestep alone
+        sets += [[r.at(place) for r in real_pictures(lab)] for place in (0, 1)]
+    return pd.concat([score(lab, spec, pipe, modules, records) for records in sets],
+                     ignore_index=True)
+
+
+def _trained(lab: Lab, spec: Spec, pipe) -> list[GroundingModule]:
+    """The modules of all seeds: those that are not in place are trained, on features that are
+    computed once."""
+    places = [(seed, model_folder(lab, spec, seed), _recipe(lab, spec.trained, seed))
+              for seed in range(lab.size.seeds)]
+    if not all(lab.in_place(folder, recipe) for _, folder, recipe in places):
+        samples = training_set(lab, spec)
+        parts = [[s for s in samples if s.subset == name] for name in ("train", "validation")]
+        kinds = (_Empties if spec.empty_masks else FeatureSource, FeatureSource)
+        sources = [kind(pipe, part, [s.evidence for s in part] if spec.variant == "seeded" else None)
+                   for kind, part in zip(kinds, parts, strict=True)]
+        for seed, folder, recipe in places:
+            if not lab.in_place(folder, recipe):
+                _train_one(lab, spec, pipe, sources, seed).save_pretrained(folder)
+                lab.sign(folder, recipe)
+    return [load_module(lab, spec, seed) for seed, *_ in places]
+
+
+def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> GroundingModule:
+    params = lab.params.grounding
+    channels = feature_channels(pipe.unet)
+    config = make_config(
+        replace(params, layers=spec.layers or params.layers),
+        {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
+        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant)
+    torch.manual_seed(seed)
+    module = GroundingModule(config).to(pipe.device)
+    train(module, *sources, [s.entities for s in sources[1].samples], params, seed,
+          text_dropout=spec.text_dropout)
+    return module
+
+
+def score(
+    lab: Lab, spec: Spec, pipe, modules: Sequence[GroundingModule], records: Sequence[Record]
+) -> pd.DataFrame:
+    """Raw rows of every module on pictures of one source, features computed once for all."""
+    vocabulary = vocabulary_of(spec)
+    rows: list[dict] = []
+    for part, _ in Batches(BATCH).run(records, len):
+        batch = FeatureSource(pipe, part, [r.evidence for r in part]).batch(range(len(part)))
+        for seed, module in enumerate(modules):
+            masks = predict_masks(module, batch)
+            for record, found in zip(part, masks, strict=True):
+                rows += mask_rows(record, found, vocabulary, {"method": spec.name, "seed": seed,
+                                                              "split": spec.vocabulary})
+    return pd.DataFrame(rows)
+
+
+def mask_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: dict) -> list[dict]:
+    """A picture's raw rows, one a word and judge. found: bool (>= n,H,W). Beside RAW, against the
+    same judge: pixels of the mask on its own object, on another word's and on neither."""
+    judges = {"detector": record.masks} if record.whole else {}
+    if record.real:
+        judges["truth"] = record.truth
+    rows = []
+    for judge, true in judges.items():
+        for i, entity in enumerate(record.entities):
+            others = np.delete(true, i, 0).any(0) & ~true[i]
+            rows.append(said | {
+                "source": record.source, "judge": judge, "cell": cell_of(record.entities, vocabulary),
+                "key": record.key, "entity": entity, "iou": binary_iou(found[i], true[i]),
+                "other": next((e for e in record.entities if e != entity), ""),
+                "on_own": int((found[i] & true[i]).sum()),
+                "on_other": int((found[i] & others).sum()),
+                "on_neither": int((found[i] & ~true[i] & ~others).sum()),
+                "own": int(true[i].sum())})
+    return rows

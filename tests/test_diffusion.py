@@ -12,6 +12,7 @@ from torch.nn import functional
 from ml.diffusion import attention
 from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
+from ml.diffusion.inversion import invert
 from ml.diffusion.loading import find_device, latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, without_phrase, word_embeddings, word_positions
@@ -42,6 +43,38 @@ def left_as_it_was(request):
 
 def settings(**changes):
     return dataclasses.replace(load_params().diffusion, device="cpu", **changes)
+
+
+# --- inversion
+
+def test_inversion_is_undone_by_ddim(pipe, latents):
+    """DDIM steps of the same stride lead back: exactly where the model's answer does not change
+    between two steps, nearly where it does."""
+    clean, prompts = 0.5 * latents[:2], [ONE, TWO]
+    noisy = invert(pipe, clean, prompts, 125)
+    assert noisy.shape == clean.shape and not torch.allclose(noisy, clean, atol=0.05)
+    assert torch.equal(noisy, invert(pipe, clean, prompts, 125))
+    shares = DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
+    back, told = noisy, encode_prompts(pipe, prompts).kwargs
+    for time in range(125, -1, -12):
+        below = time - 12
+        a, b = shares[time], shares[below] if below >= 0 else torch.tensor(1.0)
+        with torch.no_grad():
+            (v,) = pipe.unet(back, time, return_dict=False, **told)
+        x0 = a**0.5 * back - (1 - a) ** 0.5 * v
+        noise = a**0.5 * v + (1 - a) ** 0.5 * back
+        back = b**0.5 * x0 + (1 - b) ** 0.5 * noise
+    moved = (noisy - clean).norm()
+    assert (back - clean).norm() < 0.2 * moved
+
+
+def test_inversion_does_not_mix_samples_and_refuses_nonsense(pipe, latents):
+    alone = invert(pipe, latents[1:2], [TWO], 67)
+    assert torch.allclose(invert(pipe, latents[:2], [ONE, TWO], 67)[1:], alone, atol=1e-5)
+    with pytest.raises(ValueError, match="one prompt a latent, got 1 for 2"):
+        invert(pipe, latents[:2], [ONE], 67)
+    with pytest.raises(ValueError, match="expected 1..999, got 0"):
+        invert(pipe, latents[:1], [ONE], 0)
 
 
 # --- loading
@@ -196,6 +229,33 @@ def test_the_kept_latent_is_what_the_unet_saw_last(name):
     torch.testing.assert_close(made.latents, seen[-1][0][2:], atol=1e-6, rtol=0)
     assert made.timestep == round(float(seen[-1][1]))
     assert not made.latents.is_inference()
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_inputs_of_earlier_steps_are_kept(name):
+    """One U-Net pass on a kept input and the scheduler's own step give the next kept input."""
+    own = tiny_pipeline()
+    set_scheduler(own, name)
+    made = sample(own, [TWO], [5], keep=[3, 2, 1], **CALL)
+    assert list(made.earlier) == [3, 2, 1]
+    times = [made.earlier[step][0] for step in (3, 2, 1)]
+    assert times == sorted(times, reverse=True) and times[-1] == made.timestep
+    assert torch.equal(made.earlier[1][1], made.latents)
+    first = torch.randn(1, 6, 16, 16, generator=torch.Generator().manual_seed(5))
+    own.scheduler.set_timesteps(3)
+    latents = first * own.scheduler.init_noise_sigma
+    for step, time in zip((3, 2, 1), own.scheduler.timesteps, strict=True):
+        given = own.scheduler.scale_model_input(latents, time)
+        assert torch.allclose(made.earlier[step][1], given, atol=1e-4)
+        with torch.no_grad():
+            none, told = own.unet(torch.cat([given, given]), time, return_dict=False,
+                                  **encode_prompts(own, ["", TWO]).kwargs)[0].chunk(2)
+        latents = own.scheduler.step(none + 4.0 * (told - none), time, latents).prev_sample
+
+
+def test_a_step_that_there_is_not_is_refused(pipe):
+    with pytest.raises(ValueError, match=r"1\.\.3, counted from the last, got \[4\]"):
+        sample(pipe, [ONE], [0], keep=[1, 4], **CALL)
 
 
 def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():

@@ -60,6 +60,18 @@ def make_module(variant: str) -> GroundingModule:
     return GroundingModule(make_config(PARAMS, CHANNELS, 5, 32, 60, variant))
 
 
+def test_mixed_precision_learns_what_float32_learns():
+    source, curves = Toy(48, 0), {}
+    for precision in ("float32", "bfloat16"):
+        module = make_module("seeded")
+        params = dataclasses.replace(PARAMS, precision=precision)
+        curves[precision] = train(module, source, Toy(16, 1), ENTITIES, params, seed=0).curve
+        assert all(p.dtype == torch.float32 for p in module.parameters())
+    losses = [[row["loss"] for row in curve] for curve in curves.values()]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
 def test_dice_by_hand():
     probability = torch.tensor([[[[1.0, 0.5], [0.0, 0.0]], [[0.3, 0.3], [0.3, 0.3]]]])
     masks = torch.tensor([[[[1, 1], [0, 0]], [[1, 1], [1, 1]]]], dtype=torch.bool)

@@ -58,8 +58,6 @@ def groups(lab: Lab) -> list[Group]:
         Group("Words without a mask", {
             "paper's module, skipped": Spec(variant="paper"),
             "paper's module, empty targets": Spec(variant="paper", empty_masks=True),
-            "default, skipped": Spec(),
-            "default, empty targets": Spec(empty_masks=True),
         }, {"paper's module, skipped": PAPER_EMPTY[False],
             "paper's module, empty targets": PAPER_EMPTY[True]}),
         Group("Number of seen classes", {
@@ -74,7 +72,6 @@ def groups(lab: Lab) -> list[Group]:
             "default": Spec(),
             "text never hidden": Spec(text_dropout=0.0),
             "evidence has no say between words": Spec(settles=False),
-            "one decoder layer": Spec(layers=1),
             "text query alone (the paper's)": Spec(variant="paper")}),
         Group("Source of the labels", {
             "generated pictures, detector": Spec(),

@@ -43,7 +43,6 @@ class Spec:
     pictures: int | None = None  # only so many training pictures
     resolutions: tuple[int, ...] | None = None  # of the U-Net's features
     text_dropout: float = TEXT_DROPOUT
-    layers: int | None = None  # of the fusion transformer
     settles: bool = True  # the evidence has a say between words when masks are made
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
 
@@ -162,7 +161,7 @@ def _done(lab: Lab, spec: Spec) -> bool:
 def _recipe(lab: Lab, spec: Spec, seed: int | str) -> str:
     sets = {"size": settings(lab.size), "grounding": lab.params.section("grounding"),
             "seed": lab.params.seed}
-    return lab.recipe(spec=settings(spec), training=seed, **sets)
+    return lab.recipe(spec=spec.name, training=seed, **sets)
 
 
 def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
@@ -198,8 +197,7 @@ def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> Groundin
     params = lab.params.grounding
     channels = feature_channels(pipe.unet)
     config = make_config(
-        replace(params, layers=spec.layers or params.layers),
-        {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
+        params, {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
         sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant)
     torch.manual_seed(seed)
     module = GroundingModule(config).to(pipe.device)

@@ -83,13 +83,14 @@ def test_rich_prompts():
     counts = Counter(name for p in prompts for name in p["entities"])
     assert set(counts.values()) == {30}
     assert len({p["seed"] for p in prompts}) == 400
-    others = plan.synthetic_prompts(size, 0) + plan.judged_prompts(plan.FULL, 0)
+    others = plan.synthetic_prompts(size, 0) + plan.judged_prompts(plan.QUICK, 0)
     assert not {p["seed"] for p in prompts} & {p["seed"] for p in others}
+    known = plan.everything().words
     for prompt in prompts:
         assert len(set(prompt["entities"])) == len(prompt["entities"])
         for entity, word, phrase in zip(*(prompt[k] for k in ("entities", "words", "phrases")),
                                         strict=True):
-            assert word in plan.everything().words[entity]
+            assert word in known[entity]
             assert phrase.endswith(word) and f" {phrase} " in f" {prompt['text']} "
     texts = [p["text"] for p in prompts]
     assert sum(any(place in text for place in PLACES.values()) for text in texts) > 200
@@ -102,7 +103,7 @@ def test_rich_prompts_are_of_known_words():
     """Each word is one token of the micro checkpoint, and no prompt is cut off."""
     tokenizer = CLIPTokenizer.from_pretrained(
         ROOT / "data" / "foundation" / "micro" / "diffusion" / "tokenizer")
-    for prompt in plan.rich_prompts(plan.QUICK, 0):
+    for prompt in plan.rich_prompts(replace(plan.QUICK, synthetic=400), 0):
         ids = tokenizer(prompt["text"]).input_ids
         assert len(ids) == len(prompt["text"].split()) + 2 <= MAX_LENGTH
 

@@ -88,21 +88,25 @@ def rich_prompts(size: Size, seed: int) -> list[dict]:
     All that the drawn world's captions can say: any word of a class, a colour for half of the
     objects that have one, every template equally often ("left of", "near"), and a place.
     """
-    rng, classes = np.random.default_rng([seed, 2]), everything().classes
+    rng, vocabulary = np.random.default_rng([seed, 2]), everything()
+    classes = vocabulary.classes
     one = size.synthetic // 2
     chosen = [(name,) for name in balanced_singles(rng, classes, one)]
     chosen += balanced_pairs(rng, classes, classes, size.synthetic - one)
-    return [_rich(rng, f"rich-{i:06d}", names, seed) for i, names in enumerate(chosen)]
+    return [_rich(rng, f"rich-{i:06d}", {name: vocabulary.words[name] for name in names}, seed)
+            for i, names in enumerate(chosen)]
 
 
-def _rich(rng: np.random.Generator, key: str, names: tuple[str, ...], seed: int) -> dict:
-    words = [str(rng.choice(everything().words[name])) for name in names]
+def _rich(
+    rng: np.random.Generator, key: str, names: dict[str, tuple[str, ...]], seed: int
+) -> dict:
+    words = [str(rng.choice(known)) for known in names.values()]
     colours = [str(rng.choice(MAIN_COLOURS[name])) if name in MAIN_COLOURS and rng.random() < 0.5
                else None for name in names]
     phrases = [phrase(*pair) for pair in zip(words, colours, strict=True)]
     template, _ = TEMPLATES[len(names)][rng.integers(len(TEMPLATES[len(names)]))]
     text = template.format(**dict(zip("AB", phrases, strict=False)))
-    place = PLACES.get(choose_background(rng, names))
+    place = PLACES.get(choose_background(rng, tuple(names)))
     number = np.random.SeedSequence([seed, int(key[-6:]), 8]).generate_state(1)[0]
     return {"key": key, "text": f"{text} {place}" if place else text, "entities": list(names),
             "words": words, "phrases": phrases, "seed": int(number), "purpose": "synthetic"}

@@ -11,9 +11,11 @@ from itertools import combinations
 import numpy as np
 
 from ml.grounding.pipeline import compose_prompt
-from ml.microworld.captions import phrase
+from ml.microworld.captions import PLACES, TEMPLATES, phrase
+from ml.microworld.shapes import MAIN_COLOURS
+from ml.microworld.shapes_background import choose_background
 from ml.params import PromptParams
-from ml.stages.prompts import balanced_pairs, make_prompts
+from ml.stages.prompts import balanced_pairs, balanced_singles, make_prompts
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 SPLITS = ("voc-1", "voc-2", "voc-3")
@@ -78,6 +80,36 @@ def few_class_prompts(size: Size, seen: int, seed: int) -> list[dict]:
 def synthetic_prompts(size: Size, seed: int) -> list[dict]:
     """Protocol II's sets of one and of two objects, `Size.synthetic` of each."""
     return _prompts("synthetic", seed, synthetic_one=size.synthetic, synthetic_two=size.synthetic)
+
+
+def rich_prompts(size: Size, seed: int) -> list[dict]:
+    """The paper's "complicated prompts": `Size.synthetic`, half of one object and half of two.
+
+    All that the drawn world's captions can say: any word of a class, a colour for half of the
+    objects that have one, every template equally often ("left of", "near"), and a place.
+    """
+    rng, vocabulary = np.random.default_rng([seed, 2]), everything()
+    classes = vocabulary.classes
+    one = size.synthetic // 2
+    chosen = [(name,) for name in balanced_singles(rng, classes, one)]
+    chosen += balanced_pairs(rng, classes, classes, size.synthetic - one)
+    return [_rich(rng, f"rich-{i:06d}", {name: vocabulary.words[name] for name in names}, seed)
+            for i, names in enumerate(chosen)]
+
+
+def _rich(
+    rng: np.random.Generator, key: str, names: dict[str, tuple[str, ...]], seed: int
+) -> dict:
+    words = [str(rng.choice(known)) for known in names.values()]
+    colours = [str(rng.choice(MAIN_COLOURS[name])) if name in MAIN_COLOURS and rng.random() < 0.5
+               else None for name in names]
+    phrases = [phrase(*pair) for pair in zip(words, colours, strict=True)]
+    template, _ = TEMPLATES[len(names)][rng.integers(len(TEMPLATES[len(names)]))]
+    text = template.format(**dict(zip("AB", phrases, strict=False)))
+    place = PLACES.get(choose_background(rng, tuple(names)))
+    number = np.random.SeedSequence([seed, int(key[-6:]), 8]).generate_state(1)[0]
+    return {"key": key, "text": f"{text} {place}" if place else text, "entities": list(names),
+            "words": words, "phrases": phrases, "seed": int(number), "purpose": "synthetic"}
 
 
 def _prompts(purpose: str, seed: int, vocabulary: Vocabulary | None = None, **counts) -> list[dict]:

@@ -56,8 +56,9 @@ def mask_of(side: int = 64) -> np.ndarray:
 def test_the_prompt_itself_as_attribution_text_gives_daam(pipe):
     prompts, words = [TWO, ONE], [["dining table", "dog"], ["bus"]]
     daam = sample(pipe, prompts, [3, 4], words=words, **CALL).daam
-    own = attribution_maps(pipe, prompts, [3, 4], words, [[TWO, TWO], [ONE]], **CALL)
-    other = attribution_maps(pipe, prompts, [3, 4], words, **CALL)
+    texts = [[TWO, TWO], [ONE]]
+    own = attribution_maps(pipe, prompts, [3, 4], words, texts, padding=True, **CALL)
+    other = attribution_maps(pipe, prompts, [3, 4], words, padding=True, **CALL)
     assert [m.shape for m in own] == [(2, 16, 16), (1, 16, 16)]
     for got, expected in zip(own, daam, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
@@ -67,11 +68,11 @@ def test_the_prompt_itself_as_attribution_text_gives_daam(pipe):
 
 def test_a_word_that_is_not_in_the_prompt_has_the_map_of_its_own_text(pipe):
     """By hand: the attention of every layer and step, from the keys of "a photograph of a cat"."""
-    key_text = encode_prompts(pipe, ["a photograph of a cat"]).hidden[0]
+    key_text = encode_prompts(pipe, ["a photograph of a cat"]).hidden[0, :7]  # start .. end
     heats = {8: torch.zeros(8, 8), 16: torch.zeros(16, 16)}
 
     def look(module, args, kwargs):
-        q, k = module.to_q(args[0][1]), module.to_k(key_text)  # row 1: the conditional half
+        q, k = module.to_q(args[0][2]), module.to_k(key_text)  # row 2: of the conditional half
         size, side = q.shape[1] // module.heads, math.isqrt(len(q))
         for head in range(module.heads):
             part = slice(head * size, (head + 1) * size)
@@ -81,12 +82,13 @@ def test_a_word_that_is_not_in_the_prompt_has_the_map_of_its_own_text(pipe):
     handles = [module.register_forward_pre_hook(look, with_kwargs=True)
                for name, module in pipe.unet.named_modules()
                if name.endswith("attn2") and not name.startswith("mid_block")]
-    (found,) = attribution_maps(pipe, [ONE], [4], [["cat"]], **CALL)
+    found, none = attribution_maps(pipe, [ONE, TWO], [4, 5], [["cat"], []], **CALL)
     for handle in handles:
         handle.remove()
     coarse = functional.interpolate(heats[8][None, None], (16, 16), mode="bicubic")
     expected = heats[16] + coarse[0, 0].clamp(min=0)
     torch.testing.assert_close(found[0], expected, atol=1e-3, rtol=1e-3)
+    assert none.shape == (0, 16, 16)
 
 
 def test_recorders_leave_pictures_and_daam_as_they_are(pipe):

@@ -59,12 +59,15 @@ def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:
 
 
 def attention_shares(
-    attention: Attention, query: torch.Tensor, key: torch.Tensor
+    attention: Attention, query: torch.Tensor, key: torch.Tensor,
+    counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax over the tokens, mean over heads: (..., heads, N, d) and (..., heads, L, d) to
-    float32 (..., N, L)."""
+    float32 (..., N, L). counted: bool (..., L), the tokens that take part, by default all."""
     # In float32: SD 2's products overflow float16.
     scores = query.float() @ key.float().transpose(-2, -1) * attention.scale
+    if counted is not None:
+        scores = scores.masked_fill(~counted[..., None, None, :], -torch.inf)
     return scores.softmax(dim=-1).mean(dim=-3)
 
 

@@ -22,7 +22,7 @@ from ml.diffusion.attention import (
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape, picture_size
 from ml.diffusion.sampling import sample
-from ml.diffusion.tokens import encode_prompts, text_width, word_positions
+from ml.diffusion.tokens import encode_prompts, text_length, text_width, word_positions
 from ml.microworld.captions import phrase
 
 ITERATIONS, LEARNING_RATE = 300, 0.05
@@ -32,18 +32,22 @@ ITERATIONS, LEARNING_RATE = 300, 0.05
 class AttributionAttention(WordAttention):
     """Sums the attention that pixels would pay to words of other texts than the picture's own."""
 
-    def __init__(self, texts: Tensor, weights: Tensor, latent_size: tuple[int, int]):
+    def __init__(
+        self, texts: Tensor, weights: Tensor, latent_size: tuple[int, int],
+        counted: Tensor | None = None,
+    ):
         """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
-        float32 (B, n, L), what a map takes of each token."""
+        float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
+        the softmax, at least one of each text; by default all."""
         super().__init__(weights, latent_size)
-        self.texts = texts
+        self.texts, self.counted = texts, counted
         self.calls = 0
 
     def add(self, attention, pixels: Tensor, text: Tensor) -> None:
         """As `Recorder.add`; the picture's own text plays no part."""
         query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
         key = split_heads(attention, attention.to_k(self.texts))
-        shares = attention_shares(attention, query[:, None], key)  # (B, n, N, L)
+        shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
         self.keep((shares @ self.token_weights[..., None])[..., 0].transpose(1, 2))
         self.calls += 1
 
@@ -76,11 +80,13 @@ def attribution_recorder(
     pipe: Pipeline,
     words: Sequence[Sequence[str]],
     texts: Sequence[Sequence[str]] | None = None,
+    padding: bool = False,
 ) -> AttributionAttention:
     """A recorder of each picture's words in their attribution texts, to be given to `sample`.
 
-    The softmax runs over all tokens that the text encoder gives, padding too, as DAAM's does.
-    Raises ValueError for unequal lengths, no word at all, or a word that is not in its text.
+    The softmax runs over the text's own tokens, from the start token to the first end token, as in
+    OVAM's code; with padding over all that the text encoder gives, as DAAM's does. Raises
+    ValueError for unequal lengths, no word at all, or a word that is not in its text.
     """
     if texts is None:
         texts = [[attribution_text(word) for word in own] for own in words]
@@ -93,8 +99,17 @@ def attribution_recorder(
     hidden = encode_prompts(pipe, [text for text, _ in flat]).hidden
     weights = token_weights(pipe, [text for text, _ in flat], [[word] for _, word in flat])[..., 0]
     lengths = [len(own) for own in words]
+    counted = _by_picture(_own_tokens(pipe, [text for text, _ in flat]) | padding, lengths)
+    counted[..., 0] = True  # also where a picture has fewer words: no softmax over nothing
     return AttributionAttention(_by_picture(hidden, lengths), _by_picture(weights, lengths),
-                                latent_shape(pipe)[1:])
+                                latent_shape(pipe)[1:], counted)
+
+
+def _own_tokens(pipe: Pipeline, texts: Sequence[str]) -> Tensor:
+    """bool (n,L), on the pipeline's device: a text's tokens with the start and one end token."""
+    longest = text_length(pipe)
+    lengths = torch.tensor([len(pipe.tokenizer(text).input_ids) for text in texts])
+    return (torch.arange(longest) < lengths[:, None]).to(pipe.device)
 
 
 def query_recorder(
@@ -128,6 +143,7 @@ def attribution_maps(
     seeds: Sequence[int],
     words: Sequence[Sequence[str]],
     texts: Sequence[Sequence[str]] | None = None,
+    padding: bool = False,
     *,
     steps: int,
     guidance_scale: float,
@@ -137,9 +153,10 @@ def attribution_maps(
     texts: one a word, in which it stands; "a photograph of a(n) word" by default. Returns for each
     picture float32 (n_i,h,w), CPU, >= 0: the mean over heads and the word's tokens of
     softmax(Q K(text)^T), summed over layers and steps (OVAM, section 3.2). With the prompt itself
-    as text this is DAAM. Raises ValueError as `sample` and `attribution_recorder`.
+    as text, and padding in the softmax, this is DAAM. Raises ValueError as `sample` and
+    `attribution_recorder`.
     """
-    recorder = attribution_recorder(pipe, words, texts)
+    recorder = attribution_recorder(pipe, words, texts, padding)
     _record(pipe, prompts, seeds, words, recorder, steps, guidance_scale)
     return own_maps(recorder.maps(), [len(own) for own in words])
 

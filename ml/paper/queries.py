@@ -66,9 +66,10 @@ def make(lab: Lab) -> None:
 def rows(lab: Lab, split_name: str) -> pd.DataFrame:
     """Both methods' raw rows on the judged pictures in a split; only reads what `make` left.
 
-    Seed k of the optimised queries is the k-th labelled picture of each class. A seed's threshold
-    is the best on the accepted masks of the split's seen classes among training pictures that
-    none was fitted to. Raises ValueError when `make` has not run, or with other settings.
+    Seed k of the optimised queries is the k-th labelled picture of each class. A seed's threshold,
+    and whether a pixel keeps its strongest word alone, are the best on the accepted masks of
+    training pictures of the split's seen classes to which no query was fitted. Raises ValueError
+    when `make` has not run, or with other settings.
     """
     vocabulary, labelled = load_vocabulary(split_name), labelled_pictures(lab)
     sets = _map_sets(lab, labelled)
@@ -79,10 +80,13 @@ def rows(lab: Lab, split_name: str) -> pd.DataFrame:
     said = []
     for method, seed in [(ATTRIBUTION, 0), *((OPTIMISED, k) for k in range(lab.size.seeds))]:
         own = {name: [each[method][seed] for each in every] for name, every in maps.items()}
-        threshold, _ = best_threshold([sets["threshold"][i] for i in seen],
-                                      [own["threshold"][i] for i in seen], candidates)
+        chosen = [best_threshold([sets["threshold"][i] for i in seen],
+                                 [own["threshold"][i] for i in seen], candidates, exclusive)
+                  for exclusive in (False, True)]
+        exclusive = chosen[1][1] > chosen[0][1]
+        threshold = chosen[exclusive][0]
         for record, found in zip(sets["judged"], own["judged"], strict=True):
-            masks = threshold_masks(found, record.size, threshold)
+            masks = threshold_masks(found, record.size, threshold, exclusive)
             said += mask_rows(record, masks, vocabulary,
                               {"method": method, "seed": seed, "split": split_name})
     return pd.DataFrame(said)

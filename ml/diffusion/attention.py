@@ -1,4 +1,5 @@
-"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885).
+"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885), and of words of
+other texts than the picture's: OVAM (arXiv 2403.14291).
 
 The maps are recorded beside the attention that makes the picture, which stays as it is.
 """
@@ -51,6 +52,33 @@ class WordAttention:
     def maps(self) -> torch.Tensor:
         """float32 (B, n, h, w), the sums of all layers brought to the latent's size."""
         return to_latent_size(self._sums, self.latent_size)
+
+
+class AttributionAttention(WordAttention):
+    """Sums the attention that pixels would pay to words of other texts than the picture's own."""
+
+    def __init__(
+        self, texts: torch.Tensor, weights: torch.Tensor, latent_size: tuple[int, int],
+        counted: torch.Tensor | None = None,
+    ):
+        """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
+        float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
+        the softmax, at least one of each text; by default all."""
+        super().__init__(weights, latent_size)
+        self.texts, self.counted = texts, counted
+        self.calls = 0
+
+    def add(self, attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
+        """As `Recorder.add`; the picture's own text plays no part."""
+        query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
+        key = split_heads(attention, attention.to_k(self.texts))
+        shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
+        self.keep((shares @ self.token_weights[..., None])[..., 0].transpose(1, 2))
+        self.calls += 1
+
+    def mean_maps(self) -> torch.Tensor:
+        """float32 (B, n, h, w) in 0..1: the mean over layers and steps in place of the sum."""
+        return (self.maps() / self.calls).clamp(max=1)  # bicubic enlarging overshoots
 
 
 def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:

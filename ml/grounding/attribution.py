@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ml.diffusion.attention import (
-    WordAttention,
+    AttributionAttention,
     attention_shares,
     split_heads,
     to_latent_size,
@@ -27,33 +27,6 @@ from ml.microworld.captions import phrase
 
 ITERATIONS, LEARNING_RATE = 300, 0.05
 """Of the optimisation of a query."""
-
-
-class AttributionAttention(WordAttention):
-    """Sums the attention that pixels would pay to words of other texts than the picture's own."""
-
-    def __init__(
-        self, texts: Tensor, weights: Tensor, latent_size: tuple[int, int],
-        counted: Tensor | None = None,
-    ):
-        """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
-        float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
-        the softmax, at least one of each text; by default all."""
-        super().__init__(weights, latent_size)
-        self.texts, self.counted = texts, counted
-        self.calls = 0
-
-    def add(self, attention, pixels: Tensor, text: Tensor) -> None:
-        """As `Recorder.add`; the picture's own text plays no part."""
-        query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
-        key = split_heads(attention, attention.to_k(self.texts))
-        shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
-        self.keep((shares @ self.token_weights[..., None])[..., 0].transpose(1, 2))
-        self.calls += 1
-
-    def mean_maps(self) -> Tensor:
-        """float32 (B, n, h, w) in 0..1: the mean over layers and steps in place of the sum."""
-        return (self.maps() / self.calls).clamp(max=1)  # bicubic enlarging overshoots
 
 
 class _Queries:

@@ -25,7 +25,7 @@ from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, text_length, text_width, word_positions
 from ml.microworld.captions import phrase
 
-ITERATIONS, LEARNING_RATE = 300, 0.05
+ITERATIONS, LEARNING_RATE = 300, 0.01
 """Of the optimisation of a query."""
 
 

@@ -112,11 +112,17 @@ def optimise(lab: Lab, name: str, labelled: Sequence[Record], recipe: str) -> st
     """Writes a class's queries, float32 (S,2,D), one a labelled picture."""
     pipe, diffusion = load_pipeline(lab.params.diffusion, lab.workspace), lab.params.diffusion
     made = [optimise_query(pipe, r.text, r.seed, r.masks[0], r.words[0], steps=diffusion.steps,
-                           guidance_scale=diffusion.guidance_scale) for r in labelled]
+                           guidance_scale=diffusion.guidance_scale, iterations=_iterations(lab))
+            for r in labelled]
     with atomic(_query_file(lab, name)) as temporary, temporary.open("wb") as file:
         np.save(file, torch.stack(made).numpy())
     lab.sign(_query_file(lab, name), recipe)
     return name
+
+
+def _iterations(lab: Lab) -> int:
+    """Fewer in a run that is cut down in everything else too."""
+    return min(ITERATIONS, lab.params.grounding.steps)
 
 
 def _query_file(lab: Lab, name: str) -> Path:
@@ -125,7 +131,7 @@ def _query_file(lab: Lab, name: str) -> Path:
 
 def _query_recipe(lab: Lab, labelled: dict[str, list[Record]]) -> str:
     chosen = {name: [[r.text, r.seed, r.rles[0]] for r in own] for name, own in labelled.items()}
-    return lab.recipe(queries=chosen, iterations=ITERATIONS, learning_rate=LEARNING_RATE)
+    return lab.recipe(queries=chosen, iterations=_iterations(lab), learning_rate=LEARNING_RATE)
 
 
 def _map_sets(lab: Lab, labelled: dict[str, list[Record]]) -> dict[str, list[Record]]:

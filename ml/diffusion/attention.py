@@ -1,10 +1,12 @@
-"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885).
+"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885), and of words of
+other texts than the picture's: OVAM (arXiv 2403.14291).
 
 The maps are recorded beside the attention that makes the picture, which stays as it is.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -13,6 +15,14 @@ from torch.nn import functional
 
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.tokens import text_length, word_positions
+
+
+class Recorder(Protocol):
+    """What looks on at cross-attentions."""
+
+    def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
+        """One layer of one step. pixels: (2B, N, D), text: (2B, L, D') of that layer, the
+        conditional half last."""
 
 
 class WordAttention:
@@ -30,39 +40,91 @@ class WordAttention:
         Only the last B rows count: the conditional half of a guided batch.
         """
         batch = len(self.token_weights)
-        split = (batch, -1, attention.heads, attention.to_q.out_features // attention.heads)
-        query = attention.to_q(pixels[-batch:]).view(split).transpose(1, 2)
-        key = attention.to_k(text[-batch:]).view(split).transpose(1, 2)
-        # In float32: SD 2's products overflow float16.
-        scores = query.float() @ key.float().transpose(2, 3) * attention.scale  # (B, heads, N, L)
-        shares = scores.softmax(dim=-1).mean(dim=1)
-        words = shares @ self.token_weights  # (B, N, n)
+        query = split_heads(attention, attention.to_q(pixels[-batch:]))
+        key = split_heads(attention, attention.to_k(text[-batch:]))
+        self.keep(attention_shares(attention, query, key) @ self.token_weights)
+
+    def keep(self, words: torch.Tensor) -> None:
+        """Adds float32 (B, N, n), what the words got of one layer's N pixels in one step."""
         known = self._sums.get(words.shape[1])
         self._sums[words.shape[1]] = words if known is None else known + words
 
     def maps(self) -> torch.Tensor:
         """float32 (B, n, h, w), the sums of all layers brought to the latent's size."""
-        height, width = self.latent_size
-        total = 0
-        for count, sums in self._sums.items():
-            shrunk = round((height * width / count) ** 0.5)
-            grid = sums.transpose(1, 2).unflatten(2, (-(-height // shrunk), -(-width // shrunk)))
-            # Bicubic as in DAAM, whose code also clamps the undershoot. Linear but for that, so
-            # once per layer size does what once per layer and step would.
-            total = total + functional.interpolate(
-                grid, self.latent_size, mode="bicubic", align_corners=False).clamp_(min=0)
-        return total
+        return to_latent_size(self._sums, self.latent_size)
+
+
+class AttributionAttention(WordAttention):
+    """Sums the attention that pixels would pay to words of other texts than the picture's own."""
+
+    def __init__(
+        self, texts: torch.Tensor, weights: torch.Tensor, latent_size: tuple[int, int],
+        counted: torch.Tensor | None = None,
+    ):
+        """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
+        float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
+        the softmax, at least one of each text; by default all."""
+        super().__init__(weights, latent_size)
+        self.texts, self.counted = texts, counted
+        self.calls = 0
+
+    def add(self, attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
+        """As `Recorder.add`; the picture's own text plays no part."""
+        query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
+        key = split_heads(attention, attention.to_k(self.texts))
+        shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
+        self.keep((shares @ self.token_weights[..., None])[..., 0].transpose(1, 2))
+        self.calls += 1
+
+    def mean_maps(self) -> torch.Tensor:
+        """float32 (B, n, h, w) in 0..1: the mean over layers and steps in place of the sum."""
+        return (self.maps() / self.calls).clamp(max=1)  # bicubic enlarging overshoots
+
+
+def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (..., N, D) of a layer by its heads: (..., heads, N, D / heads)."""
+    return projected.unflatten(-1, (attention.heads, -1)).transpose(-3, -2)
+
+
+def attention_shares(
+    attention: Attention, query: torch.Tensor, key: torch.Tensor,
+    counted: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Softmax over the tokens, mean over heads: (..., heads, N, d) and (..., heads, L, d) to
+    float32 (..., N, L). counted: bool (..., L), the tokens that take part, by default all."""
+    # In float32: SD 2's products overflow float16.
+    scores = query.float() @ key.float().transpose(-2, -1) * attention.scale
+    if counted is not None:
+        scores = scores.masked_fill(~counted[..., None, None, :], -torch.inf)
+    return scores.softmax(dim=-1).mean(dim=-3)
+
+
+def to_latent_size(
+    sums: dict[int, torch.Tensor], latent_size: tuple[int, int]
+) -> torch.Tensor:
+    """Sums over layers of as many pixels, {pixels: (B, pixels, n)}, to their sum (B, n, h, w)."""
+    height, width = latent_size
+    total = 0
+    for count, own in sums.items():
+        shrunk = round((height * width / count) ** 0.5)
+        grid = own.transpose(1, 2).unflatten(2, (-(-height // shrunk), -(-width // shrunk)))
+        # Bicubic as in DAAM, whose code also clamps the undershoot. Linear but for that, so once
+        # per layer size does what once per layer and step would.
+        total = total + functional.interpolate(
+            grid, latent_size, mode="bicubic", align_corners=False).clamp_(min=0)
+    return total
 
 
 class _Recording:
-    """An attention processor that lets another one work and looks on."""
+    """An attention processor that lets another one work while recorders look on."""
 
-    def __init__(self, inner, recorder: WordAttention):
-        self.inner, self.recorder = inner, recorder
+    def __init__(self, inner, recorders: Sequence[Recorder]):
+        self.inner, self.recorders = inner, recorders
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, *args, **kwargs):
         if encoder_hidden_states is not None:
-            self.recorder.add(attn, hidden_states, encoder_hidden_states)
+            for recorder in self.recorders:
+                recorder.add(attn, hidden_states, encoder_hidden_states)
         return self.inner(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
@@ -84,8 +146,8 @@ def token_weights(
 
 
 @contextmanager
-def recording(unet: UNet2DConditionModel, recorder: WordAttention) -> Iterator[None]:
-    """Within the block the recorder looks on at every cross-attention on the way down and up.
+def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None]:
+    """Within the block the recorders look on at every cross-attention on the way down and up.
 
     Not at the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse.
     """
@@ -94,7 +156,7 @@ def recording(unet: UNet2DConditionModel, recorder: WordAttention) -> Iterator[N
     before = [layer.processor for layer in layers]
     try:
         for layer, processor in zip(layers, before, strict=True):
-            layer.processor = _Recording(processor, recorder)
+            layer.processor = _Recording(processor, recorders)
         yield
     finally:
         for layer, processor in zip(layers, before, strict=True):

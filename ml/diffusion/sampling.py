@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ml.diffusion.attention import WordAttention, recording, token_weights
+from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.tokens import encode_prompts
@@ -34,12 +34,14 @@ def sample(
     guidance_scale: float,
     words: Sequence[Sequence[str]] | None = None,
     keep: Sequence[int] = (),
+    recorders: Sequence[Recorder] = (),
 ) -> Samples:
     """One picture a prompt; a picture depends on its prompt and seed, not on its batch.
 
     words: for each prompt the words whose attention (DAAM: conditional half, mean over heads,
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
+    recorders: look on at the same cross-attentions as the words' own, as `add` of `Recorder`.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
     word that is not in its prompt, or a step that there is not.
     """
@@ -47,11 +49,12 @@ def sample(
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
     _check(prompts, seeds, words, steps, guidance_scale)
     with torch.inference_mode():
-        recorder, looking = None, nullcontext()
+        recorder = None
         if words is not None and any(words):
             size = latent_shape(pipe)[1:]
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
-            looking = recording(pipe.unet, recorder)
+        lookers = [*recorders, recorder] if recorder else recorders
+        looking = recording(pipe.unet, *lookers) if lookers else nullcontext()
         inputs = _Inputs(pipe, {1, *keep})
         with looking, inputs.looking(), _vae_left_as_it_was(pipe):
             pictures = pipe(

@@ -26,6 +26,7 @@ class Table:
     columns: dict[str, str]  # name -> heading
     rows: list[Row]
     note: str = ""  # below the table
+    digits: int = 1  # decimals of its figures
 
 
 @dataclass(frozen=True)

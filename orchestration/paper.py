@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from ml.params import ROOT
 from ml.paper.studies import ABOUT, STUDIES
+from ml.params import ROOT
 
 GROUP = "paper"
 LABELS = {"group_name": GROUP, "owners": ["team:grounding"]}

@@ -28,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.perf_counter()
         for name in [] if chosen.page_only else names:
             print(f"{name}: {ABOUT[name]}", flush=True)
-            _, minutes = run(lab, name)
-            print(f"{name}: finished in {minutes:.1f} min", flush=True)
+            _make(lab, name)
         _write_pages(lab, chosen.export)
         print(f"all of it: {(time.perf_counter() - started) / 60:.1f} min")
     except (ValueError, OutOfMemory) as error:
@@ -70,6 +69,16 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--export publishes the full size; expected it without --quick")
     if chosen.workers is not None and chosen.workers < 1:
         raise ValueError(f"--workers: expected 1 or more, got {chosen.workers}")
+
+
+def _make(lab, name: str) -> None:
+    """Raises ValueError saying which study failed and what goes on from there."""
+    try:
+        _, minutes = run(lab, name)
+    except ValueError as error:
+        raise ValueError(f"study {name}: {error} (what is finished is kept: {command(lab, name)} "
+                         "goes on)") from error
+    print(f"{name}: finished in {minutes:.1f} min", flush=True)
 
 
 def _print_row(lab, name: str, label: str) -> None:

@@ -70,7 +70,7 @@ def publish(lab: Lab) -> Place:
 def facts(lab: Lab) -> list[tuple[str, str]]:
     """What was run, as pairs for the head of the page."""
     size, params = lab.size, lab.params
-    judged = plan.judged_prompts(size, params.seed)
+    judged = plan.combinations_of(size.sim_one, size.sim_pair, size.sim_unseen_pair, params.seed)
     real, own = plan.real_classes(size, params.seed), params.grounding
     return [
         ("size", f"{size.name} (`{command(lab)}`)"),

@@ -1,8 +1,8 @@
 """The pictures that the studies share: generated ones, and drawn scenes whose truth is known.
 
 A row holds what every study needs of a picture and is made once: latents of several timesteps,
-DAAM's maps, leave-one-out contrast, the detector's masks and, of a drawn scene, the true ones. U-Net
-features are computed again from the latents.
+DAAM's maps, leave-one-out contrast, the detector's masks and, of a drawn scene, the true ones.
+U-Net features are computed again from the latents.
 """
 
 from collections.abc import Sequence

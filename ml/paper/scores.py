@@ -19,11 +19,37 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 def mean_iou(rows: pd.DataFrame, resamples: int, paper: float | None = None) -> Cell:
     """mIoU in percent (mean over classes of the mean IoU of a class's masks), the mean over splits
     and seeds. rows: of one method and one cell, with split, seed, key, entity, iou."""
-    stacks = []
-    for _, own in rows.groupby("split", sort=True):
-        seeds = [part.sort_values(["key", "entity"]) for _, part in own.groupby("seed", sort=True)]
-        stacks.append(np.stack([iou_counts(part.iou, part.entity, part.key)[0] for part in seeds]))
+    stacks = [_seed_counts(own) for _, own in rows.groupby("split", sort=True)]
     return figure(stacks, percent, resamples, paper)
+
+
+def paired_counts(a: pd.DataFrame, b: pd.DataFrame) -> list[np.ndarray]:
+    """Counts of two methods or judges on the same masks, for `figure` and `difference`: one array
+    (seeds, pictures, 2, 2, C) a split. What has one seed alone stands beside each of the other's.
+
+    Raises ValueError when they are not of the same pictures and classes.
+    """
+    stacks = []
+    for split in sorted(set(a.split)):
+        pair = [_seed_counts(rows[rows.split == split]) for rows in (a, b)]
+        seeds = max(len(own) for own in pair)
+        pair = [np.repeat(own, seeds, 0) if len(own) == 1 else own for own in pair]
+        if pair[0].shape != pair[1].shape:
+            raise ValueError(f"split {split}: counts {pair[0].shape} and {pair[1].shape}; expected "
+                             "rows of the same pictures, classes and seeds")
+        stacks.append(np.stack(pair, axis=2))
+    return stacks
+
+
+def _seed_counts(rows: pd.DataFrame) -> np.ndarray:
+    """(seeds, pictures, 2, C) of one split's rows."""
+    return np.stack([iou_counts(own.iou, own.entity, own.key)[0]
+                     for _, own in rows.groupby("seed", sort=True)])
+
+
+def difference(counts: np.ndarray) -> np.ndarray:
+    """mIoU of the first less that of the second, in points, of paired counts (..., 2, 2, C)."""
+    return percent(counts[..., 0, :, :]) - percent(counts[..., 1, :, :])
 
 
 def figure(

@@ -145,7 +145,7 @@ def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
 
 
 def rows_of(lab: Lab, spec: Spec) -> pd.DataFrame:
-    """Its raw rows (ml.paper.scores.RAW and where its pixels fell) of all seeds; made if missing."""
+    """Its raw rows (`ml.paper.scores.RAW`, where its pixels fell) of all seeds; made if missing."""
     return lab.table(spec.name, _recipe(lab, spec, "all"), lambda: _train_and_score(lab, spec))
 
 
@@ -184,7 +184,8 @@ def _trained(lab: Lab, spec: Spec, pipe) -> list[GroundingModule]:
         samples = training_set(lab, spec)
         parts = [[s for s in samples if s.subset == name] for name in ("train", "validation")]
         kinds = (_Empties if spec.empty_masks else FeatureSource, FeatureSource)
-        sources = [kind(pipe, part, [s.evidence for s in part] if spec.variant == "seeded" else None)
+        seeded = spec.variant == "seeded"
+        sources = [kind(pipe, part, [s.evidence for s in part] if seeded else None)
                    for kind, part in zip(kinds, parts, strict=True)]
         for seed, folder, recipe in places:
             if not lab.in_place(folder, recipe):
@@ -234,7 +235,8 @@ def mask_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: d
         for i, entity in enumerate(record.entities):
             others = np.delete(true, i, 0).any(0) & ~true[i]
             rows.append(said | {
-                "source": record.source, "judge": judge, "cell": cell_of(record.entities, vocabulary),
+                "source": record.source, "judge": judge,
+                "cell": cell_of(record.entities, vocabulary),
                 "key": record.key, "entity": entity, "iou": binary_iou(found[i], true[i]),
                 "other": next((e for e in record.entities if e != entity), ""),
                 "on_own": int((found[i] & true[i]).sum()),

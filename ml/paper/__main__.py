@@ -93,7 +93,8 @@ def _write_pages(lab, everything: bool) -> None:
     from ml.paper.page import publish
 
     pages = publish(lab)
-    print(f"pages: {pages.markdown}, {pages.html}")
+    size = pages.html.stat().st_size / 1e6
+    print(f"pages: {pages.markdown}, {pages.html} ({size:.1f} MB)")
     if everything:
         print(f"export: {export(lab)}")
     print(f"one study: {command(lab)} --study NAME")

@@ -37,7 +37,7 @@ class Plot:
     x: str  # axis label
     y: str
     series: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
-    """name -> (x, mean, spread); the paper's own series is called "paper"."""
+    """name -> (x, mean, spread); the paper's own series is called "paper" or "paper (...)"."""
 
 
 @dataclass(frozen=True)

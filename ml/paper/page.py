@@ -26,8 +26,8 @@ TITLE = "The paper's questions, answered at micro size"
 READING = (
     "Each figure is the mean over splits and seeds ± the standard deviation over seeds, and in "
     "brackets the 95 % bootstrap interval over pictures and seeds; percent, unless a table says "
-    "otherwise. A method without training has no seed and no ±. Beside or below ours stands the "
-    "figure of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, the drawn "
+    "otherwise. A method without training has no seed and no ±. Below ours stands the figure "
+    "of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, the drawn "
     "micro world here, so compare the order of the rows and the gaps, not the heights.")
 
 
@@ -97,12 +97,12 @@ def render_markdown(
     out = [f"# {TITLE}", f"<!-- Written by `{command(lab)}`: do not edit. -->",
            markdown.prose(READING),
            "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(lab)),
-           "\n".join(f"{i}. [{markdown.escape(saved.title if saved else ABOUT[name])}](#{name})"
+           "\n".join(f"{i}. [{markdown.escape(_title(name, saved))}](#{name})"
                      for i, (name, saved) in enumerate(found.items(), start=1))]
     for i, (name, saved) in enumerate(found.items(), start=1):
         out.append(f'<a id="{name}"></a>')
         if saved is None:
-            out += [f"## {i}. {markdown.escape(ABOUT[name])}",
+            out += [f"## {i}. {markdown.escape(_title(name, saved))}",
                     f"Not run yet with these settings: `{command(lab, name)}`"]
             continue
         out += [f"## {i}. {markdown.escape(saved.title)}", markdown.prose(saved.question),
@@ -136,7 +136,7 @@ def render_html(lab: Lab, found: dict[str, Saved | None]) -> str:
     """The page as one file: plots are drawn into it, pictures are data URIs."""
     sections = [{
         "name": name, "command": command(lab, name), "finished": saved is not None,
-        "title": saved.title if saved else ABOUT[name],
+        "title": _title(name, saved),
         "question": _prose(saved.question) if saved else "",
         "blocks": [_html(lab, name, block, f"{name}-{j}")
                    for j, block in enumerate(saved.blocks, start=1)] if saved else [],
@@ -163,6 +163,10 @@ def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
         case Picture():
             uri = "data:image/jpeg;base64," + base64.b64encode(block.jpeg).decode()
             return {"kind": "picture", "caption": block.caption, "uri": uri}
+
+
+def _title(name: str, saved: Saved | None) -> str:
+    return saved.title if saved else ABOUT[name].rstrip(".")
 
 
 def _prose(text: str) -> Markup:

@@ -16,7 +16,7 @@ from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
 COLOURS = ("#d9622b", "#4a7fb5", "#3c9a6b", "#a05fb4", "#c39a1f", "#c04a6e", "#5a8f9a")
 PAPER, INK = "#8a97a3", "#22303c"
-"""Colour of the paper's own series, and of axes and text."""
+"""Colours of the paper's own series, and of axes and text."""
 MOST_TICKS = 8
 
 
@@ -33,8 +33,8 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
         raise ValueError(f"plot {plot.title!r} has no point: expected a series with one at least")
     rc = {"svg.hashsalt": plot.title, "svg.fonttype": "none", "text.color": INK,
           "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-          "axes.spines.top": False, "axes.spines.right": False, "font.size": 10,
-          "font.family": "sans-serif", "figure.constrained_layout.use": True,
+          "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+          "font.family": "sans-serif", "font.size": 10, "figure.constrained_layout.use": True,
           "text.parse_math": False}
     with matplotlib.rc_context(rc):
         figure, axis = pyplot.subplots(figsize=(7.2, 3.6))
@@ -53,7 +53,7 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
 
 def _lines(axis, series: dict[str, list[tuple]]) -> None:
     for (name, points), colour in zip(series.items(), _colours(series), strict=True):
-        own = {"fmt": "--", "marker": "D", "markersize": 4} if name == "paper" else {"fmt": "-o"}
+        own = {"fmt": "--", "marker": "D", "markersize": 4} if _papers(name) else {"fmt": "-o"}
         x, y, spread = zip(*points, strict=True)
         axis.errorbar(x, y, yerr=_spreads(spread), color=colour, capsize=3, label=name, **own)
     ticks = sorted({point[0] for points in series.values() for point in points})
@@ -71,9 +71,14 @@ def _bars(axis, series: dict[str, list[tuple]]) -> None:
 
 
 def _colours(series: dict) -> list[str]:
-    own = [name for name in series if name != "paper"]
-    return [PAPER if name == "paper" else COLOURS[own.index(name) % len(COLOURS)]
+    own = [name for name in series if not _papers(name)]
+    return [PAPER if _papers(name) else COLOURS[own.index(name) % len(COLOURS)]
             for name in series]
+
+
+def _papers(name: str) -> bool:
+    """Whether a series is the paper's: "paper", or "paper (of what)"."""
+    return name == "paper" or name.startswith("paper (")
 
 
 def _spreads(values) -> list[float]:

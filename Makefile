@@ -2,6 +2,8 @@
 #            (PROFILE=name for another profile)
 # make test  sets up and passes the tests
 # make ci    the whole graph on the cut-down ci profile
+# make paper the paper's questions: every study, resumable, and docs/results.md (hours on 2 cores;
+#            QUICK=1 for a tenth of everything, in data/paper-quick)
 # make ui / make mlflow  open the Dagster UI and the model registry on the same history
 
 PYTHON ?= python3
@@ -17,7 +19,7 @@ MLFLOW_PORT ?= 5000
 
 RUN_CONFIG = $(DAGSTER_HOME)/$(notdir $(PROFILE)).run.yaml
 
-.PHONY: run test test-slow ci ui mlflow card lint clean
+.PHONY: run test test-slow ci paper ui mlflow card lint clean
 
 run: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
 	@printf 'resources: {project: {config: {profile: "%s"}}}\nloggers: {console: {config: {log_level: WARNING}}}\n' $(PROFILE) > $(RUN_CONFIG)
@@ -43,12 +45,15 @@ mlflow: $(STAMP)
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
 		--host 127.0.0.1 --port $(MLFLOW_PORT)
 
+paper: $(STAMP)
+	$(BIN)/python -m ml.paper $(if $(QUICK),--quick)
+
 # Measures the foundation checkpoints and writes data/foundation/micro/MODEL_CARD.md (minutes).
 card: $(STAMP)
 	$(BIN)/python -m ml.microworld.measure --what all
 
 clean:
-	rm -rf data/micro data/ci .dagster mlflow.db mlartifacts
+	rm -rf data/micro data/ci data/paper-quick .dagster mlflow.db mlartifacts
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11"'

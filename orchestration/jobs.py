@@ -3,12 +3,14 @@
 import dagster as dg
 
 from orchestration import assets as a
+from orchestration.paper import GROUP
 
 # On the console: progress bars and what goes wrong. Everything stands in the UI and the event log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 pipeline = dg.define_asset_job(
-    "pipeline", config=QUIET, selection=dg.AssetSelection.all(),
+    "pipeline", config=QUIET,
+    selection=dg.AssetSelection.all() - dg.AssetSelection.groups(GROUP),
     description="The whole graph with its checks: class names in, promoted segmenter out.")
 data = dg.define_asset_job(
     "data", config=QUIET,
@@ -23,5 +25,8 @@ train_and_score = dg.define_asset_job(
 promote = dg.define_asset_job(
     "promote", config=QUIET, selection=dg.AssetSelection.assets(a.promotion, a.report),
     description="The gate, the registry's aliases and the report.")
+paper = dg.define_asset_job(
+    "paper", config=QUIET, selection=dg.AssetSelection.groups(GROUP),
+    description="The paper's questions: every study and the page, as `make paper`.")
 
-JOBS = [pipeline, data, train_and_score, promote]
+JOBS = [pipeline, data, train_and_score, promote, paper]

@@ -11,11 +11,13 @@ from ml.params import ROOT, load_params
 from ml.stages import STAGES
 from orchestration.definitions import defs
 from orchestration.model_tables import TABLES
+from orchestration.paper import PAPER_ASSETS
 from orchestration.suites import RULES
 
 GRAPH = defs.resolve_asset_graph()
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-BEYOND = {"sealed_data"}  # assets that are no stage
+PAPER = {asset.key.to_user_string() for asset in PAPER_ASSETS}
+BEYOND = {"sealed_data"} | PAPER  # assets that are no stage
 NO_RULES = {"promotion", "report"}  # a verdict and a page: nothing is built on their data
 
 

@@ -15,6 +15,7 @@ import pytest
 from ml.params import ROOT
 from ml.stages import STAGES, Workspace
 from orchestration.definitions import defs
+from orchestration.paper import PAPER_ASSETS
 
 ASSETS = "{ assetNodes { assetKey { path } groupName description hasMaterializePermission } }"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -79,7 +80,8 @@ def test_workspace_file_serves_the_same_assets_as_the_module(server):
     nodes = ask(server, ASSETS)["assetNodes"]
     served = {"/".join(node["assetKey"]["path"]) for node in nodes}
     assert served == {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
-    assert served == {stage.name for stage in STAGES} | {"sealed_data"}
+    assert served == {stage.name for stage in STAGES} | {"sealed_data"} | {
+        asset.key.to_user_string() for asset in PAPER_ASSETS}
     assert all(node["description"] and node["groupName"] != "default" for node in nodes)
 
 

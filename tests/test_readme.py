@@ -18,7 +18,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci)",
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci|paper)",
                                                          README))))
 def test_make_targets_resolve(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
@@ -38,8 +38,8 @@ def test_stage_table_is_the_graph():
 def test_jobs_named_exist():
     from orchestration.jobs import JOBS
 
-    assert {job.name for job in JOBS} == {"pipeline", "data", "train_and_score", "promote"}
-    assert "-j pipeline" in README and "data, train_and_score, promote" in README
+    assert {job.name for job in JOBS} == {"pipeline", "data", "train_and_score", "promote", "paper"}
+    assert "-j pipeline" in README and "data, train_and_score, promote, paper" in README
 
 
 def test_vocabulary_example_loads(tmp_path):

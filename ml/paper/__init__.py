@@ -5,7 +5,10 @@
     pictures   the pictures that all studies share, generated and drawn
     trainings  a grounding module by its specification: trained, and scored on everything
     <study>    one module a study: what it compares, and its tables
-    page       docs/results.md and the HTML page
+    studies    which there are, in their order, and a run of one
+    saved      what a finished study left for the page, as JSON
+    page       docs/results.md and the HTML page; markdown, plots: their parts
+    export     figures and raw tables, small enough for git
 
 Nothing here is imported by the pipeline's stages.
 """

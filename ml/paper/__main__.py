@@ -1,1 +1,104 @@
-"""`python -m ml.paper`: every study, or one, and the page. See `ml.paper`."""
+"""`python -m ml.paper`: every study, or one, and the page. See `ml.paper`.
+
+What is finished is found and skipped, what was stopped goes on: run the same command again.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from ml.batching import OutOfMemory
+from ml.paper.studies import ABOUT, STUDIES, command, run, run_row, study
+from ml.params import ROOT
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    names = chosen.study or list(STUDIES)
+    try:
+        _check(chosen)
+        from ml.paper.lab import make_lab
+
+        lab = make_lab("quick" if chosen.quick else "full", chosen.root, chosen.workers)
+        if chosen.row is not None:
+            _print_row(lab, names[0], chosen.row)
+            return 0
+        started = time.perf_counter()
+        for name in [] if chosen.page_only else names:
+            print(f"{name}: {ABOUT[name]}", flush=True)
+            _make(lab, name)
+        _write_pages(lab, chosen.export)
+        print(f"all of it: {(time.perf_counter() - started) / 60:.1f} min")
+    except (ValueError, OutOfMemory) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ml.paper", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"  {name:<15} {about}" for name, about in ABOUT.items()))
+    parser.add_argument("--quick", action="store_true",
+                        help="every study cut down: shows that it works; data/paper-quick")
+    parser.add_argument("--study", nargs="+", action="extend", metavar="NAME",
+                        help="only these, in the order given (all: see below)")
+    parser.add_argument("--row", metavar="LABEL",
+                        help="with one --study: make what that row needs and print its figures")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/ and docs/")
+    parser.add_argument("--workers", type=int, help="processes; one a core by default")
+    parser.add_argument("--page-only", action="store_true",
+                        help="only write the pages of what is finished")
+    parser.add_argument("--export", action="store_true",
+                        help="write docs/paper/ although some studies are not finished; a full run "
+                             "of all does it anyway")
+    return parser
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Raises ValueError for names and combinations that can't work, before any work."""
+    for name in chosen.study or []:
+        if name not in ABOUT:
+            study(name)  # raises with the names there are
+    if chosen.row is not None and (len(chosen.study or []) != 1 or chosen.page_only):
+        raise ValueError("--row needs exactly one --study that it is a row of, and no --page-only")
+    if chosen.export and chosen.quick:
+        raise ValueError("--export publishes the full size; expected it without --quick")
+    if chosen.workers is not None and chosen.workers < 1:
+        raise ValueError(f"--workers: expected 1 or more, got {chosen.workers}")
+
+
+def _make(lab, name: str) -> None:
+    """Raises ValueError saying which study failed and what goes on from there."""
+    try:
+        _, minutes = run(lab, name)
+    except ValueError as error:
+        raise ValueError(f"study {name}: {error} (what is finished is kept: {command(lab, name)} "
+                         "goes on)") from error
+    print(f"{name}: finished in {minutes:.1f} min", flush=True)
+
+
+def _print_row(lab, name: str, label: str) -> None:
+    from ml.paper.markdown import plain_rows
+
+    for table in run_row(lab, name, label):
+        print("\n".join(plain_rows(table)))
+
+
+def _write_pages(lab, everything: bool) -> None:
+    from ml.paper.export import export
+    from ml.paper.page import publish
+
+    pages = publish(lab)
+    size = pages.html.stat().st_size / 1e6
+    print(f"pages: {pages.markdown}, {pages.html} ({size:.1f} MB)")
+    if everything:
+        print(f"export: {export(lab)}")
+    print(f"one study: {command(lab)} --study NAME")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

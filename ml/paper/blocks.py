@@ -26,6 +26,7 @@ class Table:
     columns: dict[str, str]  # name -> heading
     rows: list[Row]
     note: str = ""  # below the table
+    digits: int = 1  # decimals of its figures
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Plot:
     x: str  # axis label
     y: str
     series: dict[str, list[tuple[float, float, float]]] = field(default_factory=dict)
-    """name -> (x, mean, spread); the paper's own series is called "paper"."""
+    """name -> (x, mean, spread); the paper's own series is called "paper" or "paper (...)"."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ pictures of its seen classes alone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -58,6 +59,7 @@ QUICK = replace(FULL, name="quick", seeds=2, splits=("voc-1",), train_one=40, tr
 SIZES = {size.name: size for size in (FULL, QUICK)}
 
 
+@cache
 def everything() -> Vocabulary:
     """All 20 classes as seen ones, for what is made once for all splits."""
     split = load_vocabulary(SPLITS[0])

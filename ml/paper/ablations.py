@@ -14,7 +14,7 @@ from ml.paper.pictures import NOISED
 from ml.paper.plan import FRACTIONS
 from ml.paper.protocol_one import CELL_NAMES, PAPER_ORDER, cells
 from ml.paper.scores import mean_iou
-from ml.paper.trainings import Spec, judged_pictures, rows_of, train_all, training_set
+from ml.paper.trainings import Spec, done, judged_pictures, rows_of, train_all, training_set
 
 TITLE = "Ablations"
 QUESTION = ("Which denoising step, which labels, how many seen classes and pictures does it take, "
@@ -110,12 +110,15 @@ def blocks(lab: Lab) -> list[Block]:
     said: list[Block] = []
     for group in groups(lab):
         table = [Row(label, row_cells(lab, spec, group.paper.get(label, ())))
-                 for label, spec in group.rows.items()]
+                 for label, spec in group.rows.items() if done(lab, spec)]
+        if not table:
+            continue
         real = any("real_seen" in row.cells for row in table)
         said.append(Table(group.title, CELL_NAMES | (REAL if real else {}), table, group.note))
-        if group.title == "Feature timestep":
+        whole = len(table) == len(group.rows)
+        if whole and group.title == "Feature timestep":
             said.append(_timestep_plot(lab, table))
-        if group.title == "Number of training pictures":
+        if whole and group.title == "Number of training pictures":
             said.append(_pictures_plot(lab, group, table))
     return [*said, Text(_empties(lab))]
 

@@ -12,7 +12,7 @@ from ml.paper.lab import Lab
 from ml.paper.protocol_one import CELL_NAMES, cells, raw
 from ml.paper.protocol_one import make as make_protocol_one
 from ml.paper.scores import difference, figure, paired_counts
-from ml.paper.trainings import Spec, rows_of, train_all
+from ml.paper.trainings import Spec, done, rows_of, train_all
 from ml.stages.grounding_scores import CELLS
 from ml.vocabulary import load_vocabulary
 
@@ -90,7 +90,8 @@ def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
     """Each addition: the cells, and how many words have their mask on the other object."""
     table = []
     parts = {label: pd.concat([rows_of(lab, _of(spec, split)) for split in lab.size.splits])
-             for label, spec in STEPS.items()}
+             for label, spec in STEPS.items()
+             if all(done(lab, _of(spec, split)) for split in lab.size.splits)}
     parts |= {label: rows[rows.method == method] for label, method in BASELINES.items()}
     for label, own in parts.items():
         own = own[(own.source == "generated") & (own.judge == "detector")]

@@ -18,6 +18,7 @@ from ml.paper.pictures import Record
 from ml.paper.scores import mean_iou
 from ml.paper.trainings import (
     Spec,
+    done,
     judged_pictures,
     load_module,
     mask_rows,
@@ -70,13 +71,18 @@ def make(lab: Lab, only: str | None = None) -> None:
 
 
 def raw(lab: Lab) -> pd.DataFrame:
-    """All raw rows of the study that are there: trained variants and baselines, all splits."""
-    parts = []
+    """All raw rows of the study that are made: trained variants and baselines, all splits."""
+    parts, known = [], queries.made(lab)
     for split in lab.size.splits:
-        parts += [rows_of(lab, Spec(split, variant)).assign(method=variant)
-                  for variant in TRAINED.values()]
-        parts += [make_baselines(lab, split), queries.rows(lab, split)]
+        parts += trained_rows(lab, split)
+        parts += [make_baselines(lab, split)] + ([queries.rows(lab, split)] if known else [])
     return pd.concat(parts, ignore_index=True)
+
+
+def trained_rows(lab: Lab, split: str) -> list[pd.DataFrame]:
+    """Raw rows of the trained variants that are made, `method` their variant."""
+    return [rows_of(lab, Spec(split, variant)).assign(method=variant)
+            for variant in TRAINED.values() if done(lab, Spec(split, variant))]
 
 
 def make_baselines(lab: Lab, split: str) -> pd.DataFrame:
@@ -132,7 +138,8 @@ def blocks(lab: Lab) -> list[Block]:
     for split in ("all", *lab.size.splits):
         own = rows if split == "all" else rows[rows.split == split]
         table = [Row(label, cells(own[own.method == method], n, PAPER.get((label, split))))
-                 for label, method in (TRAINED | BASELINES).items()]
+                 for label, method in (TRAINED | BASELINES).items()
+                 if (own.method == method).any()]
         title = "Mean over the splits" if split == "all" else _split_title(split)
         said.append(Table(title, CELL_NAMES, table, _note(own, split)))
     said.append(Text(

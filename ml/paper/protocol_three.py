@@ -10,9 +10,16 @@ from ml.metrics import binary_iou
 from ml.paper.blocks import Block, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import INVERTED, NOISED
-from ml.paper.protocol_one import BASELINES, CELL_NAMES, TRAINED, cells, make_baselines
+from ml.paper.protocol_one import (
+    BASELINES,
+    CELL_NAMES,
+    TRAINED,
+    cells,
+    make_baselines,
+    trained_rows,
+)
 from ml.paper.scores import difference, figure, paired_counts
-from ml.paper.trainings import Spec, real_pictures, rows_of, train_all
+from ml.paper.trainings import Spec, real_pictures, train_all
 from ml.stages.grounding_scores import CELLS
 from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
@@ -27,8 +34,8 @@ METHODS = TRAINED | {"contrast alone": BASELINES["contrast alone"]}
 
 def make(lab: Lab, only: str | None = None) -> None:
     """Shares the trainings of Protocol I, which scored the drawn scenes already."""
-    train_all(lab, [Spec(split, variant) for variant in TRAINED.values()
-                    for split in lab.size.splits])
+    train_all(lab, [Spec(split, variant) for label, variant in TRAINED.items()
+                    if only is None or only.startswith(label) for split in lab.size.splits])
     lab.run("baselines", [(make_baselines, lab, split) for split in lab.size.splits])
     lab.run("judge", [(judge_rows, lab, split) for split in lab.size.splits])
 
@@ -37,9 +44,7 @@ def raw(lab: Lab) -> pd.DataFrame:
     """Raw rows on drawn scenes, of both ways and both judges."""
     parts = []
     for split in lab.size.splits:
-        parts += [rows_of(lab, Spec(split, variant)).assign(method=variant)
-                  for variant in TRAINED.values()]
-        parts.append(make_baselines(lab, split))
+        parts += [*trained_rows(lab, split), make_baselines(lab, split)]
     rows = pd.concat(parts, ignore_index=True)
     return rows[rows.source.isin(list(WAYS)) & rows.method.isin(list(METHODS.values()))]
 
@@ -68,7 +73,7 @@ def blocks(lab: Lab) -> list[Block]:
         said.append(Table(
             f"Against exact truth, {name}", CELL_NAMES,
             [Row(f"{label}, {name}", cells(true[true.method == method], n))
-             for label, method in METHODS.items()], _note(true)))
+             for label, method in METHODS.items() if (true.method == method).any()], _note(true)))
     said.append(_gap(lab, rows, n))
     own = pd.concat([judge_rows(lab, split) for split in lab.size.splits], ignore_index=True)
     scored = Row("the detector's own masks", cells(own, n))
@@ -85,7 +90,7 @@ def _gap(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
     """The detector's score less the true one, of the same masks on the same scenes."""
     table = []
     for label, method in METHODS.items():
-        for way, name in WAYS.items():
+        for way, name in WAYS.items() if (rows.method == method).any() else ():
             own = rows[(rows.method == method) & (rows.source == way)]
             judged = own[own.judge == "detector"]
             true = own[(own.judge == "truth") & own.key.isin(set(judged.key))]

@@ -63,6 +63,13 @@ def make(lab: Lab) -> None:
         lab.sign(_map_folder(lab, name), recipe)
 
 
+def made(lab: Lab) -> bool:
+    """Whether `make` has run with these settings."""
+    labelled = labelled_pictures(lab)
+    return all(lab.in_place(_map_folder(lab, name), _map_recipe(lab, labelled, records))
+               for name, records in _map_sets(lab, labelled).items())
+
+
 def rows(lab: Lab, split_name: str) -> pd.DataFrame:
     """Both methods' raw rows on the judged pictures in a split; only reads what `make` left.
 

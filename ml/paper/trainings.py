@@ -128,7 +128,7 @@ def train_all(lab: Lab, specs: Sequence[Spec]) -> None:
         few_pictures(lab, seen)
     if any(s.labels != "detector" for s in specs):
         real_training_pictures(lab)
-    left = [s for s in dict.fromkeys(specs) if not _done(lab, s)]
+    left = [s for s in dict.fromkeys(specs) if not done(lab, s)]
     lab.run("grounding", [(train_and_score, lab, spec) for spec in left])
 
 
@@ -154,7 +154,8 @@ def train_and_score(lab: Lab, spec: Spec) -> str:
     return f"{spec.name}: two unseen {100 * unseen:.1f}"
 
 
-def _done(lab: Lab, spec: Spec) -> bool:
+def done(lab: Lab, spec: Spec) -> bool:
+    """Whether its raw rows are in place."""
     return lab.in_place(lab.folder / "raw" / f"{spec.name}.parquet", _recipe(lab, spec, "all"))
 
 

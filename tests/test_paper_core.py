@@ -1,0 +1,218 @@
+"""The studies' ground: shared prompts, specifications, figures with spread and interval."""
+
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.grounding.samples import Pictures
+from ml.paper import limits, plan
+from ml.paper.blocks import Cell, Row
+from ml.paper.lab import make_lab
+from ml.paper.pictures import NOISED, Record
+from ml.paper.scores import difference, figure, mean_iou, paired_counts
+from ml.paper.trainings import Spec, mask_rows, vocabulary_of
+from ml.pictures import encode_rle
+from ml.stages.prompts import cell_of
+from ml.vocabulary import load_vocabulary
+
+# --- what is drawn
+
+def test_one_set_of_prompts_fills_every_cell_of_every_split():
+    prompts = plan.judged_prompts(plan.FULL, 0)
+    assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
+    for name in plan.SPLITS:
+        split = load_vocabulary(name)
+        counts = pd.Series([cell_of(p["entities"], split) for p in prompts]).value_counts()
+        # 15 and 5 classes 8 times; 10 unseen pairs 6 times; 75 mixed pairs once
+        assert counts["one_seen"] == 120 and counts["one_unseen"] == 40
+        assert counts["two_unseen"] == 60 and counts["two_mixed"] == 75
+    for prompt in prompts:
+        assert all(phrase in prompt["text"] for phrase in prompt["phrases"])
+        assert all(word in phrase for word, phrase in
+                   zip(prompt["words"], prompt["phrases"], strict=True))
+
+
+def test_every_pair_is_judged_in_either_order():
+    prompts = plan.judged_prompts(plan.FULL, 0)
+    pairs = [tuple(p["entities"]) for p in prompts if len(p["entities"]) == 2]
+    assert {frozenset(p) for p in pairs} == {frozenset(p) for p in combinations(
+        plan.everything().classes, 2)}
+    ascending = np.mean([a < b for a, b in pairs])
+    assert 0.4 < ascending < 0.6
+
+
+def test_training_prompts_are_balanced_and_cover_each_split():
+    prompts = plan.training_prompts(plan.FULL, 0)
+    assert len(prompts) == 1100
+    for name in plan.SPLITS:
+        seen = set(load_vocabulary(name).seen)
+        assert sum(set(p["entities"]) <= seen for p in prompts) > 600
+    few = plan.few_class_prompts(plan.FULL, 5, 0)
+    assert len(few) == plan.FULL.fixed
+    assert {e for p in few for e in p["entities"]} == set(load_vocabulary("voc-1").seen[:5])
+
+
+def test_real_scenes_to_train_on_hold_seen_classes_alone():
+    chosen = plan.real_training_classes(plan.FULL, 0)
+    assert len(chosen) == plan.FULL.real_train
+    assert {name for own in chosen for name in own} == set(load_vocabulary("voc-1").seen)
+
+
+# --- specifications
+
+def test_a_specification_names_what_differs():
+    assert Spec().name == "default"
+    names = [Spec(place=2).name, Spec(seen=5).name, Spec("voc-2", "paper").name,
+             Spec(resolutions=(8, 16)).name, Spec(settles=False).name, Spec(labels="noised").name]
+    assert len(set(names)) == len(names) and names[0] == "place-2"
+    assert all(c.isalnum() or c in "._-" for name in names for c in name)
+    assert Spec("voc-2", settles=False).trained == Spec("voc-2")
+
+
+def test_fewer_seen_classes_make_the_others_unseen():
+    few = vocabulary_of(Spec(seen=5))
+    assert few.seen == load_vocabulary("voc-1").seen[:5]
+    assert len(few.unseen) == 15 and set(few.unseen) | set(few.seen) == set(few.classes)
+    assert vocabulary_of(Spec()) == load_vocabulary("voc-1")
+
+
+def test_an_unknown_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown size 'huge': expected one of"):
+        make_lab("huge", tmp_path)
+
+
+def test_a_thing_is_made_once_and_again_for_another_recipe(tmp_path):
+    lab, made = make_lab("quick", tmp_path, 1), []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"x": [len(made)]})
+
+    assert lab.table("t", "a", make).x[0] == lab.table("t", "a", make).x[0] == 1
+    assert lab.table("t", "b", make).x[0] == 2
+    (lab.folder / "raw" / ".t.parquet.recipe.json").unlink()  # killed before it was signed
+    assert lab.table("t", "b", make).x[0] == 3
+
+
+# --- raw rows of a mask
+
+def block(y: int, x: int, size: int = 4) -> np.ndarray:
+    mask = np.zeros((16, 16), bool)
+    mask[y:y + size, x:x + size] = True
+    return mask
+
+
+def record(entities: tuple, detected: list, true: list) -> Record:
+    n = len(entities)
+    return Record(
+        key="k", text="", entities=entities, words=entities, phrases=entities, cell="", subset="",
+        seed=0, size=(16, 16), shard=None, row=0, pictures=Pictures(),
+        latent=np.zeros((1, 2, 2)), timestep=67, rles=tuple(
+            "" if m is None else encode_rle(m) for m in detected), daam=np.zeros((n, 2, 2)),
+        latents=np.zeros((2, 1, 2, 2)), sources=(NOISED, "inverted"), timesteps=(67, 67),
+        evidence=np.zeros((n, 1, 2, 2)), truth_rles=tuple(encode_rle(m) for m in true), place=0)
+
+
+def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
+    true = [block(0, 0), block(0, 8)]
+    seen_by = record(("dog", "bus"), [block(0, 1), block(0, 8)], true)
+    # dog's mask: 2 columns of its own object, 6 columns further on, 2 of them on the bus
+    dog = np.zeros((16, 16), bool)
+    dog[:4, 2:10] = True
+    rows = pd.DataFrame(mask_rows(seen_by, np.stack([dog, block(8, 8)]), load_vocabulary("voc-1"),
+                                  {"method": "m", "seed": 0, "split": "voc-1"}))
+    exact = rows[(rows.judge == "truth") & (rows.entity == "dog")].iloc[0]
+    assert (exact.on_own, exact.on_other, exact.on_neither, exact.own) == (8, 8, 16, 16)
+    assert exact.iou == pytest.approx(8 / 40) and exact.other == "bus"
+    judged = rows[(rows.judge == "detector") & (rows.entity == "dog")].iloc[0]
+    assert judged.on_own == 12 and judged.iou == pytest.approx(12 / 36)
+    assert set(rows.cell) == {"two_mixed"} and set(rows.source) == {NOISED}
+    assert (rows[rows.entity == "bus"].iou == 0).all()
+
+
+def test_a_picture_that_the_detector_did_not_find_whole_is_judged_by_truth_alone():
+    half = record(("dog", "bus"), [None, block(0, 8)], [block(0, 0), block(0, 8)])
+    assert not half.whole
+    rows = mask_rows(half, half.truth, load_vocabulary("voc-1"), {})
+    assert {row["judge"] for row in rows} == {"truth"} and all(row["iou"] == 1 for row in rows)
+
+
+# --- figures
+
+def raw(ious: dict) -> pd.DataFrame:
+    """{(split, seed, key, entity): iou} as raw rows."""
+    return pd.DataFrame([dict(zip(("split", "seed", "key", "entity"), place, strict=True), iou=iou)
+                         for place, iou in ious.items()])
+
+
+def test_mean_over_classes_seeds_and_splits_by_hand():
+    rows = raw({("a", 0, "p", "dog"): 0.8, ("a", 0, "q", "dog"): 0.6, ("a", 0, "q", "cat"): 0.1,
+                ("a", 1, "p", "dog"): 1.0, ("a", 1, "q", "dog"): 1.0, ("a", 1, "q", "cat"): 0.5,
+                ("b", 0, "r", "bus"): 0.2, ("b", 1, "r", "bus"): 0.4})
+    # split a: seed 0 (70 + 10) / 2 = 40, seed 1 (100 + 50) / 2 = 75; split b: 20 and 40
+    cell = mean_iou(rows, 50, paper=12.0)
+    assert cell.value == pytest.approx((30 + 57.5) / 2) and cell.paper == 12.0
+    assert cell.spread == pytest.approx(np.std([30, 57.5], ddof=1))
+    assert cell.low <= cell.value <= cell.high
+    assert mean_iou(rows[rows.seed == 0], 50).spread is None
+
+
+def test_interval_is_that_of_a_plain_loop():
+    rng = np.random.default_rng(3)
+    stack = rng.random((3, 40, 2, 4))
+    stack[:, :, 1] = 1.0  # one mask a class and picture
+
+    def statistic(counts):
+        return 100 * (counts[..., 0, :] / counts[..., 1, :]).mean(-1)
+
+    cell = figure([stack], statistic, 4000)
+    drawn = []
+    for _ in range(4000):
+        pictures, seeds = rng.integers(40, size=40), rng.integers(3, size=3)
+        drawn.append(np.mean([statistic(stack[s][pictures].sum(0)) for s in seeds]))
+    assert (cell.low, cell.high) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.25)
+
+
+def test_a_paired_difference_knows_that_the_pictures_are_the_same():
+    rng = np.random.default_rng(0)
+    hard = rng.random(30)
+    a = raw({("a", s, f"p{i:02d}", "dog"): min(1, h + 0.05) for i, h in enumerate(hard)
+             for s in (0, 1)})
+    b = raw({("a", 0, f"p{i:02d}", "dog"): h for i, h in enumerate(hard)})
+    cell = figure(paired_counts(a, b), difference, 300)
+    assert cell.value == pytest.approx(5, abs=0.3) and 4 < cell.low < cell.high < 5.5
+    alone = mean_iou(b, 300)
+    assert alone.high - alone.low > 10 * (cell.high - cell.low)
+    with pytest.raises(ValueError, match="expected rows of the same pictures"):
+        paired_counts(a, b[b.key != "p00"])
+
+
+# --- study 5's words
+
+def test_the_verdict_names_every_cell_in_which_the_default_is_behind():
+    ahead = [Row(f"default - {name}", {cell: Cell(1.0) for cell in limits.UNSEEN})
+             for name in ("the paper's module", "DAAM, best threshold", "DAAM, threshold 0.4")]
+    assert "ahead of the paper's module and of DAAM in every cell" in limits.verdict(ahead)
+    ahead[1] = dataclasses.replace(ahead[1], cells=ahead[1].cells | {"two_unseen": Cell(-2.5)})
+    assert "NOT ahead" in limits.verdict(ahead)
+    assert "DAAM, best threshold by 2.5 points in two, unseen" in limits.verdict(ahead)
+
+
+def test_confusion_of_two_words_by_hand():
+    base = {"cell": "two_unseen", "key": "k", "split": "s", "seed": 0}
+    rows = pd.DataFrame([
+        base | {"entity": "dog", "other": "car", "on_own": 60, "on_other": 30, "on_neither": 10},
+        base | {"entity": "car", "other": "dog", "on_own": 0, "on_other": 50, "on_neither": 50},
+        base | {"entity": "dog", "other": "sofa", "on_own": 20, "on_other": 0, "on_neither": 0},
+    ])
+    table = limits.confusion_table(rows, ("dog", "car", "sofa"), "t")
+    cells = {row.label.split()[0]: {k: c.value for k, c in row.cells.items()} for row in table.rows}
+    assert cells["dog"] == {"car": 30.0, "sofa": 0.0, "dog": 80.0, "background": 5.0}
+    assert cells["car"] == {"dog": 50.0, "car": 0.0, "background": 50.0}
+    assert cells["sofa"] == {}
+    swapped = limits.share(rows, rows.on_other > rows.on_own, 20)
+    assert swapped.value == pytest.approx(100 / 3)
+    assert limits.spilled(rows, 20).value == pytest.approx(100 * 80 / 220)

@@ -26,8 +26,8 @@ from ml.diffusion.tokens import encode_prompts, text_length, text_width, word_po
 from ml.microworld.captions import phrase
 
 ITERATIONS, LEARNING_RATE = 300, 0.01
-"""Of the optimisation of a query; chosen on the micro world's pictures of a seed that is not judged.
-100 steps of 0.05 are as good there within a point."""
+"""Of the optimisation of a query; chosen on micro pictures of a seed that is not judged, where
+100 steps of 0.05 do about as well."""
 
 
 class _Queries:

@@ -67,11 +67,14 @@ def sample(
                 output_type="np",
             ).images
         maps = recorder.maps().float().cpu() if recorder else None
+    # Cloned here: tensors of inference mode can't take part in a training.
+    kept = {step: (timestep, latents.clone())
+            for step, (timestep, latents) in inputs.kept.items()}
     return Samples(
         images=(pictures * 255).round().astype(np.uint8),
-        latents=inputs.kept[1][1],
-        timestep=inputs.kept[1][0],
-        earlier={step: inputs.kept[step] for step in keep},
+        latents=kept[1][1],
+        timestep=kept[1][0],
+        earlier={step: kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
     )
 
@@ -128,6 +131,5 @@ class _Inputs:
         step = len(self.pipe.scheduler.timesteps) - self.calls
         self.calls += 1
         if step in self.wanted:  # both halves of a guided batch are given the same latents
-            # Cloned: tensors of inference mode can't take part in a training.
-            own = latents[: len(latents) // 2].float().cpu().clone()
+            own = latents[: len(latents) // 2].float().cpu().clone()  # it may be written over
             self.kept[step] = (round(float(timestep)), own)

@@ -1,0 +1,114 @@
+"""The studies run for real, cut down: study 1 through Dagster, and all of them by the command."""
+
+import os
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from ml.metrics import binary_iou
+from ml.paper.lab import make_lab
+from ml.paper.pictures import GENERATED, INVERTED, NOISED
+from ml.paper.saved import load
+from ml.paper.studies import STUDIES
+from ml.paper.trainings import (
+    Spec,
+    judged_pictures,
+    model_folder,
+    real_pictures,
+    rows_of,
+    training_set,
+)
+from ml.params import ROOT
+from ml.vocabulary import load_vocabulary
+from orchestration.paper import PAPER_ASSETS, PaperRun
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Study 1 of the quick size, made by its Dagster asset."""
+    root = tmp_path_factory.mktemp("studies")
+    asset = next(a for a in PAPER_ASSETS if a.key.to_user_string() == "paper_protocol_one")
+    done = dg.materialize([asset], resources={"paper": PaperRun(size="quick", root=str(root))})
+    assert done.success
+    return make_lab("quick", root, 1)
+
+
+def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
+    first = load(lab, "protocol_one").blocks[0]
+    assert [row.label for row in first.rows] == [
+        "our default", "the paper's module", "DAAM, best threshold", "DAAM, threshold 0.4",
+        "contrast alone", "OVAM, attribution prompts", "OVAM, optimised queries"]
+    rows = rows_of(lab, Spec())
+    judged = rows[(rows.source == GENERATED) & (rows.cell == "two_unseen")]
+    by_class = judged.groupby(["seed", "entity"]).iou.mean()  # a second way to the same figure
+    ours = first.rows[0].cells["two_unseen"]
+    assert ours.value == pytest.approx(100 * by_class.groupby("seed").mean().mean())
+    assert ours.low < ours.value < ours.high and ours.spread > 0
+    assert first.rows[1].cells["two_unseen"].paper == 55.74
+
+
+def test_no_mask_of_an_unseen_class_was_learned_from(lab):
+    samples = training_set(lab, Spec())
+    assert {name for s in samples for name in s.entities} <= set(load_vocabulary("voc-1").seen)
+    assert {s.subset for s in samples} == {"train", "validation"}
+
+
+def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):
+    scenes = real_pictures(lab)
+    assert {s.sources for s in scenes} == {(NOISED, INVERTED)}
+    ious = [binary_iou(found, true) for s in scenes if s.whole
+            for found, true in zip(s.masks, s.truth, strict=True)]
+    assert sum(ious) / len(ious) > 0.75  # the detector is good, and not perfect
+    rows = rows_of(lab, Spec())
+    assert {(s, j) for s, j in zip(rows.source, rows.judge, strict=True)} == {
+        (GENERATED, "detector"), (NOISED, "detector"), (NOISED, "truth"),
+        (INVERTED, "detector"), (INVERTED, "truth")}
+
+
+def test_kept_latents_run_from_the_last_step_to_the_first(lab):
+    for record in judged_pictures(lab)[:3]:
+        assert list(record.timesteps) == sorted(record.timesteps)
+        noise = record.at(len(record.timesteps) - 1)
+        assert noise.timestep == 999 and noise.latent.std() == pytest.approx(1, abs=0.1)
+        assert record.timestep < 200
+
+
+def test_what_is_in_place_is_not_made_again_and_one_seed_alone_is(lab, monkeypatch):
+    stamp = {p: p.stat().st_mtime_ns for p in lab.folder.rglob("*.parquet")}
+    gone = model_folder(lab, Spec(), 1)
+    kept = (model_folder(lab, Spec(), 0) / "model.safetensors").stat().st_mtime_ns
+    before = rows_of(lab, Spec())
+    (lab.folder / "raw" / "default.parquet").unlink()
+    (gone / "model.safetensors").unlink()
+    (gone.parent / f".{gone.name}.recipe.json").unlink()
+    again = rows_of(lab, Spec())
+    assert (model_folder(lab, Spec(), 0) / "model.safetensors").stat().st_mtime_ns == kept
+    pd.testing.assert_frame_equal(again, before, rtol=1e-2, atol=1e-2)
+    changed = [p for p, at in stamp.items() if p.stat().st_mtime_ns != at]
+    assert [p.name for p in changed] == ["default.parquet"]
+
+
+@pytest.mark.slow
+def test_the_command_makes_every_study_and_a_second_time_nothing(tmp_path):
+    def run() -> tuple[str, float]:
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "ml.paper", "--quick", "--root", tmp_path],
+                              cwd=ROOT, capture_output=True, text=True,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout, time.perf_counter() - started
+
+    said, first = run()
+    assert all(f"{name}: finished" in said for name in STUDIES)
+    folder = tmp_path / "data" / "paper-quick"
+    html = (folder / "results.html").read_text()
+    assert "not run yet" not in html and html.count("<table") > 15
+    models = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    _, second = run()
+    assert second < first / 3
+    assert models == {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    assert (folder / "results.html").read_text() == html

@@ -12,7 +12,7 @@ import pandas as pd
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import Words
 from ml.grounding.pipeline import compose_prompt
-from ml.grounding.presence import MIN_PRESENCE, compete, gains
+from ml.grounding.presence import MIN_PRESENCE, TIMESTEPS, compete, gains
 from ml.metrics import binary_iou
 from ml.microworld.captions import phrase
 from ml.paper.asking import (
@@ -133,7 +133,7 @@ def _parts(lab: Lab) -> list[tuple[str, int]]:
 def _recipe(lab: Lab, source: str, number: int) -> str:
     return lab.recipe(study="absent_words", source=source, number=number, size=settings(lab.size),
                       grounding=lab.params.section("grounding"), seed=lab.params.seed,
-                      min_presence=MIN_PRESENCE, share=MASK_SHARE, absent=ABSENT)
+                      presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT)
 
 
 def _raw(lab: Lab, source: str, number: int, threshold: float | None = None) -> pd.DataFrame:

@@ -213,9 +213,10 @@ def blocks(lab: Lab) -> list[Block]:
         Table('Relations: "a car left of a dog", a car on either side (%)', _COLUMNS,
               [row for said in (LEFT, RIGHT) for row in _table(rows, [said], resamples, said)],
               note),
-        Text("The micro model was trained on colours in a fifth of its captions (and in those of "
-             'two of one class, which it never saw), on "left of" and "right of" in a tenth of its '
-             "captions of two objects, and on no caption with a relation between three."),
+        Text("The micro model was trained on captions that name the colour of a fifth of their "
+             "objects, and on 10,000 scenes of two objects of one class whose captions name both "
+             'colours; on "left of" and "right of" in an eighth of its captions of two objects; '
+             "and on no caption with a relation among three."),
         Picture("Generated pictures of two objects of one class, masks of our module (seed 0), in "
                 "the order of the words; no truth is known here.", _sheet_path(lab).read_bytes()),
     ]

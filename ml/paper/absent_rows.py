@@ -67,13 +67,8 @@ def make_tables(lab: Lab) -> None:
 
 def tables(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What `make_tables` left: rows of masks and rows of scores."""
-    both = [_raw(lab, *part) for part in _parts(lab)]
-    masks, scores = zip(*(_divided(frame) for frame in both), strict=True)
-    return pd.concat(masks, ignore_index=True), pd.concat(scores, ignore_index=True)
-
-
-def _divided(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return tuple(frame[frame.kind == kind].reset_index(drop=True) for kind in ("mask", "score"))
+    rows = pd.concat([_raw(lab, *part) for part in _parts(lab)], ignore_index=True)
+    return tuple(rows[rows.kind == kind].reset_index(drop=True) for kind in ("mask", "score"))
 
 
 def asked_pictures(lab: Lab, source: str) -> list[Record]:
@@ -160,6 +155,7 @@ class _Asking:
         self.modules = {name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
                         for name, spec in SPECS.items()}
         self.classes = vocabulary_of(Spec()).classes
+        self.known: dict[tuple[int, str], np.ndarray] = {}  # contrast by picture and prompt
 
     def rows(self, source: str, number: int) -> Iterator[dict]:
         records = asked_pictures(self.lab, source)[number * PART : (number + 1) * PART]
@@ -183,8 +179,15 @@ class _Asking:
                     yield _score(CANDIDATES[1], 0, source, record, name, absent, whole)
             yield from self._with_presence(source, records, asked, drop, absent)
 
+    def _contrast(self, asked: Sequence[Question]) -> list[np.ndarray]:
+        new = {(q.seed, q.text): q for q in asked if (q.seed, q.text) not in self.known}
+        found = contrast(self.pipe, list(new.values()),
+                         self.lab.params.grounding.evidence_timesteps)
+        self.known |= zip(new, found, strict=True)
+        return [self.known[q.seed, q.text] for q in asked]
+
     def _all_methods(self, source, records, asked, absent) -> Iterator[dict]:
-        maps = contrast(self.pipe, asked, self.lab.params.grounding.evidence_timesteps)
+        maps = self._contrast(asked)
         batch = look(self.pipe, self.words, asked, maps)
         for method, modules in self.modules.items():
             for seed, module in enumerate(modules):
@@ -207,8 +210,7 @@ class _Asking:
                if set(map(_class_of, q.words)) - set(d) else None
                for r, q, d in zip(records, asked, drop, strict=True)]
         left = [q for q in own if q is not None]
-        maps = contrast(self.pipe, left, self.lab.params.grounding.evidence_timesteps)
-        batch = look(self.pipe, self.words, left, maps) if left else None
+        batch = look(self.pipe, self.words, left, self._contrast(left)) if left else None
         for seed, module in enumerate(self.modules[OURS]):
             found = iter(answer(module, batch, left) if left else ())
             masks = [_among(q, k, next(found) if k is not None else None)

@@ -10,7 +10,14 @@ from ml.grounding.samples import Pictures
 from ml.microworld.shapes import MAIN_COLOURS
 from ml.paper import absent_words, beyond_nouns
 from ml.paper.absent_rows import MASK_SHARE, absent_classes, mask_rows, question
-from ml.paper.absent_words import area_counts, auroc, auroc_cell, ratio, share_counts
+from ml.paper.absent_words import (
+    area_counts,
+    auroc,
+    auroc_cell,
+    every_seed_has_masks,
+    ratio,
+    share_counts,
+)
 from ml.paper.beyond_nouns import LEFT, RIGHT, by_x, colour_scene, relation_scenes, score_rows
 from ml.paper.pictures import Record
 from ml.paper.plan import everything
@@ -77,6 +84,8 @@ def test_shares_and_areas_by_hand():
     assert ratio(share_counts(rows)[0].sum(0)) == pytest.approx(50)
     assert ratio(area_counts(rows)[0].sum(0)) == pytest.approx(15)
     assert share_counts(rows).tolist() == [[[1, 2], [1, 2]]]
+    assert every_seed_has_masks(rows)
+    assert not every_seed_has_masks(pd.concat([rows, rows.assign(seed=1, area=0.0)]))
     assert np.isnan(ratio(area_counts(rows[rows.area < MASK_SHARE])[0].sum(0)))
 
 

@@ -59,7 +59,7 @@ def _false_masks(masks: pd.DataFrame, title: str, resamples: int) -> Table:
 def _areas(masks: pd.DataFrame, title: str, resamples: int) -> Table:
     return _table(f"Mean area of those masks, {title} (% of the picture)", masks, ABSENT[1:],
                   lambda rows: figure([area_counts(rows)], ratio, resamples),
-                  "No figure where no absent word got a mask.")
+                  "No figure where a seed gave no absent word a mask.", masked=True)
 
 
 def _present(masks: pd.DataFrame, title: str, resamples: int) -> Table:
@@ -67,13 +67,14 @@ def _present(masks: pd.DataFrame, title: str, resamples: int) -> Table:
                   lambda rows: mean_iou(rows, resamples), there=True)
 
 
-def _table(title, masks, counts, cell, note: str = "", there: bool = False) -> Table:
+def _table(title, masks, counts, cell, note: str = "", there: bool = False,
+           masked: bool = False) -> Table:
     rows = []
     for method in METHODS:
         own = masks[(masks.method == method) & (masks.there == there)]
-        cells = {str(n): cell(own[own.absent == n]) for n in counts}
-        known = {n: c for n, c in cells.items() if not np.isnan(c.value)}
-        rows.append(Row(method, known))
+        parts = {n: own[own.absent == n] for n in counts}
+        rows.append(Row(method, {str(n): cell(part) for n, part in parts.items()
+                                 if not masked or every_seed_has_masks(part)}))
     columns = {str(n): f"{n} absent" if n else "none" for n in counts}
     return Table(title, columns, rows, note)
 
@@ -90,7 +91,8 @@ def _plot(masks: pd.DataFrame, title: str) -> Plot:
 
 def separation(scores: pd.DataFrame, resamples: int) -> Table:
     """AUROC in percent of every candidate score, words that are there against absent ones."""
-    columns = {f"{source}-{n}": f"{source}, {n} absent" for source in SOURCES for n in (1, 5)}
+    columns = {f"{source}-{n}": f"{said}, {n} absent" for source, said in
+               ((GENERATED, "generated"), (NOISED, "drawn")) for n in (1, 5)}
     rows = []
     for candidate in CANDIDATES:
         own, cells = scores[scores.method == candidate], {}
@@ -135,6 +137,10 @@ def area_counts(rows: pd.DataFrame) -> np.ndarray:
     """(seeds,pictures,2): area of the masks that count as one, and their number."""
     answered = (rows.area >= MASK_SHARE).to_numpy(float)
     return _counts(rows, rows.area * answered, answered)
+
+
+def every_seed_has_masks(rows: pd.DataFrame) -> bool:
+    return bool((rows.area >= MASK_SHARE).groupby(rows.seed).any().all())
 
 
 def ratio(counts: np.ndarray) -> np.ndarray:

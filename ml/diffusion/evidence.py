@@ -155,3 +155,48 @@ def _to_v(pipe, timesteps: Sequence[int]) -> list[float]:
     if kind not in factors:
         raise ValueError(f"prediction_type: expected one of {sorted(factors)}, got {kind!r}")
     return [factors[kind](float(shares[t])) for t in timesteps]
+
+
+@torch.no_grad()
+def prediction_errors(
+    pipe: Pipeline,
+    latents: torch.Tensor,
+    texts: Sequence[Sequence[str]],
+    timesteps: Sequence[int],
+    seeds: Sequence[int],
+    batch_size: int,
+) -> list[torch.Tensor]:
+    """How wrong the U-Net is about a picture's noise under each of its texts.
+
+    latents: clean (B,C,h,w); texts: n_i for each, "" included if wanted. Returns for each sample
+    float32 (n_i,T,h,w) >= 0 on the pipeline's device: the squared error of v summed over channels,
+    in units of v whatever the model predicts, with the same noise for all texts of a picture.
+    n_i * T passes, at most batch_size at once. Raises ValueError for lists of unequal length.
+    """
+    if len({len(latents), len(texts), len(seeds)}) > 1:
+        raise ValueError(f"expected as many text lists and seeds as latents; got {len(texts)}, "
+                         f"{len(seeds)} for {len(latents)}")
+    latents = latents.to(pipe.device, torch.float32)
+    noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
+    passes = [_Pass(i, k, text) for i, own in enumerate(texts)
+              for text in dict.fromkeys(own) for k in range(len(timesteps))]
+    found = dict(zip(passes, _predict(pipe, noisy, passes, timesteps, batch_size), strict=True))
+    scale, shares = _to_v(pipe, timesteps), signal_shares(pipe)
+    errors = []
+    for i, own in enumerate(texts):
+        maps = torch.zeros(len(own), len(timesteps), *latents.shape[2:], device=latents.device)
+        for k, t in enumerate(timesteps):
+            true = _target(pipe, latents[i], noisy[k][i], float(shares[t]))
+            for j, text in enumerate(own):
+                wrong = (found[_Pass(i, k, text)] - true) * scale[k]
+                maps[j, k] = wrong.square().sum(dim=0)
+        errors.append(maps)
+    return errors
+
+
+def _target(pipe, clean: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
+    """What the U-Net should say of a noised latent whose clean one is known."""
+    noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
+    return {"epsilon": noise, "sample": clean,
+            "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * clean,
+            }[pipe.scheduler.config.prediction_type]

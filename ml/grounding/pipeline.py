@@ -1,7 +1,6 @@
 """Pictures with masks for words: a frozen diffusion model and a grounding module together."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,11 @@ from ml.diffusion.sampling import sample
 from ml.files import atomic, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
+from ml.grounding.presence import presence
+from ml.grounding.prompting import compose_prompt, keep_words, phrase_of
 from ml.grounding.samples import Sample
-from ml.microworld.captions import phrase as with_article
 
 REFERENCE = "pipeline.json"
-ARTICLES = r"(?:an?|the|one|some|two|several)\s+"
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class GroundedOutput:
     images: np.ndarray  # uint8 (B,H,W,3) RGB
     masks: list[np.ndarray]  # bool (n_i,H,W)
     probabilities: list[np.ndarray]  # float32 (n_i,H,W) in 0..1; sums to <= 1 with competition
+    presence: list[np.ndarray] | None = None  # float32 (n_i,), `ml.grounding.presence`, if asked
 
 
 class GroundedDiffusionPipeline:
@@ -95,6 +95,7 @@ class GroundedDiffusionPipeline:
         timestep: int | None = None,
         phrases: Sequence[Sequence[str]] | None = None,
         seed: int = 0,
+        min_presence: float | None = None,
     ) -> GroundedOutput:
         """Masks for words in given pictures, also real ones.
 
@@ -102,14 +103,19 @@ class GroundedDiffusionPipeline:
         words named in it; by default "a photograph of a dog and a cat" made of the words.
         timestep: that the latents are noised to for the features, by default the one that the
         module was trained at. seed: of that noise, one for all, so that a picture's masks do not
-        depend on its neighbours. Raises ValueError for another size, or no word for a picture.
+        depend on its neighbours. min_presence: words of a lower presence score
+        (`ml.grounding.presence`, whose MIN_PRESENCE is a good one) get an empty mask and
+        probability 0, and the others are grounded as if they alone had been asked for, so that a
+        long list may be asked for; by default every word is taken to be there. Raises ValueError
+        for another size, or no word for a picture.
         """
         images = np.asarray(images)
         side = self.config.picture_size
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
             raise ValueError(f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
                              f"{images.shape}; resize them to {side}x{side} first")
-        if prompts is None:
+        composed = prompts is None
+        if composed:
             prompts = [compose_prompt(own) for own in entities]
         phrases = phrases or [[phrase_of(p, w) for w in own]
                               for p, own in zip(prompts, entities, strict=True)]
@@ -123,7 +129,14 @@ class GroundedDiffusionPipeline:
             return self.ground_latents(latents, timestep, pictures, texts, words, left_out, seeds)
 
         asked = list(zip(images, prompts, entities, phrases, strict=True))
-        return _joined(images, [found for _, found in self.batches.run(asked, segment)])
+        if min_presence is None:
+            return _joined(images, [found for _, found in self.batches.run(asked, segment)])
+        scores = presence(self.pipe, images, entities, seed=seed, batches=self.batches)
+        there = [own >= min_presence for own in scores]
+        kept = [(image, *keep_words(*said, own, composed))
+                for (image, *said), own in zip(asked, there, strict=True)]
+        found = [made for _, made in self.batches.run([k for k in kept if k[2]], segment)]
+        return _scattered(_joined(images, found), there, scores, side)
 
     @torch.no_grad()
     def ground_latents(
@@ -208,25 +221,20 @@ def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutp
                           [soft for part in parts for soft in part.probabilities])
 
 
-def phrase_of(prompt: str, word: str) -> str:
-    """The word with the article before it, as it stands in the prompt ("a dining table").
-
-    Raises ValueError when the word is not in the prompt.
-    """
-    found = re.search(rf"(?<!\w)(?:{ARTICLES})?{re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
-    if found is None:
-        raise ValueError(f"{word!r} is not in the prompt {prompt!r}: name entities by the words "
-                         "that stand there, or leave the prompt out")
-    return found[0]
-
-
-def compose_prompt(words: Sequence[str]) -> str:
-    """"a photograph of a dog, a cat and an aeroplane". Raises ValueError for no word."""
-    if not len(words):
-        raise ValueError("no word for a picture: name at least one entity")
-    phrases = [with_article(word) for word in words]
-    listed = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
-    return f"a photograph of {listed}"
+def _scattered(
+    found: GroundedOutput, there: Sequence[np.ndarray], scores: list[np.ndarray], side: int
+) -> GroundedOutput:
+    """Masks of the words that are there among those of all, the others empty. found: an entry for
+    each picture that has such a word."""
+    filled: tuple[list, list] = ([], [])
+    for every, own, kind in zip(filled, (found.masks, found.probabilities), (bool, np.float32),
+                                strict=True):
+        left = iter(own)
+        for here in there:
+            every.append(np.zeros((len(here), side, side), kind))
+            if here.any():
+                every[-1][here] = next(left)
+    return GroundedOutput(found.images, *filled, presence=scores)
 
 
 def check_lengths(**lists: Sequence) -> None:

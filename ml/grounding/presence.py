@@ -34,8 +34,8 @@ even where it was not drawn. Asked for the words that are there and five absent 
 98.5 %, 3.6 % and 4.4 %. Absent words asked for alone have no rival that is there, so that a kin of
 what is shown (a sheep for a cow) passes: 29 % of single ones are kept, 11 % of five.
 On the same set, five absent words: one score for the whole picture as in the diffusion classifier
-89 % (drawn) and 93 % (generated), error without the word in the whole list 91 % and 93 %, the peak of
-leave-one-out contrast 75 % and 78 %.
+89 % (drawn) and 93 % (generated), error without the word in the whole list 91 % and 93 %, the peak
+of leave-one-out contrast 75 % and 78 %.
 """
 
 

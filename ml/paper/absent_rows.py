@@ -24,7 +24,7 @@ from ml.paper.asking import (
     contrast_threshold,
     look,
 )
-from ml.paper.lab import Lab, settings
+from ml.paper.lab import Lab
 from ml.paper.pictures import GENERATED, NOISED, Record
 from ml.paper.plan import everything
 from ml.paper.trainings import (
@@ -32,6 +32,7 @@ from ml.paper.trainings import (
     judged_pictures,
     load_module,
     real_pictures,
+    recipe_of,
     train_all,
     vocabulary_of,
 )
@@ -126,8 +127,9 @@ def _parts(lab: Lab) -> list[tuple[str, int]]:
 
 
 def _recipe(lab: Lab, source: str, number: int) -> str:
-    return lab.recipe(study="absent_words", source=source, number=number, size=settings(lab.size),
-                      grounding=lab.params.section("grounding"), seed=lab.params.seed,
+    return lab.recipe(study="absent_words", source=source, number=number,
+                      counts=lab.counts("absent_pictures"),
+                      modules=[recipe_of(lab, spec) for spec in SPECS.values()],
                       presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT)
 
 

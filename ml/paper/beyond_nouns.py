@@ -28,11 +28,11 @@ from ml.paper.asking import (
     look,
 )
 from ml.paper.blocks import Block, Picture, Row, Table, Text
-from ml.paper.lab import Lab, settings
+from ml.paper.lab import Lab
 from ml.paper.pictures import feature_timestep
 from ml.paper.plan import everything
 from ml.paper.scores import figure
-from ml.paper.trainings import Spec, load_module, train_all
+from ml.paper.trainings import Spec, load_module, recipe_of, train_all
 from ml.pictures import contact_sheet
 
 TITLE = "Beyond nouns: colours and relations"
@@ -45,7 +45,7 @@ SPECS = {"our module": Spec(), "our module without settling": Spec(settles=False
 CONTRAST = "contrast alone"
 METHODS = (*SPECS, CONTRAST)
 
-COLOUR_SEEDS, RELATION_SEEDS, GENERATED_SEEDS = 200_000, 300_000, 400_000
+COLOUR_SEEDS, RELATION_SEEDS, GENERATED_SEEDS = 200_000, 500_000, 400_000
 """First index of the scenes' seeds in "paper"; relations try up to TRIES each."""
 TRIES = 100
 PART = 40  # scenes that a process asks at once
@@ -149,8 +149,8 @@ def _raw(lab: Lab, number: int, threshold: float | None = None) -> pd.DataFrame:
 
 
 def _recipe(lab: Lab, part: int | str) -> str:
-    return lab.recipe(study="beyond_nouns", part=part, size=settings(lab.size),
-                      grounding=lab.params.section("grounding"), seed=lab.params.seed)
+    return lab.recipe(study="beyond_nouns", part=part, counts=lab.counts("same_class"),
+                      modules=[recipe_of(lab, spec) for spec in SPECS.values()])
 
 
 def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from ml.files import atomic, sha256_folder, sha256_json, write_json
-from ml.paper.plan import SIZES, Size
+from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
 from ml.stages import Workspace
 
@@ -55,6 +55,10 @@ class Lab:
         """Digest of what a thing is made from: its own parts and what everything depends on."""
         return sha256_json({"version": VERSION, "diffusion": self.params.section("diffusion"),
                             "model": self._model} | parts)
+
+    def counts(self, *names: str) -> dict[str, int]:
+        """Some counts of the size, for a recipe: those that all trainings depend on, and these."""
+        return {name: getattr(self.size, name) for name in (*SHARED, *names)}
 
     @cached_property
     def _model(self) -> str:

@@ -87,7 +87,7 @@ def trained_rows(lab: Lab, split: str) -> list[pd.DataFrame]:
 
 def make_baselines(lab: Lab, split: str) -> pd.DataFrame:
     """Raw rows of DAAM and of the contrast alone, also on drawn scenes for the contrast."""
-    recipe = lab.recipe(size=repr(lab.size), split=split, seed=lab.params.seed,
+    recipe = lab.recipe(counts=lab.counts(), split=split, seed=lab.params.seed,
                         candidates=lab.params.benchmark.daam_thresholds)
     return lab.table(f"baselines-{split}", recipe, lambda: _baselines(lab, split))
 

@@ -51,7 +51,7 @@ def raw(lab: Lab) -> pd.DataFrame:
 
 def judge_rows(lab: Lab, split: str) -> pd.DataFrame:
     """The detector's own masks against the truth, on scenes where it found every word."""
-    recipe = lab.recipe(size=repr(lab.size), split=split, seed=lab.params.seed, of="judge")
+    recipe = lab.recipe(counts=lab.counts(), split=split, seed=lab.params.seed, of="judge")
     return lab.table(f"judge-{split}", recipe, lambda: _judge_rows(lab, split))
 
 

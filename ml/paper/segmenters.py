@@ -22,7 +22,7 @@ from ml.microworld.world import draw_scene, scene_seed
 from ml.paper import plan
 from ml.paper.lab import Lab, settings
 from ml.paper.pictures import Record, generated
-from ml.paper.trainings import BATCH, Spec, load_module
+from ml.paper.trainings import BATCH, Spec, load_module, recipe_of
 from ml.pictures import IGNORED, spread
 from ml.segmenters import architecture
 from ml.segmenters.training import predict_each, train
@@ -99,8 +99,7 @@ def labelling(lab: Lab, name: str) -> list[tuple[Path, str, list[int]]]:
     `reasons` (seeds, pictures), "" for a picture to keep.
     """
     prompts, folder = prompts_of(lab, name), lab.folder / "labels"
-    fixed = {"labeller": settings(LABELLER), "seeds": lab.size.seeds, "size": settings(lab.size),
-             "grounding": lab.params.section("grounding"), "seed": lab.params.seed,
+    fixed = {"labeller": recipe_of(lab, LABELLER),
              "synthetic": lab.params.section("synthetic"), "benchmark": BENCHMARK_SHA256}
     return [(folder / f"{name}-{i:03d}.npz",
              lab.recipe(prompts=[prompts[k] for k in places], **fixed), list(places))
@@ -204,7 +203,8 @@ def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     labels = [recipe for name in sets_of([model]) for _, recipe, _ in labelling(lab, name)]
     backbone = sha256_folder(Path(lab.workspace.model(lab.params.segmenter.backbone)))
     recipe = lab.recipe(model=settings(model), training=seed, labels=labels, backbone=backbone,
-                        size=settings(lab.size), segmenter=lab.params.section("segmenter"),
+                        counts=composition(lab.size, model),
+                        segmenter=lab.params.section("segmenter"),
                         seed=lab.params.seed, vocabulary=load_vocabulary(plan.ZERO_SHOT).digest,
                         starts=[SEEN_START, EVERY_START], benchmark=BENCHMARK_SHA256)
     return lab.folder / "raw" / f"zero-shot-{model.name}-seed{seed}.npz", recipe

@@ -145,7 +145,7 @@ def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
 
 def rows_of(lab: Lab, spec: Spec) -> pd.DataFrame:
     """Its raw rows (`ml.paper.scores.RAW`, where its pixels fell) of all seeds; made if missing."""
-    return lab.table(spec.name, _recipe(lab, spec, "all"), lambda: _train_and_score(lab, spec))
+    return lab.table(spec.name, recipe_of(lab, spec), lambda: _train_and_score(lab, spec))
 
 
 def train_and_score(lab: Lab, spec: Spec) -> str:
@@ -156,11 +156,16 @@ def train_and_score(lab: Lab, spec: Spec) -> str:
 
 def done(lab: Lab, spec: Spec) -> bool:
     """Whether its raw rows are in place."""
-    return lab.in_place(lab.folder / "raw" / f"{spec.name}.parquet", _recipe(lab, spec, "all"))
+    return lab.in_place(lab.folder / "raw" / f"{spec.name}.parquet", recipe_of(lab, spec))
 
 
-def _recipe(lab: Lab, spec: Spec, seed: int | str) -> str:
-    sets = {"size": settings(lab.size), "grounding": lab.params.section("grounding"),
+def recipe_of(lab: Lab, spec: Spec) -> str:
+    """Digest of what its raw rows are made from."""
+    return lab.recipe(rows=_recipe(lab, spec, 0), seeds=lab.size.seeds)
+
+
+def _recipe(lab: Lab, spec: Spec, seed: int) -> str:
+    sets = {"counts": lab.counts(), "grounding": lab.params.section("grounding"),
             "seed": lab.params.seed}
     return lab.recipe(spec=spec.name, training=seed, **sets)
 

@@ -112,11 +112,15 @@ def _start_worker(make: Callable, threads: int, started) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """A killed parent must not leave processes behind that hold GPUs."""
+def end_with_parent() -> None:
+    """In a worker: a killed parent must not leave processes behind that hold GPUs."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
 

@@ -1,7 +1,11 @@
 """The studies' ground: shared prompts, specifications, figures with spread and interval."""
 
 import dataclasses
+import multiprocessing
+import os
+import time
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -216,3 +220,36 @@ def test_confusion_of_two_words_by_hand():
     swapped = limits.share(rows, rows.on_other > rows.on_own, 20)
     assert swapped.value == pytest.approx(100 / 3)
     assert limits.spilled(rows, 20).value == pytest.approx(100 * 80 / 220)
+
+
+# --- processes
+
+def _forever(path) -> None:
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def _run_forever(folder) -> None:
+    make_lab("quick", folder, 2).run("t", [(_forever, folder / name) for name in ("a", "b")])
+
+
+def test_a_killed_run_leaves_no_process_behind(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=_run_forever, args=(tmp_path,))
+    parent.start()
+    deadline = time.monotonic() + 120
+    while not all((tmp_path / name).is_file() and (tmp_path / name).read_text()
+                  for name in ("a", "b")):
+        assert time.monotonic() < deadline and parent.is_alive()
+        time.sleep(0.2)
+    parent.kill()
+    parent.join()
+    pids = [int((tmp_path / name).read_text()) for name in ("a", "b")]
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"{pids} outlive the run that started them"
+        time.sleep(0.2)
+
+
+def _alive(pid: int) -> bool:
+    """A zombie is not: whoever adopted it will collect it."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -20,6 +20,7 @@ import pandas as pd
 from ml.files import atomic, sha256_folder, sha256_json, write_json
 from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
+from ml.shards import end_with_parent
 from ml.stages import Workspace
 
 VERSION = 1
@@ -118,9 +119,9 @@ def _timed(task: tuple) -> tuple[str, float]:
 
 
 def _one_thread() -> None:
-    os.environ["TQDM_DISABLE"] = "1"
     import torch
 
+    end_with_parent()
     torch.set_num_threads(1)
 
 

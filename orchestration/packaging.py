@@ -81,15 +81,16 @@ def segmenter_signature(side: int):
 
 
 def grounding_signature(side: int):
-    """A table of PNG bytes and words -> a table of run-length masks."""
+    """A table of PNG bytes and words, and min_presence -> a table of run-length masks."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import Array
 
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image"),
                        ColSpec(Array(DataType.string), "words")]),
-        outputs=Schema([ColSpec(Array(DataType.string), "masks")]))
+        outputs=Schema([ColSpec(Array(DataType.string), "masks")]),
+        params=ParamSchema([ParamSpec("min_presence", DataType.double, 0.0)]))
 
 
 def segmenter_example(side: int) -> np.ndarray:

@@ -15,11 +15,17 @@ class Grounding(mlflow.pyfunc.PythonModel):
         self.pipe = GroundedDiffusionPipeline.from_pretrained(context.artifacts["model"])
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
-        """Columns `image` (PNG bytes), `words` (list) -> `masks` (list of run-length JSON)."""
+        """Columns `image` (PNG bytes), `words` (list) -> `masks` (list of run-length JSON).
+
+        params: `min_presence`, below which a word gets an empty mask (`ml.grounding.presence`);
+        0, the default, takes every word to be there.
+        """
         from ml.pictures import decode_png, encode_rle
 
         images = np.stack([decode_png(data) for data in model_input["image"]])
-        found = self.pipe.ground(images, [list(words) for words in model_input["words"]])
+        least = (params or {}).get("min_presence") or None
+        found = self.pipe.ground(images, [list(words) for words in model_input["words"]],
+                                 min_presence=least)
         return pd.DataFrame({"masks": [[encode_rle(mask) for mask in masks]
                                        for masks in found.masks]})
 

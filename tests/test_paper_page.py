@@ -282,3 +282,14 @@ def test_series_of_one_point_are_bars_and_what_is_not_finite_is_left_out():
     assert draw_svg(holes)
     with pytest.raises(ValueError, match="plot 'n' has no point"):
         draw_svg(Plot("n", "", "", {"a": [(0, math.nan, 0.0)]}))
+
+
+def test_segmenters_confusions_come_back_out_of_the_export(tmp_path):
+    counts = np.random.default_rng(0).integers(0, 3, (5, 4, 4)).astype(np.int32)
+    np.savez_compressed(tmp_path / "zero-shot-bound-seed2.npz", confusions=counts)
+    export_raw(tmp_path, tmp_path / "out")
+    rows = pd.read_parquet(tmp_path / "out" / "zero_shot_confusions.parquet")
+    assert set(rows.model) == {"bound"} and set(rows.seed) == {2}
+    back = np.zeros_like(counts)
+    back[rows.picture, rows.truth, rows.predicted] = rows.pixels
+    assert np.array_equal(back, counts)

@@ -1,7 +1,8 @@
 """What of a run goes into git: figures as JSON and the raw rows, `docs/paper/`, some MB in all.
 
 The figures are the saved blocks without pictures. The raw rows, one a mask or whatever a study
-counts, are every table of `raw/`, so that anyone can compute another figure or interval.
+counts, are every table of `raw/` and the segmenters' confusions, so that anyone can compute another
+figure or interval.
 """
 
 import shutil
@@ -20,6 +21,8 @@ from ml.paper.studies import STUDIES
 
 MASKS = "masks"
 """Name of the file with all tables that have the columns `scores.RAW`; others keep their own."""
+CONFUSIONS = "zero_shot_confusions"
+"""Name of the file with the segmenters' confusions."""
 
 
 def export(lab: Lab) -> Path:
@@ -47,6 +50,8 @@ def export_raw(tables: Path, folder: Path) -> None:
     if masks:
         files[MASKS] = pd.concat([frames[name].assign(table=name) for name in masks],
                                  ignore_index=True)
+    if stored := sorted(tables.glob("zero-shot-*.npz")):
+        files[CONFUSIONS] = pd.concat([confusion_rows(path) for path in stored], ignore_index=True)
     if not files:
         shutil.rmtree(folder, ignore_errors=True)
         return
@@ -54,6 +59,17 @@ def export_raw(tables: Path, folder: Path) -> None:
         temporary.mkdir()
         for name, frame in files.items():
             _write(compact(frame), temporary / f"{name}.parquet")
+
+
+def confusion_rows(path: Path) -> pd.DataFrame:
+    """A segmenter's confusions, one row a benchmark picture and pair of labels that has pixels:
+    model, seed, picture (0..399), truth, predicted (labels of voc-zs3, 0 is background), pixels."""
+    model, _, seed = path.stem.removeprefix("zero-shot-").rpartition("-seed")
+    with np.load(path) as stored:
+        counts = stored["confusions"]
+    picture, truth, predicted = counts.nonzero()
+    return pd.DataFrame({"model": model, "seed": int(seed), "picture": picture, "truth": truth,
+                         "predicted": predicted, "pixels": counts[picture, truth, predicted]})
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:

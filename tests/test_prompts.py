@@ -156,6 +156,12 @@ def test_more_of_one_purpose_leaves_the_others_alone(prompts, voc):
     assert [p for p in more if p["purpose"] != "synthetic"] == kept
 
 
+def test_a_count_of_nothing_asks_nothing_of_the_vocabulary():
+    none = dataclasses.replace(WANTED, sim_per_cell=0, synthetic_one=0, synthetic_two=0)
+    prompts, left_out = make_prompts(tiny(["cat", "dog"]), none, 0)
+    assert left_out == {} and {p["purpose"] for p in prompts} == {"train"}
+
+
 def test_cells_without_enough_unseen_classes_are_left_out():
     prompts, left_out = make_prompts(tiny(["cat", "dog"], ["car"]), WANTED, 0)
     assert set(left_out) == {"two_unseen"} and "has 1 of the 2" in left_out["two_unseen"]

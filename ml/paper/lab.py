@@ -89,7 +89,8 @@ class Lab:
     def run(self, title: str, tasks: Sequence[tuple]) -> None:
         """Calls every (function, *arguments), `workers` at once, each in one thread.
 
-        Functions are of a module's top level and leave their results on disk. Two processes of one
+        Functions are of a module's top level and leave their results on disk; one that returns text
+        says with it what was done. Two processes of one
         thread do nearly twice the work of one process of two.
         """
         started = time.perf_counter()
@@ -115,7 +116,7 @@ def _timed(task: tuple) -> tuple[str, float]:
     function, *arguments = task
     started = time.perf_counter()
     said = function(*arguments)
-    return said or function.__name__, time.perf_counter() - started
+    return said if isinstance(said, str) else function.__name__, time.perf_counter() - started
 
 
 def _one_thread() -> None:

@@ -90,8 +90,8 @@ class Lab:
         """Calls every (function, *arguments), `workers` at once, each in one thread.
 
         Functions are of a module's top level and leave their results on disk; one that returns text
-        says with it what was done. Two processes of one
-        thread do nearly twice the work of one process of two.
+        says with it what was done. Two processes of one thread do nearly twice the work of one
+        process of two.
         """
         started = time.perf_counter()
         for i, (said, spent) in enumerate(self._each(tasks), start=1):

@@ -202,7 +202,10 @@ def test_the_verdict_names_every_cell_in_which_the_default_is_behind():
     assert "ahead of the paper's module and of DAAM in every cell" in limits.verdict(ahead)
     ahead[1] = dataclasses.replace(ahead[1], cells=ahead[1].cells | {"two_unseen": Cell(-2.5)})
     assert "NOT ahead" in limits.verdict(ahead)
-    assert "DAAM, best threshold by 2.5 points in two, unseen" in limits.verdict(ahead)
+    assert "DAAM, best threshold by 2.5 points in two, unseen." in limits.verdict(ahead)
+    ahead[0] = Row(ahead[0].label, ahead[0].cells | {"one_unseen": Cell(-0.1, 0.4, -0.7, 0.5)})
+    assert "0.1 points in one, unseen, which may be chance (95 % interval -0.7 to 0.5)" in (
+        limits.verdict(ahead))
 
 
 def test_confusion_of_two_words_by_hand():

@@ -76,14 +76,23 @@ def _ahead(rows: pd.DataFrame, resamples: int) -> list[Row]:
 
 def verdict(ahead: list[Row]) -> str:
     """Whether the default is ahead in every cell with an unseen word, cell by cell where not."""
-    behind = [(row.label.removeprefix("default - "), CELL_NAMES[cell], row.cells[cell].value)
+    behind = [(row.label.removeprefix("default - "), CELL_NAMES[cell], row.cells[cell])
               for row in ahead[:3] for cell in UNSEEN
               if cell in row.cells and row.cells[cell].value <= 0]
     if not behind:
         return ("The default module is ahead of the paper's module and of DAAM in every cell with "
                 "an unseen word, as the mean over splits and seeds.")
-    listed = "; ".join(f"{name} by {-points:.1f} points in {cell}" for name, cell, points in behind)
+    listed = "; ".join(
+        f"{name} by {-points.value:.1f} points in {cell}" + _tie(points)
+        for name, cell, points in behind)
     return f"The default module is NOT ahead everywhere where a word is unseen: behind {listed}."
+
+
+def _tie(points: Cell) -> str:
+    """Words for a difference that may be chance: its interval holds 0."""
+    if points.high is None or points.high < 0:
+        return ""
+    return f", which may be chance (95 % interval {points.low:.1f} to {points.high:.1f})"
 
 
 def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:

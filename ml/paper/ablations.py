@@ -4,6 +4,7 @@ Every row is the default module (or, where the paper's own table is about it, th
 thing changed: the same pictures, steps and seeds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -21,7 +22,6 @@ QUESTION = ("Which denoising step, which labels, how many seen classes and pictu
             "and what is each part of the module worth?")
 REAL = {"real_seen": "real, seen", "real_unseen": "real, unseen"}
 """Columns of exact truth on drawn scenes with noise, one- and two-object scenes together."""
-PAPER_TIMESTEPS = (1, 5, 10, 20, 30, 40, 50)
 PAPER_BY_TIMESTEP = {  # read off the paper's figure, +-1
     "one_seen": (90.5, 91, 90.5, 90, 87.5, 77.5, 60),
     "one_unseen": (83, 82, 83.5, 83, 77, 68, 56),
@@ -115,32 +115,22 @@ def blocks(lab: Lab) -> list[Block]:
             continue
         real = any("real_seen" in row.cells for row in table)
         said.append(Table(group.title, CELL_NAMES | (REAL if real else {}), table, group.note))
-        whole = len(table) == len(group.rows)
-        if whole and group.title == "Feature timestep":
-            said.append(_timestep_plot(lab, table))
-        if whole and group.title == "Number of training pictures":
-            said.append(_pictures_plot(lab, group, table))
+        if group.title == "Feature timestep":
+            timesteps = judged_pictures(lab)[0].timesteps
+            said.append(_plot(group, table, lambda spec: timesteps[spec.place],
+                              "timestep, 0 is the finished picture"))
+        if group.title == "Number of training pictures":
+            said.append(_plot(group, table, lambda spec: len(training_set(lab, spec)),
+                              "training pictures"))
     return [*said, Text(_empties(lab))]
 
 
-def _timestep_plot(lab: Lab, table: list[Row]) -> Plot:
-    record = judged_pictures(lab)[0]
-    series = {CELL_NAMES[cell]: [
-        (float(timestep), row.cells[cell].value, row.cells[cell].spread or 0.0)
-        for timestep, row in zip(record.timesteps, table, strict=True) if cell in row.cells]
-        for cell in CELL_NAMES}
-    paper = [(20.0 * t - 20, value, 0.0) for t, value in
-             zip(PAPER_TIMESTEPS, PAPER_BY_TIMESTEP["two_unseen"], strict=True)]
-    return Plot("Feature timestep", "timestep, 0 is the finished picture", "mIoU, %",
-                series | {"paper (two, unseen)": paper})
-
-
-def _pictures_plot(lab: Lab, group: Group, table: list[Row]) -> Plot:
-    counts = [len(training_set(lab, spec)) for spec in group.rows.values()]
-    return Plot("Number of training pictures", "training pictures", "mIoU, %", {
-        CELL_NAMES[cell]: [(float(count), row.cells[cell].value, row.cells[cell].spread or 0.0)
-                           for count, row in zip(counts, table, strict=True) if cell in row.cells]
-        for cell in CELL_NAMES})
+def _plot(group: Group, table: list[Row], place: Callable[[Spec], int], x: str) -> Plot:
+    """The five cells of the rows that are made over a number that their specifications give."""
+    return Plot(group.title, x, "mIoU, %", {
+        name: [(float(place(group.rows[row.label])), row.cells[cell].value,
+                row.cells[cell].spread or 0.0) for row in table if cell in row.cells]
+        for cell, name in CELL_NAMES.items()})
 
 
 def _empties(lab: Lab) -> str:

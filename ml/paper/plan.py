@@ -54,7 +54,7 @@ class Size:
 SHARED = ("train_one", "train_two", "fixed", "sim_one", "sim_pair", "sim_unseen_pair",
           "real_train", "real_one", "real_pair", "real_unseen_pair")
 """Counts that every training and its scores depend on."""
-FULL = Size("full", 3, SPLITS, 340, 760, 400, 8, 1, 5, 640, 5, 1, 4, 600, 60, 240, 40)
+FULL = Size("full", 3, SPLITS, 340, 760, 400, 8, 1, 5, 640, 5, 1, 4, 600, 40, 240, 40)
 QUICK = replace(FULL, name="quick", seeds=2, splits=("voc-1",), train_one=40, train_two=80,
                 fixed=24, sim_one=1, sim_pair=0, sim_unseen_pair=1, real_train=32, real_one=1,
                 real_pair=0, real_unseen_pair=1, synthetic=40, absent_pictures=8, same_class=12,

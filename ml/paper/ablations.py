@@ -4,7 +4,6 @@ Every row is the default module (or, where the paper's own table is about it, th
 thing changed: the same pictures, steps and seeds.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -115,21 +114,28 @@ def blocks(lab: Lab) -> list[Block]:
             continue
         real = any("real_seen" in row.cells for row in table)
         said.append(Table(group.title, CELL_NAMES | (REAL if real else {}), table, group.note))
-        if group.title == "Feature timestep":
-            timesteps = judged_pictures(lab)[0].timesteps
-            said.append(_plot(group, table, lambda spec: timesteps[spec.place],
-                              "timestep, 0 is the finished picture"))
-        if group.title == "Number of training pictures":
-            said.append(_plot(group, table, lambda spec: len(training_set(lab, spec)),
-                              "training pictures"))
+        if (axis := _axis(lab, group)) is not None:
+            said.append(_plot(group, table, *axis))
     return [*said, Text(_empties(lab))]
 
 
-def _plot(group: Group, table: list[Row], place: Callable[[Spec], int], x: str) -> Plot:
-    """The five cells of the rows that are made over a number that their specifications give."""
+def _axis(lab: Lab, group: Group) -> tuple[str, dict[str, float]] | None:
+    """What a group's rows are a function of, for a plot: its name, and the number of each row."""
+    if group.title == "Feature timestep":
+        timesteps = judged_pictures(lab)[0].timesteps
+        return "timestep, 0 is the finished picture", {
+            label: timesteps[spec.place] for label, spec in group.rows.items()}
+    if group.title == "Number of training pictures":
+        return "training pictures", {
+            label: len(training_set(lab, spec)) for label, spec in group.rows.items()}
+    return None
+
+
+def _plot(group: Group, table: list[Row], x: str, places: dict[str, float]) -> Plot:
+    """The five cells of the rows that are made, over the number of each."""
     return Plot(group.title, x, "mIoU, %", {
-        name: [(float(place(group.rows[row.label])), row.cells[cell].value,
-                row.cells[cell].spread or 0.0) for row in table if cell in row.cells]
+        name: [(float(places[row.label]), row.cells[cell].value, row.cells[cell].spread or 0.0)
+               for row in table if cell in row.cells]
         for cell, name in CELL_NAMES.items()})
 
 

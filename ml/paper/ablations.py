@@ -144,5 +144,5 @@ def _empties(lab: Lab) -> str:
     words = sum(len(s.words) for s in samples)
     empty = sum(rle == "" for s in samples for rle in s.rles)
     return (f"Of the {words} words of split 1's training pictures {empty} have no accepted mask "
-            f"({100 * empty / words:.1f} %): that is all that empty targets can spoil here. With "
-            "real Stable Diffusion two objects are drawn far less surely.")
+            f"({100 * empty / words:.1f} %): that is all that empty targets can spoil here. The "
+            "paper does not say how many it had.")

@@ -1,6 +1,5 @@
 """`python -m ml.paper` and the job `paper`, with studies made by hand in place of the real ones."""
 
-import importlib
 import inspect
 import sys
 import types

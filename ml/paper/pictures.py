@@ -120,8 +120,9 @@ def _made(lab: Lab, name: str, asked: list, make, recipe: str) -> list[Record]:
             for path in files for row in pd.read_parquet(path).itertuples()]
 
 
-class _Maker:
-    """What both kinds of sets need: the models, and the rows of a batch. Travels to processes."""
+class Maker:
+    """Turns what is asked for into the rows of a shard, by batches: a kind gives `rows`. Travels to
+    processes; the model is loaded there."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -131,6 +132,17 @@ class _Maker:
         torch.set_num_threads(max(1, torch.get_num_threads() // self.lab.workers))
         return load_pipeline(self.lab.params.diffusion, self.lab.workspace)
 
+    def __call__(self, asked: Sequence[dict]) -> pd.DataFrame:
+        batches = Batches(self.lab.params.diffusion.batch_size)
+        return pd.DataFrame([row for _, rows in batches.run(asked, self.rows) for row in rows])
+
+    def rows(self, asked: Sequence[dict]) -> list[dict]:
+        raise NotImplementedError
+
+
+class _PictureMaker(Maker):
+    """What both kinds of picture sets need: the detector, and all that is kept of a picture."""
+
     @cached_property
     def detector(self):
         own = self.lab.params.detector
@@ -138,10 +150,6 @@ class _Maker:
                              weights=own.weights, revision=own.revision,
                              score_threshold=own.score_threshold,
                              device=self.lab.params.diffusion.device, batch_size=own.batch_size)
-
-    def __call__(self, asked: Sequence[dict]) -> pd.DataFrame:
-        batches = Batches(self.lab.params.diffusion.batch_size)
-        return pd.DataFrame([row for _, rows in batches.run(asked, self.rows) for row in rows])
 
     def finish(self, rows: list[dict], images: np.ndarray, latents: list, daam: list) -> list[dict]:
         """Adds picture, latents [(source, timestep, float32 (B,C,h,w))], maps and masks."""
@@ -170,7 +178,7 @@ class _Maker:
         return [rle if not reason else "" for rle, reason in zip(rows.rle, reasons, strict=True)]
 
 
-class _Generated(_Maker):
+class _Generated(_PictureMaker):
     def __init__(self, lab: Lab, keep: tuple[int, ...]) -> None:
         super().__init__(lab)
         self.keep = keep
@@ -186,7 +194,7 @@ class _Generated(_Maker):
         return self.finish(rows, made.images, latents, made.daam)
 
 
-class _Drawn(_Maker):
+class _Drawn(_PictureMaker):
     def rows(self, asked: Sequence[dict]) -> list[dict]:
         scenes = [draw_scene(scene_seed("paper", own["index"]), classes=own["classes"])
                   for own in asked]

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from ml.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.files import atomic
@@ -30,7 +29,7 @@ from ml.grounding.attribution import (
 )
 from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
 from ml.paper.lab import Lab
-from ml.paper.pictures import Record
+from ml.paper.pictures import Maker, Record
 from ml.paper.plan import everything
 from ml.paper.trainings import judged_pictures, mask_rows, training_pictures
 from ml.shards import shard_files, split, write_shards
@@ -166,25 +165,13 @@ def _map_recipe(
     return lab.recipe(maps=[_asked(r) for r in records], queries=_query_recipe(lab, labelled))
 
 
-class _Maps:
-    """A shard's maps. Travels to processes; the model and the queries are loaded there."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    @cached_property
-    def pipe(self):
-        torch.set_num_threads(max(1, torch.get_num_threads() // self.lab.workers))
-        return load_pipeline(self.lab.params.diffusion, self.lab.workspace)
+class _Maps(Maker):
+    """A shard's maps; the queries are loaded where it is made."""
 
     @cached_property
     def queries(self) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(np.load(_query_file(self.lab, name)))
                 for name in everything().classes}
-
-    def __call__(self, asked: Sequence[dict]) -> pd.DataFrame:
-        batches = Batches(self.lab.params.diffusion.batch_size)
-        return pd.DataFrame([row for _, made in batches.run(asked, self.rows) for row in made])
 
     def rows(self, asked: Sequence[dict]) -> list[dict]:
         diffusion, seeds = self.lab.params.diffusion, self.lab.size.seeds

@@ -28,12 +28,14 @@ UNSEEN = {VOCABULARY.label(name) for name in VOCABULARY.unseen}
 
 def test_composition_of_each_model():
     found = {name: segmenters.composition(plan.FULL, model) for name, model in MODELS.items()}
+    total = plan.FULL.synthetic
+    half, quarter = total // 2, total // 4
     assert found == {
-        "a": {"one": 1000}, "b": {"two": 1000}, "c": {"one": 500, "two": 500},
-        "d": {"one": 500, "two": 500, "seen": 500},
-        "e": {"rich_one": 500, "rich_two": 500, "seen": 500}, "bound": {"every": 1000},
-        "quarter": {"one": 125, "two": 125}, "half": {"one": 250, "two": 250},
-        "twice": {"one": 1000, "two": 1000}}
+        "a": {"one": total}, "b": {"two": total}, "c": {"one": half, "two": half},
+        "d": {"one": half, "two": half, "seen": half},
+        "e": {"rich_one": half, "rich_two": half, "seen": half}, "bound": {"every": total},
+        "quarter": {"one": total // 8, "two": total // 8},
+        "half": {"one": quarter, "two": quarter}, "twice": {"one": total, "two": total}}
     assert segmenters.sets_of([MODELS["bound"]]) == []
     assert segmenters.sets_of([MODELS["e"]]) == ["rich"]
     assert segmenters.sets_of(MODELS.values()) == ["synthetic", "rich"]
@@ -183,7 +185,7 @@ def _stored_labels(lab: Lab, monkeypatch, rejected: set[int]) -> None:
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    own = Lab(plan.QUICK, tmp_path)
+    own = Lab(replace(plan.QUICK, synthetic=60), tmp_path)
     monkeypatch.setattr(segmenters, "PART", 50)  # parts do not end where the sets do
     _stored_labels(own, monkeypatch, {0, 1, 2, 60, 119})
     return own

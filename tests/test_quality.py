@@ -15,6 +15,7 @@ from ml.schemas import SYNTHETIC
 from ml.shards import read_shards
 from ml.stages import QualityError, Workspace, run_stage
 from orchestration import quality
+from orchestration.assets import ASSETS
 from orchestration.definitions import defs
 from orchestration.resources import Project
 from orchestration.suites import RULES
@@ -218,7 +219,7 @@ def test_poison_stops_the_graph(stage, poison, following, workspace):
 def run(instance, resources, assets):
     selection = dg.AssetSelection.assets(*assets)
     job = dg.Definitions(
-        assets=defs.assets, asset_checks=defs.asset_checks, resources=resources,
+        assets=ASSETS, asset_checks=defs.asset_checks, resources=resources,
         jobs=[dg.define_asset_job("some", selection=selection)]).resolve_job_def("some")
     return job.execute_in_process(instance=instance, raise_on_error=False)
 

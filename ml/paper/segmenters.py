@@ -20,7 +20,7 @@ from ml.metrics import confusions
 from ml.microworld.benchmark import BENCHMARK_SHA256, benchmark_scenes, find_overlap, small
 from ml.microworld.world import draw_scene, scene_seed
 from ml.paper import plan
-from ml.paper.lab import Lab
+from ml.paper.lab import Lab, settings
 from ml.paper.pictures import Record, generated
 from ml.paper.trainings import BATCH, Spec, load_module, recipe_of
 from ml.pictures import IGNORED, spread
@@ -42,14 +42,12 @@ class Model:
     """A row of Protocol II. shares: of `Size.synthetic`, how many pictures of each source.
 
     Sources: `one` and `two` objects generated, `rich_one` and `rich_two` with the richer prompts,
-    drawn scenes of `seen` classes and of `every` class, both with true labels. steps: of the
-    profile's, so many times; with more pictures each is then seen as often.
+    drawn scenes of `seen` classes and of `every` class, both with true labels.
     """
 
     label: str
     name: str  # of its files
     shares: dict[str, float]
-    steps: float = 1.0
 
 
 def _mixture(share: float) -> dict[str, float]:
@@ -60,9 +58,8 @@ MODELS = (
     Model("A: one object", "a", {"one": 1.0}),
     Model("B: two objects", "b", {"two": 1.0}),
     Model("C: mixture", "c", _mixture(1.0)),
-    Model("D: mixture and real seen", "d", _mixture(1.0) | {"seen": 0.5}, 1.5),
-    Model("E: as D, richer prompts", "e", {"rich_one": 0.5, "rich_two": 0.5, "seen": 0.5},
-          1.5),
+    Model("D: mixture and real seen", "d", _mixture(1.0) | {"seen": 0.5}),
+    Model("E: as D, richer prompts", "e", {"rich_one": 0.5, "rich_two": 0.5, "seen": 0.5}),
     Model("real bound: all classes labelled", "bound", {"every": 1.0}),
 )
 SIZES = (
@@ -197,11 +194,6 @@ def training_pictures(lab: Lab, model: Model, seed: int) -> tuple[np.ndarray, np
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
-def steps_of(lab: Lab, model: Model) -> int:
-    """Optimizer steps of its trainings."""
-    return round(lab.params.segmenter.steps * model.steps)
-
-
 def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     """File and recipe of a training's result.
 
@@ -210,10 +202,9 @@ def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     """
     labels = [recipe for name in sets_of([model]) for _, recipe, _ in labelling(lab, name)]
     backbone = sha256_folder(Path(lab.workspace.model(lab.params.segmenter.backbone)))
-    told = {"label": model.label, "name": model.name, "shares": model.shares}
-    recipe = lab.recipe(model=told, training=seed, labels=labels, backbone=backbone,
+    recipe = lab.recipe(model=settings(model), training=seed, labels=labels, backbone=backbone,
                         counts=composition(lab.size, model),
-                        segmenter=lab.params.section("segmenter") | {"steps": steps_of(lab, model)},
+                        segmenter=lab.params.section("segmenter"),
                         seed=lab.params.seed, vocabulary=load_vocabulary(plan.ZERO_SHOT).digest,
                         starts=[SEEN_START, EVERY_START], benchmark=BENCHMARK_SHA256)
     return lab.folder / "raw" / f"zero-shot-{model.name}-seed{seed}.npz", recipe
@@ -229,7 +220,7 @@ def train_and_score(lab: Lab, model: Model, seed: int) -> str:
     segmenter = architecture(own.architecture).build(
         lab.workspace.model(own.backbone), ["background", *vocabulary.classes], own)
     progress = lab.folder / "progress" / f"{path.stem}-{recipe[:12]}"
-    train(segmenter, images, labels, replace(own, steps=steps_of(lab, model)), progress, seed)
+    train(segmenter, images, labels, own, progress, seed)
     scenes = list(benchmark_scenes())
     found = predict_each(segmenter, [scene.image for scene in scenes])
     counts = confusions(found, label_maps(scenes, vocabulary), len(vocabulary.classes))

@@ -147,8 +147,7 @@ def _note(lab: Lab) -> str:
     return (f"A, B, C: {total} generated pictures labelled by the module, which saw masks of 15 "
             "classes; C half one-object, half two-object. Pictures that the filter rejects are not "
             f"replaced. D adds {total // 2} drawn scenes of seen classes with true labels (the "
-            "paper's real pictures) and 1.5 times the steps, so that each picture is seen as "
-            "often. E is D with all generated pictures made from prompts with "
+            "paper's real pictures). E is D with all generated pictures made from prompts with "
             f"colours, places and synonyms. The bound learns from {total} drawn scenes of all 20 "
             "classes with true labels. The paper's figures are for VOC photographs.")
 

@@ -3,7 +3,7 @@
 # make test  sets up and passes the tests
 # make ci    the whole graph on the cut-down ci profile
 # make paper the paper's questions: every study, resumable, and docs/results.md (hours on 2 cores;
-#            QUICK=1 for a tenth of everything, in data/paper-quick)
+#            QUICK=1 to see that it works, in data/paper-quick)
 # make ui / make mlflow  open the Dagster UI and the model registry on the same history
 
 PYTHON ?= python3

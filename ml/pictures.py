@@ -4,6 +4,7 @@ Everything works on numpy arrays: a picture is uint8 (H,W,3) RGB, a label map ui
 background and 255 ignored, masks are bool (n,H,W). Not here: what a stage does with them.
 """
 
+import base64
 import hashlib
 import io
 import json
@@ -58,6 +59,11 @@ def encode_png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def jpeg_uri(data: bytes) -> str:
+    """The bytes of a JPEG as a data URI, for a page that refers to nothing outside."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def decode_png(data: bytes) -> np.ndarray:

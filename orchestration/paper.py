@@ -4,12 +4,10 @@ Apart from the pipeline: they read foundation models alone and write `data/paper
 study does is in `ml/paper/`; here are only names, labels and what the UI shows.
 """
 
-from pathlib import Path
-
 import dagster as dg
 
 from ml.paper.studies import ABOUT, STUDIES
-from ml.params import ROOT
+from orchestration.resources import home_of
 
 GROUP = "paper"
 LABELS = {"group_name": GROUP, "owners": ["team:grounding"]}
@@ -29,8 +27,7 @@ class PaperRun(dg.ConfigurableResource):
         """Raises ValueError for an unknown size."""
         from ml.paper.lab import make_lab
 
-        root = Path(self.root).resolve() if self.root else ROOT
-        return make_lab(self.size, root, self.workers or None)
+        return make_lab(self.size, home_of(self.root), self.workers or None)
 
 
 def asset_name(study: str) -> str:

@@ -11,6 +11,11 @@ from ml.params import ROOT, Params, load_params
 from ml.stages import Workspace
 
 
+def home_of(root: str) -> Path:
+    """The folder that a `root` in run config means: "" is this checkout."""
+    return Path(root).resolve() if root else ROOT
+
+
 class Project(dg.ConfigurableResource):
     """A checkout and a profile; the default is the micro profile of this checkout."""
 
@@ -21,7 +26,7 @@ class Project(dg.ConfigurableResource):
 
     @property
     def home(self) -> Path:
-        return Path(self.root).resolve() if self.root else ROOT
+        return home_of(self.root)
 
     @property
     def params(self) -> Params:

@@ -101,15 +101,10 @@ def leave_one_out(
         raise ValueError(f"expected as many prompts, phrase lists and seeds as latents; got "
                          f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}")
     latents = latents.to(pipe.device, torch.float32)
-    noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
     left = [[without_phrase(prompt, phrase) for phrase in own]
             for prompt, own in zip(prompts, phrases, strict=True)]
-    passes = list(dict.fromkeys(
-        _Pass(i, k, text)
-        for i, texts in enumerate(left) if texts
-        for k in range(len(timesteps)) for text in [prompts[i], *texts]
-    ))
-    found = dict(zip(passes, _predict(pipe, noisy, passes, timesteps, batch_size), strict=True))
+    asked = [[prompt, *texts] if texts else [] for prompt, texts in zip(prompts, left, strict=True)]
+    _, found = _answers(pipe, latents, asked, timesteps, seeds, batch_size)
     scale = _to_v(pipe, timesteps)
     maps = []
     for i, texts in enumerate(left):
@@ -120,6 +115,17 @@ def leave_one_out(
                 own[j, k] = change.abs().mean(dim=0) * scale[k]
         maps.append(own)
     return maps
+
+
+def _answers(pipe, latents, texts, timesteps, seeds, batch_size) -> tuple[list, dict]:
+    """The latents noised to each timestep, and the U-Net's prediction of every pass: each sample
+    under each of its texts at each timestep, equal ones once."""
+    noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
+    passes = list(dict.fromkeys(
+        _Pass(i, k, text) for i, own in enumerate(texts)
+        for k in range(len(timesteps)) for text in own))
+    made = _predict(pipe, noisy, passes, timesteps, batch_size)
+    return noisy, dict(zip(passes, made, strict=True))
 
 
 def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
@@ -177,10 +183,7 @@ def prediction_errors(
         raise ValueError(f"expected as many text lists and seeds as latents; got {len(texts)}, "
                          f"{len(seeds)} for {len(latents)}")
     latents = latents.to(pipe.device, torch.float32)
-    noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
-    passes = [_Pass(i, k, text) for i, own in enumerate(texts)
-              for text in dict.fromkeys(own) for k in range(len(timesteps))]
-    found = dict(zip(passes, _predict(pipe, noisy, passes, timesteps, batch_size), strict=True))
+    noisy, found = _answers(pipe, latents, texts, timesteps, seeds, batch_size)
     scale, shares = _to_v(pipe, timesteps), signal_shares(pipe)
     errors = []
     for i, own in enumerate(texts):

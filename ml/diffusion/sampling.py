@@ -131,5 +131,5 @@ class _Inputs:
         step = len(self.pipe.scheduler.timesteps) - self.calls
         self.calls += 1
         if step in self.wanted:  # both halves of a guided batch are given the same latents
-            own = latents[: len(latents) // 2].float().cpu().clone()  # it may be written over
+            own = latents[: len(latents) // 2].float().cpu()
             self.kept[step] = (round(float(timestep)), own)

@@ -12,9 +12,10 @@ from ml.paper.blocks import Block, Cell, Plot, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import NOISED
 from ml.paper.plan import FRACTIONS
-from ml.paper.protocol_one import CELL_NAMES, PAPER_ORDER, cells
+from ml.paper.protocol_one import CELL_NAMES, cells
 from ml.paper.scores import mean_iou
 from ml.paper.trainings import Spec, done, judged_pictures, rows_of, train_all, training_set
+from ml.stages.grounding_scores import CELLS
 
 TITLE = "Ablations"
 QUESTION = ("Which denoising step, which labels, how many seen classes and pictures does it take, "
@@ -51,7 +52,7 @@ def groups(lab: Lab) -> list[Group]:
                  for i, step in enumerate(places)}
     return [
         Group("Feature timestep", timesteps, {
-            label: tuple(PAPER_BY_TIMESTEP[cell][i] for cell in PAPER_ORDER)
+            label: tuple(PAPER_BY_TIMESTEP[cell][i] for cell in CELLS)
             for i, label in enumerate(timesteps)} if len(places) == len(FRACTIONS) else {},
             "The paper's own: steps 1, 5, 10, 20, 30, 40, 50 of 50, read off its figure."),
         Group("Words without a mask", {

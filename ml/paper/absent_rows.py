@@ -16,32 +16,34 @@ from ml.grounding.presence import MIN_PRESENCE, TIMESTEPS, compete, gains
 from ml.metrics import binary_iou
 from ml.microworld.captions import phrase
 from ml.paper.asking import (
+    CONTRAST,
+    OURS,
+    PAPER,
+    SPECS,
+    UNSETTLED,
     Answer,
     Question,
     answer,
     contrast,
     contrast_masks,
     contrast_threshold,
+    load_modules,
     look,
+    modules_recipe,
 )
 from ml.paper.lab import Lab
 from ml.paper.pictures import GENERATED, NOISED, Record
-from ml.paper.plan import everything
+from ml.paper.plan import everything, word_of
 from ml.paper.trainings import (
     Spec,
     judged_pictures,
-    load_module,
     real_pictures,
-    recipe_of,
     train_all,
     vocabulary_of,
 )
 from ml.pictures import spread
 
-OURS, PRESENT = "our module", "our module with the presence score"
-UNSETTLED, PAPER = "our module without settling", "the paper's module"
-CONTRAST = "contrast alone"
-SPECS = {OURS: Spec(), UNSETTLED: Spec(settles=False), PAPER: Spec(variant="paper")}
+PRESENT = "our module with the presence score"
 METHODS = (OURS, PRESENT, UNSETTLED, PAPER, CONTRAST)
 
 CANDIDATES = ("presence score: gain of naming the word, words competing",
@@ -94,7 +96,7 @@ def question(record: Record, absent: Sequence[str], drop: Sequence[str] = ()) ->
     """
     names = [*record.entities, *absent]
     order = np.random.default_rng([record.seed, 4, len(absent)]).permutation(len(names))
-    words = [everything().words[names[i]][0] for i in order if names[i] not in drop]
+    words = [word_of(names[i]) for i in order if names[i] not in drop]
     text = compose_prompt(words)
     return Question(record.image, record.latent, record.timestep,
                     text if record.real else record.text, text, tuple(words),
@@ -118,7 +120,7 @@ def mask_rows(
 
 
 def _class_of(word: str) -> str:
-    return next(name for name, own in everything().words.items() if own[0] == word)
+    return next(name for name in everything().classes if word_of(name) == word)
 
 
 def _parts(lab: Lab) -> list[tuple[str, int]]:
@@ -129,7 +131,7 @@ def _parts(lab: Lab) -> list[tuple[str, int]]:
 def _recipe(lab: Lab, source: str, number: int) -> str:
     return lab.recipe(study="absent_words", source=source, number=number,
                       counts=lab.counts("absent_pictures"),
-                      modules=[recipe_of(lab, spec) for spec in SPECS.values()],
+                      modules=modules_recipe(lab),
                       presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT)
 
 
@@ -154,8 +156,7 @@ class _Asking:
         self.lab, self.threshold = lab, threshold
         self.pipe = load_pipeline(lab.params.diffusion, lab.workspace)
         self.words = Words(self.pipe)
-        self.modules = {name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
-                        for name, spec in SPECS.items()}
+        self.modules = load_modules(lab)
         self.classes = vocabulary_of(Spec()).classes
         self.known: dict[tuple[int, str], np.ndarray] = {}  # contrast by picture and prompt
 
@@ -166,7 +167,7 @@ class _Asking:
         # A word's gain does not depend on the list that it stands in, its score does.
         most = [[*r.entities, *absent_classes(r, self.classes, max(ABSENT))] for r in records]
         maps = gains(self.pipe, np.stack([r.image for r in records]),
-                     [[everything().words[name][0] for name in own] for own in most])
+                     [[word_of(name) for name in own] for own in most])
         for absent in ABSENT:
             asked = [question(r, absent_classes(r, self.classes, absent)) for r in records]
             yield from self._all_methods(source, records, asked, absent)

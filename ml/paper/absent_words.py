@@ -3,7 +3,6 @@
 Here: the figures. Not here: what is asked and answered (`absent_rows`).
 """
 
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from ml.paper.absent_rows import (
 from ml.paper.blocks import Block, Cell, Plot, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import GENERATED, NOISED
-from ml.paper.scores import figure, mean_iou
+from ml.paper.scores import figure, mean_iou, ratio, sums
 
 TITLE = "Words that are not there"
 QUESTION = ("Asked for words that a picture does not show along with those that it does: how often "
@@ -130,29 +129,14 @@ def auroc(counts: np.ndarray) -> np.ndarray:
 
 def share_counts(rows: pd.DataFrame) -> np.ndarray:
     """(seeds,pictures,2): absent words with a mask, and absent words."""
-    return _counts(rows, rows.area >= MASK_SHARE, np.ones(len(rows)))
+    return sums(rows, rows.area >= MASK_SHARE, np.ones(len(rows)))
 
 
 def area_counts(rows: pd.DataFrame) -> np.ndarray:
     """(seeds,pictures,2): area of the masks that count as one, and their number."""
     answered = (rows.area >= MASK_SHARE).to_numpy(float)
-    return _counts(rows, rows.area * answered, answered)
+    return sums(rows, rows.area * answered, answered)
 
 
 def every_seed_has_masks(rows: pd.DataFrame) -> bool:
     return bool((rows.area >= MASK_SHARE).groupby(rows.seed).any().all())
-
-
-def ratio(counts: np.ndarray) -> np.ndarray:
-    """Counts (...,2) to their quotient in percent, nan of nothing."""
-    top, bottom = counts[..., 0], counts[..., 1]
-    return 100 * np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
-
-
-def _counts(rows: pd.DataFrame, *values: Sequence[float]) -> np.ndarray:
-    keys, picture = np.unique(rows.key.to_numpy(), return_inverse=True)
-    seeds, seed = np.unique(rows.seed.to_numpy(), return_inverse=True)
-    counts = np.zeros((len(seeds), len(keys), len(values)))
-    for column, own in enumerate(values):
-        np.add.at(counts, (seed, picture, column), np.asarray(own, float))
-    return counts

@@ -18,12 +18,18 @@ from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_ma
 from ml.grounding.features import Batch, Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.paper.lab import Lab
-from ml.paper.trainings import Spec, training_set
+from ml.paper.trainings import Spec, load_module, recipe_of, training_set
 
 THRESHOLD_PICTURES = 200
 """Training pictures that the threshold of contrast alone is chosen on."""
 
 PASSES = 64  # of the U-Net at once
+
+
+OURS, UNSETTLED = "our module", "our module without settling"
+PAPER, CONTRAST = "the paper's module", "contrast alone"
+SPECS = {OURS: Spec(), UNSETTLED: Spec(settles=False), PAPER: Spec(variant="paper")}
+"""Row label of a trained method -> its specification."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,17 @@ def contrast_masks(
     """Contrast alone: bool (n_i,H,W), each place to its strongest word, above the threshold."""
     return [threshold_masks(own.mean(1), q.image.shape[:2], threshold, exclusive=True)
             for own, q in zip(evidence, questions, strict=True)]
+
+
+def load_modules(lab: Lab) -> dict[str, list[GroundingModule]]:
+    """The trained modules of SPECS, of every seed."""
+    return {name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
+            for name, spec in SPECS.items()}
+
+
+def modules_recipe(lab: Lab) -> list[str]:
+    """What the modules of SPECS are made from, for a recipe."""
+    return [recipe_of(lab, spec) for spec in SPECS.values()]
 
 
 def contrast_threshold(lab: Lab) -> float:

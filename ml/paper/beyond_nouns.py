@@ -20,19 +20,23 @@ from ml.microworld.captions import phrase
 from ml.microworld.shapes import MAIN_COLOURS
 from ml.microworld.world import CLASSES, Scene, draw_scene, scene_seed
 from ml.paper.asking import (
+    CONTRAST,
+    SPECS,
     Question,
     answer,
     contrast,
     contrast_masks,
     contrast_threshold,
+    load_modules,
     look,
+    modules_recipe,
 )
 from ml.paper.blocks import Block, Picture, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import feature_timestep
-from ml.paper.plan import everything
-from ml.paper.scores import figure
-from ml.paper.trainings import Spec, load_module, recipe_of, train_all
+from ml.paper.plan import word_of
+from ml.paper.scores import figure, ratio, sums
+from ml.paper.trainings import Spec, load_module, train_all
 from ml.pictures import contact_sheet
 
 TITLE = "Beyond nouns: colours and relations"
@@ -40,9 +44,6 @@ QUESTION = ('Two objects of one class stand in a picture: does the mask of "red 
             'red one, and that of "car" in "a car left of a dog" on the one to the left?')
 
 COLOUR, LEFT, RIGHT = "colour", "left of", "right of"
-SPECS = {"our module": Spec(), "our module without settling": Spec(settles=False),
-         "the paper's module": Spec(variant="paper")}
-CONTRAST = "contrast alone"
 METHODS = (*SPECS, CONTRAST)
 
 COLOUR_SEEDS, RELATION_SEEDS, GENERATED_SEEDS = 200_000, 500_000, 400_000
@@ -70,7 +71,7 @@ def colour_scene(index: int) -> Asked:
     """Two objects of one class in different colours, the classes in turn; both words scored."""
     name = list(MAIN_COLOURS)[index % len(MAIN_COLOURS)]
     scene = draw_scene(scene_seed("paper", COLOUR_SEEDS + index), classes=[name, name])
-    words = tuple(f"{colour} {_word(name)}" for colour in scene.colours)
+    words = tuple(f"{colour} {word_of(name)}" for colour in scene.colours)
     return Asked(scene, compose_prompt(words), words, (0, 1), (0, 1), (1, 0), COLOUR)
 
 
@@ -88,7 +89,7 @@ def relation_scenes(index: int) -> list[Asked]:
             break
     else:
         raise RuntimeError(f"no scene with the {middle} between two of {name} in {TRIES} tries")
-    left, right, words = order[0], order[2], (_word(name), _word(middle))
+    left, right, words = order[0], order[2], (word_of(name), word_of(middle))
     return [Asked(scene, f"{phrase(words[0])} {said} {phrase(words[1])}", words, (0,), (own,),
                   (other,), said)
             for said, own, other in ((LEFT, left, right), (RIGHT, right, left))]
@@ -97,10 +98,6 @@ def relation_scenes(index: int) -> list[Asked]:
 def by_x(masks: np.ndarray) -> list[int]:
     """Objects bool (n,H,W) from left to right, by the middle of their visible part."""
     return np.argsort([mask.nonzero()[1].mean() for mask in masks]).tolist()
-
-
-def _word(name: str) -> str:
-    return everything().words[name][0]
 
 
 def score_rows(asked: Asked, masks: np.ndarray, said: dict) -> list[dict]:
@@ -150,14 +147,13 @@ def _raw(lab: Lab, number: int, threshold: float | None = None) -> pd.DataFrame:
 
 def _recipe(lab: Lab, part: int | str) -> str:
     return lab.recipe(study="beyond_nouns", part=part, counts=lab.counts("same_class"),
-                      modules=[recipe_of(lab, spec) for spec in SPECS.values()])
+                      modules=modules_recipe(lab))
 
 
 def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:
     pipe = load_pipeline(lab.params.diffusion, lab.workspace)
     words, timestep = Words(pipe), feature_timestep(pipe, lab)
-    modules = {name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
-               for name, spec in SPECS.items()}
+    modules = load_modules(lab)
     for start in range(0, len(asked), PART):
         part = asked[start : start + PART]
         questions = _questions(pipe, part, timestep)
@@ -229,20 +225,11 @@ def _table(rows: pd.DataFrame, kinds: list[str], resamples: int, said: str = "")
     made = []
     for method in METHODS:
         own = rows[(rows.method == method) & rows.kind.isin(kinds)]
-        cells = {c: figure([means(own, c)], _percent, resamples) for c in _COLUMNS}
+        cells = {c: figure([means(own, c)], ratio, resamples) for c in _COLUMNS}
         made.append(Row(f"{method}, {said}" if said else f"{method}, colours", cells))
     return made
 
 
 def means(rows: pd.DataFrame, column: str) -> np.ndarray:
     """(seeds,pictures,2): sum of the column and number of rows of each picture."""
-    keys, picture = np.unique(rows.key.to_numpy(), return_inverse=True)
-    seeds, seed = np.unique(rows.seed.to_numpy(), return_inverse=True)
-    counts = np.zeros((len(seeds), len(keys), 2))
-    np.add.at(counts, (seed, picture, 0), rows[column].to_numpy(float))
-    np.add.at(counts, (seed, picture, 1), 1)
-    return counts
-
-
-def _percent(counts: np.ndarray) -> np.ndarray:
-    return 100 * counts[..., 0] / counts[..., 1]
+    return sums(rows, rows[column], np.ones(len(rows)))

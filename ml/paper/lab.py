@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -76,9 +76,12 @@ class Lab:
         """Says, last of all, that a file or folder is whole."""
         write_json(_note(path), recipe)
 
+    def table_path(self, name: str) -> Path:
+        return self.folder / "raw" / f"{name}.parquet"
+
     def table(self, name: str, recipe: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """`raw/<name>.parquet`, made if it is not in place."""
-        path = self.folder / "raw" / f"{name}.parquet"
+        path = self.table_path(name)
         if not self.in_place(path, recipe):
             frame = make()
             with atomic(path) as temporary:
@@ -135,8 +138,3 @@ def make_lab(size: str, root: Path = ROOT, workers: int | None = None) -> Lab:
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: expected one of {sorted(SIZES)}")
     return Lab(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))
-
-
-def settings(value) -> dict:
-    """A dataclass as plain data, for a recipe."""
-    return asdict(value)

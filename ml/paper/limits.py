@@ -9,11 +9,10 @@ import pandas as pd
 
 from ml.paper.blocks import Block, Cell, Row, Table, Text
 from ml.paper.lab import Lab
-from ml.paper.protocol_one import CELL_NAMES, cells, raw
+from ml.paper.protocol_one import CELL_NAMES, cells, cells_apart, raw
 from ml.paper.protocol_one import make as make_protocol_one
-from ml.paper.scores import difference, figure, paired_counts
+from ml.paper.scores import figure, sums
 from ml.paper.trainings import Spec, done, rows_of, train_all
-from ml.stages.grounding_scores import CELLS
 from ml.vocabulary import load_vocabulary
 
 TITLE = "What limits it: two unseen objects"
@@ -32,10 +31,8 @@ SWAPPED = {"two_unseen": "mIoU, two unseen", "swapped": "words on the other obje
 
 def make(lab: Lab, only: str | None = None) -> None:
     make_protocol_one(lab)
-    train_all(lab, [_of(spec, split) for spec in STEPS.values() if spec.settles
-                    for split in lab.size.splits])
     # The same weights as the default's, so only when those are there.
-    train_all(lab, [_of(Spec(settles=False), split) for split in lab.size.splits])
+    train_all(lab, [Spec(split, settles=False) for split in lab.size.splits])
 
 
 def _of(spec: Spec, split: str) -> Spec:
@@ -62,16 +59,8 @@ def _ahead(rows: pd.DataFrame, resamples: int) -> list[Row]:
     others = {"default - the paper's module": "paper", "default - DAAM, best threshold": "daam",
               "default - DAAM, threshold 0.4": "daam-0.4", "default - contrast alone": "contrast"}
     own = rows[rows.method == "seeded"]
-    table = []
-    for label, method in others.items():
-        found = {}
-        for cell in CELLS:
-            stacks = paired_counts(own[own.cell == cell],
-                                   rows[(rows.method == method) & (rows.cell == cell)])
-            if stacks:
-                found[cell] = figure(stacks, difference, resamples)
-        table.append(Row(label, found))
-    return table
+    return [Row(label, cells_apart(own, rows[rows.method == method], resamples))
+            for label, method in others.items()]
 
 
 def verdict(ahead: list[Row]) -> str:
@@ -105,11 +94,9 @@ def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
     for label, own in parts.items():
         own = own[(own.source == "generated") & (own.judge == "detector")]
         both = own[own.cell == "two_unseen"]
-        table.append(Row(label, {c: v for c, v in cells(own, resamples).items()
-                                 if c != "two_unseen"}
-                         | {"two_unseen": cells(both, resamples)["two_unseen"],
-                            "swapped": share(both, both.on_other > both.on_own, resamples),
-                            "spilled": spilled(both, resamples)}))
+        table.append(Row(label, cells(own, resamples) | {
+            "swapped": share(both, both.on_other > both.on_own, resamples),
+            "spilled": spilled(both, resamples)}))
     return Table("What was added, and what it is worth", CELL_NAMES | SWAPPED, table,
                  "A word counts as on the other object when more of its mask's pixels lie there "
                  "than on its own. The last columns are of pictures of two unseen words.")
@@ -117,20 +104,17 @@ def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
 
 def share(rows: pd.DataFrame, holds: pd.Series, resamples: int) -> Cell:
     """Percent of the words for which something holds, mean over splits and seeds."""
-    return _ratio(rows.assign(top=holds.astype(float), bottom=1.0), resamples)
+    return _quotient(rows, holds, np.ones(len(rows)), resamples)
 
 
 def spilled(rows: pd.DataFrame, resamples: int) -> Cell:
     """Percent of the masks' pixels that lie on the other word's object."""
-    return _ratio(rows.assign(top=rows.on_other.astype(float),
-                              bottom=rows.on_own + rows.on_other + rows.on_neither), resamples)
+    return _quotient(rows, rows.on_other, rows.on_own + rows.on_other + rows.on_neither, resamples)
 
 
-def _ratio(rows: pd.DataFrame, resamples: int) -> Cell:
-    stacks = []
-    for _, own in rows.groupby("split", sort=True):
-        sums = own.groupby(["seed", "key"])[["top", "bottom"]].sum()
-        stacks.append(sums.to_numpy().reshape(own.seed.nunique(), own.key.nunique(), 2))
+def _quotient(rows: pd.DataFrame, top, bottom, resamples: int) -> Cell:
+    values = rows[["split", "seed", "key"]].assign(top=np.asarray(top), bottom=np.asarray(bottom))
+    stacks = [sums(own, own.top, own.bottom) for _, own in values.groupby("split", sort=True)]
     return figure(stacks, lambda c: 100 * c[..., 0] / np.maximum(c[..., 1], 1e-9), resamples)
 
 

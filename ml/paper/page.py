@@ -5,7 +5,6 @@ with its command. The full size writes below `docs/`, any other one below its ow
 that a quick run never replaces the published figures. No figure is computed here.
 """
 
-import base64
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ml.paper.lab import Lab
 from ml.paper.plots import draw_svg
 from ml.paper.saved import Saved, load
 from ml.paper.studies import ABOUT, STUDIES, command
+from ml.pictures import jpeg_uri
 
 TITLE = "The paper's questions, answered at micro size"
 READING = (
@@ -161,8 +161,7 @@ def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
         case Plot():
             return {"kind": "plot", "caption": block.title, "svg": Markup(draw_svg(block, stem))}
         case Picture():
-            uri = "data:image/jpeg;base64," + base64.b64encode(block.jpeg).decode()
-            return {"kind": "picture", "caption": block.caption, "uri": uri}
+            return {"kind": "picture", "caption": block.caption, "uri": jpeg_uri(block.jpeg)}
 
 
 def _title(name: str, saved: Saved | None) -> str:

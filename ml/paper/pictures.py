@@ -16,7 +16,6 @@ import pyarrow as pa
 import torch
 
 from ml.batching import Batches
-from ml.detectors import load_detector
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.inversion import invert
 from ml.diffusion.loading import load_pipeline
@@ -27,10 +26,10 @@ from ml.grounding.samples import Pictures, Sample
 from ml.microworld.captions import phrase
 from ml.microworld.world import draw_scene, scene_seed
 from ml.paper.lab import Lab
-from ml.paper.plan import FRACTIONS, everything
+from ml.paper.plan import FRACTIONS, everything, word_of
 from ml.pictures import decode_rle, encode_png, encode_rle, grey_levels
-from ml.shards import shard_files, split, write_shards
-from ml.stages.masks import mask_rows
+from ml.shards import split, write_shards
+from ml.stages.masks import mask_rows, open_detector
 from ml.stages.triplets import judge
 
 GENERATED, NOISED, INVERTED = "generated", "noised", "inverted"
@@ -114,10 +113,10 @@ def _timesteps(lab: Lab) -> list[int]:
 def _made(lab: Lab, name: str, asked: list, make, recipe: str) -> list[Record]:
     folder = lab.folder / "pictures" / name
     plan = split(asked, lab.size.shard)
-    write_shards(folder, recipe, plan, make, _SCHEMA, lab.workers)
-    files, pictures = shard_files(folder)[: len(plan)], Pictures()
-    return [_record(row, name, path, pictures)
-            for path in files for row in pd.read_parquet(path).itertuples()]
+    shards = write_shards(folder, recipe, plan, make, _SCHEMA, lab.workers)
+    pictures, columns = Pictures(), [column for column in _SCHEMA.names if column != "image"]
+    return [_record(row, name, folder / shard, pictures) for shard in shards
+            for row in pd.read_parquet(folder / shard, columns=columns).itertuples()]
 
 
 class Maker:
@@ -145,11 +144,7 @@ class _PictureMaker(Maker):
 
     @cached_property
     def detector(self):
-        own = self.lab.params.detector
-        return load_detector(own.backend, self.lab.workspace.model(own.model),
-                             weights=own.weights, revision=own.revision,
-                             score_threshold=own.score_threshold,
-                             device=self.lab.params.diffusion.device, batch_size=own.batch_size)
+        return open_detector(self.lab.params, self.lab.workspace)
 
     def finish(self, rows: list[dict], images: np.ndarray, latents: list, daam: list) -> list[dict]:
         """Adds picture, latents [(source, timestep, float32 (B,C,h,w))], maps and masks."""
@@ -200,7 +195,7 @@ class _Drawn(_PictureMaker):
                   for own in asked]
         rows = []
         for own, scene in zip(asked, scenes, strict=True):
-            words = [everything().words[name][0] for name in scene.classes]
+            words = [word_of(name) for name in scene.classes]
             rows.append({"key": own["key"], "text": compose_prompt(words), "words": words,
                          "entities": list(scene.classes), "seed": scene.seed,
                          "phrases": [phrase(word) for word in words],

@@ -69,6 +69,11 @@ def everything() -> Vocabulary:
     return Vocabulary("all", split.classes, (), split.words)
 
 
+def word_of(name: str) -> str:
+    """The word of a class that plain prompts use."""
+    return everything().words[name][0]
+
+
 def training_prompts(size: Size, seed: int) -> list[dict]:
     """Prompts of one and two objects over all classes, as the stage `prompts` makes them."""
     return _prompts("train", seed, train_one=size.train_one, train_two=size.train_two)
@@ -159,7 +164,7 @@ def combinations_of(one: int, pair: int, unseen_pair: int, seed: int) -> list[tu
 
 
 def _plain(key: str, names: Sequence[str], seed: int) -> dict:
-    words = [everything().words[name][0] for name in names]
+    words = [word_of(name) for name in names]
     number = np.random.SeedSequence([seed, int(key[-6:]), 7]).generate_state(1)[0]
     return {"key": key, "text": compose_prompt(words), "entities": list(names), "words": words,
             "phrases": [phrase(word) for word in words], "seed": int(number), "purpose": "sim"}

@@ -15,7 +15,7 @@ from ml.paper import queries
 from ml.paper.blocks import Block, Cell, Picture, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import Record
-from ml.paper.scores import mean_iou
+from ml.paper.scores import difference, figure, mean_iou, paired_counts
 from ml.paper.trainings import (
     Spec,
     done,
@@ -52,7 +52,6 @@ PAPER = {  # Table 1, PASCAL-sim: split -> the five cells in the order of CELLS
     ("DAAM, best threshold", "voc-3"): (67.11, 53.82, 48.80, 48.28, 41.41),
     ("DAAM, best threshold", "all"): (64.84, 62.90, 48.21, 49.19, 50.95),
 }
-PAPER_ORDER = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
 FIXED_THRESHOLD = 0.4
 SHEET = 8  # pictures
 
@@ -125,10 +124,19 @@ def _rows(record: Record, masks: np.ndarray, vocabulary: Vocabulary, method: str
 def cells(
     rows: pd.DataFrame, resamples: int, paper: Sequence[float] | None = None
 ) -> dict[str, Cell]:
-    """The five cells of one method's raw rows, the paper's figures in PAPER_ORDER beside them."""
-    said = dict(zip(PAPER_ORDER, paper or (), strict=False))
+    """The five cells of one method's raw rows, the paper's figures in their order beside them."""
+    said = dict(zip(CELLS, paper or (), strict=False))
     return {cell: mean_iou(rows[rows.cell == cell], resamples, said.get(cell))
             for cell in CELLS if (rows.cell == cell).any()}
+
+
+def cells_apart(a: pd.DataFrame, b: pd.DataFrame, resamples: int) -> dict[str, Cell]:
+    """How far a's mIoU is above b's, in points, in each cell: of the same masks, paired."""
+    found = {}
+    for cell in CELLS:
+        if stacks := paired_counts(a[a.cell == cell], b[b.cell == cell]):
+            found[cell] = figure(stacks, difference, resamples)
+    return found
 
 
 def blocks(lab: Lab) -> list[Block]:
@@ -161,16 +169,17 @@ def _split_title(split: str) -> str:
 
 
 def _note(rows: pd.DataFrame, split: str) -> str:
-    counts = rows[rows.method == "daam"].groupby(["split", "cell"]).key.nunique()
+    shown = counted(rows[rows.method == "daam"])
     if split == "all":
-        counts = counts.groupby("cell").sum()
-        return "Pictures, splits added up: " + _counted(counts)
+        return f"Pictures, splits added up: {shown}"
     thresholds = rows.groupby("method").threshold.first()
-    return (f"Pictures: {_counted(counts[split])}. Thresholds: DAAM {thresholds['daam']:.2f}, "
+    return (f"Pictures: {shown}. Thresholds: DAAM {thresholds['daam']:.2f}, "
             f"contrast {thresholds['contrast']:.2f}.")
 
 
-def _counted(counts: pd.Series) -> str:
+def counted(rows: pd.DataFrame) -> str:
+    """How many pictures each cell has, splits added up."""
+    counts = rows.groupby(["split", "cell"]).key.nunique().groupby("cell").sum()
     return ", ".join(f"{CELL_NAMES[cell]} {counts[cell]}" for cell in CELLS if cell in counts)
 
 

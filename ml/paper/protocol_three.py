@@ -15,12 +15,12 @@ from ml.paper.protocol_one import (
     CELL_NAMES,
     TRAINED,
     cells,
+    cells_apart,
+    counted,
     make_baselines,
     trained_rows,
 )
-from ml.paper.scores import difference, figure, paired_counts
 from ml.paper.trainings import Spec, real_pictures, train_all
-from ml.stages.grounding_scores import CELLS
 from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
 
@@ -73,12 +73,14 @@ def blocks(lab: Lab) -> list[Block]:
         said.append(Table(
             f"Against exact truth, {name}", CELL_NAMES,
             [Row(f"{label}, {name}", cells(true[true.method == method], n))
-             for label, method in METHODS.items() if (true.method == method).any()], _note(true)))
-    said.append(_gap(lab, rows, n))
+             for label, method in METHODS.items() if (true.method == method).any()],
+            f"Scenes, splits added up: {counted(true)}"))
+    said.append(_gap(rows, n))
     own = pd.concat([judge_rows(lab, split) for split in lab.size.splits], ignore_index=True)
     scored = Row("the detector's own masks", cells(own, n))
     said.append(Table("The judge itself, against exact truth", CELL_NAMES, [scored]))
-    missed = 100 * sum(not r.whole for r in real_pictures(lab)) / len(real_pictures(lab))
+    scenes = real_pictures(lab)
+    missed = 100 * sum(not r.whole for r in scenes) / len(scenes)
     said.append(Text(
         f"In {missed:.1f} % of the scenes the detector has no accepted mask of some word: Protocol "
         "I never judges such a picture. Of generated pictures nobody knows the truth, so the gap "
@@ -86,7 +88,7 @@ def blocks(lab: Lab) -> list[Block]:
     return said
 
 
-def _gap(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
+def _gap(rows: pd.DataFrame, resamples: int) -> Table:
     """The detector's score less the true one, of the same masks on the same scenes."""
     table = []
     for label, method in METHODS.items():
@@ -94,18 +96,8 @@ def _gap(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
             own = rows[(rows.method == method) & (rows.source == way)]
             judged = own[own.judge == "detector"]
             true = own[(own.judge == "truth") & own.key.isin(set(judged.key))]
-            found = {}
-            for cell in CELLS:
-                stacks = paired_counts(judged[judged.cell == cell], true[true.cell == cell])
-                if stacks:
-                    found[cell] = figure(stacks, difference, resamples)
-            table.append(Row(f"{label}, {name}: detector - truth", found))
+            table.append(Row(f"{label}, {name}: detector - truth",
+                             cells_apart(judged, true, resamples)))
     return Table("How far the detector's score is from the true one (points)", CELL_NAMES, table,
                  "The same masks, on the scenes where the detector found every word; above 0 the "
                  "detector's score flatters.")
-
-
-def _note(rows: pd.DataFrame) -> str:
-    counts = rows.groupby(["split", "cell"]).key.nunique().groupby("cell").sum()
-    return "Scenes, splits added up: " + ", ".join(
-        f"{CELL_NAMES[cell]} {counts[cell]}" for cell in CELLS if cell in counts)

@@ -70,15 +70,25 @@ def made(lab: Lab) -> bool:
 
 
 def rows(lab: Lab, split_name: str) -> pd.DataFrame:
-    """Both methods' raw rows on the judged pictures in a split; only reads what `make` left.
+    """Both methods' raw rows on the judged pictures in a split, from the maps that `make` left.
 
     Seed k of the optimised queries is the k-th labelled picture of each class. A seed's threshold,
     and whether a pixel keeps its strongest word alone, are the best on the accepted masks of
     training pictures of the split's seen classes to which no query was fitted. Raises ValueError
     when `make` has not run, or with other settings.
     """
-    vocabulary, labelled = load_vocabulary(split_name), labelled_pictures(lab)
+    labelled = labelled_pictures(lab)
     sets = _map_sets(lab, labelled)
+    recipe = lab.recipe(maps={name: _map_recipe(lab, labelled, own) for name, own in sets.items()},
+                        split=split_name, candidates=lab.params.benchmark.daam_thresholds)
+    return lab.table(f"queries-{split_name}", recipe,
+                     lambda: _rows(lab, split_name, labelled, sets))
+
+
+def _rows(
+    lab: Lab, split_name: str, labelled: dict[str, list[Record]], sets: dict[str, list[Record]]
+) -> pd.DataFrame:
+    vocabulary = load_vocabulary(split_name)
     maps = {name: _read_maps(lab, name, labelled, records) for name, records in sets.items()}
     seen = [place for place, record in enumerate(sets["threshold"])
             if set(record.entities) <= set(vocabulary.seen)]

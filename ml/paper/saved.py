@@ -8,12 +8,12 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ml.files import write_json
 from ml.paper.blocks import Block, Cell, Picture, Plot, Row, Table, Text
-from ml.paper.lab import Lab, settings
+from ml.paper.lab import Lab
 
 SECTIONS = ("detector", "triplets", "grounding", "segmenter", "benchmark")
 """Of the settings, beside the diffusion model's, what a study's figures depend on."""
@@ -111,7 +111,7 @@ def _block_from_plain(value: dict) -> Block:
 
 
 def _cell_to_plain(cell: Cell) -> dict:
-    every = {name: _number(value) for name, value in settings(cell).items()}
+    every = {name: _number(value) for name, value in asdict(cell).items()}
     return {name: value for name, value in every.items() if name == "value" or value is not None}
 
 
@@ -135,4 +135,4 @@ def _path(lab: Lab, name: str) -> Path:
 
 def _recipe(lab: Lab, name: str) -> str:
     own = {section: lab.params.section(section) for section in SECTIONS}
-    return lab.recipe(study=name, size=settings(lab.size), seed=lab.params.seed, **own)
+    return lab.recipe(study=name, size=asdict(lab.size), seed=lab.params.seed, **own)

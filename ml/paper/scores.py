@@ -47,6 +47,22 @@ def _seed_counts(rows: pd.DataFrame) -> np.ndarray:
                      for _, own in rows.groupby("seed", sort=True)])
 
 
+def sums(rows: pd.DataFrame, *values: Sequence[float]) -> np.ndarray:
+    """(seeds, pictures, len(values)): values, one a row each, added up by seed and picture."""
+    keys, picture = np.unique(rows.key.to_numpy(), return_inverse=True)
+    seeds, seed = np.unique(rows.seed.to_numpy(), return_inverse=True)
+    counts = np.zeros((len(seeds), len(keys), len(values)))
+    for column, own in enumerate(values):
+        np.add.at(counts, (seed, picture, column), np.asarray(own, float))
+    return counts
+
+
+def ratio(counts: np.ndarray) -> np.ndarray:
+    """Counts (...,2) to their quotient in percent, nan of nothing."""
+    top, bottom = counts[..., 0], counts[..., 1]
+    return 100 * np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+
+
 def difference(counts: np.ndarray) -> np.ndarray:
     """mIoU of the first less that of the second, in points, of paired counts (..., 2, 2, C)."""
     return percent(counts[..., 0, :, :]) - percent(counts[..., 1, :, :])

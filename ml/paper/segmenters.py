@@ -5,7 +5,7 @@ come of them (`zero_shot`), the training loop (`ml.segmenters`).
 """
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ml.metrics import confusions
 from ml.microworld.benchmark import BENCHMARK_SHA256, benchmark_scenes, find_overlap, small
 from ml.microworld.world import draw_scene, scene_seed
 from ml.paper import plan
-from ml.paper.lab import Lab, settings
+from ml.paper.lab import Lab
 from ml.paper.pictures import Record, generated
 from ml.paper.trainings import BATCH, Spec, load_module, recipe_of
 from ml.pictures import IGNORED, spread
@@ -202,7 +202,7 @@ def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     """
     labels = [recipe for name in sets_of([model]) for _, recipe, _ in labelling(lab, name)]
     backbone = sha256_folder(Path(lab.workspace.model(lab.params.segmenter.backbone)))
-    recipe = lab.recipe(model=settings(model), training=seed, labels=labels, backbone=backbone,
+    recipe = lab.recipe(model=asdict(model), training=seed, labels=labels, backbone=backbone,
                         counts=composition(lab.size, model),
                         segmenter=lab.params.section("segmenter"),
                         seed=lab.params.seed, vocabulary=load_vocabulary(plan.ZERO_SHOT).digest,

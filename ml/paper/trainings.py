@@ -5,7 +5,7 @@ training, masks of the judged and of the drawn pictures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from ml.grounding.samples import refuse_unseen
 from ml.grounding.training import TEXT_DROPOUT, predict_masks, train
 from ml.metrics import binary_iou
 from ml.paper import plan
-from ml.paper.lab import Lab, settings
+from ml.paper.lab import Lab
 from ml.paper.pictures import INVERTED, NOISED, Record, drawn, generated
 from ml.stages.prompts import cell_of
 from ml.stages.triplets import subset_of
@@ -49,9 +49,14 @@ class Spec:
     @property
     def name(self) -> str:
         """Of its files: what differs, in words."""
-        own = settings(Spec())
-        parts = [f"{key}-{value}" for key, value in settings(self).items() if value != own[key]]
+        own = asdict(Spec())
+        parts = [f"{key}-{value}" for key, value in asdict(self).items() if value != own[key]]
         return "_".join(parts).translate(str.maketrans("(), ", "....")) or "default"
+
+    @property
+    def few(self) -> bool:
+        """Fewer seen classes than a split has: pictures of those alone are drawn for it."""
+        return self.seen is not None and self.seen < len(load_vocabulary(self.vocabulary).seen)
 
     @property
     def trained(self) -> "Spec":
@@ -75,8 +80,7 @@ def training_set(lab: Lab, spec: Spec) -> list[Record]:
     """
     seen = set(vocabulary_of(spec).seen)
     if spec.labels == "detector":
-        few = spec.seen is not None and spec.seen < 15
-        own = few_pictures(lab, spec.seen) if few else training_pictures(lab)
+        own = few_pictures(lab, spec.seen) if spec.few else training_pictures(lab)
         own = [r.at(spec.place) for r in own]
     else:
         place = (NOISED, INVERTED).index(spec.labels)
@@ -124,7 +128,7 @@ def train_all(lab: Lab, specs: Sequence[Spec]) -> None:
     """Trains and scores every specification that is not in place, `lab.workers` at once."""
     for make in (training_pictures, judged_pictures, real_pictures):
         make(lab)
-    for seen in {s.seen for s in specs if s.seen is not None and s.seen < 15}:
+    for seen in {s.seen for s in specs if s.few}:
         few_pictures(lab, seen)
     if any(s.labels != "detector" for s in specs):
         real_training_pictures(lab)
@@ -156,7 +160,7 @@ def train_and_score(lab: Lab, spec: Spec) -> str:
 
 def done(lab: Lab, spec: Spec) -> bool:
     """Whether its raw rows are in place."""
-    return lab.in_place(lab.folder / "raw" / f"{spec.name}.parquet", recipe_of(lab, spec))
+    return lab.in_place(lab.table_path(spec.name), recipe_of(lab, spec))
 
 
 def recipe_of(lab: Lab, spec: Spec) -> str:

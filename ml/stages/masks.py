@@ -51,11 +51,7 @@ class ShardMaker:
 
     @cached_property
     def detector(self) -> Detector:
-        settings = self.params.detector
-        return load_detector(settings.backend, self.workspace.model(settings.model),
-                             weights=settings.weights and self.workspace.model(settings.weights),
-                             revision=settings.revision, score_threshold=settings.score_threshold,
-                             device=self.params.diffusion.device, batch_size=settings.batch_size)
+        return open_detector(self.params, self.workspace)
 
     @cached_property
     def asked(self) -> dict[str, tuple[str, ...]]:
@@ -63,6 +59,15 @@ class ShardMaker:
 
     def __call__(self, group: Sequence[Path]) -> pd.DataFrame:
         return _shard(group, asked=self.asked, detector=self.detector, vocabulary=self.vocabulary)
+
+
+def open_detector(params: Params, workspace: Workspace) -> Detector:
+    """The detector of the settings, ready to use."""
+    settings = params.detector
+    return load_detector(settings.backend, workspace.model(settings.model),
+                         weights=settings.weights and workspace.model(settings.weights),
+                         revision=settings.revision, score_threshold=settings.score_threshold,
+                         device=params.diffusion.device, batch_size=settings.batch_size)
 
 
 def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tuple[str, ...]]:

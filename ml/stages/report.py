@@ -19,7 +19,7 @@ from ml import audit
 from ml.files import atomic
 from ml.manifest import read_manifest
 from ml.params import Params
-from ml.pictures import decode_png, overlay
+from ml.pictures import decode_png, jpeg_uri, overlay
 from ml.shards import read_shards, shard_files
 from ml.stages import STAGE, Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
@@ -53,7 +53,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     settings = manifests["prompts"].params
     vocabulary = load_vocabulary(settings["vocabulary"])
     grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
-    sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", _data_uri(sheet))
+    sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", jpeg_uri(sheet.read_bytes()))
               for name, folder in folders.items() for sheet in sorted(folder.glob("*.jpg"))]
     items = audit_items(workspace, vocabulary, settings["seed"])
     page = _template("report.html.j2").render(
@@ -119,7 +119,7 @@ def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     Image.fromarray(overlay(big, np.asarray(soft) > 127)).save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_uri(buffer.getvalue())
 
 
 def _template(name: str) -> jinja2.Template:
@@ -151,10 +151,6 @@ def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[s
         ("segmenter, harmonic", show(scores.get("harmonic")), f"mIoU, {judged}"),
         ("segmenter, unseen", show(scores.get("unseen")), "classes nobody labelled"),
     ]
-
-
-def _data_uri(path: Path) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _figure_uri(figure) -> str:

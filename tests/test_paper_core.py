@@ -16,8 +16,8 @@ from ml.paper import limits, plan
 from ml.paper.blocks import Cell, Row
 from ml.paper.lab import make_lab
 from ml.paper.pictures import NOISED, Record
-from ml.paper.scores import difference, figure, mean_iou, paired_counts
-from ml.paper.trainings import Spec, mask_rows, vocabulary_of
+from ml.paper.scores import difference, figure, mean_iou, paired_counts, raw_rows
+from ml.paper.trainings import Spec, grounding_params, vocabulary_of
 from ml.pictures import encode_rle
 from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
@@ -70,10 +70,19 @@ def test_real_scenes_to_train_on_hold_seen_classes_alone():
 def test_a_specification_names_what_differs():
     assert Spec().name == "default"
     names = [Spec(place=2).name, Spec(seen=5).name, Spec("voc-2", "paper").name,
-             Spec(resolutions=(8, 16)).name, Spec(settles=False).name, Spec(labels="noised").name]
+             Spec(resolutions=(8, 16)).name, Spec(settles=False).name, Spec(labels="noised").name,
+             Spec(longer=3).name]
     assert len(set(names)) == len(names) and names[0] == "place-2"
     assert all(c.isalnum() or c in "._-" for name in names for c in name)
     assert Spec("voc-2", settles=False).trained == Spec("voc-2")
+
+
+def test_a_longer_training_has_as_many_validations():
+    lab = make_lab("quick")
+    own, longer = grounding_params(lab, Spec()), grounding_params(lab, Spec(longer=3))
+    assert own == lab.params.grounding
+    assert (own.steps, own.evaluate_every) == (20, 20)
+    assert (longer.steps, longer.evaluate_every) == (60, 60)
 
 
 def test_fewer_seen_classes_make_the_others_unseen():
@@ -126,8 +135,8 @@ def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
     # dog's mask: 2 columns of its own object, 6 columns further on, 2 of them on the bus
     dog = np.zeros((16, 16), bool)
     dog[:4, 2:10] = True
-    rows = pd.DataFrame(mask_rows(seen_by, np.stack([dog, block(8, 8)]), load_vocabulary("voc-1"),
-                                  {"method": "m", "seed": 0, "split": "voc-1"}))
+    rows = pd.DataFrame(raw_rows(seen_by, np.stack([dog, block(8, 8)]), load_vocabulary("voc-1"),
+                                 {"method": "m", "seed": 0, "split": "voc-1"}))
     exact = rows[(rows.judge == "truth") & (rows.entity == "dog")].iloc[0]
     assert (exact.on_own, exact.on_other, exact.on_neither, exact.own) == (8, 8, 16, 16)
     assert exact.iou == pytest.approx(8 / 40) and exact.other == "bus"
@@ -140,7 +149,7 @@ def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
 def test_a_picture_that_the_detector_did_not_find_whole_is_judged_by_truth_alone():
     half = record(("dog", "bus"), [None, block(0, 8)], [block(0, 0), block(0, 8)])
     assert not half.whole
-    rows = mask_rows(half, half.truth, load_vocabulary("voc-1"), {})
+    rows = raw_rows(half, half.truth, load_vocabulary("voc-1"), {})
     assert {row["judge"] for row in rows} == {"truth"} and all(row["iou"] == 1 for row in rows)
 
 

@@ -32,6 +32,8 @@ PAPER_BY_TIMESTEP = {  # read off the paper's figure, +-1
 PAPER_EMPTY = {False: (90.16, 83.19, 78.93, 66.07, 57.93),  # Table 3
                True: (89.88, 71.18, 77.66, 57.24, 44.22)}
 PICTURES = (0.25, 0.5, 1.0)  # of Size.fixed
+LONGER = 3
+"""Times the studies' training steps: as long as the pipeline's own trainings, about."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Group:
 
 def groups(lab: Lab) -> list[Group]:
     fixed = lab.size.fixed
-    steps = lab.params.diffusion.steps
+    steps, own = lab.params.diffusion.steps, lab.params.grounding.steps
     places = sorted({max(1, round(share * steps)) for share in FRACTIONS})
     timesteps = {f"step {step} of {steps} from the last": Spec(place=i)
                  for i, step in enumerate(places)}
@@ -73,6 +75,11 @@ def groups(lab: Lab) -> list[Group]:
             "text never hidden": Spec(text_dropout=0.0),
             "evidence has no say between words": Spec(settles=False),
             "text query alone (the paper's)": Spec(variant="paper")}),
+        Group("Length of the training", {
+            f"{name}, {training} steps": Spec(variant=variant, longer=longer)
+            for variant, name in (("seeded", "default"), ("paper", "paper's module"))
+            for longer, training in ((1, own), (LONGER, LONGER * own))},
+            note="The other studies train both modules for the fewer steps."),
         Group("Source of the labels", {
             "generated pictures, detector": Spec(),
             "real pictures with noise, exact masks": Spec(labels="noised"),

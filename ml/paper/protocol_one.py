@@ -15,13 +15,12 @@ from ml.paper import queries
 from ml.paper.blocks import Block, Cell, Picture, Row, Table, Text
 from ml.paper.lab import Lab
 from ml.paper.pictures import Record
-from ml.paper.scores import difference, figure, mean_iou, paired_counts
+from ml.paper.scores import difference, figure, mean_iou, paired_counts, raw_rows
 from ml.paper.trainings import (
     Spec,
     done,
     judged_pictures,
     load_module,
-    mask_rows,
     real_pictures,
     rows_of,
     train_all,
@@ -117,8 +116,8 @@ def _baselines(lab: Lab, split: str) -> pd.DataFrame:
 
 def _rows(record: Record, masks: np.ndarray, vocabulary: Vocabulary, method: str,
           threshold: float) -> list[dict]:
-    return mask_rows(record, masks, vocabulary, {"method": method, "seed": 0,
-                                                 "split": vocabulary.name, "threshold": threshold})
+    return raw_rows(record, masks, vocabulary, {"method": method, "seed": 0,
+                                                "split": vocabulary.name, "threshold": threshold})
 
 
 def cells(

@@ -31,7 +31,8 @@ from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_ma
 from ml.paper.lab import Lab
 from ml.paper.pictures import Maker, Record
 from ml.paper.plan import everything
-from ml.paper.trainings import judged_pictures, mask_rows, training_pictures
+from ml.paper.scores import raw_rows
+from ml.paper.trainings import judged_pictures, training_pictures
 from ml.shards import shard_files, split, write_shards
 from ml.vocabulary import load_vocabulary
 
@@ -103,8 +104,8 @@ def _rows(
         threshold = chosen[exclusive][0]
         for record, found in zip(sets["judged"], own["judged"], strict=True):
             masks = threshold_masks(found, record.size, threshold, exclusive)
-            said += mask_rows(record, masks, vocabulary,
-                              {"method": method, "seed": seed, "split": split_name})
+            said += raw_rows(record, masks, vocabulary,
+                             {"method": method, "seed": seed, "split": split_name})
     return pd.DataFrame(said)
 
 

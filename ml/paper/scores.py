@@ -10,10 +10,36 @@ import numpy as np
 import pandas as pd
 
 from ml.grounding.scores import iou_counts, percent
+from ml.metrics import binary_iou
 from ml.paper.blocks import Cell
+from ml.paper.pictures import Record
+from ml.stages.prompts import cell_of
+from ml.vocabulary import Vocabulary
 
 RAW = ("method", "split", "seed", "source", "judge", "cell", "key", "entity", "iou")
 Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def raw_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: dict) -> list[dict]:
+    """A picture's raw rows, one a word and judge. found: bool (>= n,H,W). Beside RAW, against the
+    same judge: pixels of the mask on its own object, on another word's and on neither."""
+    judges = {"detector": record.masks} if record.whole else {}
+    if record.real:
+        judges["truth"] = record.truth
+    rows = []
+    for judge, true in judges.items():
+        for i, entity in enumerate(record.entities):
+            others = np.delete(true, i, 0).any(0) & ~true[i]
+            rows.append(said | {
+                "source": record.source, "judge": judge,
+                "cell": cell_of(record.entities, vocabulary),
+                "key": record.key, "entity": entity, "iou": binary_iou(found[i], true[i]),
+                "other": next((e for e in record.entities if e != entity), ""),
+                "on_own": int((found[i] & true[i]).sum()),
+                "on_other": int((found[i] & others).sum()),
+                "on_neither": int((found[i] & ~true[i] & ~others).sum()),
+                "own": int(true[i].sum())})
+    return rows
 
 
 def mean_iou(rows: pd.DataFrame, resamples: int, paper: float | None = None) -> Cell:

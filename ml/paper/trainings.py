@@ -20,11 +20,11 @@ from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import refuse_unseen
 from ml.grounding.training import TEXT_DROPOUT, predict_masks, train
-from ml.metrics import binary_iou
 from ml.paper import plan
 from ml.paper.lab import Lab
 from ml.paper.pictures import INVERTED, NOISED, Record, drawn, generated
-from ml.stages.prompts import cell_of
+from ml.paper.scores import raw_rows
+from ml.params import GroundingParams
 from ml.stages.triplets import subset_of
 from ml.vocabulary import Vocabulary, load_vocabulary
 
@@ -45,6 +45,7 @@ class Spec:
     text_dropout: float = TEXT_DROPOUT
     settles: bool = True  # the evidence has a say between words when masks are made
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
+    longer: int = 1  # times the profile's training steps, and its steps between validations
 
     @property
     def name(self) -> str:
@@ -204,8 +205,15 @@ def _trained(lab: Lab, spec: Spec, pipe) -> list[GroundingModule]:
     return [load_module(lab, spec, seed) for seed, *_ in places]
 
 
+def grounding_params(lab: Lab, spec: Spec) -> GroundingParams:
+    """The profile's, as many times longer as the specification says, with as many validations."""
+    own = lab.params.grounding
+    return replace(own, steps=own.steps * spec.longer,
+                   evaluate_every=own.evaluate_every * spec.longer)
+
+
 def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> GroundingModule:
-    params = lab.params.grounding
+    params = grounding_params(lab, spec)
     channels = feature_channels(pipe.unet)
     config = make_config(
         params, {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
@@ -228,28 +236,6 @@ def score(
         for seed, module in enumerate(modules):
             masks = predict_masks(module, batch)
             for record, found in zip(part, masks, strict=True):
-                rows += mask_rows(record, found, vocabulary, {"method": spec.name, "seed": seed,
-                                                              "split": spec.vocabulary})
+                rows += raw_rows(record, found, vocabulary, {"method": spec.name, "seed": seed,
+                                                             "split": spec.vocabulary})
     return pd.DataFrame(rows)
-
-
-def mask_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: dict) -> list[dict]:
-    """A picture's raw rows, one a word and judge. found: bool (>= n,H,W). Beside RAW, against the
-    same judge: pixels of the mask on its own object, on another word's and on neither."""
-    judges = {"detector": record.masks} if record.whole else {}
-    if record.real:
-        judges["truth"] = record.truth
-    rows = []
-    for judge, true in judges.items():
-        for i, entity in enumerate(record.entities):
-            others = np.delete(true, i, 0).any(0) & ~true[i]
-            rows.append(said | {
-                "source": record.source, "judge": judge,
-                "cell": cell_of(record.entities, vocabulary),
-                "key": record.key, "entity": entity, "iou": binary_iou(found[i], true[i]),
-                "other": next((e for e in record.entities if e != entity), ""),
-                "on_own": int((found[i] & true[i]).sum()),
-                "on_other": int((found[i] & others).sum()),
-                "on_neither": int((found[i] & ~true[i] & ~others).sum()),
-                "own": int(true[i].sum())})
-    return rows

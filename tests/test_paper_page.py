@@ -94,9 +94,19 @@ def test_a_figure_in_words(cell, expected):
     assert markdown.parts(cell) == expected
 
 
-def test_digits_are_the_tables():
-    rows = [Row("a", {"n": Cell(412.0)})]
-    assert "| a | 412 |" in markdown.table(Table("n", {"n": "n"}, rows, digits=0))
+def test_counts_have_no_decimals():
+    rows = [Row("a", {"n": Cell(412.4), "miou": Cell(61.0)})]
+    table = Table("n", {"n": "n", "miou": "mIoU"}, rows, counts=("n",))
+    assert "| a | 412 | 61.0 |" in markdown.table(table)
+    assert from_plain(to_plain(Saved("t", "q", (table,)))).blocks == (table,)
+
+
+def test_sums_in_another_order_give_the_same_file():
+    one, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
+    assert one != other
+    files = [to_plain(Saved("t", "q", (Table("n", {"n": "n"}, [Row("a", {"n": Cell(value)})]),)))
+             for value in (one, other)]
+    assert files[0] == files[1]
 
 
 def test_table_in_markdown_reads_back():

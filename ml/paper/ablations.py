@@ -151,6 +151,7 @@ def _empties(lab: Lab) -> str:
     samples = training_set(lab, Spec(empty_masks=True))
     words = sum(len(s.words) for s in samples)
     empty = sum(rle == "" for s in samples for rle in s.rles)
-    return (f"Of the {words} words of split 1's training pictures {empty} have no accepted mask "
-            f"({100 * empty / words:.1f} %): that is all that empty targets can spoil here. The "
-            "paper does not say how many it had.")
+    return (f"Split 1 has {len(samples)} generated pictures of seen classes to learn from, "
+            f"{len(training_set(lab, Spec()))} of them with an accepted mask: all pictures, above. "
+            f"Of the {words} words {empty} have no mask ({100 * empty / words:.1f} %): that is all "
+            "that empty targets can spoil here. The paper does not say how many it had.")

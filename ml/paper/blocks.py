@@ -26,7 +26,11 @@ class Table:
     columns: dict[str, str]  # name -> heading
     rows: list[Row]
     note: str = ""  # below the table
-    digits: int = 1  # decimals of its figures
+    counts: tuple[str, ...] = ()  # columns that count something
+
+    def digits(self, column: str) -> int:
+        """Decimals of a column's figures."""
+        return 0 if column in self.counts else 1
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Blocks as GitHub markdown, and how a figure is written: one decimal, spread, interval, paper's.
+"""Blocks as GitHub markdown, and how a figure is written: its decimals, spread, interval, paper's.
 
 Whatever a study says is text: it is escaped, and only `code` between backticks is code.
 """
@@ -59,7 +59,7 @@ def table(block: Table) -> str:
     for row in block.rows:
         cells = []
         for name in block.columns:
-            said, between, paper = parts(row.cells.get(name), block.digits)
+            said, between, paper = parts(row.cells.get(name), block.digits(name))
             said += f" <sub>{between}</sub>" * bool(between)
             cells.append(said + f"<br>paper {paper}" * bool(paper))
         lines.append([escape(row.label), *cells])
@@ -73,7 +73,7 @@ def plain_rows(block: Table) -> list[str]:
         lines.append(f"{block.title}: {row.label}")
         width = max(map(len, block.columns.values()), default=0)
         for name, heading in block.columns.items():
-            said, between, paper = parts(row.cells.get(name), block.digits)
+            said, between, paper = parts(row.cells.get(name), block.digits(name))
             own = [said, between, f"paper {paper}" if paper else ""]
             lines.append(f"  {heading:<{width}}  " + "  ".join(part for part in own if part))
     return lines

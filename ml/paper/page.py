@@ -154,7 +154,7 @@ def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
             return {"kind": "text", "text": _prose(block.text)}
         case Table():
             rows = [{"label": row.label, "command": command(lab, name, row.label),
-                     "cells": [markdown.parts(row.cells.get(column), block.digits)
+                     "cells": [markdown.parts(row.cells.get(column), block.digits(column))
                                for column in block.columns]} for row in block.rows]
             return {"kind": "table", "title": block.title, "note": _prose(block.note),
                     "headings": list(block.columns.values()), "rows": rows}

@@ -18,6 +18,9 @@ from ml.paper.lab import Lab
 SECTIONS = ("detector", "triplets", "grounding", "segmenter", "benchmark")
 """Of the settings, beside the diffusion model's, what a study's figures depend on."""
 
+LAYOUT = 2
+"""Raised when the files hold something else, so that older ones are written anew."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -79,7 +82,7 @@ def _block_to_plain(block: Block) -> dict:
                     for row in block.rows]
             return {"kind": "table", "title": block.title, "note": block.note, "rows": rows,
                     "columns": [list(pair) for pair in block.columns.items()],
-                    "digits": block.digits}
+                    "counts": list(block.counts)}
         case Plot():
             return {"kind": "plot", "title": block.title, "x": block.x, "y": block.y,
                     "series": [[name, [[_number(n) for n in point] for point in points]]
@@ -98,7 +101,7 @@ def _block_from_plain(value: dict) -> Block:
             rows = [Row(row["label"], {name: _cell(cell) for name, cell in row["cells"].items()})
                     for row in value["rows"]]
             return Table(value["title"], dict(value["columns"]), rows, value["note"],
-                         value["digits"])
+                         tuple(value["counts"]))
         case "plot":
             return Plot(value["title"], value["x"], value["y"],
                         {name: [_point(point) for point in points]
@@ -125,8 +128,9 @@ def _point(values: Sequence[float | None]) -> tuple:
 
 
 def _number(value: float | None) -> float | None:
-    """As JSON has it: NaN becomes null."""
-    return None if value is None or not math.isfinite(value) else float(value)
+    """As JSON has it: NaN becomes null. Six decimals, so that sums in another order, on another
+    machine, give the same file."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
 def _path(lab: Lab, name: str) -> Path:
@@ -135,4 +139,4 @@ def _path(lab: Lab, name: str) -> Path:
 
 def _recipe(lab: Lab, name: str) -> str:
     own = {section: lab.params.section(section) for section in SECTIONS}
-    return lab.recipe(study=name, size=asdict(lab.size), seed=lab.params.seed, **own)
+    return lab.recipe(study=name, layout=LAYOUT, size=asdict(lab.size), seed=lab.params.seed, **own)

@@ -88,17 +88,18 @@ def blocks(lab: Lab) -> list[Block]:
                          "first")
     rows = {m.name: _row(lab, m, made[m.name]) for m in chosen(None) if m.name in made}
     main = Table("Protocol II: mIoU on 400 drawn pictures with exact labels",
-                 {"pictures": "pictures it learned from (a count)"} | SCORES,
-                 [rows[m.name] for m in MODELS if m.name in rows], _note(lab))
+                 {"pictures": "pictures it learned from"} | SCORES,
+                 [rows[m.name] for m in MODELS if m.name in rows], _note(lab), ("pictures",))
     sizes = [m for m in SIZES if m.name in rows]
     found: list[Block] = [main, _sheet(lab, made)] if main.rows else []
     if sizes:
         points = [(sum(composition(lab.size, m).values()), rows[m.name]) for m in sizes]
         found += [Table("How many pictures: Model C's mixture",
-                        {"made": "pictures made (a count)"} | main.columns,
+                        {"made": "pictures made"} | main.columns,
                         [Row(row.label, {"made": Cell(float(n))} | _without_paper(row))
                          for n, row in points],
-                        "Half of them of one object, half of two."),
+                        "Half of them of one object, half of two; every number of pictures is "
+                        "learned from for the same number of steps.", ("made", "pictures")),
                   Plot("Number of generated pictures", "generated pictures", "mIoU, %", {
                       name: [(float(n), row.cells[name].value, row.cells[name].spread or 0.0)
                              for n, row in points]

@@ -17,7 +17,7 @@ from ml.paper.blocks import Cell, Row
 from ml.paper.lab import make_lab
 from ml.paper.pictures import NOISED, Record
 from ml.paper.scores import difference, figure, mean_iou, paired_counts, raw_rows
-from ml.paper.trainings import Spec, grounding_params, vocabulary_of
+from ml.paper.trainings import Spec, grounding_params, recipe_of, vocabulary_of
 from ml.pictures import encode_rle
 from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
@@ -83,6 +83,17 @@ def test_a_longer_training_has_as_many_validations():
     assert own == lab.params.grounding
     assert (own.steps, own.evaluate_every) == (20, 20)
     assert (longer.steps, longer.evaluate_every) == (60, 60)
+
+
+@pytest.mark.parametrize(("section", "setting"), [
+    ("detector", "score_threshold"), ("triplets", "validation_share"),
+    ("diffusion", "guidance_scale"), ("grounding", "learning_rate")])
+def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, setting):
+    lab, changed = make_lab("quick"), make_lab("quick")
+    own = getattr(lab.params, section)
+    other = dataclasses.replace(own, **{setting: getattr(own, setting) / 2})
+    changed.__dict__["params"] = dataclasses.replace(lab.params, **{section: other})
+    assert recipe_of(changed, Spec()) != recipe_of(lab, Spec())
 
 
 def test_fewer_seen_classes_make_the_others_unseen():

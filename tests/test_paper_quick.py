@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ml.metrics import binary_iou
+from ml.paper.ablations import groups
 from ml.paper.lab import make_lab
 from ml.paper.pictures import GENERATED, INVERTED, NOISED
 from ml.paper.saved import load
@@ -55,6 +56,13 @@ def test_no_mask_of_an_unseen_class_was_learned_from(lab):
     samples = training_set(lab, Spec())
     assert {name for s in samples for name in s.entities} <= set(load_vocabulary("voc-1").seen)
     assert {s.subset for s in samples} == {"train", "validation"}
+
+
+def test_the_smallest_training_of_the_quick_size_has_pictures_to_validate_on(lab):
+    specs = {spec for group in groups(lab) for spec in group.rows.values()}
+    smallest = min((spec for spec in specs if spec.pictures), key=lambda spec: spec.pictures)
+    assert smallest.pictures == lab.size.fixed // 4
+    assert {s.subset for s in training_set(lab, smallest)} == {"train", "validation"}
 
 
 def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):

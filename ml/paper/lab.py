@@ -54,8 +54,8 @@ class Lab:
 
     def recipe(self, **parts: object) -> str:
         """Digest of what a thing is made from: its own parts and what everything depends on."""
-        return sha256_json({"version": VERSION, "diffusion": self.params.section("diffusion"),
-                            "model": self._model} | parts)
+        common = {name: self.params.section(name) for name in ("diffusion", "detector", "triplets")}
+        return sha256_json({"version": VERSION, "model": self._model} | common | parts)
 
     def counts(self, *names: str) -> dict[str, int]:
         """Some counts of the size, for a recipe: those that all trainings depend on, and these."""

@@ -92,8 +92,7 @@ def generated(lab: Lab, name: str, prompts: Sequence[dict], keep: Sequence[float
     last, of whose inputs the latents are kept (`plan.FRACTIONS`); the last one's always are."""
     steps = lab.params.diffusion.steps
     kept = sorted({max(1, round(share * steps)) for share in (*keep, FRACTIONS[0])})
-    recipe = lab.recipe(prompts=list(prompts), keep=kept, detector=lab.params.section("detector"),
-                        triplets=lab.params.section("triplets"), evidence=_timesteps(lab))
+    recipe = lab.recipe(prompts=list(prompts), keep=kept, evidence=_timesteps(lab))
     return _made(lab, name, list(prompts), _Generated(lab, tuple(kept)), recipe)
 
 
@@ -101,8 +100,7 @@ def drawn(lab: Lab, name: str, classes: Sequence[tuple[str, ...]], start: int) -
     """The set's drawn scenes, made where they are not. start: of their seeds in "paper"."""
     asked = [{"key": f"{name}-{i:06d}", "classes": list(own), "index": start + i}
              for i, own in enumerate(classes)]
-    recipe = lab.recipe(scenes=asked, detector=lab.params.section("detector"),
-                        triplets=lab.params.section("triplets"), evidence=_timesteps(lab))
+    recipe = lab.recipe(scenes=asked, evidence=_timesteps(lab))
     return _made(lab, name, asked, _Drawn(lab), recipe)
 
 

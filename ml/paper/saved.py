@@ -15,8 +15,8 @@ from ml.files import write_json
 from ml.paper.blocks import Block, Cell, Picture, Plot, Row, Table, Text
 from ml.paper.lab import Lab
 
-SECTIONS = ("detector", "triplets", "grounding", "segmenter", "benchmark")
-"""Of the settings, beside the diffusion model's, what a study's figures depend on."""
+SECTIONS = ("grounding", "segmenter", "benchmark")
+"""Of the settings, beside those that everything depends on, what a study's figures do."""
 
 LAYOUT = 2
 """Raised when the files hold something else, so that older ones are written anew."""

@@ -48,7 +48,7 @@ class Group:
 
 def groups(lab: Lab) -> list[Group]:
     fixed = lab.size.fixed
-    steps, own = lab.params.diffusion.steps, lab.params.grounding.steps
+    steps, training = lab.params.diffusion.steps, lab.params.grounding.steps
     places = sorted({max(1, round(share * steps)) for share in FRACTIONS})
     timesteps = {f"step {step} of {steps} from the last": Spec(place=i)
                  for i, step in enumerate(places)}
@@ -76,9 +76,9 @@ def groups(lab: Lab) -> list[Group]:
             "evidence has no say between words": Spec(settles=False),
             "text query alone (the paper's)": Spec(variant="paper")}),
         Group("Length of the training", {
-            f"{name}, {training} steps": Spec(variant=variant, longer=longer)
+            f"{name}, {longer * training} steps": Spec(variant=variant, longer=longer)
             for variant, name in (("seeded", "default"), ("paper", "paper's module"))
-            for longer, training in ((1, own), (LONGER, LONGER * own))},
+            for longer in (1, LONGER)},
             note="The other studies train both modules for the fewer steps."),
         Group("Source of the labels", {
             "generated pictures, detector": Spec(),
@@ -151,7 +151,8 @@ def _empties(lab: Lab) -> str:
     samples = training_set(lab, Spec(empty_masks=True))
     words = sum(len(s.words) for s in samples)
     empty = sum(rle == "" for s in samples for rle in s.rles)
+    masked = sum(any(s.rles) for s in samples)
     return (f"Split 1 has {len(samples)} generated pictures of seen classes to learn from, "
-            f"{len(training_set(lab, Spec()))} of them with an accepted mask: all pictures, above. "
+            f"{masked} of them with an accepted mask: all pictures, above. "
             f"Of the {words} words {empty} have no mask ({100 * empty / words:.1f} %): that is all "
             "that empty targets can spoil here. The paper does not say how many it had.")

@@ -3,7 +3,6 @@
 Here: the figures. Not here: what is asked and answered (`absent_rows`).
 """
 
-
 import numpy as np
 import pandas as pd
 

@@ -1,0 +1,57 @@
+"""Text and YAML files that people bring: read in one way everywhere, or refused with the place.
+
+A byte-order mark is no part of the text, a file that is not UTF-8 is refused, and a key that
+stands twice in a YAML mapping is an error, not the loss of the first.
+"""
+
+from pathlib import Path
+
+import yaml
+
+
+def read_text(file: Path | str) -> str:
+    """The text of a user's file, UTF-8 with or without a byte-order mark; line ends are \\n.
+
+    Raises ValueError naming the file when it is missing, a folder, unreadable or not UTF-8.
+    """
+    file = Path(file)
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
+                         ) from error
+    except OSError as error:
+        raise ValueError(f"{file} can't be read: {error.strerror or error}; expected a text file"
+                         ) from error
+
+
+def read_yaml(file: Path | str) -> object:
+    """What a user's YAML file holds, as plain data; None when it is empty.
+
+    Raises ValueError with file and line for what `read_text` refuses, for broken YAML and for a
+    key that stands twice.
+    """
+    text = read_text(file)
+    try:
+        return yaml.load(text, Loader=_Strict)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
+                         ) from error
+
+
+class _Strict(yaml.SafeLoader):
+    """SafeLoader that refuses a key that stands twice."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            known = str(key)
+            if known in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice; keep one", key_node.start_mark)
+            seen.add(known)
+        return super().construct_mapping(node, deep)

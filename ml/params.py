@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
+SCHEDULES = ("constant", "linear")  # of a grounding module's learning rate
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
@@ -77,19 +78,36 @@ class TripletParams:
 
 
 @dataclass(frozen=True)
+class VariantParams:
+    """How one variant of the grounding module is trained; what it is built of stands in
+    `ml.grounding.config`."""
+
+    learning_rate: float  # at its highest
+    schedule: str  # constant, or linear: falls to 0 at the last step
+    warm_up: int  # first steps, in which the rate rises from 0
+    weight_decay: float  # AdamW's; 0 is Adam
+    clip_norm: float | None  # of the gradients, null: never cut
+    dice_weight: float  # beside cross-entropy
+
+
+@dataclass(frozen=True)
 class GroundingParams:
     variant: str  # paper or seeded
     steps: int  # optimizer steps at most
     batch_size: int
-    learning_rate: float  # AdamW, linear decay
     width: int  # of the fusion transformer
     layers: int  # of the fusion transformer
     heads: int
     evidence_timesteps: list[int]  # of 1000, where leave-one-out contrast is taken
-    dice_weight: float  # beside cross-entropy
     evaluate_every: int  # steps between validations
     patience: int  # validations without a better mIoU before stopping
     precision: str  # of the training: float32, or mixed with bfloat16
+    paper: VariantParams
+    seeded: VariantParams
+
+    def training(self, variant: str | None = None) -> VariantParams:
+        """The settings of a variant, by default of the one that is chosen."""
+        return getattr(self, variant or self.variant)
 
 
 @dataclass(frozen=True)
@@ -237,6 +255,9 @@ def check_params(params: Params) -> None:
          0 <= params.detector.score_threshold <= 1),
         ("grounding.variant", params.grounding.variant, "paper or seeded",
          params.grounding.variant in ("paper", "seeded")),
+        *((f"grounding.{name}.schedule", params.grounding.training(name).schedule,
+           "constant or linear", params.grounding.training(name).schedule in SCHEDULES)
+          for name in ("paper", "seeded")),
         ("grounding.precision", params.grounding.precision, "float32 or bfloat16",
          params.grounding.precision in ("float32", "bfloat16")),
         ("grounding.evidence_timesteps", params.grounding.evidence_timesteps, "within 0..999",

@@ -94,7 +94,24 @@ def word_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
     it is not there, stands past the last token the text encoder reads, or is cut in two ways by
     two tokenizers.
     """
-    start, end = _find(prompt, word)
+    return _positions(pipe, prompt, word, *_find(prompt, word))
+
+
+def all_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
+    """`word_positions` of every occurrence, in order: those past the last token that the text
+    encoder reads are left out, unless the first one is."""
+    pattern = rf"(?<!\w){re.escape(word.strip())}(?!\w)"
+    found = word_positions(pipe, prompt, word)
+    last = text_length(pipe) - 2
+    for match in list(re.finditer(pattern, prompt, re.IGNORECASE))[1:]:
+        start, end = match.span()
+        if _count(pipe.tokenizer, prompt[:end]) > last:
+            break
+        found += _positions(pipe, prompt, word, start, end)
+    return found
+
+
+def _positions(pipe: Pipeline, prompt: str, word: str, start: int, end: int) -> list[int]:
     found = []
     for cutter in tokenizers(pipe):
         # CLIP's tokenizer never joins what stands on two sides of a word boundary, so the tokens

@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
-from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.grounding.daam import (
+    best_threshold,
+    candidate_thresholds,
+    strongest,
+    threshold_masks,
+)
 from ml.grounding.features import FeatureSource
 from ml.grounding.training import predict_masks
 from ml.paper import queries
@@ -100,7 +105,7 @@ def _baselines(lab: Lab, split: str) -> pd.DataFrame:
     training = training_set(lab, Spec(split))
     candidates = candidate_thresholds(lab.params.benchmark.daam_thresholds)
     daam, _ = best_threshold(training, [r.daam for r in training], candidates)
-    contrast, _ = best_threshold(training, contrast_maps(training), candidates, exclusive=True)
+    contrast, _ = best_threshold(training, contrast_maps(training), candidates, strongest)
     judged = [r for r in judged_pictures(lab) if r.whole]
     real = [r.at(place) for r in real_pictures(lab) for place in (0, 1)]
     rows = []
@@ -109,7 +114,7 @@ def _baselines(lab: Lab, split: str) -> pd.DataFrame:
             rows += _rows(record, threshold_masks(record.daam, record.size, threshold), vocabulary,
                           method, threshold)
     for record, maps in zip(judged + real, contrast_maps(judged + real), strict=True):
-        rows += _rows(record, threshold_masks(maps, record.size, contrast, exclusive=True),
+        rows += _rows(record, threshold_masks(maps, record.size, contrast, strongest),
                       vocabulary, "contrast", contrast)
     return pd.DataFrame(rows)
 

@@ -15,7 +15,7 @@ from ml.batching import Batches
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
-from ml.grounding.config import make_config
+from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import refuse_unseen
@@ -170,9 +170,16 @@ def recipe_of(lab: Lab, spec: Spec) -> str:
 
 
 def _recipe(lab: Lab, spec: Spec, seed: int) -> str:
-    sets = {"counts": lab.counts(), "grounding": lab.params.section("grounding"),
+    sets = {"counts": lab.counts(), "grounding": _settings(lab, spec),
             "seed": lab.params.seed}
     return lab.recipe(spec=spec.name, training=seed, **sets)
+
+
+def _settings(lab: Lab, spec: Spec) -> dict:
+    """The profile's settings of the module that its training reads: not the other variant's."""
+    others = set(VARIANTS) - {spec.variant}
+    return {name: value for name, value in lab.params.section("grounding").items()
+            if name not in others}
 
 
 def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:

@@ -149,8 +149,8 @@ def _step(
         batch = source.batch([indices[row] for row in rows])
         text = batch.text
         if module.config.competition:
-            own = kept[list(rows), : text.shape[1]].to(text.device)
-            text = text * own[..., None]
+            told = kept[list(rows), : text.shape[1]].to(text.device)
+            text = text * told[..., None]
         with mixed_precision(params.precision, text.device.type):
             logits = module(batch.features, text, batch.valid, batch.evidence)
         return compute_loss(module, logits, batch, own.dice_weight, present,

@@ -287,7 +287,7 @@ def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
         assert len(maps) == len(tokens[i])
         for j, got in enumerate(maps):
             expected = sum(
-                functional.interpolate(heat[None, None], (16, 16), mode="bicubic")[0, 0].clamp(min=0)
+                functional.interpolate(heat[None, None], 16, mode="bicubic").clamp(min=0)[0, 0]
                 / key[3].heads / len(tokens[i][j])
                 for key, heat in heats.items() if key[:2] == (i, j))
             torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)

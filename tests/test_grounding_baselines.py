@@ -60,7 +60,8 @@ def test_normalised_by_each_words_maximum():
     assert found[0].tolist() == [[1.0, 0.5], [0.0, 0.25]]
     assert found[1] == pytest.approx(np.array([[0.25, 0.5], [0.75, 1.0]]))
     assert not found[2].any()
-    assert threshold_masks(maps, (2, 2), 0.4, by_maximum)[0].tolist() == [[True, True], [False, False]]
+    masks = threshold_masks(maps, (2, 2), 0.4, by_maximum)
+    assert masks[0].tolist() == [[True, True], [False, False]]
     alone = strongest(maps, (2, 2))
     assert alone[0].tolist() == [[1.0, 0.5], [0.0, 0.0]]  # (0,1) is shared by equals
     assert alone[1] == pytest.approx(np.array([[0.0, 0.5], [0.75, 1.0]]))

@@ -55,7 +55,7 @@ def test_outputs_are_the_authors_at_batch_1_and_each_pictures_own_at_batch_2(wor
     channels = {4: 20, 8: 16, 16: 12, 32: 8}
     config = dataclasses.replace(
         make_config(PARAMS, channels, 12, 256, 1, "paper"), encoder_widths=(4, 8, 12, 16),
-        patch=4, learned_doublings=0, pixel_width=40)
+        patch=4, pixel_width=40)
     torch.manual_seed(3)
     theirs = Authors(channels, [4, 8, 12, 16], 12, PARAMS.width, PARAMS.layers, PARAMS.heads, 4,
                      256)

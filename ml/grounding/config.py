@@ -25,6 +25,8 @@ PARTS = {
                "scaled_logits": True},
 }
 """What each variant is built of."""
+LEARNED_UPSAMPLING = {"paper": False, "seeded": True}
+"""Whether a map coarser than 64x64 pixels is enlarged by convolutions; the authors' is bilinear."""
 BEFORE = {"normalisation": "group", "biased_blocks": False, "standardised": True,
           "scaled_logits": True}
 """What both were built of when `config.json` did not say so."""
@@ -115,14 +117,19 @@ def make_config(
     feature_timestep: int,
     variant: str | None = None,
     evidence_timesteps: Sequence[int] | None = None,
+    learned_upsampling: bool | None = None,
 ) -> GroundingConfig:
     """The config that fits a diffusion model.
 
     Features of 64x64 and finer get the paper's sizes: the finest resolution keeps width / 4
     channels, each coarser one half of that, and logits are upsampled bilinearly. Coarser features
-    keep twice as much and are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear
-    mask cannot draw a chair's leg. Raises ValueError when the sizes do not fit.
+    keep twice as much and, with learned_upsampling (by default the variant's LEARNED_UPSAMPLING),
+    are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear mask cannot draw a
+    chair's leg. Raises ValueError when the sizes do not fit.
     """
+    variant = variant or params.variant
+    if learned_upsampling is None:
+        learned_upsampling = LEARNED_UPSAMPLING[variant]
     channels = dict(sorted(feature_channels.items()))
     finest = list(channels)[-1]
     upsampling = picture_size // finest
@@ -130,11 +137,10 @@ def make_config(
         raise ValueError(f"pictures of {picture_size} pixels and features of {finest}: expected a "
                          "ratio that is a power of 2; choose another picture size")
     doublings = 0
-    while finest * 2**doublings < 64 and 2**doublings < upsampling:
+    while learned_upsampling and finest * 2**doublings < 64 and 2**doublings < upsampling:
         doublings += 1
     kept = params.width // 4 if finest >= 64 else params.width // 2
     widths = tuple(max(kept >> step, 8) for step in reversed(range(len(channels))))
-    variant = variant or params.variant
     return GroundingConfig(
         variant=variant, feature_channels=channels, encoder_widths=widths,
         text_width=text_width, width=params.width, layers=params.layers, heads=params.heads,

@@ -45,6 +45,7 @@ class Spec:
     text_dropout: float = TEXT_DROPOUT
     settles: bool = True  # the evidence has a say between words when masks are made
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
+    learned_upsampling: bool | None = None  # of the map, by convolutions; None: as the variant is
     longer: int = 1  # times the profile's training steps, and its steps between validations
 
     @property
@@ -224,7 +225,8 @@ def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> Groundin
     channels = feature_channels(pipe.unet)
     config = make_config(
         params, {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
-        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant)
+        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant,
+        learned_upsampling=spec.learned_upsampling)
     torch.manual_seed(seed)
     module = GroundingModule(config).to(pipe.device)
     train(module, *sources, [s.entities for s in sources[1].samples], params, seed,

@@ -97,18 +97,12 @@ def word_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
     return _positions(pipe, prompt, word, *_find(prompt, word))
 
 
-def all_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
-    """`word_positions` of every occurrence, in order: those past the last token that the text
-    encoder reads are left out, unless the first one is."""
+def all_positions(pipe: Pipeline, prompt: str, word: str) -> list[list[int]]:
+    """`word_positions` of every occurrence, in order; one or more, with the same errors."""
+    _find(prompt, word)
     pattern = rf"(?<!\w){re.escape(word.strip())}(?!\w)"
-    found = word_positions(pipe, prompt, word)
-    last = text_length(pipe) - 2
-    for match in list(re.finditer(pattern, prompt, re.IGNORECASE))[1:]:
-        start, end = match.span()
-        if _count(pipe.tokenizer, prompt[:end]) > last:
-            break
-        found += _positions(pipe, prompt, word, start, end)
-    return found
+    return [_positions(pipe, prompt, word, *match.span())
+            for match in re.finditer(pattern, prompt, re.IGNORECASE)]
 
 
 def _positions(pipe: Pipeline, prompt: str, word: str, start: int, end: int) -> list[int]:

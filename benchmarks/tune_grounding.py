@@ -64,7 +64,7 @@ def training_pictures(lab: Lab) -> list[Record]:
     """One- and two-object pictures of split 1's seen classes, each with a mask at least."""
     split = load_vocabulary(SPLIT)
     seen = Vocabulary("seen", split.seen, (), split.words)
-    prompts = plan._prompts("train", SEED, seen, train_one=SIZE.train_one,
+    prompts = plan.prompts_of("train", SEED, seen, train_one=SIZE.train_one,
                             train_two=SIZE.train_two)
     return [r for r in generated(lab, "train", prompts) if any(r.rles)]
 
@@ -80,7 +80,7 @@ def judged_pictures(lab: Lab) -> list[Record]:
         known = list(known)
         places = np.resize(rng.permutation(len(known)), JUDGED_TWO[cell])
         chosen += [known[i][:: rng.choice([-1, 1])] for i in places]
-    prompts = [plan._plain(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)]
+    prompts = [plan.plain_prompt(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)]
     return [r for r in generated(lab, "judged", prompts) if r.whole]
 
 

@@ -174,7 +174,7 @@ def main() -> None:
         params, built = settings(lab.params.grounding, variant, changes)
         asked = {"variant": variant, "seed": seed, "steps": params.steps,
                  "batch_size": params.batch_size, **asdict(params.training(variant)), **built}
-        if any(asked.items() <= row.items() for row in done):
+        if any(asked == settings_of(row) for row in done):
             continue
         row = asked | bench.run(variant, changes, seed)
         done.append(row)
@@ -188,12 +188,17 @@ def main() -> None:
 SCORES = ("validation", *CELLS)
 
 
+def settings_of(row: dict) -> dict:
+    """What a result was asked for: all of its fields but what came out."""
+    return {name: value for name, value in row.items()
+            if name not in (*SCORES, "best_step", "seconds")}
+
+
 def table(rows: Sequence[dict]) -> str:
     """A row a setting, means over its seeds."""
     groups: dict[str, list[dict]] = {}
     for row in rows:
-        own = {name: value for name, value in row.items()
-               if name not in (*SCORES, "seed", "best_step", "seconds")}
+        own = {name: value for name, value in settings_of(row).items() if name != "seed"}
         groups.setdefault(json.dumps(own), []).append(row)
     out = ["| settings | seeds | " + " | ".join(SCORES) + " |", "|---" * (len(SCORES) + 2) + "|"]
     for key, own in groups.items():

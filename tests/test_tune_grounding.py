@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.tune_grounding import cell_of, parse, settings, table
+from benchmarks.tune_grounding import cell_of, parse, settings, settings_of, table
 from ml.params import load_params
 
 OWN = load_params("paper").grounding
@@ -27,5 +27,6 @@ def test_cells_and_the_table():
     scores = dict.fromkeys(("validation", "one_seen", "one_unseen", "two_seen", "two_mixed"), 1.0)
     rows = [{"variant": "paper", "seed": seed, **scores, "two_unseen": value}
             for seed, value in ((0, 50.0), (1, 60.0))]
+    assert settings_of(rows[0] | {"seconds": 9}) == {"variant": "paper", "seed": 0}
     assert table(rows).splitlines()[-1] == (
         "| variant paper | 2 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 55.0 |")

@@ -99,7 +99,9 @@ def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
             "spilled": spilled(both, resamples)}))
     return Table("What was added, and what it is worth", CELL_NAMES | SWAPPED, table,
                  "A word counts as on the other object when more of its mask's pixels lie there "
-                 "than on its own. The last columns are of pictures of two unseen words.")
+                 "than on its own. The last columns are of pictures of two unseen words. Beside "
+                 "the query, the second row has another upsampling, normalisation, loss and "
+                 "optimiser than the paper's module.")
 
 
 def share(rows: pd.DataFrame, holds: pd.Series, resamples: int) -> Cell:

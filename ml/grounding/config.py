@@ -22,7 +22,7 @@ PARTS = {
     "paper": {"normalisation": "instance", "biased_blocks": True, "standardised": False,
               "scaled_logits": False},
     "seeded": {"normalisation": "group", "biased_blocks": False, "standardised": True,
-               "scaled_logits": True},
+               "scaled_logits": False},
 }
 """What each variant is built of."""
 LEARNED_UPSAMPLING = {"paper": False, "seeded": True}

@@ -27,7 +27,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".t
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 """Of formats whose samples come back as they were written; Pillow's BMP and GIF may rewrite a grey
 palette, JPEG and WebP change values at edges."""
-PHOTO_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MASK_FORMATS = ("PNG", "TIFF")
 KEPT_FORMATS = ("JPEG", "MPO", "PNG")
 """Whose bytes are stored as they are when they decode to the picture. MPO is a camera's JPEG with

@@ -158,7 +158,7 @@ def spoil_voc(voc, how: str) -> None:
     ("another palette", r"where label 12 is \[64, 0, 128\], got \[1, 2, 3\]"),
     ("unknown label", r"holds the labels \[42\]; expected 0 \(background\), 255 \(ignored\) and "
      r"1..20 \(20 classes\)"),
-    ("half a photo", "2007_000042.jpg is no picture .*half a download"),
+    ("half a photo", "2007_000042.jpg cannot be decoded .*half a download"),
     ("no list", "no split file .*val.txt; unpack"),
     ("empty list", "PASCAL VOC 2012 val: no picture is listed"),
     ("listed twice", "val.txt lists '2007_000042' more than once"),

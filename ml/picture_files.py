@@ -8,7 +8,6 @@ Not here: which files belong together (`ml.realdata`), or pictures that we wrote
 
 import io
 import struct
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,23 +21,17 @@ from ml.pictures import encode_png
 
 MAX_PIXELS = 89_478_485
 """Width x height; Pillow's own line for a decompression bomb, a quarter of a GiB in RGB."""
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff",
-                  ".gif")
-MASK_SUFFIXES = (".png", ".tif", ".tiff")
-"""Of formats whose samples come back as they were written; Pillow's BMP and GIF may rewrite a grey
-palette, JPEG and WebP change values at edges."""
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MASK_FORMATS = ("PNG", "TIFF")
+"""Whose samples come back as they were written; Pillow's BMP and GIF may rewrite a grey palette,
+JPEG and WebP change values at edges."""
 KEPT_FORMATS = ("JPEG", "MPO", "PNG")
 """Whose bytes are stored as they are when they decode to the picture. MPO is a camera's JPEG with
 previews behind it: viewers show the first."""
-JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
-"""What systems leave beside pictures, in lower case; with them everything that starts with a dot
-(macOS writes ._x.jpg beside x.jpg)."""
 DARKEST = 16
 """Of 255: a 16-bit picture that stays below it everywhere holds values of another range."""
-SAME_COLOUR = 2
-"""Levels; sRGB profiles of several makers differ by rounding, and their files stay as they are."""
+SAME_COLOUR = 4
+"""Levels at any pixel: sRGB profiles of several makers differ by rounding, their files are kept."""
 _TURNED = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
            6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -77,6 +70,16 @@ class Mask:
                 f" mode {image.mode}; export it as an indexed PNG, or list its colours in "
                 "palette.txt instead of classes.txt")
         return np.asarray(image)
+
+    def greys(self) -> dict[int, int]:
+        """index -> grey of the used entries of a palette of greys alone, else nothing."""
+        if self.image.mode != "P":
+            return {}
+        palette = np.array(self.image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        used = [index for index in np.unique(self.image).tolist() if index < len(palette)]
+        if np.ptp(palette[used], axis=1).any():
+            return {}
+        return {index: int(palette[index, 0]) for index in used}
 
     def colours(self) -> np.ndarray:
         """uint8 (H,W,3) as the mask is shown; what is transparent is black, the background."""
@@ -147,35 +150,6 @@ def open_mask(path: Path) -> Mask:
     if orientation in _TURNED:
         image = image.transpose(_TURNED[orientation])
     return Mask(path, image, step)
-
-
-def list_files(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, Path], list[str]]:
-    """(the folder's files by stem, sorted; names of what systems left there and is skipped).
-
-    Stems are in Unicode's composed form: macOS writes "é" as two characters. Raises ValueError for
-    two files of one stem, and for anything else that lies there: it would be left out unsaid.
-    """
-    found: dict[str, Path] = {}
-    skipped = []
-    for path in sorted(folder.iterdir()):
-        if is_junk(path):
-            skipped.append(path.name)
-            continue
-        if path.is_dir() or path.suffix.lower() not in suffixes:
-            raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'of another kind'}; "
-                             f"expected files {', '.join(suffixes)} directly in {folder.name}/. "
-                             "Convert it, or move it away")
-        stem = unicodedata.normalize("NFC", path.stem)
-        if stem in found:
-            raise ValueError(f"{found[stem]} and {path} share the stem {stem!r}: expected one "
-                             "photograph a mask; rename one")
-        found[stem] = path
-    return found, skipped
-
-
-def is_junk(path: Path) -> bool:
-    """Whether a system left the file there, not the user."""
-    return path.name.startswith(".") or path.name.lower() in JUNK
 
 
 def _bytes(source: Path | bytes, name: str) -> tuple[bytes, str]:

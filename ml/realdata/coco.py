@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.picture_files import PHOTO_SUFFIXES, is_junk
 from ml.pictures import IGNORED
 from ml.realdata.coco_annotations import annotation_mask, read_annotations
+from ml.realdata.listing import PHOTO_SUFFIXES, is_junk
 
 CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
@@ -63,6 +63,10 @@ class Coco2017:
         return read_annotations(self.file, CATEGORIES)
 
     @cached_property
+    def _places(self) -> tuple[Path, Path]:
+        return self.pictures.resolve(), self.root.resolve()
+
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return tuple(f"{image_id:012d}" for image_id in sorted(self._index[0]))
 
@@ -70,7 +74,7 @@ class Coco2017:
         path = self.pictures / self._index[0][int(key)]["file_name"]
         # a link within a stranger's archive must not lead to other files of this machine
         place = path.resolve()
-        if not any(place.is_relative_to(root.resolve()) for root in (self.pictures, self.root)):
+        if not any(place.is_relative_to(root) for root in self._places):
             raise ValueError(f"{path} is a link to {place}, outside of {self.root}; copy the "
                              "picture there")
         return path

@@ -1,6 +1,6 @@
 """A user's own labelled folder.
 
-    images/    photographs (`ml.picture_files.PHOTO_SUFFIXES`, in any case), any sizes
+    images/    photographs (`listing.PHOTO_SUFFIXES`, in any case), any sizes
     masks/     one PNG or TIFF a photograph, of the same stem and size
     classes.txt   one class a line; the first line is label 1 (a first line `background` is 0)
     palette.txt   instead, for masks in colours: `128 0 0 forklift` a line; black is background,
@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.picture_files import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files, open_mask
+from ml.picture_files import open_mask
+from ml.pictures import IGNORED
 from ml.realdata.class_lists import read_classes, read_palette
+from ml.realdata.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
 from ml.realdata.shared import NoSuchPart, read_list, require_labels
 
 SHOWN = 3
@@ -112,6 +114,13 @@ class OwnFolder:
         mask = open_mask(self.mask(key))
         if self.colours:
             return self._by_colour(mask.path, mask.colours())
+        greys = mask.greys()
+        labels = {0, IGNORED, *self.names} if set(greys.values()) - {0, IGNORED} else set()
+        if labels.issuperset(greys.values()) and any(i != grey for i, grey in greys.items()):
+            raise ValueError(f"{mask.path}: its indices {sorted(greys)} stand for a palette of "
+                             f"greys that are labels, too: {list(greys.values())}. A tool that "
+                             "shrinks PNGs may have renumbered them; save it as a grey PNG, or "
+                             "with a palette of colours")
         return require_labels(mask.path, mask.labels(), self.names)
 
     def _by_colour(self, path: Path, pixels: np.ndarray) -> np.ndarray:

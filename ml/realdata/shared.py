@@ -5,6 +5,7 @@ disk, which is the business of the source's own module.
 """
 
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,14 +104,19 @@ def check(
         named = ", ".join(photos.skipped[:SHOWN])
         print(f"{photos.title}: {len(photos.skipped)} files that a system left there are skipped: "
               f"{named}", file=sys.stderr)
-    seen: Counter[int] = Counter()
+    seen: set[int] = set()
+    unlabelled = []
     for key in tqdm(keys, desc=f"checking {photos.title}", unit="picture"):
         size, labels = photos.labelled(key)
         _require_one_size(photos, key, size)
         seen.update(labels)
+        unlabelled += [key] if IGNORED in labels and labels <= {0, IGNORED} else []
     names = photos.names if vocabulary is None else matches(photos.names, vocabulary)
-    if not set(names) & set(seen):
+    if not set(names) & seen:
         raise ValueError(f"{photos.title}: {_nothing_labelled(photos, seen, list(names.values()))}")
+    if unlabelled and photos.official is None:
+        print(f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
+              f"(ignored) and no class, first {unlabelled[0]!r}", file=sys.stderr)
 
 
 def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:
@@ -129,10 +135,10 @@ def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int
 
 
 def _nothing_labelled(
-    photos: LabelledPhotos, seen: Mapping[int, int], names: Sequence[str]
+    photos: LabelledPhotos, seen: set[int], names: Sequence[str]
 ) -> str:
     """Why no score can come of pictures without one pixel of a class."""
-    holds = sorted(set(seen) & set(photos.names))
+    holds = sorted(seen & set(photos.names))
     if holds:
         others = ", ".join(photos.names[label] for label in holds[:8])
         return (f"no pixel is of a class of the vocabulary ({', '.join(names[:8])}); the labels "
@@ -179,7 +185,7 @@ def matches(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
 
 
 def _known_as(name: str) -> str:
-    return canonical(name.casefold())
+    return canonical(unicodedata.normalize("NFC", name).casefold())
 
 
 def labelled_classes(photos: LabelledPhotos, vocabulary: Vocabulary) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.picture_files import is_junk, open_mask
+from ml.picture_files import open_mask
 from ml.pictures import PALETTE
+from ml.realdata.listing import is_junk
 from ml.realdata.mat import read_struct_matrix
 from ml.realdata.shared import read_list, require_labels
 

@@ -107,18 +107,20 @@ def load_photo(source: Path | bytes, name: str = "the picture") -> tuple[bytes, 
     """
     data, name = _bytes(source, name)
     image = _opened(io.BytesIO(data), name, PHOTO_FORMATS)
-    mode, kind = image.mode, image.format
-    inverted = _inverted(image)
-    deep = 4095 if _raw(image) == "I;12" else 65535
+    mode, kind, raw, inverted = image.mode, image.format, _raw(image), _inverted(image)
     orientation = _load(image, data, name)
     turned = image.transpose(_TURNED[orientation]) if orientation in _TURNED else image
     if mode.startswith("I;16") and not inverted:
-        pixels = _scaled(np.asarray(turned), deep, name)
-    elif mode in ("I", "F", "LAB") or inverted and mode.startswith("I"):
+        pixels = _scaled(np.asarray(turned), 4095 if raw == "I;12" else 65535)
+    elif mode == "F" or mode.startswith("I"):
         raise ValueError(f"{name}: expected a picture of 8 or 16 bits a channel, got mode {mode}, "
                          "whose range the file does not say; save it as 8-bit RGB")
     else:
-        pixels = _srgb(turned, image.info.get("icc_profile"))
+        pixels = _srgb(turned, image.info.get("icc_profile"), name)
+    deep = mode.startswith("I;16") or ";16" in raw and not raw.startswith("BGR")  # BMP's 5-6-5
+    if deep and pixels.max() < DARKEST:
+        raise ValueError(f"{name}: its 16-bit values use so little of their range that it would be "
+                         "black; scale them to the whole range, or save it with 8 bits")
     if kind in KEPT_FORMATS and mode == "RGB" and turned is image and np.array_equal(
             pixels, np.asarray(image)):
         return data, pixels
@@ -229,12 +231,9 @@ def _inverted(image: Image.Image) -> bool:
     return image.format == "TIFF" and image.tag_v2.get(262) == 0
 
 
-def _scaled(levels: np.ndarray, most: int, name: str) -> np.ndarray:
+def _scaled(levels: np.ndarray, most: int) -> np.ndarray:
     """Grey levels 0..most -> uint8 (H,W,3)."""
     grey = ((levels.astype(np.uint32) * 255 + most // 2) // most).astype(np.uint8)
-    if grey.max() < DARKEST:
-        raise ValueError(f"{name}: 16-bit grey of at most {levels.max()} out of {most} would be "
-                         "black; scale its values to the whole range, or save it with 8 bits")
     return np.repeat(grey[..., None], 3, axis=2)
 
 
@@ -247,20 +246,23 @@ def _without_alpha(image: Image.Image, behind: str) -> np.ndarray:
                                             image).convert("RGB"))
 
 
-def _srgb(image: Image.Image, profile: bytes | None) -> np.ndarray:
+def _srgb(image: Image.Image, profile: bytes | None, name: str) -> np.ndarray:
     """uint8 (H,W,3) sRGB of 8-bit samples in the colours that an embedded profile defines.
 
     A profile that does not fit the samples, or is broken, says nothing about them.
     """
-    if profile:
-        flat = image if image.mode in ("L", "CMYK") else Image.fromarray(
-            _without_alpha(image, "white"))
-        try:
-            changed = np.asarray(ImageCms.profileToProfile(
-                flat, ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"), outputMode="RGB"))
-        except (ImageCms.PyCMSError, OSError):
-            return _without_alpha(image, "white")
-        plain = np.asarray(flat.convert("RGB"))
-        return changed if np.abs(changed.astype(int) - plain).max() > SAME_COLOUR else plain
-    return _without_alpha(image, "white")
+    try:
+        plain = _without_alpha(image, "white")
+    except ValueError as error:
+        raise ValueError(f"{name}: mode {image.mode} cannot be shown as RGB ({error}); save it as "
+                         "8-bit RGB") from error
+    if not profile:
+        return plain
+    flat = image if image.mode in ("L", "CMYK") else Image.fromarray(plain)
+    try:
+        changed = np.asarray(ImageCms.profileToProfile(
+            flat, ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"), outputMode="RGB"))
+    except (ImageCms.PyCMSError, OSError):
+        return plain
+    return changed if np.abs(changed.astype(np.int16) - plain).max() > SAME_COLOUR else plain

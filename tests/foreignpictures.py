@@ -49,13 +49,13 @@ def save_turned(path, pixels: np.ndarray, flag: int, **how) -> None:
     Image.fromarray(pixels).save(path, exif=exif, **how)
 
 
-def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
-    """A grey PNG of the filtered rows, which may be fewer than the size says."""
+def png(width: int, height: int, bits: int, rows: bytes, colour: int = 0) -> bytes:
+    """A PNG of the filtered rows, which may be fewer than the size says; colour: 0 grey, 2 RGB."""
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(
             ">I", zlib.crc32(kind + body))
 
-    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
             + chunk(b"IEND", b""))
 

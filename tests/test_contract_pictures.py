@@ -1,5 +1,5 @@
-"""Photographs that people bring are what a viewer shows: turned, scaled, on white, in sRGB; whatever
-is no single whole picture is refused with its name."""
+"""Photographs that people bring are what a viewer shows: turned, scaled, on white, in sRGB; what is
+no single whole picture is refused with its name."""
 
 import io
 import struct
@@ -7,23 +7,14 @@ import struct
 import numpy as np
 import phototrees as trees
 import pytest
-from foreignpictures import (
-    FLAGS,
-    GREY,
-    SCENE,
-    as_shown,
-    png_bomb,
-    save_turned,
-    saved,
-)
+from foreignpictures import FLAGS, GREY, SCENE, as_shown, png, png_bomb, save_turned, saved
 from PIL import Image, ImageCms
 
 from ml.params import ROOT
 from ml.picture_files import MAX_PIXELS, load_photo, open_picture, picture_size
 from ml.pictures import decode_png, encode_png
 
-# Photographs: orientation
-
+# Orientation
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "webp"])
@@ -70,7 +61,7 @@ def test_a_broken_exif_block_turns_nothing(tmp_path):
         assert picture_size(tmp_path / "x.png").height == 24
 
 
-# Photographs: colours and depth
+# Colours and depth
 
 
 def rgb(grey: np.ndarray) -> np.ndarray:
@@ -160,6 +151,8 @@ def refused(tmp_path) -> dict:
     files = {"bomb.png": png_bomb(20_000, 20_000), "big.png": png_bomb(10_000, 10_000),
              "half.jpg": whole[: len(whole) // 2], "half.png": flat[: len(flat) // 2],
              "flipped.png": bytes(flipped), "empty.jpg": b"", "text.jpg": b"not a picture",
+             "dark16.png": png(36, 24, 16, b"".join(
+                 b"\0" + row.tobytes() for row in np.repeat(GREY, 3, 1).astype(">u2")), colour=2),
              "heic.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
@@ -167,9 +160,11 @@ def refused(tmp_path) -> dict:
         **{tmp_path / name: "expected at most 89,478,485 pixels" for name in ("bomb.png",
                                                                              "big.png")},
         **{tmp_path / name: "cannot be decoded" for name in files if name[:3] != "big"
-           and name[:4] != "bomb"},
+           and name[:4] not in ("bomb", "dark")},
+        tmp_path / "dark16.png": "would be black",
         tmp_path / "nowhere.jpg": "cannot be decoded",
         saved(tmp_path, deep, "dark.png"): "would be black",
+        saved(tmp_path, Image.fromarray(SCENE).convert("LAB"), "lab.tif"): "mode LAB cannot be",
         saved(tmp_path, Image.fromarray(GREY.astype(np.float32)), "f.tif"): "whose range the file",
         saved(tmp_path, Image.fromarray(GREY.astype(np.int32)), "i.tif"): "whose range the file",
         pages(tmp_path, "pages.tif"): "holds 3 pictures",

@@ -38,12 +38,13 @@ class OwnFolder:
 
     official = None
     hint = "put photographs into images/ and a mask of the same stem for each into masks/"
-    label_hint = ("Write label n for the class of line n of classes.txt: a mask of one class holds "
-                  "0 and 1; or list `255 255 255 <class>` in palette.txt instead")
 
     def __init__(self, root: Path, part: str):
         self.root, self.part = Path(root), part
         self.title = f"{self.root.name} {part}"
+        self.label_hint = (
+            f"In {self.root / 'masks'} write label n for the class of line n of classes.txt (a mask"
+            " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead")
         for name in ("images", "masks"):
             if not (self.root / name).is_dir():
                 raise ValueError(f"{self.root} is not a labelled folder: no {name}/ in it; "

@@ -7,13 +7,14 @@ import json
 import numpy as np
 import phototrees as trees
 import pytest
-from foreignpictures import FLAGS, YARD, as_shown, checked, png_bomb, png_grey, save_turned, saved
+from foreignpictures import FLAGS, YARD, as_shown, checked, opened, png_bomb, png_grey, saved
+from foreignpictures import save_turned as turned
 from PIL import Image
 
 from ml import audit
 from ml.picture_files import open_mask
 from ml.pictures import decode_png
-from ml.realdata import read
+from ml.realdata import read, shared
 from ml.realdata.class_lists import read_classes, read_palette
 from ml.realdata.listing import list_files
 from ml.vocabulary import Vocabulary
@@ -138,13 +139,13 @@ def test_colours_with_clear_background_and_a_colour_to_ignore(own):
 @pytest.mark.parametrize("kind", ["png", "tif"])
 def test_a_mask_is_turned_as_its_own_flag_says(tmp_path, kind, flag):
     path, label = tmp_path / f"x.{kind}", trees.boxes(24, 36, (1, 2, 3, 10, 30))
-    save_turned(path, label, flag)
+    turned(path, label, flag)
     assert np.array_equal(open_mask(path).labels(), as_shown(label, flag))
 
 
 def test_a_mask_of_the_picture_as_stored_is_refused_and_says_why(own):
     trees.save_photo(own / "images" / "hall 1.jpg", 40, 60, 3)
-    save_turned(own / "images" / "hall 1.jpg", trees.noise(40, 60, 3), 6)
+    turned(own / "images" / "hall 1.jpg", trees.noise(40, 60, 3), 6)
     with pytest.raises(ValueError, match=r"hall 1.jpg is 40x60 pixels, its labels 60x40; expected "
                        r"one size. The picture is stored 60x40 with the EXIF orientation 6, and"):
         checked("folder", own)
@@ -336,6 +337,13 @@ def test_palettes_that_say_nothing_clear_are_refused(tmp_path, line, match):
     (tmp_path / "palette.txt").write_text(f"1 1 1 hat\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=match):
         read_palette(tmp_path / "palette.txt")
+
+
+def test_what_an_older_reader_made_is_made_again(own, monkeypatch):
+    first = shared.digest(opened("folder", own))
+    assert shared.digest(opened("folder", own)) == first
+    monkeypatch.setattr(shared, "READER", shared.READER + 1)
+    assert shared.digest(opened("folder", own)) != first
 
 
 # The audit sheet's ticks

@@ -23,6 +23,9 @@ from ml.reading import read_text
 from ml.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error
+READER = 2
+"""Raised when the same files are read as something else, so that what was made of them is made
+again. 2: orientation, depth, alpha and colour profile are honoured."""
 
 
 class NoSuchPart(ValueError):
@@ -134,9 +137,7 @@ def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int
                      f"{width}x{height}; expected one size. {why}")
 
 
-def _nothing_labelled(
-    photos: LabelledPhotos, seen: set[int], names: Sequence[str]
-) -> str:
+def _nothing_labelled(photos: LabelledPhotos, seen: set[int], names: Sequence[str]) -> str:
     """Why no score can come of pictures without one pixel of a class."""
     holds = sorted(seen & set(photos.names))
     if holds:
@@ -237,6 +238,7 @@ def digest(photos: LabelledPhotos) -> str:
     require_files(files, photos.title, "label files")
     require_files(pictures, photos.title, "pictures")
     return sha256_json({
+        "reader": READER,
         "title": photos.title,
         "labels": [[_name(path), sha256_file(path)] for path in files],
         "photos": [[path.name, path.stat().st_size] for path in pictures],

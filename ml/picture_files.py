@@ -155,10 +155,13 @@ def open_mask(path: Path) -> Mask:
 
 
 def _bytes(source: Path | bytes, name: str) -> tuple[bytes, str]:
-    if not isinstance(source, Path | str):
-        return bytes(source or b""), name
+    if not isinstance(source, Path):
+        if not isinstance(source, bytes | bytearray | memoryview):
+            raise ValueError(f"{name}: expected the bytes of a picture file, got "
+                             f"{type(source).__name__}")
+        return bytes(source), name
     try:
-        return Path(source).read_bytes(), str(source)
+        return source.read_bytes(), str(source)
     except OSError as error:
         raise ValueError(f"{source} cannot be decoded ({error.strerror or error}); expected a "
                          "picture file") from error

@@ -10,20 +10,19 @@ import numpy as np
 import phototrees as trees
 import pytest
 import scipy.io
-from foreignpictures import (
-    checked,
-    opened,
-)
+from foreignpictures import checked, opened
 from pycocotools import mask as coco_mask
 
 from ml.pictures import decode_rle, encode_rle, run_lengths
 from ml.realdata import check
 from ml.realdata.mat import read_struct_matrix
+from ml.vocabulary import Vocabulary
+
+PETS = Vocabulary("pets", ("cat", "dog"), ("car",), {})
 
 # COCO
 
 
-BOX = trees.rectangle(10, 10, 20, 20)
 TEXT = coco_mask.encode(np.asfortranarray(trees.boxes(40, 60, (1, 3, 3, 30, 30))))[
     "counts"].decode()
 BAD_SHAPES = {
@@ -104,6 +103,7 @@ ENTRIES = {  # part, place, change, what is said
     "id twice": ("images", 0, {"id": 285}, "image 285: its id comes twice"),
     "fraction": ("images", 0, {"id": 139.0}, "id 139.0"),
     "no name": ("images", 0, {"file_name": None}, "image 139: file_name None"),
+    "a zero byte": ("images", 0, {"file_name": "a\0.jpg"}, "image 139: file_name 'a"),
     "absolute": ("images", 0, {"file_name": "/etc/passwd"}, "leaves the pictures' folder"),
     "up": ("images", 0, {"file_name": "a/../../../x.jpg"}, "leaves the pictures' folder"),
     "up as Windows": ("images", 0, {"file_name": "..\\x.jpg"}, "leaves the pictures' folder"),
@@ -213,6 +213,38 @@ def test_run_lengths_agree_with_pycocotools():
     for counts in (whole["counts"][:-3], whole["counts"] + "9", "~~~", "o" * 40, ""):
         with pytest.raises(ValueError, match="expected"):
             decode_rle(json.dumps(whole | {"counts": counts}))
+
+
+ODD = [None, -1, 0, 1.5, "x", "", [], {}, [[]], True, 10**30, float("nan"), "139", [1, 2],
+       {"size": [40, 60], "counts": "abc"}, {"size": [40, 60], "counts": [2400]}, [[1, 2, 3, 4]],
+       "\0", "../x"]
+UNREAD = {"area", "bbox", "info", "licenses", "supercategory"}
+
+
+def places(value) -> list:
+    """(container, key) of everything in plain data that a reader looks at."""
+    keys = (value.keys() - UNREAD if isinstance(value, dict)
+            else range(len(value)) if isinstance(value, list) else ())
+    return [place for key in sorted(keys) for place in [(value, key), *places(value[key])]]
+
+
+@pytest.mark.slow
+def test_whatever_is_put_anywhere_into_annotations_is_read_or_refused(coco):
+    root, values = coco
+    text, rng = json.dumps(values), np.random.default_rng(0)
+    for _ in range(400):
+        spoilt = json.loads(text)
+        container, key = (found := places(spoilt))[rng.integers(len(found))]
+        container[key] = ODD[rng.integers(len(ODD))]
+        rewrite(root, spoilt)
+        try:
+            photos = checked("coco2017", root, PETS)
+        except ValueError as error:
+            said = str(error)
+            assert "coco" in said.lower() and "\n" not in said and len(said) < 900
+        else:
+            assert all(photos.truth(name).shape == photos.labelled(name)[0]
+                       for name in photos.keys)
 
 
 # SBD's .mat

@@ -47,6 +47,16 @@ def test_a_cmyk_jpeg_has_the_pictures_colours(tmp_path):
     assert np.abs(open_picture(path).astype(int) - SCENE).mean() < 3
 
 
+def test_a_cameras_jpeg_with_previews_is_its_first_picture(tmp_path):
+    first, preview = Image.fromarray(SCENE), Image.fromarray(trees.noise(6, 9, 2))
+    path = saved(tmp_path, first, "x.jpg", format="MPO", save_all=True, append_images=[preview],
+                 quality=95)
+    alone = saved(tmp_path, first, "alone.jpg", quality=95)
+    data, image = load_photo(path)
+    assert Image.open(path).format == "MPO" and data == path.read_bytes()
+    assert np.array_equal(image, open_picture(alone)) and np.array_equal(decode_png(data), image)
+
+
 def test_only_the_contracts_module_opens_picture_files():
     """`ml.pictures.decode_png` reads the PNG bytes that we wrote."""
     found = {path.name for folder in ("ml", "orchestration") for path in (ROOT / folder).rglob(
@@ -211,6 +221,8 @@ def test_no_damage_is_a_traceback(tmp_path, kind):
 def test_pictures_given_as_bytes_are_named(tmp_path):
     with pytest.raises(ValueError, match="^picture 3 is no picture"):
         open_picture(b"x", "picture 3")
-    with pytest.raises(ValueError, match="^picture 3 is no picture"):
-        open_picture(None, "picture 3")
+    (tmp_path / "secret.png").write_bytes(encode_png(GREY))
+    for given in (None, 7, str(tmp_path / "secret.png"), SCENE):  # nor does a text open a file
+        with pytest.raises(ValueError, match="^picture 3: expected the bytes of a picture file"):
+            open_picture(given, "picture 3")
     assert np.array_equal(open_picture(encode_png(GREY)), rgb(GREY))

@@ -105,7 +105,7 @@ def _image_faults() -> Callable[[dict], str | None]:
 
     def fault(image: dict) -> str | None:
         name, height, width = (image.get(key) for key in ("file_name", "height", "width"))
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"file_name {name!r:.60}; expected the picture's file"
         if (PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
                 or ".." in PureWindowsPath(name).parts):

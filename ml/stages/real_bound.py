@@ -50,7 +50,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     keys = sample_keys(photos.keys, len(accepted_rows(workspace)), params.seed)
     file = workspace.folder("real_bound") / ".progress" / "pictures.arrow"
     if processes.is_main() and not file.is_file():
-        check(photos, keys, params.benchmark.subset)
+        check(photos, keys, params.benchmark.subset, vocabulary)
         whole = params.segmenter.crop_size is None  # else squares are cut out of any size
         store_encoded(file, photo_frames(photos, keys, vocabulary, workspace, whole))
     processes.from_main()

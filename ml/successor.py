@@ -107,6 +107,14 @@ class Successor:
         if not afresh and self.folder.is_dir():
             self._take_over(sha256_json(recipe))
 
+    def forget(self, recipe: dict) -> None:
+        """Removes a half-made folder of a recipe that is made already."""
+        said = read_note(self.note, _RECIPE)
+        if said is not None and sha256_json(said) == sha256_json(recipe):
+            remove(self.new)
+            remove(self.new_state)
+            self.note.unlink()
+
     def _take_over(self, recipe: str) -> None:
         """Links the finished folder's shards of the same recipe into `new`, so that only what is
         missing or damaged is made again."""

@@ -255,7 +255,9 @@ def _begin(
     own.write()
     successor.settle()
     done = None if force else _finished(workspace, recipe)
-    if not done:
+    if done:
+        successor.forget(recipe)
+    else:
         successor.start(recipe, force)
     return recipe, done
 

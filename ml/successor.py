@@ -3,8 +3,8 @@
 A stage writes in `data/<profile>/.making/<stage>`; when that is whole, it is renamed to
 `data/<profile>/<stage>`. Until then the finished folder stands, whatever the new settings do, and a
 kill leaves what was made to go on from. Only what we made is deleted: a folder that carries neither
-a manifest nor a note of ours is refused, and a file in ours that we did not make is moved to
-`data/<profile>/.strays`.
+a manifest nor a note of ours is refused, and a file in ours that we did not make stays there, or
+goes to `data/<profile>/.strays` where it would be read as part of the data.
 """
 
 import os
@@ -138,8 +138,9 @@ class Successor:
         if self.new.exists():
             self.check()
             sync(self.new)
-            self._save_strays()
+            moved = self._move_strays()
             replace_folder(self.new, self.folder)
+            self._bring_back(moved)
         replace_folder(self.new_state, self.state)
         self.note.unlink(missing_ok=True)
 
@@ -175,8 +176,10 @@ class Successor:
                 | {"metrics.json"}
         return None
 
-    def _save_strays(self) -> None:
-        """Moves what others put into the finished folder aside, before that is replaced."""
+    def _move_strays(self) -> dict[str, Path]:
+        """Moves what others put into the finished folder aside, before that is replaced: where to,
+        by name."""
+        moved = {}
         for name in strays(self.folder, self._own_files() or ()):
             target = self.data / STRAYS / self.stage / name
             number = 0
@@ -185,8 +188,20 @@ class Successor:
                 target = target.with_name(f"{number}-{Path(name).name}")
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(self.folder / name, target)
-            say(f"{self.folder / name} was not made by the stage {self.stage!r}, whose folder is "
-                f"replaced: moved to {target}")
+            moved[name] = target
+        return moved
+
+    def _bring_back(self, moved: dict[str, Path]) -> None:
+        """Puts strays into the new folder, but for those that would be read as part of it."""
+        kinds = {path.suffix for path in self.folder.rglob("*") if path.is_file()}
+        for name, path in moved.items():
+            place = self.folder / name
+            if place.suffix in kinds or os.path.lexists(place):
+                say(f"{place} was not made by the stage {self.stage!r}, whose folder is replaced: "
+                    f"moved to {path}")
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(path, place)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -222,16 +222,14 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
             f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
             f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs")
     with ExitStack() as locks:
-        recipe, done = processes.from_main(
-            _begin(stage, params, workspace, force, locks) if processes.is_main() else None)
+        recipe, done = processes.on_main(lambda: _begin(stage, params, workspace, force, locks))
         if done:
             return done
         started = time.perf_counter()
         module = importlib.import_module(f"ml.stages.{name}")
         writing = replace(workspace, making=name)
         output = module.run(params, writing, sha256_json(recipe))
-        return processes.from_main(
-            _finish(writing, recipe, output, started) if processes.is_main() else None)
+        return processes.on_main(lambda: _finish(writing, recipe, output, started))
 
 
 def _begin(

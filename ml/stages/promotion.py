@@ -71,6 +71,8 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str,
           "scores_sha256": str}
+WHO = {"digest": str}
+"""Of a champion's record: all of it, and what says who it is."""
 HELD_OUT = ("synthetic_dataset",)
 """Input that holds pictures and truth where there is no real benchmark."""
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
@@ -87,15 +89,15 @@ def champion_folder(workspace: Workspace, name: str) -> Path:
     return workspace.data / "champion" / name
 
 
-def champion_record(workspace: Workspace, name: str) -> dict | None:
-    """What RECORD lists, of the champion; None before there is one.
+def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> dict | None:
+    """The champion on record, with the fields of RECORD; None before there is one.
 
     Raises ValueError for a record that can't be read: who had the title must not be forgotten.
     """
     folder = champion_folder(workspace, name)
     settle(folder)  # promotion alone writes there, and runs once at a time
     try:
-        return read_json(folder / "record.json", RECORD)
+        return read_json(folder / "record.json", expected)
     except Damaged as error:
         raise ValueError(f"{error}. It says who is champion: bring it back, or remove {folder} to "
                          "let the next candidate start anew") from error
@@ -165,7 +167,7 @@ def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Conten
 
 
 def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
-    record = champion_record(workspace, name)
+    record = champion_record(workspace, name, RECORD)
     if record is None:
         return None
     scores = champion_folder(workspace, name) / "scores.parquet"

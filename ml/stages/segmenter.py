@@ -40,10 +40,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         rows = rows[rows.key.isin(kept)]
     source = workspace.folder("synthetic_dataset")
     file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
-    if processes.is_main() and not is_stored(file):
-        frames = iter_shards(source, ["key", "image", "label"])
-        store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
-    processes.from_main()
+
+    def store() -> None:
+        if not is_stored(file):
+            frames = iter_shards(source, ["key", "image", "label"])
+            store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
+
+    processes.on_main(store)
     return Output(facts=fit("segmenter", *open_encoded(file), params, workspace))
 
 

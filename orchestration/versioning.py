@@ -4,11 +4,12 @@ DVC never runs the graph here; `dvc.yaml` mirrors it for those who have no Dagst
 a process of its own, because DVC keeps a lock on the checkout and changes process-wide state.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-from ml.files import read_note, sha256_file, write_json
+from ml.files import sha256_file, write_json
 from ml.manifest import read_manifest
 from ml.params import ROOT, load_params
 from ml.stages import STAGE, STAGES, Workspace
@@ -60,9 +61,10 @@ def seal(workspace: Workspace) -> dict[str, str]:
     root, names = Path(workspace.root), sealed_stages()
     digests = {name: read_manifest(workspace.folder(name), verify=False).digest for name in names}
     note, lock = workspace.state("sealed_data") / "seal.json", root / "dvc.lock"
-    said = read_note(note, dict)
-    if lock.is_file() and said == {"digests": digests, "dvc_lock": sha256_file(lock)}:
-        return {"sealed": "was sealed already", "dvc_lock_sha256": said["dvc_lock"]}
+    if note.is_file() and lock.is_file():
+        said = json.loads(note.read_text())
+        if said == {"digests": digests, "dvc_lock": sha256_file(lock)}:
+            return {"sealed": "was sealed already", "dvc_lock_sha256": said["dvc_lock"]}
     dvc(["commit", "--force", *names], root)
     write_json(note, {"digests": digests, "dvc_lock": sha256_file(lock)})
     return {"sealed": ", ".join(names), "dvc_lock_sha256": sha256_file(lock)}

@@ -4,18 +4,22 @@
 """
 
 import dataclasses
+import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
 import ml.stages as stages
-from ml.params import load_params
+from ml import files
+from ml.manifest import Manifest
+from ml.params import ROOT, load_params
 from ml.shards import read_shards, split, write_shards
-from ml.stages import Output, Stage, run_stage
+from ml.stages import Output, Stage, Workspace, run_stage
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
 TABLE = {"one": Stage("one", (), ("seed",), 1), "two": Stage("two", ("one",), (), 1),
@@ -50,6 +54,40 @@ def modules_of(runs: list | None = None, seconds: float = 0.0) -> dict[str, type
         module = modules[f"ml.stages.{name}"] = types.ModuleType(f"ml.stages.{name}")
         module.run = run
     return modules
+
+
+def put_in_place(monkeypatch, root: Path):
+    """(run(stage, seed, force) in a root, its workspace, the groups made so far), for a test."""
+    runs: list = []
+    for name, module in modules_of(runs).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(stages, "STAGE", TABLE)
+    files.say.cache_clear()
+
+    def run(stage: str, seed: int = 0, force: bool = False):
+        return run_stage(stage, dataclasses.replace(load_params(), seed=seed), root, force=force)
+
+    return run, Workspace(root, "micro"), runs
+
+
+def start(root: Path, seed: int, seconds: float) -> subprocess.Popen:
+    """Makes `one` in a process group of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.small_stages", str(root), str(seed), str(seconds)], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def recipe(manifest: Manifest) -> dict:
+    return {key: getattr(manifest, key) for key in ("stage", "version", "params", "inputs")}
 
 
 if __name__ == "__main__":

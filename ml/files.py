@@ -170,9 +170,7 @@ def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
         raise Damaged(f"{path} can't be read as JSON ({error}): it was cut off or edited"
                       ) from error
     if isinstance(expected, type):
-        expected, value = {"value": expected}, {"value": value}
-        wrong = _wrong(value, expected)
-        value = value["value"]
+        wrong = _wrong({"value": value}, {"value": expected})
     else:
         wrong = _wrong(value, expected)
     if wrong:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import Words
-from ml.grounding.pipeline import compose_prompt
+from ml.grounding.prompting import compose_prompt
 from ml.grounding.presence import MIN_PRESENCE, TIMESTEPS, compete, gains
 from ml.metrics import binary_iou
 from ml.microworld.captions import phrase

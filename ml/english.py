@@ -1,8 +1,8 @@
 """English around a word: its article and its plurals.
 
-Own rules, not inflect's (7.6.0 tried): it takes bus, lens, canvas and every other word in -us, -is
-or -as for a plural ("bu"), makes "skiss" of skis, and says "a usher", "a SUV", "a 8-ball". The nouns
-that are irregular are few and no new ones come; the lists here hold them.
+Own rules, not inflect's (7.6.0 tried): it takes bus, lens, canvas and every other word in -us,
+-is or -as for a plural ("bu"), makes "skiss" of skis, and says "a usher", "a SUV", "a 8-ball".
+Irregular nouns are few, and no new ones come.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The user's own prompts: a text file with one a line, and which classes each line names.
 
 A line is used as it is written. Words are found as everywhere (`ml.words`): the longest first,
-whatever the case; empty lines and lines that start with # are skipped. Not here: how lines are mixed with
-prompts made from templates (stage `prompts`).
+whatever the case; empty lines and lines that start with # are skipped. Not here: how lines are
+mixed with prompts made from templates (stage `prompts`).
 """
 
 import re

@@ -137,7 +137,7 @@ def _words(listed: object, place: str) -> tuple[str, ...]:
 def refuse_repeated(words: tuple[str, ...], what: str) -> None:
     """Raises ValueError for words that are equal, whatever their case."""
     if twice := [word for word, count in Counter(map(fold, words)).items() if count > 1]:
-        same = [word for word in words if fold(word) == twice[0]]
+        same = list(dict.fromkeys(word for word in words if fold(word) == twice[0]))
         raise ValueError(f"{what} listed more than once: {same}; list each once")
 
 

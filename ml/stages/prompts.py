@@ -42,7 +42,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     texts = read_texts(params.prompts.texts, vocabulary, limit) if params.prompts.texts else []
     prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed, texts)
     if limit is not None:  # else `images` refuses them, once the model is here
-        limit.refuse_prompts(prompts)
+        try:
+            limit.refuse_prompts(prompts)
+        except ValueError as error:
+            raise ValueError(f"prompts for the vocabulary {vocabulary.name!r}: {error}\nSet "
+                             "prompts.attribute_share and prompts.scene_share to 0, or give the "
+                             "classes shorter words under `words:`") from error
     plan = []
     for purpose in ("train", "sim", "synthetic"):
         plan += split([p for p in prompts if p["purpose"] == purpose], params.shards.size)

@@ -11,6 +11,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,7 @@ import yaml
 from ml import coco
 from ml.detectors.base import canonical
 from ml.diffusion.text_limit import find_limit, query_text
-from ml.english import singular_of, with_article
+from ml.english import SINGULAR, plurals, singular_of, with_article
 from ml.files import atomic
 from ml.microworld.captions import synonyms
 from ml.params import ROOT, Params, load_params
@@ -30,6 +31,9 @@ from ml.words import fold
 
 LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
 WORD = re.compile(rf"{LETTERS}(?:[ '’-]{LETTERS})*")
+PLURALS = {form: one for one in (*coco.CLASSES, *chain(*synonyms().values()))
+           for form in plurals(one) - SINGULAR}
+"""Of the words that detectors know: "wine glasses" looks like "safety glasses"."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 PROFILE = """\
@@ -96,7 +100,7 @@ def parse_classes(text: str) -> list[str]:
         if not WORD.fullmatch(word) or fold(word) == BACKGROUND:
             raise ValueError(f"--classes: {word!r} cannot be a class; expected letters and digits "
                              "with single blanks or hyphens between words, and not `background`")
-        if one := singular_of(word):
+        if one := PLURALS.get(word) or singular_of(word):
             raise ValueError(f"--classes: {word!r} is a plural, and prompts would say "
                              f"{with_article(word)!r}; use the singular, such as {one!r}. If it is "
                              "none, use any other word and mend it in the vocabulary file")

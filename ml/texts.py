@@ -14,7 +14,7 @@ from ml.english import plurals
 from ml.params import find_file
 from ml.reading import read_text
 from ml.vocabulary import Vocabulary
-from ml.words import UNSEEN, Hit, find, fold, own_spans, whole_word
+from ml.words import UNSEEN, Hit, find, fold, occurrences, whole_word
 
 MOST_ENTITIES = 2
 """Of one picture: the five cells of Protocol I know one and two objects."""
@@ -86,6 +86,7 @@ class Known:
         self.spelt = {fold(word): word for words in vocabulary.words.values() for word in words}
         self.plural = {form: word for key, word in self.spelt.items() for form in plurals(key)
                        if form not in self.owner}
+        self.keys = self.owner.keys() | self.plural.keys()
 
     def parse(self, text: str, line: int) -> Text:
         """As `parse_text`."""
@@ -121,11 +122,11 @@ class Known:
         can a part of "dog-friendly" or "dog's". Left unnamed, a thing that the picture may show
         would be taught as background.
         """
-        hits = find(text, self.owner | self.plural)
+        hits = find(text, self.keys)
         if plural := next((hit for hit in hits if hit.key in self.plural), None):
             raise ValueError(f"{text!r} names {text[plural.start : plural.end]!r}; write the "
                              f"singular {self.plural[plural.key]!r}")
-        for hit in find(text, self.owner | self.plural, glued=True):
+        for hit in find(text, self.keys, glued=True):
             if not any(own.start <= hit.start and hit.end <= own.end for own in hits):
                 raise ValueError(f"{text!r}: {text[hit.start : hit.end]!r} stands there only as a "
                                  f"part of {whole_word(text, hit)!r}; write it as a word of its "
@@ -154,7 +155,7 @@ def _phrase_start(text: str, start: int, floor: int) -> int:
 
 def _refuse_lost(text: str, spans: list[tuple[int, int]], phrases: tuple[str, ...]) -> None:
     """The stages look a phrase up by its first occurrence; it must be this one."""
-    for span, phrase in zip(spans, phrases, strict=True):
-        if own_spans(text, phrase, phrases)[0] != span:
+    for span, phrase, found in zip(spans, phrases, occurrences(text, phrases), strict=True):
+        if found[:1] != [span]:
             raise ValueError(f"{text!r}: {phrase!r} stands there more than once; say one of them "
                              "otherwise")

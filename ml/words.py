@@ -59,9 +59,11 @@ def find(text: str, keys: Collection[str], glued: bool = False) -> list[Hit]:
     opening = OPENING.match(folded)
     inside = opening.end() if opening else 0
     longest = max(map(len, keys), default=0)
-    ends = [j for j in range(1, len(folded) + 1) if _ends(folded, j, glued)]
+    # A letter may fold to several ("ß"), and no word begins or ends within one.
+    edges = [i for i in range(1, len(folded)) if places[i] != places[i - 1]]
+    ends = [j for j in (*edges, len(folded)) if _ends(folded, j, glued)]
     every = []
-    for i in (i for i in range(len(folded)) if _begins(folded, i, glued)):
+    for i in (i for i in (0, *edges) if _begins(folded, i, glued)):
         for j in ends[bisect_right(ends, max(i, inside)) :]:
             if j - i > longest:
                 break
@@ -123,6 +125,8 @@ def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
 
     Letters with their marks go together, so that no place lies between the two.
     """
+    if text.isascii() and " ".join(text.split()) == text:  # most are, and the rest takes its time
+        return text.lower(), [(i, i + 1) for i in range(len(text))]
     folded, places, start = [], [], 0
     while start < len(text):
         end = start + 1

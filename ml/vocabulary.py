@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml.detectors.names import canonical
 from ml.english import SINGULAR, plurals, singular_of, with_article
 from ml.params import find_file
 from ml.reading import read_yaml
@@ -66,7 +67,7 @@ def load_vocabulary(name: str) -> Vocabulary:
     classes without words take theirs from `synonyms.yaml`, else their own name. A path is looked
     for from the current folder, then from the checkout. Raises ValueError naming the file for a
     missing one, broken YAML, an unknown key, what is no word, more than 254 classes, no seen
-    class, and for classes and words that are equal, plurals, or shared.
+    class, and for classes and words that are equal, plurals, or shared by two.
     """
     is_path = name.endswith((".yaml", ".yml"))
     file = find_file(name) if is_path else FOLDER / f"{name}.yaml"
@@ -104,6 +105,11 @@ def _vocabulary(values: object, stem: str) -> Vocabulary:
     if not seen:
         raise ValueError("no seen class; the labeller needs at least one")
     refuse_repeated(classes, "classes")
+    spelt: dict[str, str] = {}
+    for name in classes:
+        if (other := spelt.setdefault(canonical(name), name)) != name:
+            raise ValueError(f"{other!r} and {name!r} are one class to every detector, "
+                             f"{canonical(name)!r}; keep one of them")
     _words(list(own), "words")
     if strangers := sorted(set(own) - set(classes)):
         raise ValueError(f"words given for classes that are not listed: {strangers}")

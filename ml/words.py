@@ -97,6 +97,12 @@ def occurrences(text: str, words: Sequence[str]) -> list[list[tuple[int, int]]]:
     return found
 
 
+def named_in(text: str, words: Sequence[str]) -> list[bool]:
+    """Whether each word stands in a text for itself, beside all the others; never raises."""
+    there = {hit.key for hit in find(text, {fold(word) for word in words})}
+    return [fold(word) in there for word in words]
+
+
 def own_spans(text: str, word: str, words: Sequence[str] = ()) -> list[tuple[int, int]]:
     """All (start, end) of a word or phrase in a text that also names `words`, at least one.
 

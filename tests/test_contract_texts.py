@@ -135,6 +135,21 @@ def test_every_pair_of_coco_composed():
             pair[1]) - len(" and ")
 
 
+def test_the_checks_find_words_as_the_stages_do():
+    import pandas as pd
+
+    from orchestration.tables import entities_of
+
+    rows = pd.DataFrame([
+        {"key": "a", "text": "a STRASSE near a teddy bear", "entities": ["straße", "bear"],
+         "words": ["straße", "teddy bear"]},
+        {"key": "b", "text": "a teddy bear and a dog-friendly bus", "entities": ["dog", "bus"],
+         "words": ["dog", "bus"]}]).assign(purpose="sim", cell="")
+    found = entities_of(rows, words("straße", "bear", "dog", "bus", bear=["Teddy Bear"]))
+    assert found.named_in_text.tolist() == [True, True, False, True]
+    assert found.word_means_entity.all()
+
+
 # w1: asked for twice
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ml.diffusion.text_limit import find_limit
 from ml.params import REAL_SOURCES, ROOT, Params, load_params
 from ml.plan_models import Drawing, Found, drawing_of, find_models
 from ml.plan_needs import (
@@ -62,7 +63,8 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     vocabulary = load_vocabulary(params.vocabulary)
     check(vocabulary, params.prompts)
     if params.prompts.texts:
-        read_texts(params.prompts.texts, vocabulary)
+        read_texts(params.prompts.texts, vocabulary,
+                   find_limit(workspace.model(params.diffusion.model), params.diffusion.revision))
     models = find_models(params, workspace)
     plan = Plan(params, counts_of(params, vocabulary), models, drawing_of(models[0]))
     plan.there = {path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*"))

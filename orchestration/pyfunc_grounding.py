@@ -26,8 +26,7 @@ class Grounding(mlflow.pyfunc.PythonModel):
         images = np.stack([open_picture(data, f"picture {row}")
                            for row, data in enumerate(model_input["image"])])
         least = (params or {}).get("min_presence") or None
-        found = self.pipe.ground(images, [list(words) for words in model_input["words"]],
-                                 min_presence=least)
+        found = self.pipe.ground(images, list(model_input["words"]), min_presence=least)
         return pd.DataFrame({"masks": [[encode_rle(mask) for mask in masks]
                                        for masks in found.masks]})
 

@@ -140,7 +140,7 @@ def token_weights(
     weights = torch.zeros(len(prompts), text_length(pipe), most)
     for i, (prompt, own) in enumerate(zip(prompts, words, strict=True)):
         for j, word in enumerate(own):
-            positions = word_positions(pipe, prompt, word)
+            positions = word_positions(pipe, prompt, word, own)
             weights[i, positions, j] = 1 / len(positions)
     return weights.to(pipe.device)
 

@@ -29,7 +29,7 @@ from orchestration.registry import Registry
 PREDICT = """
 import sys
 import mlflow, numpy as np
-model = mlflow.pyfunc.load_model("models:/segmenter@champion")
+model = mlflow.pyfunc.load_model("models:/segmenter-ci@champion")
 images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 labels = model.predict(images)
 assert labels.dtype == np.uint8 and labels.shape == (2, 64, 64), (labels.dtype, labels.shape)
@@ -44,7 +44,7 @@ np.save(sys.argv[1], labels)
 GROUND = """
 import sys
 import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("models:/grounding@champion")
+model = mlflow.pyfunc.load_model("models:/grounding-ci@champion")
 png = open(sys.argv[1], "rb").read()
 masks = model.predict(pd.DataFrame({"image": [png, png], "words": [["dog"], ["dog", "cat"]]}))
 print([len(row) for row in masks["masks"]])
@@ -126,11 +126,11 @@ def promoted(scored) -> Workspace:
     """Both models registered and promoted."""
     registry = registry_of(scored)
     assert registry.champions() == {}
-    assert registry.log_challengers() == {"grounding": "models:/grounding/1",
-                                          "segmenter": "models:/segmenter/1"}
+    assert registry.log_challengers() == {"grounding": "models:/grounding-ci/1",
+                                          "segmenter": "models:/segmenter-ci/1"}
     assert registry.sync_champions() is False
     shown = registry.apply_verdict()
-    assert shown["champion_segmenter"] == "models:/segmenter/1"
+    assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
     return scored
 
 
@@ -142,12 +142,13 @@ def workspace(promoted, tmp_path) -> Workspace:
 
 
 def versions(registry: Registry, name: str) -> list[str]:
-    return sorted(str(v.version) for v in registry.client.search_model_versions(f"name = '{name}'"))
+    return sorted(str(v.version) for v in registry.client.search_model_versions(
+        f"name = '{registry.names[name]}'"))
 
 
 def test_a_version_tells_what_it_is(promoted):
     registry = registry_of(promoted)
-    version = registry.client.get_model_version_by_alias("segmenter", "champion")
+    version = registry.client.get_model_version_by_alias("segmenter-ci", "champion")
     manifest = read_manifest(promoted.folder("segmenter"))
     assert version.tags["manifest_sha"] == manifest.digest
     assert "## Scores" in version.description
@@ -158,7 +159,7 @@ def test_a_version_tells_what_it_is(promoted):
     assert digests["synthetic_dataset"] == manifest.inputs["synthetic_dataset"][:36]
     names = {file.path for file in registry.client.list_artifacts(version.run_id)}
     assert {"model_card.md", "champion"} <= names
-    info = registry.mlflow.models.get_model_info("models:/segmenter@champion")
+    info = registry.mlflow.models.get_model_info("models:/segmenter-ci@champion")
     assert info.signature.inputs.to_dict()[0]["tensor-spec"]["dtype"] == "uint8"
 
 
@@ -190,8 +191,8 @@ def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
     registry.apply_verdict()
     assert versions(registry, "segmenter") == ["1", "2"]
     assert versions(registry, "grounding") == ["1"]
-    assert registry.champions() == {"grounding": "models:/grounding/1",
-                                    "segmenter": "models:/segmenter/2"}
+    assert registry.champions() == {"grounding": "models:/grounding-ci/1",
+                                    "segmenter": "models:/segmenter-ci/2"}
     assert registry.alias("segmenter", "previous") == "1"
 
 
@@ -202,8 +203,9 @@ def test_the_record_follows_the_registry(workspace):
     shutil.rmtree(folder)
     assert registry.sync_champions() is True
     assert json.loads((folder / "record.json").read_text())["digest"] == digest
-    assert (folder / "scores.parquet").read_bytes() == digest.encode()
-    registry.client.delete_registered_model_alias("segmenter", "champion")
+    assert (folder / "scores.parquet").read_bytes() == (
+        workspace.folder("benchmark_scores") / "scores.parquet").read_bytes()
+    registry.client.delete_registered_model_alias("segmenter-ci", "champion")
     assert registry.sync_champions() is False, "its model is still there"
     (folder / "record.json").write_text('{"digest": "of nobody"}')
     assert registry.sync_champions() is True and not folder.exists()
@@ -215,9 +217,9 @@ def test_a_rejected_model_stays_challenger(workspace):
     registry.log_challengers()
     handmade.write_verdict(workspace, promote=False)
     registry.apply_verdict()
-    assert registry.champions()["segmenter"] == "models:/segmenter/1"
+    assert registry.champions()["segmenter"] == "models:/segmenter-ci/1"
     assert registry.alias("segmenter", "challenger") == "2"
-    version = registry.client.get_model_version("segmenter", "2")
+    version = registry.client.get_model_version("segmenter-ci", "2")
     assert version.tags["verdict"] == "too low"
 
 
@@ -226,7 +228,7 @@ def test_new_scores_of_the_same_model_add_no_version(workspace):
     registry = registry_of(workspace)
     registry.log_challengers()
     assert versions(registry, "segmenter") == ["1"]
-    version = registry.client.get_model_version("segmenter", "1")
+    version = registry.client.get_model_version("segmenter-ci", "1")
     assert registry.client.get_run(version.run_id).data.metrics["synthetic/seen"] == 61.0
 
 

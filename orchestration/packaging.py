@@ -47,14 +47,14 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
     return str(info.registered_model_version)
 
 
-def copy_code(wrapper: Path, target: Path, source: Path = CODE) -> tuple[Path, Path]:
+def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
     """The package `ml` and a model's wrapper under `target`, the package under a name of its own.
 
     Equal code has an equal name, so that a process loads it once. Raises ValueError for a module
     that would still import `ml`.
     """
     plain = target / "ml"
-    shutil.copytree(source, plain, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CODE, plain, ignore=shutil.ignore_patterns("__pycache__"))
     package = target / f"ml_{sha256_folder(plain)[:12]}"
     plain.rename(package)
     shutil.copyfile(wrapper, target / wrapper.name)

@@ -22,7 +22,7 @@ from orchestration.metadata import paths
 from orchestration.model_card import describe_version, model_card
 from orchestration.names import aliases, stored
 from orchestration.packaging import log_pyfunc
-from orchestration.tracking import URL, with_login
+from orchestration.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
 
 MODELS = {"grounding": "grounding_model", "segmenter": "segmenter"}  # model -> stage
 SCORES = {"grounding": "grounding_scores", "segmenter": "benchmark_scores"}  # -> its evidence
@@ -45,19 +45,28 @@ class Registry:
                  workspace: Workspace) -> None:
         """Opens the store, making it when it is not there (sqlite: 10 s the first time).
 
-        artifacts: folder or URL, None for what the server decides. Raises ValueError when the
-        profile's experiment keeps its artifacts at another URL already.
+        artifacts: folder or URL, None for what the server decides. Raises ValueError when it can't
+        be opened, or the profile's experiment keeps its artifacts at another URL already.
         """
         import mlflow
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         self.params, self.workspace = params, workspace
         self.names = {model: registered_name(model, params.profile) for model in MODELS}
-        if tracking_uri.startswith("sqlite:///"):
-            Path(tracking_uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(with_login(tracking_uri))
-        mlflow.set_registry_uri(with_login(tracking_uri))
-        self.mlflow, self.client = mlflow, mlflow.MlflowClient()
-        self.experiment = self._experiment(stored(f"words-to-masks {params.profile}"), artifacts)
+        address = with_login(tracking_uri)
+        try:
+            if address.startswith(SQLITE):
+                Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            mlflow.set_tracking_uri(address)
+            mlflow.set_registry_uri(address)
+            self.mlflow, self.client = mlflow, mlflow.MlflowClient()
+            self.experiment = self._experiment(f"words-to-masks {params.profile}", artifacts)
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+            said = mask(str(error)).splitlines()[0]
+            raise ValueError(f"the registry {tracking_uri} can't be opened: {said}; look at "
+                             f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
+                             "environment") from None  # its traceback may hold the password
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         """The id of the profile's experiment, found or made."""
@@ -85,7 +94,8 @@ class Registry:
         run, version = self._run(model, made), self.version_of(model, made.digest)
         if version is not None:  # before its record is written, by which old versions are known
             self._set_title(model, version, HELD if self._held(model, version) else NEVER)
-        if run.data.tags.get("scores_sha") != scores.digest:
+        recorded = self.client.list_artifacts(run.info.run_id, RECORD)
+        if run.data.tags.get("scores_sha") != scores.digest or not recorded:
             self._log_facts(model, run.info.run_id, made, scores)
         if version is None:
             with self.mlflow.start_run(run_id=run.info.run_id):

@@ -74,6 +74,10 @@ class Registry:
         if (known := self.client.get_experiment_by_name(name)) is None:
             own = artifacts if is_url or artifacts is None else Path(artifacts).resolve().as_uri()
             return self.client.create_experiment(name, artifact_location=own)
+        if known.lifecycle_stage == "deleted":
+            raise ValueError(f"the experiment {name!r} was deleted and keeps its name: restore it "
+                             f"(`mlflow experiments restore -x {known.experiment_id}`), or take "
+                             "another tracking_uri")
         moved = is_url and not artifacts.startswith("file:") and artifacts.rstrip("/") != (
             known.artifact_location.rstrip("/"))
         if moved:

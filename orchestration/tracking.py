@@ -16,7 +16,9 @@ USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 URL = re.compile(r"[a-z][a-z0-9+.-]+:")
 LOGIN = re.compile(r"([a-z][a-z0-9+.-]*:/{0,2})(?!/)[^\s'\"]*@", re.I)
 AZURE = re.compile(r"^((?:wasb|abf)ss?://)[^:@/]+@")  # a container's name, no login
-SECRET = re.compile(r"([?&][^=&\s]*(?:pass|pwd|secret|token|key|sig)[^=&\s]*=)[^&\s'\"]+", re.I)
+SECRET = re.compile(
+    r"([?&](?:sig|[^=&\s]*(?:pass|pwd|secret|token|signature|(?:access|account|api)_?key)[^=&\s]*)=)"
+    r"[^&\s'\"]+", re.I)
 
 
 def mask(text: str) -> str:

@@ -35,6 +35,10 @@ def test_the_chart_of_the_report_draws_class_names_as_typed():
     assert uri == _per_class_chart(scores, (WORDS[0],)), "the same run gives the same page"
 
 
+def test_without_a_scored_class_there_is_no_chart():
+    assert _per_class_chart({"synthetic": {"per_class": {}}}, ()) == ""
+
+
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("points", [1, 2])
 def test_the_paper_s_plots_name_every_series(points):

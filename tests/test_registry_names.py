@@ -85,7 +85,8 @@ def test_profiles_have_models_of_their_own():
 SECRET_ADDRESSES = ["http://me:hunter2@host", "https://hunter2@host", "http://me:hunter2/x@host",
                     "http://me:hun ter2@host", "postgresql://host/db?password=hunter2",
                     "postgresql+psycopg2://me:hunter2@host/db", "HTTP://me:hunter2@host",
-                    " http://me:hunter2@host", "http:me:hunter2@host", "http://h?token=hunter2"]
+                    " http://me:hunter2@host", "http:me:hunter2@host", "http://h?token=hunter2",
+                    "https://me.blob.core.windows.net/x?sv=1&sig=hunter2"]
 
 
 @pytest.mark.parametrize("address", SECRET_ADDRESSES)
@@ -120,6 +121,8 @@ def test_where_artifacts_go(tmp_path):
     assert resolve("sqlite:///x.db", "s3://b/x", tmp_path)[1] == "s3://b/x"
     assert resolve("http://host:5000", "", tmp_path) == ("http://host:5000", None)
     assert resolve("http://host", "s3://b/x", tmp_path)[1] == "s3://b/x"
+    certificate = "postgresql://host/db?sslkey=/etc/me.key&sslmode=verify-full"
+    assert resolve(certificate, "s3://b/x", tmp_path)[0] == certificate, "a file, no secret"
     assert resolve("http://host", "wasbs://box@me.blob.core.windows.net/x", tmp_path)[1]
 
 

@@ -7,6 +7,7 @@ the other stages wrote; no score is computed here.
 import base64
 import io
 import json
+import math
 from pathlib import Path
 
 import jinja2
@@ -140,7 +141,7 @@ def _rows(manifest) -> int:
 
 def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[str, str, str]]:
     def show(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1f}"
+        return "–" if value is None or math.isnan(value) else f"{value:.1f}"
 
     scores = segmentation["synthetic"]
     judged = "held-out synthetic" if segmentation.get("held_out_synthetic") else "Protocol II"
@@ -179,9 +180,12 @@ def _curve(path: Path) -> str:
 
 
 def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
+    """A bar a class and model; "" where no class has a score."""
     names = {"synthetic": "synthetic", "real_upper_bound": "real bound"}
     frame = pd.DataFrame({name: segmentation[key]["per_class"] for key, name in names.items()
                           if key in segmentation})
+    if frame.empty:
+        return ""
     frame.index = [label(name, 40) + " *" * (name in unseen) for name in frame.index]
     with matplotlib.rc_context(LITERAL):  # a text remembers how it was made
         figure, axis = pyplot.subplots(figsize=(9, 3.2))

@@ -9,7 +9,7 @@ import dagster as dg
 
 from ml.params import ROOT, Params, load_params
 from ml.stages import Workspace
-from orchestration.tracking import resolve
+from orchestration.tracking import masked_values, resolve
 
 
 def home_of(root: str) -> Path:
@@ -24,6 +24,18 @@ class Project(dg.ConfigurableResource):
     root: str = ""  # folder that holds data/; "" is this checkout
     tracking_uri: str = ""  # of MLflow, without a login; "" is sqlite:///<root>/mlflow.db
     artifacts: str = ""  # folder or URL; "" is <root>/mlartifacts, or what the server decides
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Refuses a login in an address, and masks it in the run config that Dagster kept of it."""
+        try:
+            _ = self.registry
+        except ValueError:
+            run = context.instance and context.run_id and context.instance.get_run_by_id(
+                context.run_id)
+            if run and (masked := masked_values(run.run_config)) != run.run_config:
+                context.instance.run_storage.delete_run(run.run_id)
+                context.instance.run_storage.add_run(run._replace(run_config=masked))
+            raise
 
     @property
     def home(self) -> Path:

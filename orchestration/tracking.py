@@ -6,6 +6,7 @@ kept and shown with them. It comes from the environment alone.
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,15 @@ SECRET = re.compile(
 def mask(text: str) -> str:
     """A text with the logins and passwords of the addresses in it replaced by ***."""
     return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
+
+
+def masked_values(value: object) -> object:
+    """Plain data with every text in it masked."""
+    if isinstance(value, Mapping):
+        return {key: masked_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked_values(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
 
 
 def refuse_login(field: str, address: str) -> str:

@@ -1,11 +1,17 @@
 """What people call their classes, and what a store, a chart and a page make of it."""
 
+import os
 import random
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
+import yaml
 
 from ml.manifest import Manifest
+from ml.params import ROOT
 from orchestration.model_card import MOST_DESCRIPTION, cell, describe_version, model_card
 from orchestration.names import MAX_LENGTH, aliases, stored, typed
 from orchestration.registry import registered_name
@@ -132,3 +138,22 @@ def test_a_database_gets_its_login_from_the_environment(monkeypatch):
     assert with_login("postgresql://host/db") == "postgresql://me:a%2Fb%40c@host/db"
     assert with_login("http://host") == "http://host", "MLflow reads it there by itself"
     assert with_login("sqlite:////x.db") == "sqlite:////x.db"
+
+
+def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
+    """Through the command line: not on the console, nor in anything that Dagster keeps."""
+    home, config = tmp_path / "dagster", tmp_path / "run.yaml"
+    home.mkdir()
+    shutil.copyfile(ROOT / "dagster.yaml", home / "dagster.yaml")
+    config.write_text(yaml.safe_dump({"resources": {"project": {"config": {
+        "profile": "ci", "root": str(tmp_path / "root"),
+        "tracking_uri": "http://me:hunter2@127.0.0.1:9"}}}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "execute", "-m", "orchestration.definitions",
+         "-j", "data", "-c", str(config)], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)})
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "tracking_uri holds a login (http://***@127.0.0.1:9)" in said
+    assert "hunter2" not in said
+    assert not [p for p in home.rglob("*") if p.is_file() and b"hunter2" in p.read_bytes()]
+    assert not (tmp_path / "root").exists(), "refused before anything is made"

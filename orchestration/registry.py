@@ -63,7 +63,7 @@ class Registry:
             self.mlflow, self.client = mlflow, mlflow.MlflowClient()
             self.experiment = self._experiment(f"words-to-masks {params.profile}", artifacts)
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            said = mask(str(error)).splitlines()[0]
+            said = (mask(str(error)).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"the registry {tracking_uri} can't be opened: {said}; look at "
                              f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
                              "environment") from None  # its traceback may hold the password
@@ -215,7 +215,7 @@ class Registry:
                              f"has no scores to compare with (no artifacts {RECORD}/): run the "
                              "job `promote` where it was made, or give the alias `champion` to "
                              "another version")
-        former = self._former(model)
+        former = self._former(model) | set((record or {}).get("former", []))
         with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
             shutil.copytree(self.mlflow.artifacts.download_artifacts(
                 run_id=champion.run_id, artifact_path=RECORD, dst_path=scratch), temporary)

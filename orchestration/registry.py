@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ml.files import atomic, write_json
+from ml.files import atomic, read_note, write_json
 from ml.manifest import Manifest, read_manifest
 from ml.params import Params
 from ml.stages import Workspace
@@ -296,8 +296,9 @@ def champion_folder(workspace: Workspace, model: str) -> Path:
 
 
 def champion_record(workspace: Workspace, model: str) -> dict | None:
-    file = champion_folder(workspace, model) / "record.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    """Whose record it is; None without one that can be read, which the registry then brings back.
+    """
+    return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
 
 
 def numbers(facts: dict, *prefix: str) -> dict[tuple[str, ...], float]:

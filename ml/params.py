@@ -15,7 +15,9 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+INSTALLED = HERE / "defaults"  # params.yaml and profiles/ of a wheel; in a checkout there is none
+ROOT = Path.cwd() if INSTALLED.is_dir() else HERE.parent
 REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
@@ -173,13 +175,19 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
     unknown profile, bases that go in a circle, an unknown or missing field, or a value of the
     wrong type.
     """
-    base_file = Path(root) / "params.yaml"
+    base_file = _shipped(Path(root), "params.yaml")
     values = _read_yaml(base_file)
     for file, override in _chain(profile, values.get("profile"), Path(root)):
         values = _merge(values, {"profile": file.stem} | override, str(file))
     params = _build(Params, values, str(base_file))
     check_params(params)
     return params
+
+
+def _shipped(root: Path, name: str) -> Path:
+    """A file of the root, or the one that a wheel has where the root has none."""
+    own = root / name
+    return INSTALLED / name if not own.is_file() and (INSTALLED / name).is_file() else own
 
 
 def find_file(name: str) -> Path:
@@ -209,7 +217,7 @@ def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict]]:
 
 def _profile_file(profile: str, default: str, root: Path, named_by: Path | None) -> Path:
     file = Path(profile) if profile.endswith((".yaml", ".yml")) else None
-    file = file or root / "profiles" / f"{profile}.yaml"
+    file = file or _shipped(root, f"profiles/{profile}.yaml")
     if not file.is_file():
         known = sorted(p.stem for p in (root / "profiles").glob("*.yaml")
                        if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile

@@ -317,9 +317,9 @@ def _tile(image: np.ndarray, over: np.ndarray | None, colours, scale: float) -> 
 
 
 def _arrange(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
-    font, gap, line = ImageFont.load_default(11), 6, 13
+    font, gap, line = _caption_font(captions), 6, 13
     width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
-    lines = [_wrap(caption, font, width) for caption in captions]
+    lines = [_wrap(_readable(caption, font), font, width) for caption in captions]
     step_x, step_y = width + gap, height + gap + line * max(map(len, lines)) + 3
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -331,6 +331,26 @@ def _arrange(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int
         for row, words in enumerate(text):
             pen.text((x, y + height + 2 + row * line), words, fill=(40, 40, 40), font=font)
     return sheet
+
+
+def _caption_font(captions: Sequence[str]) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, or matplotlib's where a caption has signs that the former lacks."""
+    font = ImageFont.load_default(11)
+    if all(_draws(font, sign) for sign in set("".join(captions))):
+        return font
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
+
+
+def _draws(font: ImageFont.FreeTypeFont, sign: str) -> bool:
+    """Whether a font has a sign, and does not draw the empty box for it."""
+    return sign.isascii() or bytes(font.getmask(sign)) != bytes(font.getmask("\uffff"))
+
+
+def _readable(caption: str, font: ImageFont.FreeTypeFont) -> str:
+    """The caption with `U+5B57` for each sign that the font lacks."""
+    return "".join(sign if _draws(font, sign) else f"U+{ord(sign):04X}" for sign in caption)
 
 
 def _wrap(caption: str, font: ImageFont.ImageFont, width: int) -> list[str]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ml.batching import Batches
+from ml.contract import not_finite
 from ml.detectors.names import canonical
 
 ADVICE = "end what else holds the device's memory, or take a smaller detector"
+FINITE = "bring its weights again, or set detector.model to another"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,8 @@ class Detector:
     def _keep(self, raw: tuple, wanted: dict[str, str]) -> Instances:
         masks, scores, names, boxes = raw
         scores = np.asarray(scores, np.float32)
+        if not (np.isfinite(scores).all() and np.isfinite(np.asarray(boxes, np.float32)).all()):
+            not_finite(f"scores or boxes of the detector {type(self).__name__}", FINITE)
         ours = [canonical(name) for name in names]
         rows = [
             int(i)

@@ -17,7 +17,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.random_weights import random_pipeline
 from ml.contract import check_loss, load_whole
-from ml.diffusion.evidence import encode_images, leave_one_out, signal_shares
+from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors, signal_shares
 from ml.diffusion.features import unet_features
 from ml.diffusion.fields import RULES, check_configs, check_folder
 from ml.diffusion.inversion import invert
@@ -29,7 +29,9 @@ from ml.errors import NotFinite
 from ml.files import sha256_folder
 from ml.gradients import backward_in_parts
 from ml.grounding.config import make_config
+from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
+from ml.grounding.samples import Pictures, Sample
 from ml.params import ROOT, load_params
 from ml.plan_models import find_diffusion
 from ml.segmenters import load_segmenter, maskformer, segformer
@@ -401,7 +403,6 @@ def test_the_rest_is_refused_by_name():
     (lambda: diffusers.FlowMatchEulerDiscreteScheduler(), "prediction_type|init_noise_sigma"),
     (lambda: base(clip_sample=True), "times the noise"),
     (lambda: base(thresholding=True), "times the noise"),
-    (lambda: base(final_sigmas_type="zero", beta_start=0.2, beta_end=0.2), "beside the picture"),
     (lambda: base(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "not finite"),
     (lambda: DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
      "can't draw"),
@@ -454,41 +455,49 @@ def big(module, factor: float) -> None:
         weight.data.mul_(factor)
 
 
-def test_the_first_batch_that_is_not_finite_stops():
+def test_the_first_batch_that_is_not_finite_stops(saved):
     said = "diffusion.dtype float32, diffusion.scheduler DDIMScheduler.*bfloat16 or float32"
-    call = {"steps": 2, "guidance_scale": 3.0}
-    latents, picture = torch.zeros(1, 6, 16, 16), np.zeros((1, 64, 64, 3), np.uint8)
-    pipe = tiny_pipeline()
+    latents, picture = torch.ones(1, 6, 16, 16), np.zeros((1, 64, 64, 3), np.uint8)
+    pipe = load(saved, scheduler="DDIMScheduler")
     big(pipe.vae.decoder.conv_out, torch.inf)
     with pytest.raises(NotFinite, match=f"the pictures.*{said}"):
-        sample(pipe, [ONE], [0], **call)
-    pipe = tiny_pipeline()
-    big(pipe.vae.encoder.conv_out, torch.inf)
-    with pytest.raises(NotFinite, match=f"encoded pictures.*{said}"):
-        encode_images(pipe, picture)
-    pipe = tiny_pipeline()
-    big(pipe.unet.conv_out, torch.inf)
-    with pytest.raises(NotFinite, match=f"the latents before.*{said}"):
-        sample(pipe, [ONE], [0], **call)
-    with pytest.raises(NotFinite, match=f"the predictions.*{said}"):
-        leave_one_out(pipe, latents, [ONE], [["a bus"]], [250], [0], 4)
-    with pytest.raises(NotFinite, match=f"inverted latents.*{said}"):
-        invert(pipe, latents, [ONE], 125)
-    big(pipe.unet.down_blocks[0].resnets[0], torch.inf)
-    with pytest.raises(NotFinite, match=f"the features.*{said}"):
-        unet_features(pipe, latents, [ONE], 60)
-
-
-def test_float16_that_overflows_stops_at_the_first_batch():
-    """The VAE's numbers pass 65,504, where pictures would be black."""
-    pipe = tiny_pipeline()
-    for module in (pipe.vae.decoder.conv_in, pipe.vae.decoder.mid_block):
-        big(module, 300.0)
-    pipe.vae.half().float()  # the weights themselves fit
-    assert all(torch.isfinite(p).all() for p in pipe.vae.half().parameters())
-    pipe.to(torch.float16)
-    with pytest.raises(NotFinite, match="diffusion.dtype float16"):
         sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0)
+    big(pipe.vae.encoder.conv_out, torch.inf)
+    with pytest.raises(NotFinite, match=f"the latents of pictures.*{said}"):
+        encode_images(pipe, picture)
+    big(pipe.unet.down_blocks[0].resnets[0].conv1, torch.inf)  # it reaches the end
+    for work in (
+        lambda: sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0),
+        lambda: leave_one_out(pipe, latents, [ONE], [["a bus"]], [250], [0], 4),
+        lambda: prediction_errors(pipe, latents, [[ONE]], [250], [0], 4),
+        lambda: invert(pipe, latents, [ONE], 125),
+        lambda: unet_features(pipe, latents, [ONE], 60),
+    ):
+        with pytest.raises(NotFinite, match=f"the U-Net's predictions.*{said}"):
+            work()
+
+
+def test_float16_that_overflows_stops_at_the_first_batch(saved):
+    """The weights fit, but what the VAE makes of latents passes 65,504."""
+    pipe = load(saved, scheduler="DDIMScheduler", dtype="float16")
+    for weight in pipe.vae.decoder.conv_in.parameters():
+        large = weight.float()
+        weight.data = (large * (60_000 / large.abs().max())).half()
+    assert all(torch.isfinite(p).all() for p in pipe.vae.parameters())
+    with pytest.raises(NotFinite, match="diffusion.dtype float16.*DDIMScheduler"):
+        sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0)
+
+
+def test_features_that_a_training_would_keep_as_infinity(saved):
+    """Features are kept in float16 whatever the dtype."""
+    pipe = load(saved)
+    shown = Sample("a", ONE, ("bus",), ("bus",), ("a bus",), "", "train", 0, (64, 64), saved, 0,
+                   Pictures(), np.ones((6, 16, 16), np.float32), 60, ("",), np.zeros((1, 16, 16)))
+    assert all(torch.isfinite(f).all() for f in FeatureSource(pipe, [shown]).batch([0])
+               .features.values())
+    big(pipe.unet.conv_in, 1e7)
+    with pytest.raises(NotFinite, match="features at 4x4 pixels, kept in float16.*float32"):
+        FeatureSource(pipe, [shown]).batch([0])
 
 
 def test_a_training_whose_loss_is_not_finite_stops():

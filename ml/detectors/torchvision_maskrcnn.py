@@ -24,6 +24,7 @@ from transformers import ResNetBackbone, ResNetConfig
 from ml.contract import fill
 from ml.detectors.base import Detector
 from ml.detectors.weights import load_weights
+from ml.reading import read_text
 
 COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 PASTED_AT_ONCE = 16
@@ -174,8 +175,12 @@ def save_maskrcnn(model: detection.MaskRCNN, config: MaskRCNNConfig, folder: Pat
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def read_config(file: Path, values: object) -> MaskRCNNConfig:
-    """The configuration out of a JSON object. Raises ValueError, naming file and field."""
+def read_config(file: Path) -> MaskRCNNConfig:
+    """The configuration in a JSON file. Raises ValueError, naming file and field."""
+    try:
+        values = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}): bring the detector again") from error
     names = [field.name for field in fields(MaskRCNNConfig)]
     if not isinstance(values, dict) or "classes" not in values or values.keys() - set(names):
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -204,8 +209,7 @@ def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
             f"{folder}: expected config.json and model.safetensors of a Mask R-CNN. Give a folder "
             "written by ml.microworld.train_detector, or 'coco' for torchvision's COCO weights."
         )
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = read_config(folder / "config.json", values)
+    config = read_config(folder / "config.json")
     model = build_maskrcnn(config)
     fill(model, load_weights(folder / "model.safetensors").tensors, str(folder))
     return model.eval(), config

@@ -11,7 +11,6 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.loading import refuse_not_finite
 from ml.diffusion.tokens import encode_prompts
 
 
@@ -78,7 +77,7 @@ def unet_features(
     One pass over the guided batch. Returns {r: (B, 2*C_r, r, r)} ascending in r, on the
     pipeline's device and in its dtype: for each sample the unconditional half's channels, then
     its own conditional half's, both in the order of the network. A sample's features do not
-    depend on its neighbours. Raises NotFinite when they are not finite.
+    depend on its neighbours.
     """
     if len(prompts) != len(latents):
         raise ValueError(f"expected one prompt a latent, got {len(prompts)} for {len(latents)}")
@@ -102,10 +101,7 @@ def unet_features(
     groups: dict[int, list[torch.Tensor]] = {}
     for index in range(len(taps)):
         groups.setdefault(outputs[index].shape[-2], []).append(outputs[index])
-    features = {
+    return {
         side: torch.cat([m[:batch] for m in maps] + [m[batch:] for m in maps], dim=1)
         for side, maps in sorted(groups.items())
     }
-    for side, maps in features.items():
-        refuse_not_finite(pipe, maps, f"the features at {side}x{side}")
-    return features

@@ -11,7 +11,6 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.loading import refuse_not_finite
 from ml.diffusion.schedulers import unclipped
 from ml.diffusion.tokens import encode_prompts
 
@@ -41,5 +40,4 @@ def invert(
     for time in scheduler.timesteps[scheduler.timesteps <= timestep].tolist():
         (said,) = pipe.unet(latents.to(pipe.unet.dtype), time, return_dict=False, **told)
         latents = scheduler.step(said.float(), time, latents).prev_sample
-    refuse_not_finite(pipe, latents, "the inverted latents")
     return latents

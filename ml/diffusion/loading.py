@@ -68,7 +68,8 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
 def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipeline:
     """The pipeline in a folder, of the class that its model_index.json names, on the CPU.
 
-    Raises ValueError for weights that are missing, unknown, of another shape or not finite.
+    Raises ValueError for weights that are missing, unknown, of another shape or not finite. Its
+    passes raise NotFinite (`guard`).
     """
     kind, told = kind_of(folder)
     parts = {part: load_whole(PARTS[part], str(folder / part), str(folder / part), dtype=dtype,
@@ -77,6 +78,7 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
     pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
     pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
     _fit_tokenizers(pipe, folder)
+    guard(pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -144,12 +146,22 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def refuse_not_finite(pipe: Pipeline, values: torch.Tensor, what: str) -> None:
-    """Raises NotFinite, naming dtype and scheduler, for NaN or infinite numbers."""
-    dtype = str(pipe.unet.dtype).removeprefix("torch.")
-    check_finite(values, f"{what} of the diffusion model (diffusion.dtype {dtype}, diffusion."
-                 f"scheduler {type(pipe.scheduler).__name__})", "set diffusion.dtype to bfloat16 "
-                 "or float32, where they hold larger numbers, or take another scheduler")
+def guard(pipe: Pipeline) -> None:
+    """Lets every pass of the U-Net and the VAE, whoever asks for it, stop at numbers that are not
+    finite: NotFinite names dtype and scheduler. What is not finite within them shows at their end.
+    """
+    def look(what: str):
+        def hook(module, inputs, output) -> None:
+            values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+            dtype = str(values.dtype).removeprefix("torch.")
+            check_finite(values, f"{what} (diffusion.dtype {dtype}, diffusion.scheduler "
+                         f"{type(pipe.scheduler).__name__})", "set diffusion.dtype to bfloat16 or "
+                         "float32, which hold larger numbers, or take another scheduler")
+        return hook
+
+    pipe.unet.register_forward_hook(look("the U-Net's predictions"))
+    pipe.vae.encoder.register_forward_hook(look("the latents of pictures"))
+    pipe.vae.decoder.register_forward_hook(look("the pictures"))  # before they are clamped
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

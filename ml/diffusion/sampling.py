@@ -12,7 +12,7 @@ import torch
 
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.loading import latent_shape, refuse_not_finite
+from ml.diffusion.loading import latent_shape
 from ml.diffusion.schedulers import check_scheduler
 from ml.diffusion.tokens import encode_prompts
 
@@ -44,8 +44,7 @@ def sample(
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     recorders: look on at the same cross-attentions as the words' own, as `add` of `Recorder`.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
-    word that is not in its prompt, a step that there is not, or a scheduler that can't draw;
-    NotFinite when latents or pictures are not finite.
+    word that is not in its prompt, a step that there is not, or a scheduler that can't draw.
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
@@ -59,7 +58,7 @@ def sample(
         lookers = [*recorders, recorder] if recorder else recorders
         looking = recording(pipe.unet, *lookers) if lookers else nullcontext()
         inputs = _Inputs(pipe, {1, *keep})
-        with looking, inputs.looking(), _finite_decoding(pipe), _vae_left_as_it_was(pipe):
+        with looking, inputs.looking(), _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
                 **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
@@ -80,17 +79,6 @@ def sample(
         earlier={step: kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
     )
-
-
-@contextmanager
-def _finite_decoding(pipe: Pipeline) -> Iterator[None]:
-    """Looks at what the VAE decodes before it is clamped to a picture, which hides infinity."""
-    handle = pipe.vae.decoder.register_forward_hook(
-        lambda module, inputs, output: refuse_not_finite(pipe, output, "the pictures"))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -146,5 +134,4 @@ class _Inputs:
         self.calls += 1
         if step in self.wanted:  # both halves of a guided batch are given the same latents
             own = latents[: len(latents) // 2].float().cpu()
-            refuse_not_finite(self.pipe, own, f"the latents before step {step} from the last")
             self.kept[step] = (round(float(timestep)), own)

@@ -32,7 +32,7 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
                                         ignore_mismatched_sizes=True, **options)
     account(source, found["missing_keys"], found["unexpected_keys"],
             [_shapes(*key) for key in found["mismatched_keys"]], dropped)
-    check_weights(source, model.state_dict())
+    check_numbers(source, model.state_dict())
     return model
 
 
@@ -47,7 +47,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,
     account(source, own.keys() - tensors.keys(), tensors.keys() - own.keys(),
             [_shapes(name, tensors[name].shape, own[name].shape) for name in own
              if name in tensors and own[name].shape != tensors[name].shape], optional=optional)
-    check_weights(source, tensors)
+    check_numbers(source, tensors)
     model.load_state_dict(tensors, strict=False)
 
 
@@ -76,7 +76,7 @@ def account(source: str, missing: Iterable[str], unexpected: Iterable[str],
                      f"{LORA if lora else ANOTHER}")
 
 
-def check_weights(source: str, tensors: Mapping[str, Tensor]) -> None:
+def check_numbers(source: str, tensors: Mapping[str, Tensor]) -> None:
     """Raises ValueError, naming the first, when a weight has NaN or infinite numbers."""
     for name, value in tensors.items():
         # The sum is finite if all numbers are, and is read at the memory's speed.

@@ -85,8 +85,6 @@ def find_models(params: Params, workspace: Workspace) -> list[Found]:
 
 
 def find_diffusion(params: Params, workspace: Workspace) -> Found:
-    from ml.diffusion import fields  # diffusers takes seconds to import
-
     diffusion = params.diffusion
     check_name(diffusion.scheduler)
     variant = getattr(diffusion, "variant", None)
@@ -95,6 +93,8 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
         parts = [file for part in ("unet", "vae", "text_encoder", "text_encoder_2")
                  for file in weight_files(folder / part, variant)]
         if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
+            from ml.diffusion import fields  # diffusers takes seconds to import
+
             if fields.are_whole(folder):  # else the probe says what is missing
                 fields.check_folder(folder)
             return _on_disk("diffusion.model", diffusion.model, parts, folder)

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DPMSolverMultistepScheduler
 from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from benchmarks.random_weights import random_pipeline
+from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.contract import check_loss, load_whole
 from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors, signal_shares
 from ml.diffusion.features import unet_features
@@ -279,6 +279,12 @@ def test_every_rule_is_met_by_a_real_field_and_unknown_ones_are_refused():
         check_configs(given, xl=False)
 
 
+def test_a_text_encoder_with_the_configuration_of_all_of_clip():
+    given = copy.deepcopy(CONFIGS)
+    given["text_encoder"] = {"hidden_size": 512, "text_config": {"hidden_size": 16}}
+    check_configs(given, xl=False)
+
+
 def test_zero_terminal_snr_needs_another_prediction_than_the_noise():
     for prediction in ("v_prediction", "epsilon"):
         given = copy.deepcopy(CONFIGS)
@@ -308,7 +314,16 @@ def test_parts_of_other_classes(folder, part, kind):
         check_folder(folder)
 
 
-def test_shipped_and_tried_models_are_followed():
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_models_of_the_shipped_profiles_are_followed(name):
+    shape = SHAPES[name]
+    texts = dict(zip(("text_encoder", "text_encoder_2"), shape.texts, strict=False))
+    scheduler = CONFIGS["scheduler"] | {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
+    check_configs({"unet": shape.unet, "vae": shape.vae, "scheduler": scheduler} | texts,
+                  xl=len(texts) == 2)
+
+
+def test_the_shipped_model_is_followed():
     check_folder(MICRO / "diffusion")
     read_pipeline(MICRO / "diffusion", None, torch.float32)
 

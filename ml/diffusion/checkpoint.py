@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
-from ml.diffusion.fields import INDEX, check_folder
+from ml.diffusion.fields import INDEX, check_folder, class_of, read_json
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -91,8 +91,8 @@ def kind_of(folder: Path) -> tuple[type, dict]:
 
 def _kind(index: Path) -> tuple[type, dict]:
     try:
-        name = json.loads(index.read_text())["_class_name"]
-    except (json.JSONDecodeError, KeyError) as error:
+        name = read_json(index)["_class_name"]
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
     if name not in PIPELINES:
         raise ValueError(f"{index} is of class {name!r}: expected one of {sorted(PIPELINES)}; "
@@ -134,8 +134,8 @@ def _unavailable(name, revision, variant, error: BaseException) -> ValueError:
 
 def parts_of(folder: Path) -> list[str]:
     """The parts of the model in a folder that have weights."""
-    index = json.loads((folder / INDEX).read_text())
-    return [part for part in WEIGHTS if (index.get(part) or [None])[0] is not None]
+    index = read_json(folder / INDEX)
+    return [part for part in WEIGHTS if class_of(index, part)]
 
 
 def check_weights(folder: Path, variant: str | None) -> None:

@@ -16,6 +16,7 @@ import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
+from ml.reading import read_text
 
 INDEX = "model_index.json"
 XL = "StableDiffusionXLPipeline"
@@ -141,19 +142,25 @@ field of any file: the text's last hidden layer is told, SDXL's last but one."""
 
 def check_folder(folder: Path) -> None:
     """Raises ValueError, naming file, field and value, for a configuration that is refused."""
-    index = _json(folder / INDEX)
+    index = read_json(folder / INDEX)
     xl = index.get("_class_name") == XL
     for part, kinds in CLASSES.items():
         if part == "text_encoder_2" and not xl:
             continue
-        kind = (index.get(part) or [None, None])[1]
+        kind = class_of(index, part)
         if kind not in kinds:
             raise ValueError(f"{folder / INDEX}: {part} is of class {kind!r}: expected "
                              f"{' or '.join(kinds)}; change diffusion.model in the profile")
     parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
-    given = {part: _json(folder / part / CONFIGS[part]) for part in parts}
-    given["scheduler"]["_class_name"] = (index.get("scheduler") or [None, ""])[1] or ""
+    given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
+    given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
     check_configs(given, xl, str(folder))
+
+
+def class_of(index: dict, part: str) -> str | None:
+    """The class that a model_index.json names for a part; None where there is none."""
+    named = index.get(part)
+    return named[1] if isinstance(named, list) and len(named) == 2 else None
 
 
 def are_whole(folder: Path) -> bool:
@@ -173,7 +180,9 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
             raise ValueError(f"{folder}/{part}/config.json has {strange}, which "
                              f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
                              "Diffusion without additions; take the model that it was made from")
-    model = Model({part: known.get(part, {}) | given[part] for part in given}, xl)
+    # A text encoder may come with the configuration of the whole of CLIP; its own is within.
+    model = Model({part: known.get(part, {}) | config | (config.get("text_config") or {})
+                   for part, config in given.items()}, xl)
     for rule in RULES:
         value = model.configs[rule.part].get(rule.field)
         if not rule.fits(value, model):
@@ -187,9 +196,12 @@ def _arguments(kind: type) -> dict[str, object]:
             for name, parameter in inspect.signature(kind.__init__).parameters.items()}
 
 
-def _json(file: Path) -> dict:
+def read_json(file: Path) -> dict:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_text(file))
+        if not isinstance(values, dict):
+            raise ValueError(f"a {type(values).__name__}, not an object")
+        return values
+    except ValueError as error:
         raise ValueError(f"{file} is missing or damaged ({error}): expected a folder written by "
                          "save_pretrained; bring the model again") from error

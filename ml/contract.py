@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ml.errors import NotFinite
 
-COMPUTED = ("num_batches_tracked", "position_ids", "relative_position_index")
+COMPUTED = ("num_batches_tracked", "position_ids", "relative_position_index",
+            "criterion.empty_weight")
 """Parts of names that either side may lack: counted or computed, never learned."""
 ANOTHER = "Take the weights and the configuration of one checkpoint, as it was published"
 LORA = ("it was saved with a LoRA attached: load it where it was made, fuse_lora() and "
@@ -88,15 +89,15 @@ def check_numbers(source: str, tensors: Mapping[str, Tensor]) -> None:
 def check_finite(values: Tensor, what: str, advice: str) -> None:
     """Raises NotFinite unless all numbers are finite. what: in words, with the settings it has."""
     if not torch.isfinite(values).all():
-        not_finite(what, advice)
+        _stop(what, advice)
 
 
 def check_loss(loss: float, what: str) -> None:
     """Raises NotFinite unless a training's loss is a finite number."""
     if not math.isfinite(loss):
-        not_finite(f"the loss of {what}", "lower its learning_rate, or set its precision to "
+        _stop(f"the loss of {what}", "lower its learning_rate, or set its precision to "
                    "bfloat16 or float32; the data may have it too: look at its checks")
 
 
-def not_finite(what: str, advice: str) -> NoReturn:
+def _stop(what: str, advice: str) -> NoReturn:
     raise NotFinite(f"{what}: expected finite numbers, got NaN or infinite ones; {advice}")

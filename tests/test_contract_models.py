@@ -5,6 +5,8 @@ import copy
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import diffusers
@@ -16,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.random_weights import SHAPES, random_pipeline
-from ml.contract import check_loss, load_whole
+from ml.contract import account, check_loss, load_whole
+from ml.detectors.base import Detector
 from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors, signal_shares
 from ml.diffusion.features import unet_features
 from ml.diffusion.fields import RULES, check_configs, check_folder
@@ -161,6 +164,29 @@ def test_every_other_model(tmp_path, kind, what):
     spoil(folder, what)
     with pytest.raises(ValueError, match=SPOILT[what]):
         read()
+
+
+def test_what_is_counted_or_computed_may_be_there_or_not():
+    names = ["a.num_batches_tracked", "embeddings.position_ids", "criterion.empty_weight",
+             "attention.relative_position_index"]
+    account("x", names, names, [])
+    with pytest.raises(ValueError, match="x: .*1 of its weights are missing .a.running_mean"):
+        account("x", ["a.running_mean"], [], [])
+
+
+def test_a_detector_whose_scores_are_not_finite():
+    class Broken(Detector):
+        def predict(self, images):
+            return [(np.ones((1, 4, 4), bool), [np.nan], ["dog"], np.zeros((1, 4)))]
+
+    with pytest.raises(NotFinite, match="Broken: expected finite scores"):
+        Broken(["dog"], score_threshold=0.5, batch_size=1).detect([np.zeros((4, 4, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("name", ["ml.vocabulary", "ml.diffusion.schedulers", "ml.plan_models"])
+def test_settings_are_checked_without_the_seconds_of_an_import(name):
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def small_classifier(folder: Path, labels: int) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ml.batching import Batches
-from ml.contract import not_finite
 from ml.detectors.names import canonical
+from ml.errors import NotFinite
 
 ADVICE = "end what else holds the device's memory, or take a smaller detector"
 FINITE = "bring its weights again, or set detector.model to another"
@@ -111,7 +111,8 @@ class Detector:
         masks, scores, names, boxes = raw
         scores = np.asarray(scores, np.float32)
         if not (np.isfinite(scores).all() and np.isfinite(np.asarray(boxes, np.float32)).all()):
-            not_finite(f"scores or boxes of the detector {type(self).__name__}", FINITE)
+            raise NotFinite(f"{type(self).__name__}: expected finite scores and boxes, got NaN or "
+                            f"infinite ones; {FINITE}")
         ours = [canonical(name) for name in names]
         rows = [
             int(i)

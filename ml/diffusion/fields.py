@@ -29,8 +29,8 @@ CLASSES = {
 CONFIGS = {"unet": "config.json", "vae": "config.json", "text_encoder": "config.json",
            "text_encoder_2": "config.json", "scheduler": "scheduler_config.json"}
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-CLIP_WIDTH, CLIP_LENGTH = 512, 77
-"""Defaults of CLIPTextConfig, which leaves out of its file what is as usual."""
+CLIP_WIDTH = 512
+"""CLIPTextConfig's default of hidden_size and projection_dim, for files that do not say."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ RULES = (
     Rule("vae", "in_channels", lambda value, _: value == 3, "3, RGB"),
     Rule("vae", "out_channels", lambda value, _: value == 3, "3, RGB"),
     # The scheduler's steps, spacing and offset are the sampler's own business and honoured by it;
-    # clip_sample is off whatever the file says (schedulers.swapped says why).
+    # clip_sample is off whatever the file says (schedulers.unclipped says why).
     Rule("scheduler", "beta_schedule", lambda value, _: isinstance(value, str),
          "the noise schedule that a U-Net of Stable Diffusion was trained with: flow matching's "
          "and EDM's models have none, and another scheduler would make one up"),

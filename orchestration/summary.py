@@ -5,14 +5,13 @@ models, the report's path and how to look further. Computes no score itself.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from ml.files import write_json
+from ml.files import read_note, write_json
 from ml.manifest import ManifestError, read_manifest
 from ml.params import ROOT, load_params
-from ml.stages import STAGES, Workspace
+from ml.stages import STAGES, TIMING, Workspace
 from orchestration.resources import Project
 
 CELLS = {"one_seen": "one object, seen", "one_unseen": "one object, unseen",
@@ -31,12 +30,11 @@ def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
     seconds, peak, checks = {}, 0.0, 0.0
     for stage in STAGES:
         state = workspace.state(stage.name)
-        if (state / "timing.json").is_file():
-            said = json.loads((state / "timing.json").read_text())
+        if said := read_note(state / "timing.json", TIMING):
             seconds[stage.name] = round(said["seconds"], 2)
             peak = max(peak, said["peak_rss_mb"])
-        if (state / "quality.json").is_file():
-            checks += json.loads((state / "quality.json").read_text()).get("seconds", 0.0)
+        if said := read_note(state / "quality.json", {"seconds": (int, float)}):
+            checks += said["seconds"]
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
@@ -119,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     path = workspace.data / "summary.json"
     # Every making leaves another time, so an equal summary means that nothing was made.
-    unchanged = path.is_file() and json.loads(path.read_text()) == summary
+    unchanged = read_note(path, dict) == summary
     write_json(path, summary)
     print(page(summary, workspace, unchanged))
     return 0

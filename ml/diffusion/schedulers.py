@@ -16,7 +16,7 @@ SCHEDULERS = (
     "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
     "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
 )
-"""Each ends where the closed form of a known case says (tests/test_contract_models.py)."""
+"""Each ends where the closed form of a known case says (tests/test_contract_schedulers.py)."""
 
 TIMESTEPS = 1000
 """That a model is trained at; everything that names a timestep counts on 0..999."""

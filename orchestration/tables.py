@@ -71,7 +71,9 @@ def model_size(params: Params, workspace: Workspace) -> int | None:
         return None
     unet = json.loads((folder / "unet" / "config.json").read_text())
     vae = json.loads((folder / "vae" / "config.json").read_text())
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    side = unet["sample_size"]
+    side = side if isinstance(side, int) else side[0]  # square: ml.diffusion.fields
+    return side * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def prompt_tables(params: Params, workspace: Workspace) -> Tables:

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ml.contract import fill
 from ml.files import atomic, write_json
 from ml.microworld.batches import classification_figures, multi_hot, to_pixels
 from ml.microworld.scenes import load_scenes
@@ -85,7 +86,7 @@ def load_judge(folder: Path = FOLDER) -> Judge:
         )
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     model = Judge(config["widths"])
-    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    fill(model, load_file(Path(folder) / "model.safetensors"), str(folder))
     return model.eval()
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from ml.contract import load_whole
 from ml.files import atomic
 from ml.microworld.batches import classification_figures, multi_hot, soften, to_pixels
 from ml.microworld.scenes import SceneSet, load_scenes
@@ -50,7 +51,7 @@ def load_backbone(folder: Path) -> ResNetForImageClassification:
             f"{folder}: expected config.json and model.safetensors of a ResNet classifier; "
             "train it with: python -m ml.microworld.train_backbone"
         )
-    return ResNetForImageClassification.from_pretrained(folder).eval()
+    return load_whole(ResNetForImageClassification, str(folder), folder).eval()
 
 
 def prepare(pixels: torch.Tensor) -> torch.Tensor:

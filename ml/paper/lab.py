@@ -63,8 +63,9 @@ class Lab:
     @cached_property
     def _model(self) -> str:
         """Digest of the diffusion model and the detector."""
-        names = (self.params.diffusion.model, self.params.detector.model)
-        return sha256_json([sha256_folder(Path(self.workspace.model(name))) for name in names])
+        folders = (self.workspace.model(self.params.diffusion.model),
+                   self.workspace.detector(self.params.detector))
+        return sha256_json([sha256_folder(Path(folder)) for folder in folders])
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""

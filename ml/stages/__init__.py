@@ -34,7 +34,7 @@ from ml.manifest import (
     strays,
     write_manifest,
 )
-from ml.params import REAL_SOURCES, ROOT, Params, find_file
+from ml.params import REAL_SOURCES, ROOT, DetectorParams, Params, find_file
 from ml.successor import STATE, Successor, check_shards
 from ml.vocabulary import load_vocabulary
 
@@ -132,6 +132,14 @@ class Workspace:
         return name
 
 
+    def detector(self, detector: DetectorParams) -> str:
+        """`model` of `detector.model`, where a backend's own name comes first: a folder or file
+        of that name below the root is something else."""
+        named = {"torchvision": detector.model == "coco",
+                 "detectron2": detector.model.endswith((".yaml", ".py"))}  # fmt: skip
+        return detector.model if named.get(detector.backend) else self.model(detector.model)
+
+
 @dataclass(frozen=True)
 class Output:
     """What a stage's `run` hands back; the files are in its folder already."""
@@ -166,7 +174,8 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
         section, name = place.split(".")
         if (value := getattr(getattr(params, section), name)) is None:
             continue
-        model = Path(workspace.model(value))
+        model = Path(workspace.detector(params.detector) if place == "detector.model" else
+                     workspace.model(value))
         inputs[place] = (sha256_folder(model) if model.is_dir() else
                          sha256_file(model) if model.is_file() else value)
     if stage.real_part and params.benchmark.source in REAL_SOURCES:

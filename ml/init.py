@@ -4,9 +4,7 @@ Writes `profiles/<name>.yaml`, which builds upon another profile, and `profiles/
 the vocabulary; with --texts also a copy of the prompts. Nothing is loaded or downloaded here.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from ml import coco
+from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
 from ml.files import atomic
 from ml.microworld.captions import synonyms
@@ -189,19 +188,15 @@ def _quoted(word: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml init", description=__doc__)
+    parser = make_parser("python -m ml init", __doc__)
     parser.add_argument("--classes", required=True, help='your words: "forklift, pallet, hard hat"')
-    parser.add_argument("--profile", default="sd15", help="the profile to build upon")
+    add_profile(parser, "sd15")  # to build upon
     parser.add_argument("--name", help="of the new profile; by default made of the words")
     parser.add_argument("--texts", help="your own prompts, a text file with one a line")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
+    add_root(parser, "the checkout")
     chosen = parser.parse_args(arguments)
-    try:
-        files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
-                                                chosen.texts, chosen.root)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
+                                            chosen.texts, chosen.root)
     print(f"seen ({len(vocabulary.seen)}): {', '.join(vocabulary.seen)}")
     print(f"unseen ({len(vocabulary.unseen)}): {', '.join(vocabulary.unseen) or 'none'}")
     for note in notes:

@@ -8,14 +8,11 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ml.errors import ManifestError
 from ml.files import sha256_file, sha256_json, write_json
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
-
-
-class ManifestError(RuntimeError):
-    """A stage's folder is missing, unfinished or does not match its manifest."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ def read_yaml(file: Path | str) -> object:
     text = read_text(file)
     try:
         return yaml.load(text, Loader=_Strict)
+    except RecursionError as error:
+        raise ValueError(f"{file}: nested too deeply; expected settings or lists of words"
+                         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
@@ -48,10 +51,27 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             known = str(key)
-            if known in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            if known in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice; keep one", key_node.start_mark)
             seen.add(known)
         return super().construct_mapping(node, deep)
+
+
+def yaml_lines(file: Path | str) -> dict[str, int]:
+    """Where the keys of a YAML file stand: lines by "key" and "key.key", counted from 1.
+
+    What an alias or a merge key brings along has no line of its own. For a file that `read_yaml`
+    has read.
+    """
+    root = yaml.compose(read_text(file), Loader=yaml.SafeLoader)
+    lines = {}
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        lines[str(key.value)] = key.start_mark.line + 1
+        for inner, _ in value.value if isinstance(value, yaml.MappingNode) else ():
+            lines[f"{key.value}.{inner.value}"] = inner.start_mark.line + 1
+    return lines

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml import processes
+from ml.errors import QualityError
 from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
 from ml.params import REAL_SOURCES, ROOT, Params, find_file
@@ -65,10 +66,6 @@ STAGES = (
                      "benchmark", "benchmark_scores", "promotion"), ("profile",), 3),
 )
 STAGE = {stage.name: stage for stage in STAGES}
-
-
-class QualityError(RuntimeError):
-    """An input's data-quality checks failed; a stage refuses to build on it."""
 
 
 @dataclass(frozen=True)

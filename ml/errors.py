@@ -6,6 +6,8 @@ of ours alone (TRACEBACK=1 in the environment shows one for the others too). Her
 codes, the way out. Not here: command lines (`ml.arguments`).
 """
 
+from __future__ import annotations  # so that an old Python gets as far as its first error
+
 import errno
 import io
 import linecache
@@ -109,6 +111,10 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
             with _sigterm():
                 done = command(*args, **kwargs)
                 sys.stdout.flush()
+        except SystemExit as stop:  # argparse has said why
+            if not isinstance(stop.code, int):
+                raise
+            return stop.code
         except KeyboardInterrupt as stop:
             name = "terminated" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
             print(f"{name}: what is finished is kept, the same command goes on", file=sys.stderr)
@@ -124,6 +130,12 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
             return code
         return done if isinstance(done, int) else DONE
     return run
+
+
+def quiet_worker() -> None:
+    """In a worker process: Ctrl-C and SIGTERM end it without a word, since its parent has one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def exit_code(error: BaseException) -> int:
@@ -150,13 +162,17 @@ def one_line(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         said = f"{error.strerror}: {error.filename}"
+    said = " ".join([said, *(f"({note})" for note in getattr(error, "__notes__", ()))])
     if len(said) > 2000:
         said = f"{said[:2000]} ..."
     if isinstance(error, OSError) and error.errno in OUT_OF:
         return f"{said}; {OUT_OF[error.errno]}"
+    if isinstance(error, ModuleNotFoundError) and not _ours(error):
+        return f"{said}; use the project's environment: .venv/bin/python, which `make` makes"
     if any(word in said.lower() for word in SAYS_FULL):
         return f"{said}; {OUT_OF[errno.ENOSPC]}"
-    return said if said and _ours(error) else f"{type(error).__name__}: {said}"
+    own = type(error).__module__ == __name__ or _ours(error)
+    return said if said and own else f"{type(error).__name__}: {said}"
 
 
 def _origin(error: BaseException) -> tuple[str, int]:

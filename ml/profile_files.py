@@ -6,6 +6,7 @@ Not here: what the settings are and what fits them (`ml.params`).
 import difflib
 import json
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,22 +125,15 @@ def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict, dic
 
 
 def _profile_file(profile: str, default: str, root: Path, named_by: Path | None) -> Path:
-    if profile.endswith((".yaml", ".yml")):
-        file = Path(profile)
-    else:
-        file = root / "profiles" / f"{profile}.yaml"
-    if not file.is_file() or not NAME.fullmatch(file.stem) and file.parent == root / "profiles":
-        asked = f" (the base of {named_by})" if named_by else ""
-        raise ValueError(
-            f"unknown profile {profile!r}{asked}: expected {default!r}, one of {_known(root)} "
-            f"or the path of a YAML file; no file {file}"
-        )
-    return file
-
-
-def _known(root: Path) -> list[str]:
-    return sorted(p.stem for p in (root / "profiles").glob("*.yaml")
-                  if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
+    is_path = profile.endswith((".yaml", ".yml"))
+    file = Path(profile) if is_path else root / "profiles" / f"{profile}.yaml"
+    if (is_path or NAME.fullmatch(profile)) and file.is_file():
+        return file
+    known = sorted(p.stem for p in (root / "profiles").glob("*.yaml")
+                   if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
+    asked = f" (the base of {named_by})" if named_by else ""
+    raise ValueError(f"unknown profile {reprlib.repr(profile)}{asked}: expected {default!r}, one "
+                     f"of {known} or the path of a YAML file" + f"; no file {file}" * is_path)
 
 
 def _refuse_name(settings: Settings, default: str, root: Path) -> None:
@@ -147,8 +141,8 @@ def _refuse_name(settings: Settings, default: str, root: Path) -> None:
     name, place = settings.values["profile"], settings.places["profile"]
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.casefold() in RESERVED:
         raise ValueError(
-            f"{place}: profile: expected a name of letters, digits, - _ and . that is none of "
-            f"{', '.join(RESERVED)}: it is a folder below data/; got {name!r}. Rename the file, or "
+            f"{place}: profile: expected a name of letters, digits, - _ and . that is not "
+            f"{' or '.join(RESERVED)}, since it is a folder below data/, got {reprlib.repr(name)}. Rename the file, or "
             "set `profile:` in it")
     known = root / ("params.yaml" if name == default else f"profiles/{name}.yaml")
     if known.is_file() and known.resolve() != settings.file.resolve():

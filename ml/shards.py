@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ml.errors import quiet_worker
 from ml.files import atomic, sha256_file, write_json
 
 Item = TypeVar("Item")
@@ -117,6 +118,7 @@ def _start_worker(make: Callable, threads: int, started) -> None:
 
 def end_with_parent() -> None:
     """In a worker: a killed parent must not leave processes behind that hold GPUs."""
+    quiet_worker()
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 

@@ -27,7 +27,7 @@ def ground(folder: Path) -> dict:
 if __name__ == "__main__":
     place, profile = Path(sys.argv[1]), sys.argv[2]
     curves = ground(place)
-    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 1
+    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 2
     if processes.is_main():
         (place / "grounding.json").write_text(json.dumps(curves))
     sys.exit(main(["segmenter", "--profile", profile, "--root", str(place)]))

@@ -68,12 +68,12 @@ def _check(chosen: argparse.Namespace) -> None:
 
 
 def _make(lab, name: str) -> None:
-    """Raises ValueError saying which study failed and what goes on from there."""
+    """Notes on an error which study failed and what goes on from there."""
     try:
         _, minutes = run(lab, name)
-    except ValueError as error:
-        raise ValueError(f"study {name}: {error} (what is finished is kept: {command(lab, name)} "
-                         "goes on)") from error
+    except Exception as error:
+        error.add_note(f"in study {name}; what is finished is kept, {command(lab, name)} goes on")
+        raise
     print(f"{name}: finished in {minutes:.1f} min", flush=True)
 
 

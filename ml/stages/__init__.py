@@ -18,6 +18,7 @@ from ml.errors import QualityError
 from ml.files import sha256_file, sha256_folder, sha256_json, write_json
 from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
 from ml.params import REAL_SOURCES, ROOT, Params, find_file
+from ml.profile_files import claim
 from ml.vocabulary import load_vocabulary
 
 
@@ -198,6 +199,7 @@ def _begin(
     folder, state = workspace.folder(stage.name), workspace.state(stage.name)
     recipe = recipe_of(stage, params, workspace)
     refuse_failed_inputs(stage, workspace)
+    claim(workspace.data, params.file, ROOT)
     done = None if force else _finished(folder, state, recipe)
     if not done:
         _prepare(folder, state, recipe, force)

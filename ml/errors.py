@@ -12,6 +12,7 @@ import errno
 import io
 import linecache
 import os
+import select
 import signal
 import sys
 import threading
@@ -215,10 +216,14 @@ def _sigterm() -> Iterator[None]:
 
 
 def _stdout_closed() -> bool:
-    """Whether stdout is the broken pipe; if so, nothing is written to it any more."""
+    """Whether stdout is a pipe that nobody reads; if so, nothing is written to it any more."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        out = sys.stdout.fileno()
+    except OSError:  # captured, no file at all
+        return False
+    poll = select.poll()
+    poll.register(out, select.POLLOUT)
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return closed

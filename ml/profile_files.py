@@ -142,8 +142,8 @@ def _refuse_name(settings: Settings, default: str, root: Path) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name) or name.casefold() in RESERVED:
         raise ValueError(
             f"{place}: profile: expected a name of letters, digits, - _ and . that is not "
-            f"{' or '.join(RESERVED)}, since it is a folder below data/, got {reprlib.repr(name)}. Rename the file, or "
-            "set `profile:` in it")
+            f"{' or '.join(RESERVED)}, since it is a folder below data/, got {reprlib.repr(name)}. "
+            "Rename the file, or set `profile:` in it")
     known = root / ("params.yaml" if name == default else f"profiles/{name}.yaml")
     if known.is_file() and known.resolve() != settings.file.resolve():
         raise ValueError(f"{place}: profile: expected another name than {name!r}, which is that of "

@@ -179,7 +179,13 @@ class Params:
     segmenter: SegmenterParams
     benchmark: BenchmarkParams
     promotion: PromotionParams
-    file: str | None = None  # no setting: the YAML file it was read from, below the checkout
+    origin: tuple[str, str] | None = None  # no setting: the profile that was read, and its file
+
+    @property
+    def file(self) -> str | None:
+        """The YAML file of the profile, below the checkout or absolute; None when it was made
+        from another profile's settings."""
+        return self.origin[1] if self.origin and self.origin[0] == self.profile else None
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
@@ -206,8 +212,8 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
             raise ValueError(f"{settings.place(*fields)}: {fields[0]}: expected {expected}, "
                              f"got {got!r}")
     file, root = settings.file.resolve(), Path(root).resolve()
-    return dataclasses.replace(params, file=str(
-        file.relative_to(root) if file.is_relative_to(root) else file))
+    shown = str(file.relative_to(root) if file.is_relative_to(root) else file)
+    return dataclasses.replace(params, origin=(params.profile, shown))
 
 
 def find_file(name: str) -> Path:

@@ -19,7 +19,7 @@ from ml.stages import run_stage
 
 HINTS = typing.get_type_hints(Params, include_extras=True)
 SECTIONS = {name: hint for name, hint in HINTS.items() if dataclasses.is_dataclass(hint)}
-FIELDS = {name: hint for name, hint in HINTS.items() if name not in {*SECTIONS, "file"}} | {
+FIELDS = {name: hint for name, hint in HINTS.items() if name not in {*SECTIONS, "origin"}} | {
     f"{section}.{name}": hint for section, cls in SECTIONS.items()
     for name, hint in typing.get_type_hints(cls, include_extras=True).items()}
 

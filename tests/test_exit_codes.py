@@ -212,6 +212,7 @@ def test_ctrl_c_before_anything_is_imported_is_quiet():
     assert process.wait(60) in (130, 2) and "Traceback" not in rest, rest
 
 
+@pytest.mark.slow  # torch in three processes
 def test_ctrl_c_with_worker_processes_is_one_line(tmp_path):
     """The whole group gets the signal, as from a terminal."""
     code = ("import sys, pathlib, pyarrow as pa\n"

@@ -17,6 +17,7 @@ from ml.detectors.base import canonical
 from ml.files import atomic
 from ml.microworld.captions import synonyms
 from ml.params import ROOT, Params, load_params
+from ml.profile_files import RESERVED
 from ml.stages.prompts import check
 from ml.texts import read_texts
 from ml.vocabulary import Vocabulary
@@ -143,8 +144,9 @@ def make_profile(
     """
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
-    if not NAME.fullmatch(name):
-        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at most")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at "
+                         f"most, and not {' or '.join(RESERVED)}")
     base = load_params(profile, root)
     folder = root / "profiles"
     files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]

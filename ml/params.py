@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from ml.profile_files import Settings, read_settings
 from ml.ranges import TEXT, Length, Pattern, Range, fit
@@ -179,13 +179,9 @@ class Params:
     segmenter: SegmenterParams
     benchmark: BenchmarkParams
     promotion: PromotionParams
-    origin: tuple[str, str] | None = None  # no setting: the profile that was read, and its file
-
-    @property
-    def file(self) -> str | None:
-        """The YAML file of the profile, below the checkout or absolute; None when it was made
-        from another profile's settings."""
-        return self.origin[1] if self.origin and self.origin[0] == self.profile else None
+    file: ClassVar[str | None] = None
+    """No setting: of an instance that `load_params` read, its YAML file, below the checkout or
+    absolute. `dataclasses.replace` leaves it behind: what it makes belongs to no file."""
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
@@ -212,8 +208,9 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
             raise ValueError(f"{settings.place(*fields)}: {fields[0]}: expected {expected}, "
                              f"got {got!r}")
     file, root = settings.file.resolve(), Path(root).resolve()
-    shown = str(file.relative_to(root) if file.is_relative_to(root) else file)
-    return dataclasses.replace(params, origin=(params.profile, shown))
+    own = str(file.relative_to(root) if file.is_relative_to(root) else file)
+    object.__setattr__(params, "file", own)  # frozen, and no field
+    return params
 
 
 def find_file(name: str) -> Path:
@@ -260,13 +257,14 @@ def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, b
 
 def _build(cls: type, values: object, settings: Settings, above: str) -> object:
     every = typing.get_type_hints(cls, include_extras=True)
-    hints = {f.name: every[f.name] for f in dataclasses.fields(cls)
-             if f.default is dataclasses.MISSING}
+    hints = {field.name: every[field.name] for field in dataclasses.fields(cls)}
     if not isinstance(values, dict):
         raise ValueError(f"{settings.places[above[:-1]]}: {above[:-1]}: expected a mapping of "
                          f"settings, got {values!r}")
-    if missing := sorted(set(hints) - set(values)):
-        raise ValueError(f"{settings.base}: missing settings {missing} {above[:-1]}")
+    unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
+    if unknown or missing:  # a profile cannot: it may override only what params.yaml has
+        raise ValueError(f"{settings.base}: {above[:-1]}: unknown settings {unknown}, missing "
+                         f"settings {missing}")
     built = {}
     for name, hint in hints.items():
         full = f"{above}{name}"

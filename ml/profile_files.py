@@ -14,6 +14,8 @@ from ml.files import write_json
 from ml.reading import read_yaml, yaml_lines
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+INSTALLED = Path(__file__).resolve().parent / "defaults"
+"""params.yaml and profiles/ of a wheel; in a checkout there is none."""
 RESERVED = ("foundation", "real")  # folders below data/ that are not a profile's
 
 
@@ -33,8 +35,8 @@ class Place:
 class Settings:
     """The merged values of a profile's files."""
 
-    values: dict  # two levels, as they stand in params.yaml
-    places: dict[str, Place]  # by "key" and "key.key"
+    values: dict  # nested as in params.yaml
+    places: dict[str, Place]  # by "key", "key.key", ...
     base: Path  # params.yaml, which names every setting
     file: Path  # of the profile itself
 
@@ -50,7 +52,7 @@ def read_settings(profile: str, root: Path) -> Settings:
     the file, and the line where there is one, for an unknown profile, bases that go in a circle,
     settings that params.yaml does not name, or a profile whose name is no name or another's.
     """
-    base_file = Path(root) / "params.yaml"
+    base_file = _shipped(Path(root), "params.yaml")
     if not base_file.is_file():
         raise ValueError(f"no parameter file {base_file}: run from a checkout of the project")
     values, lines = _read(base_file)
@@ -88,6 +90,12 @@ def claim(data: Path, file: str | None, root: Path) -> None:
     write_json(note, {"file": file})
 
 
+def _shipped(root: Path, name: str) -> Path:
+    """A file of the root, or the one that a wheel has where the root has none."""
+    own = root / name
+    return INSTALLED / name if not own.is_file() and (INSTALLED / name).is_file() else own
+
+
 def _read(file: Path) -> tuple[dict, dict[str, int]]:
     values = read_yaml(file)
     if not isinstance(values, dict):
@@ -95,14 +103,16 @@ def _read(file: Path) -> tuple[dict, dict[str, int]]:
     return values, yaml_lines(file)
 
 
-def _places(values: dict, lines: dict[str, int], rank: int, file: Path) -> dict[str, Place]:
+def _places(
+    values: dict, lines: dict[str, int], rank: int, file: Path, above: str = ""
+) -> dict[str, Place]:
     """The place of every key; one that an alias brought along stands where its section does."""
     places = {}
     for key, value in values.items():
-        places[key] = Place(rank, str(file), lines.get(str(key)))
-        for inner in value if isinstance(value, dict) else ():
-            places[f"{key}.{inner}"] = Place(rank, str(file), lines.get(f"{key}.{inner}",
-                                                                        lines.get(str(key))))
+        full = f"{above}{key}"
+        places[full] = Place(rank, str(file), lines.get(full, lines.get(above[:-1])))
+        if isinstance(value, dict):
+            places |= _places(value, lines, rank, file, f"{full}.")
     return places
 
 
@@ -126,14 +136,15 @@ def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict, dic
 
 def _profile_file(profile: str, default: str, root: Path, named_by: Path | None) -> Path:
     is_path = profile.endswith((".yaml", ".yml"))
-    file = Path(profile) if is_path else root / "profiles" / f"{profile}.yaml"
-    if (is_path or NAME.fullmatch(profile)) and file.is_file():
-        return file
-    known = sorted(p.stem for p in (root / "profiles").glob("*.yaml")
-                   if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
+    if is_path or NAME.fullmatch(profile):
+        file = Path(profile) if is_path else _shipped(root, f"profiles/{profile}.yaml")
+        if file.is_file():
+            return file
+    known = sorted({p.stem for place in (root, INSTALLED) for p in place.glob("profiles/*.yaml")
+                    if "." not in p.stem})  # ci.run.yaml is Dagster's, not a profile
     asked = f" (the base of {named_by})" if named_by else ""
     raise ValueError(f"unknown profile {reprlib.repr(profile)}{asked}: expected {default!r}, one "
-                     f"of {known} or the path of a YAML file" + f"; no file {file}" * is_path)
+                     f"of {known} or the path of a YAML file that is there")
 
 
 def _refuse_name(settings: Settings, default: str, root: Path) -> None:
@@ -144,7 +155,7 @@ def _refuse_name(settings: Settings, default: str, root: Path) -> None:
             f"{place}: profile: expected a name of letters, digits, - _ and . that is not "
             f"{' or '.join(RESERVED)}, since it is a folder below data/, got {reprlib.repr(name)}. "
             "Rename the file, or set `profile:` in it")
-    known = root / ("params.yaml" if name == default else f"profiles/{name}.yaml")
+    known = _shipped(root, "params.yaml" if name == default else f"profiles/{name}.yaml")
     if known.is_file() and known.resolve() != settings.file.resolve():
         raise ValueError(f"{place}: profile: expected another name than {name!r}, which is that of "
                          f"{known}: both would write into data/{name}. Rename the file, or set "

@@ -17,11 +17,17 @@ from ml.params import ROOT, Params, load_params
 from ml.ranges import Length, Pattern, Range, fit
 from ml.stages import run_stage
 
-HINTS = typing.get_type_hints(Params, include_extras=True)
-SECTIONS = {name: hint for name, hint in HINTS.items() if dataclasses.is_dataclass(hint)}
-FIELDS = {name: hint for name, hint in HINTS.items() if name not in {*SECTIONS, "origin"}} | {
-    f"{section}.{name}": hint for section, cls in SECTIONS.items()
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items()}
+
+def fields_of(cls: type, above: str = "") -> dict[str, object]:
+    """The annotation of every setting, by its full name."""
+    hints, found = typing.get_type_hints(cls, include_extras=True), {}
+    for field in dataclasses.fields(cls):
+        full, hint = f"{above}{field.name}", hints[field.name]
+        found |= fields_of(hint, f"{full}.") if dataclasses.is_dataclass(hint) else {full: hint}
+    return found
+
+
+FIELDS = fields_of(Params)
 
 
 @pytest.fixture
@@ -86,10 +92,13 @@ def test_every_field_refuses_what_is_outside_of_its_range(field):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_loading_names_the_file_and_the_line(field, checkout):
-    section, _, name = field.rpartition(".")
-    value = json.dumps(outside(FIELDS[field])[-1])
-    text = f"# a comment\n{section}:\n  {name}: {value}\n" if section else f"\n\n{name}: {value}\n"
-    with pytest.raises(ValueError, match=rf"mine\.yaml, line 3: {field}: expected .*, got"):
+    *sections, name = field.split(".")
+    text = "# a comment\n"
+    for depth, part in enumerate(sections):
+        text += f"{'  ' * depth}{part}:\n"
+    text += f"{'  ' * len(sections)}{name}: {json.dumps(outside(FIELDS[field])[-1])}\n"
+    line = len(sections) + 2
+    with pytest.raises(ValueError, match=rf"mine\.yaml, line {line}: {field}: expected .*, got"):
         load_params(write(checkout, text), checkout)
 
 
@@ -160,6 +169,9 @@ def test_the_file_named_is_the_one_that_set_it(checkout):
     ("grounding: {steps: '900'}", "got '900' as text; write 900, without quotes"),
     ("diffusion: {revision: 4638}", "got 4638; put it in quotes"),
     ("vocabulary: no", "got False; put it in quotes"),
+    ("seed: 010", "line 1: .*010 is not a decimal number"),
+    ("grounding: {steps: 1:30}", "1:30 is not a decimal number"),
+    ("diffusion: {revision: 0123456}", "0123456 is not a decimal number; quote it"),
     ("diffusion: {vae_tiling: 'on'}", "expected true or false, got 'on'"),
     ("grounding:", "grounding: expected a mapping of settings, got None"),
     ("grounding: {stepz: 3}", "unknown setting 'grounding.stepz'; did you mean 'steps'"),

@@ -48,9 +48,7 @@ def checkout(tmp_path_factory) -> Path:
     call(root, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit",
          "--quiet", "-m", "checkout")
     params = handmade.params_of(Workspace(root, "micro"))
-    values = dataclasses.asdict(params)
-    del values["origin"]  # no setting
-    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    (root / "params.yaml").write_text(yaml.safe_dump(dataclasses.asdict(params)))
     handmade.all_stages(root, "micro")
     return root
 

@@ -174,6 +174,18 @@ def test_a_reader_that_goes_away_is_141_and_quiet(tmp_path):
     assert "Traceback" not in err and "Broken" not in err and "Exception" not in err
 
 
+def test_a_symlink_in_place_of_a_stage_is_told_and_what_it_points_to_stays(tmp_path, capsys):
+    arguments = ["prompts", "--profile", "ci", "--root", str(tmp_path), "--force"]
+    stage, away = tmp_path / "data" / "ci" / "prompts", tmp_path / "away"
+    away.mkdir()
+    (away / "holiday.jpg").write_bytes(b"mine")
+    stage.parent.mkdir(parents=True)
+    stage.symlink_to(away)
+    code = main(arguments)
+    assert (away / "holiday.jpg").read_bytes() == b"mine"
+    assert code == 0 or said(capsys.readouterr().err).startswith("error: ")
+
+
 # Signals
 
 

@@ -174,6 +174,7 @@ def test_nothing_is_overwritten(root, capsys):
 @pytest.mark.parametrize("arguments, match", [
     (["--profile", "sd16"], "unknown profile 'sd16': expected 'micro', one of ['big']"),
     (["--profile", "big", "--name", "My words"], "--name 'My words': expected small letters"),
+    (["--profile", "big", "--name", "foundation"], "and not foundation or real"),
     (["--profile", "big", "--texts", "none.txt"], "no file none.txt"),
     (["--profile", "big", "--texts", "bad.txt"], "line 2: 'a tree' names no class"),
     (["--profile", "big", "--classes", "old dog, forklift"], None),

@@ -74,6 +74,7 @@ TABLE: tuple[tuple[type | str, int], ...] = (
     ("huggingface_hub.errors.LocalEntryNotFoundError", RESOURCES),
     ("huggingface_hub.errors.HfHubHTTPError", INPUT),  # no such repository, or a gated one
     ("safetensors._safetensors_rust.SafetensorError", INPUT),
+    ("PIL.Image.DecompressionBombError", INPUT),
     ("mlflow.exceptions.MlflowException", INPUT),  # a tracking URI that leads nowhere
 )
 """Kind -> code, the first that fits; kinds of other packages by name, so that none is imported.
@@ -82,7 +83,7 @@ OSError, ImportError, RuntimeError and ValueError are told apart below."""
 PACKAGES = ("ml", "orchestration", "benchmarks")
 OWN = tuple(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in PACKAGES)
 READERS = ("diffusers", "huggingface_hub", "PIL", "safetensors", "tokenizers", "transformers")
-"""Libraries that read what people bring: their ValueErrors are about that."""
+"""Libraries that read what people bring: their ValueErrors (and bare Exceptions) are about that."""
 OUT_OF = {errno.ENOSPC: "free some disk space, or put data/ on another disk (--root)",
           errno.EDQUOT: "your quota is used up: free some, or choose another --root",
           errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
@@ -150,8 +151,10 @@ def exit_code(error: BaseException) -> int:
         return RESOURCES
     if isinstance(error, OSError):
         return RESOURCES if error.errno in OUT_OF else INPUT
-    if isinstance(error, ValueError) and (_ours(error) or _read(error)):
+    if isinstance(error, ValueError) and _ours(error):
         return INPUT  # one that numpy, torch or Python raised amid our work is a defect
+    if (isinstance(error, ValueError) or type(error) is Exception) and _read(error):
+        return INPUT
     if isinstance(error, ImportError) and (_ours(error) or error.name is not None and
                                            error.name.partition(".")[0] not in PACKAGES):
         return RESOURCES

@@ -11,6 +11,7 @@ from __future__ import annotations  # so that an old Python gets as far as its f
 import errno
 import io
 import linecache
+import multiprocessing
 import os
 import select
 import signal
@@ -110,7 +111,7 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
             if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with _sigterm():
+            with _stoppable():
                 done = command(*args, **kwargs)
                 sys.stdout.flush()
         except SystemExit as stop:  # argparse has said why
@@ -134,10 +135,22 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
     return run
 
 
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes that are started in the block hear of Ctrl-C when `quiet_worker` runs in them, and
+    so does this one when the block ends: half-imported, they would print a traceback each."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def quiet_worker() -> None:
     """In a worker process: Ctrl-C and SIGTERM end it without a word, since its parent has one."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def exit_code(error: BaseException) -> int:
@@ -202,20 +215,30 @@ def _read(error: BaseException) -> bool:
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
-    """SIGTERM raises Terminated in the block; only a process's main thread can arrange that."""
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end this process's workers and raise KeyboardInterrupt or Terminated.
+
+    Else a pool would wait for what its workers have begun, for minutes. Only a process's main
+    thread can arrange that; a signal that the shell has set to be ignored stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_) -> None:
-        raise Terminated
+    def stop(number, _) -> None:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _stdout_closed() -> bool:

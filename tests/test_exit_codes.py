@@ -225,8 +225,10 @@ def test_ctrl_c_before_anything_is_imported_is_quiet():
 
 
 @pytest.mark.slow  # torch in three processes
-def test_ctrl_c_with_worker_processes_is_one_line(tmp_path):
-    """The whole group gets the signal, as from a terminal."""
+@pytest.mark.parametrize("working", [False, True])
+def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
+    """The whole group gets the signal, as from a terminal: workers that are still importing, or
+    that have a minute to go."""
     code = ("import sys, pathlib, pyarrow as pa\n"
             "from ml.errors import exit_path\nfrom ml.shards import write_shards\n"
             "from tests import makers\n"
@@ -234,7 +236,12 @@ def test_ctrl_c_with_worker_processes_is_one_line(tmp_path):
             "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
             "                                 makers.sleepy, schema, processes=2))\n")
     process = start("-c", code, str(tmp_path / "out"))
-    assert process.stdout.readline() == "begun\n" and process.stdout.readline() == "begun\n"
+    if working:
+        assert process.stdout.readline() == "begun\n" and process.stdout.readline() == "begun\n"
+    else:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 3:  # the resource tracker is one
+            time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "Ctrl-C" in said(err)

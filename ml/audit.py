@@ -17,6 +17,7 @@ from ml.arguments import add_profile, add_root, make_parser
 from ml.files import write_json
 from ml.manifest import read_manifest
 from ml.params import load_params
+from ml.reading import read_text
 from ml.shards import read_shards
 from ml.stages import Workspace
 
@@ -66,8 +67,10 @@ def precision(ticks: Sequence[dict]) -> list[dict]:
     ticks: {"entity", "verdict"} each; a picture that was not ticked is none of them.
     """
     rows = []
-    for name in [*sorted({tick["entity"] for tick in ticks}), "all"]:
-        counts = Counter(t["verdict"] for t in ticks if name in ("all", t["entity"]))
+    by_class = {name: [tick for tick in ticks if tick["entity"] == name]
+                for name in sorted({tick["entity"] for tick in ticks})}
+    for name, own in [*by_class.items(), ("all", ticks)]:  # "all" may be a class, too
+        counts = Counter(tick["verdict"] for tick in own)
         judged = sum(counts.values())
         low, high = wilson(counts["right"], judged)
         rows.append({"class": name, "judged": judged, **{v: counts[v] for v in VERDICTS},
@@ -83,10 +86,12 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
         raise ValueError(f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
                          "browser, tick, and save")
     try:
-        saved = json.loads(path.read_text())
-        ticks, digest = saved["ticks"], saved["synthetic_dataset"]
+        saved = json.loads(read_text(path))
+        ticks, digest = list(saved["ticks"]), saved["synthetic_dataset"]
         pairs = [(tick["key"], tick["entity"], tick["verdict"]) for tick in ticks]
-    except (ValueError, KeyError, TypeError) as error:
+        if odd := [pair for pair in pairs if not all(isinstance(part, str) for part in pair)]:
+            raise ValueError(f"expected texts, got {odd[0]!r:.80}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no saved audit sheet ({type(error).__name__}: {error}); "
                          "save it with the sheet's button") from error
     now = read_manifest(workspace.folder(STAGE), verify=False).digest

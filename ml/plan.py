@@ -168,6 +168,9 @@ def _judge_disk(plan: Plan, workspace: Workspace) -> None:
 
     wanted: dict[int, tuple[Path, float]] = {}
     data = sum(max((n.bytes or 0) - plan.there.get(n.name, 0), 0) for n in plan.disk)
+    if again := max((plan.there.get(n.name, 0) for n in plan.disk), default=0):
+        plan.notes.append("a stage that is made anew, with other settings, needs up to "
+                          f"{show_bytes(again)} more while its old folder still stands")
     downloads = sum(m.bytes or 0 for m in plan.models if m.state == "to download")
     for place, size in ((workspace.data, data), (Path(HF_HUB_CACHE), downloads)):
         place = next(p for p in (place, *place.absolute().parents) if p.exists())

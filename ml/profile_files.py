@@ -4,13 +4,12 @@ Not here: what the settings are and what fits them (`ml.params`).
 """
 
 import difflib
-import json
 import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml.files import write_json
+from ml.files import read_note, write_json
 from ml.reading import read_yaml, yaml_lines
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -78,13 +77,10 @@ def claim(data: Path, file: str | None, root: Path) -> None:
     note = data / ".state" / "profile.json"
     if file is None:
         return
-    try:
-        other = json.loads(note.read_text())["file"]
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or damaged: as if absent
-        other = None
+    other = (read_note(note, {"file": str}) or {}).get("file")
     if other == file:
         return
-    if isinstance(other, str) and (root / other).is_file():
+    if other is not None and (root / other).is_file():
         raise ValueError(f"{data} holds the stages of {root / other}, not of {root / file}: rename "
                          "one of the two files, or choose another --root")
     write_json(note, {"file": file})

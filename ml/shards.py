@@ -5,7 +5,6 @@ sha256 of the file. Batches never cross shards, so a resumed run gives the same 
 several processes that each make some of the shards.
 """
 
-import json
 import multiprocessing
 import os
 import threading
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ml.errors import quiet_worker, starting_workers
-from ml.files import atomic, sha256_file, write_json
+from ml.files import atomic, read_note, sha256_file, write_json
 
 Item = TypeVar("Item")
 
@@ -138,17 +137,24 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _sidecar(path: Path) -> Path:
+def sidecar(path: Path) -> Path:
+    """Where it stands by which recipe a shard was made."""
     return path.with_name(f".{path.stem}.json")
 
 
+_SIDECAR = {"recipe": str, "sha256": str, "rows": int}
+
+
+def read_sidecar(path: Path) -> dict | None:
+    """recipe, sha256 and rows of a shard; None without a sidecar that can be read."""
+    return read_note(sidecar(path), _SIDECAR)
+
+
 def _rows_in_place(path: Path, recipe: str) -> int | None:
-    side = _sidecar(path)
-    if not path.is_file() or not side.is_file():
+    said = read_sidecar(path)
+    if said is None or said["recipe"] != recipe or not path.is_file():
         return None
-    said = json.loads(side.read_text())
-    matches = said["recipe"] == recipe and said["sha256"] == sha256_file(path)
-    return said["rows"] if matches else None
+    return said["rows"] if said["sha256"] == sha256_file(path) else None
 
 
 def _write_one(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) -> int:
@@ -160,7 +166,7 @@ def _write_one(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) 
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with atomic(path) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
-    write_json(_sidecar(path), {"recipe": recipe, "sha256": sha256_file(path), "rows": len(frame)})
+    write_json(sidecar(path), {"recipe": recipe, "sha256": sha256_file(path), "rows": len(frame)})
     return len(frame)
 
 

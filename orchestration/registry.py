@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ml.files import atomic
+from ml.files import atomic, read_note
 from ml.manifest import Manifest, read_manifest
 from ml.params import Params
 from ml.stages import Workspace
@@ -173,8 +173,9 @@ def champion_folder(workspace: Workspace, name: str) -> Path:
 
 
 def champion_record(workspace: Workspace, name: str) -> dict | None:
-    file = champion_folder(workspace, name) / "record.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+    """Whose record it is; None without one that can be read, which the registry then brings back.
+    """
+    return read_note(champion_folder(workspace, name) / "record.json", {"digest": str})
 
 
 def numbers(facts: dict, prefix: str = "") -> dict[str, float]:

@@ -4,16 +4,15 @@ Writes `data/<profile>/summary.json` from the stages' own files and prints the s
 models, the report's path and how to look further. Computes no score itself.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import exit_path
-from ml.files import write_json
+from ml.files import read_note, write_json
 from ml.manifest import read_manifest
 from ml.params import load_params
-from ml.stages import STAGES, Workspace
+from ml.stages import STAGES, TIMING, Workspace
 from orchestration.resources import Project
 
 CELLS = {"one_seen": "one object, seen", "one_unseen": "one object, unseen",
@@ -32,12 +31,11 @@ def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
     seconds, peak, checks = {}, 0.0, 0.0
     for stage in STAGES:
         state = workspace.state(stage.name)
-        if (state / "timing.json").is_file():
-            said = json.loads((state / "timing.json").read_text())
+        if said := read_note(state / "timing.json", TIMING):
             seconds[stage.name] = round(said["seconds"], 2)
             peak = max(peak, said["peak_rss_mb"])
-        if (state / "quality.json").is_file():
-            checks += json.loads((state / "quality.json").read_text()).get("seconds", 0.0)
+        if said := read_note(state / "quality.json", {"seconds": (int, float)}):
+            checks += said["seconds"]
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
@@ -117,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     summary = summarize(workspace, champions_of(project))
     path = workspace.data / "summary.json"
     # Every making leaves another time, so an equal summary means that nothing was made.
-    unchanged = path.is_file() and json.loads(path.read_text()) == summary
+    unchanged = read_note(path, dict) == summary
     write_json(path, summary)
     print(page(summary, workspace, unchanged))
     return 0

@@ -209,7 +209,11 @@ def test_the_report_works_without_a_real_benchmark(reported, tmp_path):
     facts = {key: value for key, value in handmade.segmenter_facts().items() if key == "synthetic"}
     del facts["synthetic"]["harmonic"], facts["synthetic"]["unseen"]  # no unseen class, say
     handmade.write_bare(workspace, "benchmark")
+    handmade.write_synthetic(workspace)
+    for stage in ("segmenter", "real_bound"):
+        handmade.write_model(workspace, stage)
     handmade.write_stage("benchmark_scores", workspace, facts | {"held_out_synthetic": True})
+    handmade.write_verdict(workspace)
     run_stage("report", handmade.params_of(workspace), tmp_path, force=True)
     text = (workspace.folder("report") / "report.html").read_text()
     assert "There is no real benchmark" in text and "bound: real pictures" not in text

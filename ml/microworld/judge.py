@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -29,6 +28,7 @@ from ml.microworld.scenes import load_scenes
 from ml.microworld.train_backbone import label_loss
 from ml.microworld.training import Budget, Run, add_arguments, choose_device
 from ml.microworld.world import CLASSES, SIZE
+from ml.picture_files import open_picture
 
 WIDTHS = (24, 48, 80, 112)
 TRAIN_SCENES, EVAL_SCENES = 20_000, 500
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     model = load_judge(chosen.folder)
     for path in chosen.pictures:
-        probabilities = model.judge([np.asarray(Image.open(path).convert("RGB"))])[0]
+        probabilities = model.judge([open_picture(path)])[0]
         found = [f"{CLASSES[i]} {p:.2f}" for i, p in enumerate(probabilities) if p > 0.5]
         print(f"{path}: {', '.join(found) or 'nothing'}")
 

@@ -9,8 +9,6 @@ and standard deviation 1 in every channel. Not here: the diffusion model (`train
 
 import argparse
 import math
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from diffusers import AutoencoderKL
 
 from ml.arguments import number
 from ml.errors import EXIT_CODES, exit_path
+from ml.files import atomic
 from ml.microworld.scenes import load_scenes
 from ml.microworld.training import Budget, Run, add_arguments, choose_device, prefers_bf16
 
@@ -101,10 +100,8 @@ def export(vae: AutoencoderKL, images: torch.Tensor, out: Path) -> None:
     copy.load_state_dict({key: value.cpu() for key, value in vae.state_dict().items()})
     copy = copy.to(images.device).eval()
     standardise(copy, images)
-    partial = out.with_name(f".{out.name}.partial")
-    copy.cpu().save_pretrained(partial)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+    with atomic(out) as partial:
+        copy.cpu().save_pretrained(partial)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -33,6 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ml.arguments import number
 from ml.errors import EXIT_CODES, exit_path
+from ml.files import replace_folder
 from ml.microworld.scenes import CHUNK, fingerprint, stream_scenes
 from ml.microworld.tokenizer import build_tokenizer
 from ml.microworld.train_autoencoder import to_signed
@@ -235,10 +236,10 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> None:
     unet.load_state_dict({k: v.cpu().contiguous() for k, v in pipe.unet.state_dict().items()})
     assemble(pipe.vae, pipe.text_encoder, pipe.tokenizer, unet.half()).save_pretrained(partial)
     for part in sorted(partial.iterdir()):
-        target = out / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(part, target)
+        if part.is_dir():
+            replace_folder(part, out / part.name)
+        else:
+            os.replace(part, out / part.name)
     partial.rmdir()
 
 

@@ -5,7 +5,6 @@ Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models
 so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
 """
 
-import json
 import multiprocessing
 import os
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from ml.errors import starting_workers
-from ml.files import atomic, sha256_folder, sha256_json, write_json
+from ml.files import atomic, read_note, sha256_folder, sha256_json, write_json
 from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
 from ml.shards import end_with_parent
@@ -70,8 +69,7 @@ class Lab:
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""
-        note = _note(path)
-        return path.exists() and note.is_file() and json.loads(note.read_text()) == recipe
+        return path.exists() and read_note(_note(path), str) == recipe
 
     def sign(self, path: Path, recipe: str) -> None:
         """Says, last of all, that a file or folder is whole."""

@@ -9,7 +9,6 @@ finished stage is not run again, and one that is (forced, or killed after it had
 its candidate on record and keeps it.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml.files import atomic, sha256_file, sha256_json, write_json
+from ml.files import (
+    Damaged,
+    atomic,
+    read_json,
+    settle,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from ml.grounding.scores import percent
 from ml.manifest import read_manifest
 from ml.metrics import nanmean
@@ -62,6 +69,10 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(keys), stack
 
 
+RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str,
+          "scores_sha256": str}
+WHO = {"digest": str}
+"""Of a champion's record: all of it, and what says who it is."""
 HELD_OUT = ("synthetic_dataset",)
 """Input that holds pictures and truth where there is no real benchmark."""
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
@@ -78,10 +89,18 @@ def champion_folder(workspace: Workspace, name: str) -> Path:
     return workspace.data / "champion" / name
 
 
-def champion_record(workspace: Workspace, name: str) -> dict | None:
-    """The champion on record: {"digest", "score", "test_set", "scores_sha256"}, None before."""
-    file = champion_folder(workspace, name) / "record.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> dict | None:
+    """The champion on record, with the fields of RECORD; None before there is one.
+
+    Raises ValueError for a record that can't be read: who had the title must not be forgotten.
+    """
+    folder = champion_folder(workspace, name)
+    settle(folder)  # promotion alone writes there, and runs once at a time
+    try:
+        return read_json(folder / "record.json", expected)
+    except Damaged as error:
+        raise ValueError(f"{error}. It says who is champion: bring it back, or remove {folder} to "
+                         "let the next candidate start anew") from error
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -148,7 +167,7 @@ def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Conten
 
 
 def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
-    record = champion_record(workspace, name)
+    record = champion_record(workspace, name, RECORD)
     if record is None:
         return None
     scores = champion_folder(workspace, name) / "scores.parquet"

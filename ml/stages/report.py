@@ -6,7 +6,6 @@ the other stages wrote; no score is computed here.
 
 import base64
 import io
-import json
 from pathlib import Path
 
 import jinja2
@@ -16,12 +15,12 @@ import pandas as pd
 from PIL import Image
 
 from ml import audit
-from ml.files import atomic
+from ml.files import atomic, read_note
 from ml.manifest import read_manifest
 from ml.params import Params
 from ml.pictures import decode_png, jpeg_uri, overlay
 from ml.shards import read_shards, shard_files
-from ml.stages import STAGE, Output, Workspace
+from ml.stages import STAGE, TIMING, Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 matplotlib.use("Agg")
@@ -129,8 +128,8 @@ def _template(name: str) -> jinja2.Template:
 
 def _seconds(workspace: Workspace, stage: str) -> float:
     """Wall time of the making; 0 for a folder that was pulled, not made here."""
-    path = workspace.state(stage) / "timing.json"
-    return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+    timing = read_note(workspace.state(stage) / "timing.json", TIMING)
+    return timing["seconds"] if timing else 0.0
 
 
 def _rows(manifest) -> int:

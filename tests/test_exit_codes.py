@@ -191,11 +191,11 @@ def test_a_symlink_in_place_of_a_stage_is_told_and_what_it_points_to_stays(tmp_p
 
 @pytest.fixture
 def long_prompts(tmp_path) -> tuple[list[str], Path]:
-    """A command that makes shards for many seconds, and their folder."""
+    """A command that makes shards for many seconds, and the profile's folder."""
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(
         {"prompts": {"train_one": 200_000}, "shards": {"size": 500}}))
     return (["-m", "ml", "prompts", "--profile", str(tmp_path / "long.yaml"), "--root",
-             str(tmp_path)], tmp_path / "data" / "long" / "prompts")
+             str(tmp_path)], tmp_path / "data" / "long")
 
 
 @pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "Ctrl-C"),
@@ -204,14 +204,14 @@ def test_a_stopped_stage_says_so_and_leaves_no_half_file(long_prompts, number, c
     arguments, folder = long_prompts
     process = start(*arguments)
     deadline = time.monotonic() + 60
-    while not list(folder.glob("shard-*.parquet")) and time.monotonic() < deadline:
+    while not list(folder.rglob("shard-*.parquet")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert word in said(err) and "the same command goes on" in said(err)
-    assert list(folder.glob("shard-*.parquet")) and not list(folder.glob(".*.tmp"))
+    assert list(folder.rglob("shard-*.parquet")) and not list(folder.rglob(".shard*.tmp"))
 
 
 def test_ctrl_c_while_it_imports_is_quiet():

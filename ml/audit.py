@@ -5,9 +5,7 @@ the file that the sheet's button saves. Here: which pictures, precision, interva
 page (stage `report`).
 """
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ml.arguments import add_profile, add_root, make_parser
 from ml.files import write_json
-from ml.manifest import ManifestError, read_manifest
-from ml.params import ROOT, load_params
+from ml.manifest import read_manifest
+from ml.params import load_params
 from ml.reading import read_text
 from ml.shards import read_shards
 from ml.stages import Workspace
@@ -114,17 +113,13 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml audit", description=__doc__)
+    parser = make_parser("python -m ml audit", __doc__)
     parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    add_profile(parser)
+    add_root(parser)
     chosen = parser.parse_args(arguments)
-    try:
-        workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
-        rows = precision(read_ticks(chosen.ticks, workspace))
-    except (ValueError, ManifestError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
+    rows = precision(read_ticks(chosen.ticks, workspace))
     # Said about the set, no part of it: the file goes with the set when that is made again.
     path = workspace.state(STAGE) / "audit.json"
     write_json(path, {"precision": rows})

@@ -5,9 +5,7 @@ the vocabulary; with --texts also a copy of the prompts. Nothing is downloaded h
 that is on this machine only the tokenizer is loaded: texts that it would cut are refused.
 """
 
-import argparse
 import re
-import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +15,14 @@ from pathlib import Path
 import yaml
 
 from ml import coco
+from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
 from ml.diffusion.text_limit import find_limit, query_text
 from ml.english import SINGULAR, plurals, singular_of, with_article
 from ml.files import atomic
 from ml.microworld.captions import synonyms
 from ml.params import ROOT, Params, load_params
+from ml.profile_files import RESERVED
 from ml.stages import Workspace
 from ml.stages.prompts import check
 from ml.texts import read_texts
@@ -169,8 +169,9 @@ def make_profile(
     """
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
-    if not NAME.fullmatch(name):
-        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at most")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at "
+                         f"most, and not {' or '.join(RESERVED)}")
     base = load_params(profile, root)
     folder = root / "profiles"
     files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]
@@ -217,19 +218,15 @@ def _quoted(word: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml init", description=__doc__)
+    parser = make_parser("python -m ml init", __doc__)
     parser.add_argument("--classes", required=True, help='your words: "forklift, pallet, hard hat"')
-    parser.add_argument("--profile", default="sd15", help="the profile to build upon")
+    add_profile(parser, "sd15")  # to build upon
     parser.add_argument("--name", help="of the new profile; by default made of the words")
     parser.add_argument("--texts", help="your own prompts, a text file with one a line")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
+    add_root(parser, "the checkout")
     chosen = parser.parse_args(arguments)
-    try:
-        files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
-                                                chosen.texts, chosen.root)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
+                                            chosen.texts, chosen.root)
     print(f"seen ({len(vocabulary.seen)}): {', '.join(vocabulary.seen)}")
     print(f"unseen ({len(vocabulary.unseen)}): {', '.join(vocabulary.unseen) or 'none'}")
     for note in notes:

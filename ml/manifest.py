@@ -9,14 +9,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ml.errors import ManifestError
 from ml.files import say, sha256_file, sha256_json, write_json
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
-
-
-class ManifestError(RuntimeError):
-    """A stage's folder is missing, unfinished or does not match its manifest."""
 
 
 @dataclass(frozen=True)

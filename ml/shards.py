@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from ml.errors import quiet_worker, starting_workers
 from ml.files import atomic, read_note, sha256_file, write_json
 
 Item = TypeVar("Item")
@@ -82,8 +83,9 @@ def _make_apart(
     start = (make, torch.get_num_threads(), context.Value("i", 0))
     with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
         try:
-            futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
-                       for name, group in todo.items()}
+            with starting_workers():
+                futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
+                           for name, group in todo.items()}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
@@ -116,6 +118,7 @@ def _start_worker(make: Callable, threads: int, started) -> None:
 
 def end_with_parent() -> None:
     """In a worker: a killed parent must not leave processes behind that hold GPUs."""
+    quiet_worker()
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 

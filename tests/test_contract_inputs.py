@@ -123,7 +123,7 @@ def test_a_vocabulary_that_grew_is_refused_at_the_command(tmp_path, capsys):
     call = ["--profile", str(profile), "--root", str(tmp_path)]
     assert main(["prompts", *call]) == 0
     words.write_text("seen: [cat, dog]\nunseen: [bus, car, cow]\n")
-    assert main(["images", *call]) == 1
+    assert main(["images", *call]) == 3
     said = capsys.readouterr().err
     assert "'prompts' was made with the vocabulary" in said and "`python -m ml prompts`" in said
 

@@ -61,6 +61,18 @@ def test_repro_runs_stages_without_dagster(checkout):
     assert "Stage 'prompts' didn't change, skipping" in again
 
 
+def test_repro_needs_no_activated_environment(checkout):
+    """`.venv/bin/dvc repro` as the README has it: the stage runs in .venv, not in what PATH has."""
+    (checkout / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    shutil.rmtree(checkout / "data" / "micro" / "prompts")
+    bare = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    done = subprocess.run([".venv/bin/dvc", "repro", "prompts"], cwd=checkout, capture_output=True,
+                          text=True, env=bare | {"PATH": "/usr/bin:/bin"})
+    (checkout / ".venv").unlink()
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(Workspace(checkout, "micro").folder("prompts"))
+
+
 def test_seal_commits_push_and_pull_restore(checkout, tmp_path):
     workspace = Workspace(checkout, "micro")
     sealed = versioning.sealed_stages()

@@ -43,7 +43,7 @@ def test_asset_agrees_with_the_table(stage):
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_dvc_agrees_with_the_table(stage):
     entry, params = DVC["stages"][stage.name], load_params()
-    assert entry["cmd"] == f"python -m ml {stage.name}"
+    assert entry["cmd"] == f"${{python}} -m ml {stage.name}"
     assert entry["outs"] == [{f"data/{params.profile}/{stage.name}": {"persist": True}}]
     assert entry["params"] == list(stage.sections)
     data = {dep for dep in entry["deps"] if dep.startswith(f"data/{params.profile}/")}

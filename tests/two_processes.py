@@ -37,7 +37,7 @@ if __name__ == "__main__":
     except WorkspaceBusy as busy:
         print(busy)
     curves = ground(place)
-    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 1
+    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 2
     if processes.is_main():
         (place / "grounding.json").write_text(json.dumps(curves))
     sys.exit(main(["segmenter", "--profile", profile, "--root", str(place)]))

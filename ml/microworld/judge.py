@@ -11,6 +11,7 @@ no scene with the backbone and the detector.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ml.arguments import number
 from ml.contract import fill
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic, write_json
 from ml.microworld.batches import classification_figures, multi_hot, to_pixels
 from ml.microworld.scenes import load_scenes
@@ -138,12 +141,12 @@ def train(chosen: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train the judge on drawn scenes")
     add_arguments(training, work=".scratch/train/judge")
     training.add_argument("--out", type=Path, default=FOLDER)
-    training.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    training.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
     naming = commands.add_parser("name", help="name the classes in 64x64 pictures")
     naming.add_argument("pictures", type=Path, nargs="+")
     naming.add_argument("--folder", type=Path, default=FOLDER)
@@ -159,4 +162,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

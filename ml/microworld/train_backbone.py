@@ -8,6 +8,7 @@ it never sees a mask. Not here: the segmenter (`ml/segmenters/`), the judge (`ju
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from ml.arguments import number
 from ml.contract import load_whole
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic
 from ml.microworld.batches import classification_figures, multi_hot, soften, to_pixels
 from ml.microworld.scenes import SceneSet, load_scenes
@@ -83,10 +86,10 @@ def label_loss(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     add_arguments(parser, work=".scratch/train/backbone")
     parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/backbone"))
-    parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
     chosen = parser.parse_args(argv)
     device = choose_device(chosen.device)
     scenes = load_scenes("backbone", chosen.train_scenes, chosen.scenes)
@@ -126,4 +129,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

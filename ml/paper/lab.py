@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ml.errors import starting_workers
 from ml.files import atomic, read_note, sha256_folder, sha256_json, write_json
 from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
@@ -108,7 +109,9 @@ class Lab:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _one_thread) as pool:
             try:
-                for done in as_completed([pool.submit(_timed, task) for task in tasks]):
+                with starting_workers():
+                    futures = [pool.submit(_timed, task) for task in tasks]
+                for done in as_completed(futures):
                     yield done.result()
             finally:
                 pool.shutdown(cancel_futures=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ml import processes
+from ml.errors import QualityError
 from ml.files import (
     Damaged,
     read_json,
@@ -35,6 +36,7 @@ from ml.manifest import (
     write_manifest,
 )
 from ml.params import REAL_SOURCES, ROOT, DetectorParams, Params, find_file
+from ml.profile_files import claim
 from ml.successor import STATE, Successor, check_shards
 from ml.vocabulary import load_vocabulary
 
@@ -90,10 +92,6 @@ VERDICT = {"digest": str, "passed": bool, "failures": list}
 """What the checks' `quality.json` holds at least."""
 TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
 """What `timing.json` holds."""
-
-
-class QualityError(RuntimeError):
-    """An input's data-quality checks failed; a stage refuses to build on it."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +254,7 @@ def _begin(
         locks.enter_context(FolderLock(workspace.data, name)).read()
     recipe = recipe_of(stage, params, workspace)
     refuse_failed_inputs(stage, workspace)
+    claim(workspace.data, params.file, ROOT)
     successor = Successor(workspace.data, stage.name)
     if not force and not successor.waits() and (done := _finished(workspace, recipe)):
         return recipe, done

@@ -21,7 +21,7 @@ RUN_CONFIG = $(DAGSTER_HOME)/$(notdir $(PROFILE)).run.yaml
 
 .PHONY: run test test-slow ci paper ui mlflow card lint clean
 
-run: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+run: $(STAMP)
 	@printf 'resources: {project: {config: {profile: "%s"}}}\nloggers: {console: {config: {log_level: WARNING}}}\n' $(PROFILE) > $(RUN_CONFIG)
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c $(RUN_CONFIG)
 	$(BIN)/python -m orchestration.summary --profile $(PROFILE)
@@ -34,11 +34,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
-ci: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+ci: $(STAMP)
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml
 	$(BIN)/python -m orchestration.summary --profile ci --tracking-uri sqlite:///data/ci/mlflow.db
 
-ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+ui: $(STAMP)
+	$(BIN)/python -m orchestration.runs
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
 
 mlflow: $(STAMP)
@@ -53,7 +54,8 @@ card: $(STAMP)
 	$(BIN)/python -m ml.microworld.measure --what all
 
 clean:
-	rm -rf data/micro data/ci data/paper-quick .dagster mlflow.db mlartifacts
+	rm -rf data/micro data/ci data/paper-quick mlflow.db mlartifacts
+	find .dagster -mindepth 1 ! -name dagster.yaml ! -name .gitignore -delete
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "Python 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11"'
@@ -61,7 +63,3 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip check
 	touch $@
-
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	mkdir -p $(DAGSTER_HOME)
-	cp $< $@

@@ -4,19 +4,22 @@ Dagster blocks inside one run; `orchestration.quality.ensure_quality` does so ac
 are in `suites.py`, judging is in `quality.py`.
 """
 
+import warnings
 from collections.abc import Iterator
 
 import dagster as dg
 
 from orchestration.metadata import pictures
 from orchestration.quality import validate
-from orchestration.resources import Project
+from orchestration.resources import PROFILES, Project
 from orchestration.suites import RULES
 
 
 def specs(stage: str) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(rule.name, asset=stage, blocking=True, description=rule.says)
-            for rule in RULES[stage]]
+    with warnings.catch_warnings():  # partitions of checks are a preview in this dagster
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [dg.AssetCheckSpec(rule.name, asset=stage, blocking=True, description=rule.says,
+                                  partitions_def=PROFILES) for rule in RULES[stage]]
 
 
 def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:

@@ -10,14 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
-import handmade
 import pytest
 import yaml
-from tiny import save_tiny_pipeline
 
-from ml.params import ROOT
-from ml.stages import Workspace
-from orchestration.definitions import defs
+from ml.params import ROOT, load_params
+from ml.stages import Workspace, run_stage
 
 DAGSTER_YAML = ROOT / ".dagster" / "dagster.yaml"
 MODULE = ("-m", "orchestration.definitions")
@@ -32,7 +29,7 @@ def home(tmp_path) -> Path:
 
 
 def config(folder: Path, profile: str, **more) -> str:
-    path = folder / f"{profile}.run.yaml"
+    path = folder / f"{Path(profile).stem}.run.yaml"
     path.write_text(yaml.safe_dump({"resources": {"project": {"config": {
         "profile": profile, "root": str(folder)}}}} | more))
     return str(path)
@@ -87,20 +84,31 @@ def started(home: Path, number: int) -> bool:
     return len(states) == number and states[-1] == dg.DagsterRunStatus.STARTED
 
 
-@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
-def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, executor):
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """A profile with 40 pictures of two steps: a file of one's own, outside profiles/."""
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({
+        "prompts": {"train_one": 15, "train_two": 15, "sim_per_cell": 2, "synthetic_one": 20,
+                    "synthetic_two": 20}, "shards": {"size": 8}, "diffusion": {"steps": 2}}))
+    return path
+
+
+@pytest.mark.parametrize("executor", [
+    "in_process", pytest.param("multiprocess", marks=pytest.mark.slow)])
+def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small, executor):
     """Killed as it starts, killed in its GPU stage, the third time let alone: a job that begins
     with a GPU stage, whose turn a dead run would keep if it were a row in a database."""
-    save_tiny_pipeline(tmp_path / "data" / "foundation" / "micro" / "diffusion")
-    workspace = handmade.light_stages(tmp_path)
-    folder = workspace.folder("images")
-    command = ("asset", "materialize", *MODULE, "--select", "images", "--partition", "ci", "-c",
-               config(tmp_path, "ci", execution={"config": {executor: {}}}))
-    subprocess.run([sys.executable, "-m", "orchestration.runs"], cwd=ROOT, check=True,
-                   env=os.environ | {"DAGSTER_HOME": str(home)})
+    run_stage("prompts", load_params(str(small)), tmp_path)
+    folder = Workspace(tmp_path, "small").folder("images")
+    command = ("asset", "materialize", *MODULE, "--select", "images", "--partition", "small", "-c",
+               config(tmp_path, str(small), execution={"config": {executor: {}}}))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions("profile", ["small"])
     kill_when(start(home, *command), lambda: started(home, 1))
     kill_when(start(home, *command), lambda: folder.is_dir())
     finish(start(home, *command))
     assert (folder / "manifest.json").is_file()
     assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS"]
-    assert {run.tags["dagster/partition"] for run in runs(home)} == {"ci"}
+    assert {run.tags["dagster/partition"] for run in runs(home)} == {"small"}
+    assert not list((home / "alive").glob(".*")) and len(list((home / "alive").iterdir())) == 1

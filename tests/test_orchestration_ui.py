@@ -52,7 +52,7 @@ def ask(url: str, query: str, **variables):
 def server(tmp_path_factory):
     """The web server on workspace.yaml and the daemon, on a history of their own."""
     home = tmp_path_factory.mktemp("dagster")
-    (home / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    (home / "dagster.yaml").symlink_to(ROOT / ".dagster" / "dagster.yaml")
     env = os.environ | {"DAGSTER_HOME": str(home)}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

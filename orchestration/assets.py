@@ -10,7 +10,7 @@ from contextlib import nullcontext
 
 import dagster as dg
 
-from ml.stages import STAGE, STAGES, run_stage
+from ml.stages import STAGE, STAGES, StageReport, run_stage
 from orchestration.metadata import describe
 from orchestration.quality import ensure_quality
 from orchestration.resources import PROFILES, Project
@@ -28,22 +28,30 @@ def version(stage: str) -> str:
     return str(STAGE[stage].version)
 
 
-def materialize(project: Project, stage: str, *, force: bool = False) -> dg.MaterializeResult:
-    """Judges the inputs that have no verdict yet, runs the stage (or finds it done), describes it.
+def make(project: Project, stage: str, force: bool) -> StageReport:
+    """Judges the inputs that have no verdict yet, then runs the stage or finds it done.
 
-    GPU stages take turns, and a busy workspace is waited for. Raises dagster's Failure, which is
-    tried again only where a process was killed: the same data and settings fail the same way.
+    GPU stages take turns, and a busy workspace is waited for.
+    """
+    params, workspace = project.params, project.workspace
+    ensure_quality(stage, params, workspace)
+    who = f"{stage} of {workspace.data}"
+    with gpu_turn(project.home, who) if STAGE[stage].heavy else nullcontext():
+        return when_free(lambda: run_stage(stage, params, project.home, force=force))
+
+
+def materialize(project: Project, stage: str, *, force: bool = False) -> dg.MaterializeResult:
+    """Makes the stage and describes it for the UI.
+
+    Raises Dagster's Failure, which is tried again only where a process was killed: the same data
+    and settings fail the same way.
     """
     try:
-        params, workspace = project.params, project.workspace
-        ensure_quality(stage, params, workspace)
-        who = f"{stage} of {workspace.data}"
-        with gpu_turn(project.home, who) if STAGE[stage].heavy else nullcontext():
-            report = when_free(lambda: run_stage(stage, params, project.home, force=force))
+        report = make(project, stage, force)
     except Exception as error:
         killed = isinstance(error.__cause__, BrokenProcessPool)
         raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=killed) from error
-    return dg.MaterializeResult(metadata=describe(report, workspace.folder(stage)),
+    return dg.MaterializeResult(metadata=describe(report, project.workspace.folder(stage)),
                                 data_version=dg.DataVersion(report.digest))
 
 

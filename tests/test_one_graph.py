@@ -50,6 +50,7 @@ def test_dvc_agrees_with_the_table(stage):
     assert entry["cmd"] == f"python -m ml {stage.name}"
     assert entry["outs"] == [{f"data/{params.profile}/{stage.name}": {"persist": True}}]
     assert entry["params"] == list(stage.sections)
+    assert entry["always_changed"] is True, "what is stale is for the stage to say"
     data = {dep for dep in entry["deps"] if dep.startswith(f"data/{params.profile}/")}
     assert data == {f"data/{params.profile}/{name}" for name in stage.inputs}
     models = {dep for dep in entry["deps"] if dep.startswith("data/foundation/")}

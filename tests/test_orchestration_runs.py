@@ -86,11 +86,10 @@ def started(home: Path, number: int) -> bool:
 
 @pytest.fixture
 def small(tmp_path) -> Path:
-    """A profile with 40 pictures of two steps: a file of one's own, outside profiles/."""
+    """The ci profile with pictures of two steps: a file of one's own, outside profiles/."""
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump({
-        "prompts": {"train_one": 15, "train_two": 15, "sim_per_cell": 2, "synthetic_one": 20,
-                    "synthetic_two": 20}, "shards": {"size": 8}, "diffusion": {"steps": 2}}))
+    ci = yaml.safe_load((ROOT / "profiles" / "ci.yaml").read_text())
+    path.write_text(yaml.safe_dump(ci | {"diffusion": {"steps": 2}}))
     return path
 
 

@@ -7,14 +7,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import dagster as dg
+import handmade
 import pytest
 import yaml
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.loader import LoadingContextForTest
 
+from ml.errors import WorkspaceBusy
 from ml.params import ROOT, load_params
-from ml.stages import Workspace, run_stage
+from ml.stages import QualityError, Workspace, run_stage
+from orchestration import assets, turns
+from orchestration.definitions import defs
+from orchestration.resources import PROFILES, Project, known_profiles, profile_name
 
 DAGSTER_YAML = ROOT / ".dagster" / "dagster.yaml"
 MODULE = ("-m", "orchestration.definitions")
@@ -106,8 +115,110 @@ def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small
         instance.add_dynamic_partitions("profile", ["small"])
     kill_when(start(home, *command), lambda: started(home, 1))
     kill_when(start(home, *command), lambda: folder.is_dir())
-    finish(start(home, *command))
+    both = [start(home, *command), start(home, *command)]
+    said = [finish(process) for process in both]
     assert (folder / "manifest.json").is_file()
-    assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS"]
+    assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS", "SUCCESS"]
     assert {run.tags["dagster/partition"] for run in runs(home)} == {"small"}
-    assert not list((home / "alive").glob(".*")) and len(list((home / "alive").iterdir())) == 1
+    (waited,) = [text for text in said if "waits for" in text]  # one of two at once
+    assert any(f"pid {process.pid}" in waited for process in both), "and says for whom"
+    assert len(list((home / "alive").iterdir())) <= 2, "who is gone leaves nothing for long"
+
+
+def test_a_busy_workspace_is_waited_for_and_named(caplog, monkeypatch):
+    monkeypatch.setattr(turns, "PATIENCE", 0.01)
+    answers = iter([WorkspaceBusy("images is in use: pid 7"), WorkspaceBusy("the same"), "made"])
+
+    def call():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert turns.when_free(call) == "made"
+    assert caplog.text.count("pid 7") == 1 and "the same" not in caplog.text
+
+
+def test_a_lock_is_its_holders_and_the_kernels(tmp_path):
+    """Whoever waits is told for whom; a killed holder holds nothing."""
+    code = ("import sys, time\nfrom pathlib import Path\nfrom orchestration.turns import turn\n"
+            "with turn(Path(sys.argv[1]), 'the first'):\n    print(1, flush=True)\n"
+            "    time.sleep(600)")
+    lock = tmp_path / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], cwd=ROOT,
+                              stdout=subprocess.PIPE, start_new_session=True)
+    holder.stdout.readline()
+    with lock.open() as file:
+        assert not turns.try_lock(file) and f"the first, pid {holder.pid}" in file.read()
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with turns.turn(lock, "the second"):
+        assert "the second" in lock.read_text()
+
+
+def test_two_profiles_keep_histories_of_their_own(tmp_path):
+    """A failed check of one stays failed after another's success; nothing is stale for it."""
+    poisoned, sound = tmp_path / "a", tmp_path / "b"
+    handmade.data_stages(sound, "micro")
+    handmade.data_stages(poisoned, "ci")
+    handmade.write_masks(Workspace(poisoned, "ci"), lambda rows: rows.assign(score=0.01))
+    job, check = defs.resolve_job_def("data"), dg.AssetCheckKey(dg.AssetKey("masks"),
+                                                               "scores_in_range")
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions(PROFILES.name, ["ci", "micro"])
+        # micro's folders were made by hand with the ci profile's settings
+        small = tmp_path / "micro.yaml"
+        small.write_text((ROOT / "profiles" / "ci.yaml").read_text())
+        for profile, path, root in (("ci", "ci", poisoned), ("micro", str(small), sound)):
+            job.execute_in_process(
+                instance=instance, partition_key=profile, raise_on_error=False,
+                run_config={"resources": {"project": {"config": {"profile": path,
+                                                                 "root": str(root)}}}})
+        passed = {}
+        for profile in ("ci", "micro"):
+            record = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+                [check], PartitionKeyFilter(key=profile))[check]
+            passed[profile] = record.status.value
+        assert passed == {"ci": "FAILED", "micro": "SUCCEEDED"}
+        stale = CachingStaleStatusResolver(instance, defs.resolve_asset_graph(),
+                                           LoadingContextForTest(instance))
+        for name in ("prompts", "images", "masks", "triplets"):
+            assert stale.get_status(dg.AssetKey(name), "micro").value == "FRESH", name
+        assert stale.get_status(dg.AssetKey("masks"), "ci").value == "FRESH"
+        assert stale.get_status(dg.AssetKey("triplets"), "ci").value == "MISSING"
+
+
+def test_a_runs_profile_is_its_partition(tmp_path, small):
+    assert known_profiles()[:2] == ["ci", "micro"] and "paper" not in known_profiles()
+    assert profile_name({}) == "micro"
+    told = {"resources": {"project": {"config": {"profile": str(small)}}}}
+    assert profile_name(told) == "small"
+    project = Project()
+    project._partition = "ci"  # chosen in the UI, the config left as it is
+    assert project.params.profile == "ci"
+    other = Project(profile="sd15")
+    other._partition = "ci"
+    with pytest.raises(ValueError, match="partition is 'ci', but its config says profile 'sd15'"):
+        other.params  # noqa: B018
+
+
+def test_what_is_tried_again(tmp_path):
+    """A killed worker's shards are there at the next try; wrong settings stay wrong."""
+    for error, again in ((ValueError("wrong"), False), (QualityError("bad"), False)):
+        with pytest.raises(dg.Failure, match=str(error)) as caught, pytest.MonkeyPatch.context() \
+                as patch:
+            patch.setattr(assets, "make", raising(error))
+            assets.materialize(Project(root=str(tmp_path)), "images")
+        assert caught.value.allow_retries is again
+    killed = RuntimeError("a process was killed")
+    killed.__cause__ = BrokenProcessPool()
+    with pytest.raises(dg.Failure) as caught, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets, "make", raising(killed))
+        assets.materialize(Project(root=str(tmp_path)), "images")
+    assert caught.value.allow_retries is True
+
+
+def raising(error: Exception):
+    def make(*_):
+        raise error
+    return make

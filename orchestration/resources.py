@@ -16,7 +16,6 @@ from ml.stages import Workspace
 
 DEFAULT = "micro"
 PARTITION = "dagster/partition"  # the run's tag that Dagster reads
-PROFILES = dg.DynamicPartitionsDefinition(name="profile")
 
 
 def home_of(root: str) -> Path:
@@ -29,6 +28,17 @@ def known_profiles() -> list[str]:
     files = (file.name for file in (ROOT / "profiles").glob("*.yaml"))
     names = {name.removesuffix(".yaml") for name in files if not name.endswith(".run.yaml")}
     return sorted({DEFAULT, *(name for name in names if not name.startswith("paper"))})
+
+
+class Profiles(dg.DynamicPartitionsDefinition):
+    """Those of profiles/ are there in a new history too, where no run has added any."""
+
+    def has_partition_key(self, partition_key: str, *args, **more) -> bool:
+        return partition_key in known_profiles() or super().has_partition_key(
+            partition_key, *args, **more)
+
+
+PROFILES = Profiles(name="profile")
 
 
 def profile_name(run_config: Mapping) -> str:

@@ -6,6 +6,7 @@ orchestration.runs` does what can be done without a run: `make ui` opens on an h
 """
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from orchestration.turns import try_lock
 ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job of all assets
 DEAD = ("The run's process ended without a word: it was killed, or the machine went down. Start "
         "the same command again; it goes on from what is finished.")
+MODULE = "orchestration.definitions"
+GRACE = 60.0
+"""Seconds after its start in which a run of ours has left its file; it does so at once."""
 _alive = []  # this process's locked files; closed by the kernel, after Dagster's last word
 
 
@@ -40,21 +44,32 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
 
     They would be shown as going on for ever. Nothing waits for them: turns are the kernel's.
     """
-    dead = []
-    for path in sorted(folder_of_the_living(instance).glob("[!.]*")):
+    gone = set()
+    for path in folder_of_the_living(instance).glob("[!.]*"):
         try:
-            file = path.open()
+            with path.open() as file:
+                if try_lock(file):
+                    path.unlink(missing_ok=True)
+                    gone.add(path.name)
         except FileNotFoundError:
             continue  # another run was faster
-        with file:
-            if not try_lock(file):
-                continue
-            run = instance.get_run_by_id(path.name)
-            if run and not run.is_finished:
-                instance.report_run_failed(run, DEAD)
-                dead.append(run.run_id)
-            path.unlink(missing_ok=True)
+    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED,
+                                        dg.DagsterRunStatus.CANCELING])
+    dead = []
+    for record in instance.get_run_records(under_way):
+        run, age = record.dagster_run, time.time() - (record.start_time or time.time())
+        silent = is_ours(run) and age > GRACE and not (
+            folder_of_the_living(instance) / run.run_id).exists()
+        if run.run_id in gone or silent:
+            instance.report_run_failed(run, DEAD)
+            dead.append(run.run_id)
     return dead
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Whether a run is of this project's definitions; a history may hold other projects' too."""
+    origin = run.job_code_origin
+    return bool(origin) and getattr(origin.repository_origin.code_pointer, "module", "") == MODULE
 
 
 def take_partition(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:

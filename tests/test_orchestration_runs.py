@@ -14,14 +14,18 @@ import dagster as dg
 import handmade
 import pytest
 import yaml
+from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from ml.errors import WorkspaceBusy
 from ml.params import ROOT, load_params
 from ml.stages import QualityError, Workspace, run_stage
 from orchestration import assets, turns
+from orchestration import runs as begun
 from orchestration.definitions import defs
 from orchestration.resources import PROFILES, Project, known_profiles, profile_name
 
@@ -86,13 +90,6 @@ def runs(home: Path) -> list[dg.DagsterRun]:
         return instance.get_runs()[::-1]
 
 
-def started(home: Path, number: int) -> bool:
-    if not (home / "history" / "runs.db").is_file():
-        return False
-    states = [run.status for run in runs(home)]
-    return len(states) == number and states[-1] == dg.DagsterRunStatus.STARTED
-
-
 @pytest.fixture
 def small(tmp_path) -> Path:
     """The ci profile with pictures of two steps: a file of one's own, outside profiles/."""
@@ -113,7 +110,7 @@ def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small
                config(tmp_path, str(small), execution={"config": {executor: {}}}))
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.add_dynamic_partitions("profile", ["small"])
-    kill_when(start(home, *command), lambda: started(home, 1))
+    kill_when(start(home, *command), lambda: any(home.glob("alive/[!.]*")))
     kill_when(start(home, *command), lambda: folder.is_dir())
     both = [start(home, *command), start(home, *command)]
     said = [finish(process) for process in both]
@@ -222,3 +219,27 @@ def raising(error: Exception):
     def make(*_):
         raise error
     return make
+
+
+def test_who_is_written_off(home, monkeypatch):
+    """A run that left no file, killed in the moment between its start and that, after a while;
+    not one of another project in the same history, nor one that lives."""
+    job = defs.resolve_job_def("data")
+    origins = {"ours": ModuleCodePointer("orchestration.definitions", "defs"),
+               "another's": ModuleCodePointer("other.definitions", "defs")}
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        ids = {}
+        for name in ("ours", "another's", "alive"):
+            pointer = origins.get(name, origins["ours"])
+            run = instance.create_run_for_job(
+                job, job_code_origin=JobPythonOrigin(
+                    "data", RepositoryPythonOrigin(sys.executable, pointer)))
+            instance.report_dagster_event(
+                DagsterEvent(DagsterEventType.RUN_START.value, "data"), run.run_id)
+            ids[name] = run.run_id
+        begun.stay_alive(instance, ids["alive"])
+        assert begun.write_off_the_dead(instance) == []
+        monkeypatch.setattr(begun, "GRACE", -1.0)
+        assert begun.write_off_the_dead(instance) == [ids["ours"]]
+        states = {name: instance.get_run_by_id(run).status.value for name, run in ids.items()}
+        assert states == {"ours": "FAILURE", "another's": "STARTED", "alive": "STARTED"}

@@ -34,8 +34,8 @@ def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     young = folder / f".{run_id}.{os.getpid()}"
     file = young.open("w")
-    if try_lock(file):  # always: the name is this process's own
-        _alive.append(file)
+    try_lock(file)  # nobody else knows the name
+    _alive.append(file)
     young.rename(folder / run_id)  # never seen under its name without its lock
 
 

@@ -4,6 +4,7 @@ Dagster's pools are rows in its database: a killed run keeps its row, and the ne
 ever unless a daemon is there to clear it. A lock on an open file can't outlive its process.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -16,6 +17,7 @@ import dagster as dg
 
 from ml.errors import WorkspaceBusy
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # said by some network file systems
 PATIENCE = 2.0  # seconds between two looks at a busy workspace
 Made = TypeVar("Made")
 
@@ -25,11 +27,17 @@ def turn(path: Path, who: str) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; waits for another holder, and names it.
 
     `who` is what others are told of this holder. The file stays: a lock belongs to the file, and
-    one that is removed could be held twice.
+    one that is removed could be held twice. On a file system without locks nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        if not try_lock(file):
+        try:
+            free = try_lock(file)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            free = True
+        if not free:
             file.seek(0)
             dg.get_dagster_logger().warning(f"{who} waits for {file.read() or 'another run'} "
                                             f"({path}); it goes on when that ends or is killed")

@@ -119,7 +119,9 @@ def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small
     assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS", "SUCCESS"]
     assert {run.tags["dagster/partition"] for run in runs(home)} == {"small"}
     waited = re.findall(r"waits for .*, pid (\d+), since", "".join(said))
-    assert waited and {int(pid) for pid in waited} <= {process.pid for process in both}
+    assert waited, "one of two at once waits, and says for whom"
+    if executor == "in_process":  # else the steps have processes of their own
+        assert {int(pid) for pid in waited} <= {process.pid for process in both}
     assert len(list((home / "alive").iterdir())) <= 2, "who is gone leaves nothing for long"
 
 

@@ -25,7 +25,7 @@ test test-slow ci paper card: export HF_HUB_OFFLINE ?= 1
 
 .PHONY: run test test-slow ci paper ui mlflow card lint clean
 
-run: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+run: $(STAMP)
 	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" --write "$$RUN_CONFIG") && \
 	HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$$offline} \
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c "$$RUN_CONFIG"
@@ -39,11 +39,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
-ci: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+ci: $(STAMP)
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml
 	$(BIN)/python -m orchestration.summary --profile ci --tracking-uri sqlite:///data/ci/mlflow.db
 
-ui: $(STAMP) $(DAGSTER_HOME)/dagster.yaml
+ui: $(STAMP)
+	$(BIN)/python -m orchestration.runs
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
 
 mlflow: $(STAMP)
@@ -58,7 +59,8 @@ card: $(STAMP)
 	$(BIN)/python -m ml.microworld.measure --what all
 
 clean:
-	rm -rf data/micro data/ci data/paper-quick .dagster mlflow.db mlartifacts
+	rm -rf data/micro data/ci data/paper-quick mlflow.db mlartifacts
+	find .dagster -mindepth 1 ! -name dagster.yaml ! -name .gitignore -delete
 
 $(STAMP): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
@@ -66,7 +68,3 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip check
 	touch $@
-
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	mkdir -p $(DAGSTER_HOME)
-	cp $< $@

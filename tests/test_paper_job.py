@@ -149,7 +149,8 @@ def test_the_job_holds_the_studies_and_the_pipeline_does_not():
     assert parents == ASSETS - {"paper_page"}
     for name in STUDIES:
         node = graph.get(dg.AssetKey(f"paper_{name}"))
-        assert node.pools == {"gpu"} and node.tags["compute"] == "gpu"
+        op = defs.resolve_assets_def(f"paper_{name}").op
+        assert node.tags["compute"] == op.tags["compute"] == "gpu" and not node.partitions_def
         assert node.group_name == "paper" and not node.parent_keys
 
 

@@ -26,6 +26,7 @@ import dataclasses
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,11 +35,13 @@ import numpy as np
 import torch
 
 from benchmarks.random_weights import SHAPES, random_pipeline
+from ml.arguments import number
 from ml.batching import Batches, OutOfMemory, is_out_of_memory
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import find_device, latent_shape, picture_size, prepare_pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, text_width
+from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import Batch, FeatureSource, compute_evidence
 from ml.grounding.module import GroundingModule
@@ -210,17 +213,19 @@ def row(result: dict, own: dict, official: float | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="sd-v1", choices=sorted(SHAPES))
     parser.add_argument("--tiny", action="store_true", help="--shape tiny: to see that it runs")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", help="float32, float16 or bfloat16; by default float16, on a "
                         "CPU float32")
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 2, 4, 8])
-    parser.add_argument("--steps", type=int, default=50, help="denoising steps a picture")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--visits", type=int, default=10, help="of the training to each picture")
+    parser.add_argument("--batch-sizes", nargs="+", type=number(int, 1, 4096), default=[1, 2, 4, 8])
+    parser.add_argument("--steps", type=number(int, 2, 1000), default=50,
+                        help="denoising steps a picture")
+    parser.add_argument("--repeats", type=number(int, 1), default=3)
+    parser.add_argument("--visits", type=number(int, 1), default=10,
+                        help="of the training to each picture")
     chosen = parser.parse_args(arguments)
     chosen.shape = "tiny" if chosen.tiny else chosen.shape
     on_cpu = find_device(chosen.device).type == "cpu"
@@ -241,4 +246,4 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

@@ -10,12 +10,15 @@ strongest word, above a threshold. Thresholds are the best on seen training pict
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from ml.arguments import add_profile, add_root
 from ml.diffusion.loading import load_pipeline
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import write_json
 from ml.grounding.config import VARIANTS
 from ml.grounding.daam import (
@@ -28,7 +31,7 @@ from ml.grounding.daam import (
 from ml.grounding.features import sample_evidence
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import load_samples, refuse_unseen
-from ml.params import ROOT, load_params
+from ml.params import load_params
 from ml.stages import Workspace
 from ml.stages.grounding_model import train_variant
 from ml.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
@@ -83,10 +86,10 @@ def print_table(table: dict, methods: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    add_profile(parser)
+    add_root(parser)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--output", type=Path, help="JSON file for the whole table")
     chosen = parser.parse_args()
@@ -99,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

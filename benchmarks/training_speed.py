@@ -8,12 +8,15 @@ step is the trainer's own, on random latents.
 """
 
 import argparse
+import sys
 import time
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
+from ml.arguments import number
+from ml.errors import EXIT_CODES, exit_path
 from ml.microworld import train_diffusion as trainer
 
 # heads, attention processor, autocast to bfloat16
@@ -57,9 +60,10 @@ def pictures_a_second(heads: int, processor: type, bf16: bool, seconds: float) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=6.0, help="for each row")
+    parser.add_argument("--seconds", type=number(float, 0, 86_400), default=6.0,
+                        help="for each row")
     chosen = parser.parse_args()
     torch.set_flush_denormal(True)
     base = None
@@ -72,4 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

@@ -6,44 +6,41 @@ training stage runs on several GPUs under `accelerate launch --multi_gpu --num_p
 <stage>`.
 """
 
-import argparse
-import importlib
-import json
 import sys
-from pathlib import Path
 
-from ml import processes
-from ml.batching import OutOfMemory
-from ml.manifest import ManifestError
-from ml.params import ROOT, load_params
-from ml.stages import STAGES, QualityError, run_stage
+from ml.errors import exit_path
 
 COMMANDS = {"plan": "ml.plan", "init": "ml.init", "audit": "ml.audit"}
 """Command -> module with `main(arguments) -> exit code`."""
 
 
+@exit_path
 def main(arguments: list[str] | None = None) -> int:
+    import importlib  # here and not above, as all that follows: Ctrl-C is quiet from the start
+    import json
+
+    from ml import processes
+    from ml.arguments import add_profile, add_root, make_parser
+    from ml.params import load_params
+    from ml.stages import STAGES, run_stage
+
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
         return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
     names = [stage.name for stage in STAGES]
-    parser = argparse.ArgumentParser(prog="python -m ml", description=__doc__)
+    parser = make_parser("python -m ml", __doc__)
     parser.add_argument("stage", choices=[*names, "all", *COMMANDS])
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    add_profile(parser)
+    add_root(parser)
     parser.add_argument("--force", action="store_true", help="make it again from nothing")
     chosen = parser.parse_args(arguments)
-    try:
-        params = load_params(chosen.profile)
-        for name in names if chosen.stage == "all" else [chosen.stage]:
-            report = run_stage(name, params, chosen.root, force=chosen.force)
-            if processes.is_main():
-                state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
-                print(f"{name}: {state}, {report.digest[:12]}")
-                print(json.dumps(report.facts, indent=2, sort_keys=True))
-    except (ValueError, ManifestError, QualityError, OutOfMemory) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    params = load_params(chosen.profile)
+    for name in names if chosen.stage == "all" else [chosen.stage]:
+        report = run_stage(name, params, chosen.root, force=chosen.force)
+        if processes.is_main():
+            state = "up to date" if report.cached else f"done in {report.seconds:.1f} s"
+            print(f"{name}: {state}, {report.digest[:12]}")
+            print(json.dumps(report.facts, indent=2, sort_keys=True))
     processes.end()
     return 0
 

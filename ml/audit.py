@@ -5,9 +5,7 @@ the file that the sheet's button saves. Here: which pictures, precision, interva
 page (stage `report`).
 """
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ml.arguments import add_profile, add_root, make_parser
 from ml.files import write_json
-from ml.manifest import ManifestError, read_manifest
-from ml.params import ROOT, load_params
+from ml.manifest import read_manifest
+from ml.params import load_params
+from ml.reading import read_text
 from ml.shards import read_shards
 from ml.stages import Workspace
 
@@ -67,8 +67,10 @@ def precision(ticks: Sequence[dict]) -> list[dict]:
     ticks: {"entity", "verdict"} each; a picture that was not ticked is none of them.
     """
     rows = []
-    for name in [*sorted({tick["entity"] for tick in ticks}), "all"]:
-        counts = Counter(t["verdict"] for t in ticks if name in ("all", t["entity"]))
+    by_class = {name: [tick for tick in ticks if tick["entity"] == name]
+                for name in sorted({tick["entity"] for tick in ticks})}
+    for name, own in [*by_class.items(), ("all", ticks)]:  # "all" may be a class, too
+        counts = Counter(tick["verdict"] for tick in own)
         judged = sum(counts.values())
         low, high = wilson(counts["right"], judged)
         rows.append({"class": name, "judged": judged, **{v: counts[v] for v in VERDICTS},
@@ -84,10 +86,12 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
         raise ValueError(f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
                          "browser, tick, and save")
     try:
-        saved = json.loads(path.read_text())
-        ticks, digest = saved["ticks"], saved["synthetic_dataset"]
+        saved = json.loads(read_text(path))
+        ticks, digest = list(saved["ticks"]), saved["synthetic_dataset"]
         pairs = [(tick["key"], tick["entity"], tick["verdict"]) for tick in ticks]
-    except (ValueError, KeyError, TypeError) as error:
+        if odd := [pair for pair in pairs if not all(isinstance(part, str) for part in pair)]:
+            raise ValueError(f"expected texts, got {odd[0]!r:.80}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no saved audit sheet ({type(error).__name__}: {error}); "
                          "save it with the sheet's button") from error
     now = read_manifest(workspace.folder(STAGE), verify=False).digest
@@ -109,17 +113,13 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml audit", description=__doc__)
+    parser = make_parser("python -m ml audit", __doc__)
     parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    add_profile(parser)
+    add_root(parser)
     chosen = parser.parse_args(arguments)
-    try:
-        workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
-        rows = precision(read_ticks(chosen.ticks, workspace))
-    except (ValueError, ManifestError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
+    rows = precision(read_ticks(chosen.ticks, workspace))
     # Said about the set, no part of it: the file goes with the set when that is made again.
     path = workspace.state(STAGE) / "audit.json"
     write_json(path, {"precision": rows})

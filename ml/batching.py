@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
+from ml.errors import OutOfMemory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ADVICE = ("set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
           "then diffusion.attention_slicing or diffusion.vae_tiling to true, or take a smaller "
           "diffusion.model; end what else holds the device's memory")
-
-
-class OutOfMemory(RuntimeError):
-    """The device has not enough memory even for one item; says what to change."""
 
 
 class Batches:

@@ -1,8 +1,39 @@
-"""What can go wrong that is no defect of ours, and the exit code of each kind of it.
+"""What can go wrong that is no defect of ours, and the one way out of every command.
 
 Whoever reads what people bring raises ValueError with a message that says what was expected, what
-came, and what to do. A traceback is for a defect of ours alone.
+came, and what to do. `exit_path` makes one line and an exit code of it; a traceback is for a defect
+of ours alone (TRACEBACK=1 in the environment shows one for the others too). Here: the kinds, their
+codes, the way out. Not here: command lines (`ml.arguments`).
 """
+
+from __future__ import annotations  # so that an old Python gets as far as its first error
+
+import errno
+import io
+import linecache
+import multiprocessing
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+
+
+class ManifestError(RuntimeError):
+    """A stage's folder is missing, unfinished or does not match its manifest."""
+
+
+class QualityError(RuntimeError):
+    """An input's data-quality checks failed; a stage refuses to build on it."""
+
+
+class OutOfMemory(RuntimeError):
+    """The device has not enough memory even for one item; says what to change."""
 
 
 class WorkspaceBusy(RuntimeError):
@@ -11,3 +42,214 @@ class WorkspaceBusy(RuntimeError):
 
 class NotFinite(RuntimeError):
     """A model gave NaN or infinite numbers: its precision or its settings do not fit it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a batch system or `kill` ends the run. Handled wherever Ctrl-C is."""
+
+
+DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = (
+    0, 1, 2, 3, 4, 5, 130, 141, 143)
+EXIT_CODES = """exit codes: 0 done; 1 a defect of this program, with a traceback; 2 a setting,
+command line or file of yours that cannot be used; 3 a stage's folder that is missing, damaged, or
+refused by its checks; 4 something ran out or is not there: memory, disk, permission, network, a
+package, a killed worker; 5 the workspace is in use by another run; 130 stopped by Ctrl-C; 141 the
+reader of a pipe went away; 143 terminated. What is finished is kept in all cases. TRACEBACK=1 in
+the environment shows where an error came from."""
+
+TABLE: tuple[tuple[type | str, int], ...] = (
+    (WorkspaceBusy, BUSY),
+    (ManifestError, STAGE),
+    (QualityError, STAGE),
+    (NotFinite, INPUT),
+    (OutOfMemory, RESOURCES),
+    (MemoryError, RESOURCES),
+    ("torch.OutOfMemoryError", RESOURCES),
+    ("concurrent.futures.process.BrokenProcessPool", RESOURCES),
+    (ConnectionError, RESOURCES),  # huggingface's offline mode is one
+    (TimeoutError, RESOURCES),
+    ("urllib.error.URLError", RESOURCES),
+    ("httpx2.TransportError", RESOURCES),
+    ("requests.exceptions.ConnectionError", RESOURCES),
+    ("requests.exceptions.Timeout", RESOURCES),
+    ("huggingface_hub.errors.LocalEntryNotFoundError", RESOURCES),
+    ("huggingface_hub.errors.HfHubHTTPError", INPUT),  # no such repository, or a gated one
+    ("safetensors._safetensors_rust.SafetensorError", INPUT),
+    ("PIL.Image.DecompressionBombError", INPUT),
+    ("mlflow.exceptions.MlflowException", INPUT),  # a tracking URI that leads nowhere
+)
+"""Kind -> code, the first that fits; kinds of other packages by name, so that none is imported.
+OSError, ImportError, RuntimeError and ValueError are told apart below."""
+
+PACKAGES = ("ml", "orchestration", "benchmarks")
+OWN = tuple(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in PACKAGES)
+READERS = ("diffusers", "huggingface_hub", "PIL", "safetensors", "tokenizers", "transformers")
+"""Libraries that read what people bring: their ValueErrors (and bare Exceptions) are about that."""
+OUT_OF = {errno.ENOSPC: "free some disk space, or put data/ on another disk (--root)",
+          errno.EDQUOT: "your quota is used up: free some, or choose another --root",
+          errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
+          errno.EROFS: "the disk is read-only: choose another --root",
+          errno.EACCES: "change its permissions, or choose another --root",
+          errno.EPERM: "change its permissions, or choose another --root",
+          errno.EMFILE: "too many files are open (ulimit -n)",
+          errno.ENFILE: "too many files are open on this machine",
+          errno.ENOMEM: "main memory is used up", errno.EAGAIN: "no more processes (ulimit -u)",
+          errno.EIO: "the disk does not work"}
+SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
+SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def exit_path(command: Callable[..., object]) -> Callable[..., int]:
+    """The command with one way out: returns its exit code (what is no int counts as 0).
+
+    What went wrong becomes one line on stderr. A defect of ours goes on up: Python prints the
+    traceback and ends with 1, which is its code.
+    """
+    @wraps(command)
+    def run(*args, **kwargs) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            with _stoppable():
+                done = command(*args, **kwargs)
+                sys.stdout.flush()
+        except SystemExit as stop:  # argparse has said why
+            if not isinstance(stop.code, int):
+                raise
+            return stop.code
+        except KeyboardInterrupt as stop:
+            name = "terminated" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
+            print(f"{name}: what is finished is kept, the same command goes on", file=sys.stderr)
+            return TERMINATED if isinstance(stop, Terminated) else STOPPED
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and _stdout_closed():
+                return PIPE
+            if (code := exit_code(error)) == DEFECT:
+                raise
+            if os.environ.get("TRACEBACK"):
+                traceback.print_exc()
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            return code
+        return done if isinstance(done, int) else DONE
+    return run
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Processes that are started in the block hear of Ctrl-C when `quiet_worker` runs in them, and
+    so does this one when the block ends: half-imported, they would print a traceback each."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def quiet_worker() -> None:
+    """In a worker process: Ctrl-C and SIGTERM end it without a word, since its parent has one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def exit_code(error: BaseException) -> int:
+    """The code of what went wrong: its own, else that of what caused it, else DEFECT."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    for kind, code in TABLE:
+        if kind in names or (isinstance(kind, type) and isinstance(error, kind)):
+            return code
+    said = str(error).lower()
+    if not isinstance(error, ValueError) and any(w in said for w in (*SAYS_FULL, *SAYS_MEMORY)):
+        return RESOURCES
+    if isinstance(error, OSError):
+        return RESOURCES if error.errno in OUT_OF else INPUT
+    if isinstance(error, ValueError) and _ours(error):
+        return INPUT  # one that numpy, torch or Python raised amid our work is a defect
+    if (isinstance(error, ValueError) or type(error) is Exception) and _read(error):
+        return INPUT
+    if isinstance(error, ImportError) and (_ours(error) or error.name is not None and
+                                           error.name.partition(".")[0] not in PACKAGES):
+        return RESOURCES
+    return exit_code(error.__cause__) if error.__cause__ is not None else DEFECT
+
+
+def one_line(error: BaseException) -> str:
+    """What the error says, on one line; of other people's errors also their kind."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        said = f"{error.strerror}: {error.filename}"
+    said = " ".join([said, *(f"({note})" for note in getattr(error, "__notes__", ()))])
+    if len(said) > 2000:
+        said = f"{said[:2000]} ..."
+    if isinstance(error, OSError) and error.errno in OUT_OF:
+        return f"{said}; {OUT_OF[error.errno]}"
+    if isinstance(error, ModuleNotFoundError) and not _ours(error):
+        return f"{said}; use the project's environment: .venv/bin/python, which `make` makes"
+    if any(word in said.lower() for word in SAYS_FULL):
+        return f"{said}; {OUT_OF[errno.ENOSPC]}"
+    own = type(error).__module__ == __name__ or _ours(error)
+    return said if said and own else f"{type(error).__name__}: {said}"
+
+
+def _origin(error: BaseException) -> tuple[str, int]:
+    """File and line where an exception was raised, ("", 0) for one that never was."""
+    place, trace = ("", 0), error.__traceback__
+    while trace is not None:
+        place, trace = (trace.tb_frame.f_code.co_filename, trace.tb_lineno), trace.tb_next
+    return place
+
+
+def _ours(error: BaseException) -> bool:
+    """Whether a `raise` statement of ours raised it, so that its message is meant for people."""
+    if type(error.__cause__).__name__ == "_RemoteTraceback":
+        return True  # in a worker process, which cannot send its frames
+    file, line = _origin(error)
+    return file.startswith(OWN) and linecache.getline(file, line).lstrip().startswith("raise")
+
+
+def _read(error: BaseException) -> bool:
+    """Whether a library raised it that reads what people bring."""
+    file, _ = _origin(error)
+    return any(f"{os.sep}site-packages{os.sep}{name}{os.sep}" in file for name in READERS)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end this process's workers and raise KeyboardInterrupt or Terminated.
+
+    Else a pool would wait for what its workers have begun, for minutes. Only a process's main
+    thread can arrange that; a signal that the shell has set to be ignored stays so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, _) -> None:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _stdout_closed() -> bool:
+    """Whether stdout is a pipe that nobody reads; if so, nothing is written to it any more."""
+    try:
+        out = sys.stdout.fileno()
+    except OSError:  # captured, no file at all
+        return False
+    poll = select.poll()
+    poll.register(out, select.POLLOUT)
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
+    return closed

@@ -1,42 +1,209 @@
-"""Writing files so that a half-written one is never seen under its final name."""
+"""Writing files so that a half-written one is never seen under its final name, and reading back
+what may be damaged.
 
+Of a folder that is replaced, the old one stands until the new one is whole; a kill between the two
+renames is mended by the next `settle` or write. Nothing is replaced that the new folder does not
+bring again.
+"""
+
+import functools
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+HOST = socket.gethostname().replace("/", "-")
+
+
+class Damaged(ValueError):
+    """A file of ours is not what we write: edited, cut off, or of other software."""
+
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, also: str = "") -> Iterator[Path]:
     """Yields a temporary path in the same folder; it takes `path`'s name when the block ends well.
 
-    The block may make a file or a folder (an existing folder of that name is replaced). After an
-    exception the temporary one is removed and `path` is as it was.
+    The block may make a file or a folder. A folder that stands there is replaced when everything
+    in it is in the new one too, or matches the pattern `also`; else ValueError: it is somebody's
+    own. After an exception the temporary one is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _clear(path)
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-    except BaseException:
         if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+            sync(temporary)
+            settle(path)
+            _refuse_others(path, temporary, also)
+            replace_folder(temporary, path)
+        else:
+            sync(temporary)
+            os.replace(temporary, path)
+            _sync_one(path.parent)
+    except BaseException:
+        remove(temporary)
         raise
+
+
+def _clear(path: Path) -> None:
+    """Removes what processes of this machine that are gone, or an earlier one of our number, left
+    of `path` half-written."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(HOST)}.*.tmp"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and (int(number) == os.getpid() or not alive(int(number))):
+            remove(left)
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or a folder, of a link the link; nothing where nothing is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_others(path: Path, new: Path, also: str) -> None:
+    if not path.is_dir():
+        return
+    others = sorted(entry.name for entry in path.iterdir()
+                    if not os.path.lexists(new / entry.name) and not (also and entry.match(also)))
+    if others:
+        raise ValueError(f"{path} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}, "
+                         "which would be deleted: expected no folder there, or an earlier one of "
+                         "the same kind. Move it away, or choose another place")
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Renames the folder `new` to `path`; what stands there is deleted when the new one is in.
+
+    Raises ValueError when a file or a link stands there.
+    """
+    settle(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        kind = "symbolic link" if path.is_symlink() else "file"
+        raise ValueError(f"{path} is a {kind}, expected a folder or nothing: move it away (to keep "
+                         "data elsewhere, link the folder `data`)")
+    aside = _aside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except OSError:
+        settle(path)
+        raise
+    _sync_one(path.parent)
+    settle(path)
+
+
+def settle(path: Path) -> None:
+    """Ends what a kill cut off in `replace_folder`: the old folder comes back unless the new one
+    is in its place. Only for who may write there."""
+    aside = _aside(path)
+    if not os.path.lexists(aside):
+        return
+    if os.path.lexists(path):
+        remove(aside)
+    else:
+        os.rename(aside, path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def sync(path: Path) -> None:
+    """Has a file, or a folder with all in it, written to the disk itself."""
+    if path.is_dir():
+        for below in path.rglob("*"):
+            _sync_one(below)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    if not (path.is_file() or path.is_dir()):
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems do not sync folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: object) -> None:
     """JSON with two-space indent and sorted keys, atomically; equal values give equal bytes."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
+    """What `write_json` left: a value of the type, or an object with at least these fields.
+
+    None when there is no file. Raises Damaged naming the file and what is wrong with it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{path} can't be read as JSON ({error}): it was cut off or edited"
+                      ) from error
+    if isinstance(expected, type):
+        wrong = _wrong({"value": value}, {"value": expected})
+    else:
+        wrong = _wrong(value, expected)
+    if wrong:
+        raise Damaged(f"{path}: {wrong}: it was edited or damaged")
+    return value
+
+
+def _wrong(value: object, fields: Mapping[str, type | tuple]) -> str:
+    if not isinstance(value, dict):
+        return f"expected an object with {', '.join(fields)}, got {type(value).__name__}"
+    for name, kind in fields.items():
+        if name not in value:
+            return f"expected the field {name!r}, got {sorted(value)}"
+        flag = isinstance(value[name], bool) and kind is not bool  # True is an int to Python
+        if flag or not isinstance(value[name], kind):
+            return f"{name}: unexpected {value[name]!r}"
+    return ""
+
+
+def read_note(path: Path, expected: type | Mapping[str, type | tuple]):
+    """`read_json` for what can be made again: a damaged file is said on stderr and counts as none.
+    """
+    try:
+        return read_json(path, expected)
+    except Damaged as error:
+        say(f"{error}; going on without it")
+        return None
+
+
+@functools.cache
+def say(text: str) -> None:
+    """A warning on stderr, each once a process."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -55,12 +222,28 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _below(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
+    """Every file below a folder, through links. within: the real folders on the way to it."""
+    if (real := folder.resolve()) in within:
+        raise ValueError(f"{folder} is a link to a folder that it lies in: remove it")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir():
+            yield from _below(path, (*within, real))
+        elif path.is_file():
+            yield path
+        elif path.is_symlink() and not path.name.startswith("."):
+            raise ValueError(f"{path} is a link to nothing (half a download?): bring the model "
+                             "again")
+
+
 def sha256_folder(folder: Path) -> str:
     """Hex sha256 over the relative names and bytes of every file below a folder.
 
-    Raises ValueError if the folder does not exist or holds no file.
+    Links are followed, to files and to folders, as the hub's cache has them. Raises ValueError if
+    the folder does not exist or holds no file, for a link to nothing and for one to a folder that
+    it lies in.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in _below(folder, ()) if not p.name.startswith("."))
     if not files:
         raise ValueError(f"no files below {folder}: expected a model folder there")
     return sha256_json([[p.relative_to(folder).as_posix(), sha256_file(p)] for p in files])

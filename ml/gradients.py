@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ml import processes
 from ml.batching import OutOfMemory, attempt
+from ml.contract import check_loss
 
 ADVICE = ("take a smaller segmenter.crop_size, width or backbone, or a smaller grounding.width; "
           "end what else holds the device's memory")
@@ -45,7 +46,8 @@ def backward_in_parts(
 
     rows: this process's. loss_of: the share of some rows in the batch's loss, so that shares add
     up to it. most: rows at once; halved as long as the device has not enough memory. Returns the
-    batch's loss and what `most` has become. Raises OutOfMemory when a single row does not fit.
+    batch's loss and what `most` has become. Raises OutOfMemory when a single row does not fit,
+    NotFinite when the loss is not a finite number.
     """
     while True:
         module.zero_grad(set_to_none=True)
@@ -57,7 +59,9 @@ def backward_in_parts(
         most = min(most, len(rows)) // 2
     if processes.count() > 1:
         loss = _sum_gradients(module, loss)
-    return loss.item(), most
+    value = loss.item()  # of all processes: all stop at once
+    check_loss(value, type(module).__name__)
+    return value, most
 
 
 def _backward(rows: Sequence[int], most: int, loss_of, backward) -> Tensor:

@@ -1,28 +1,39 @@
 """`python -m ml init --classes "forklift, pallet"`: a profile and a vocabulary for one's own words.
 
 Writes `profiles/<name>.yaml`, which builds upon another profile, and `profiles/words/<name>.yaml`,
-the vocabulary; with --texts also a copy of the prompts. Nothing is loaded or downloaded here.
+the vocabulary; with --texts also a copy of the prompts. Nothing is downloaded here, and of a model
+that is on this machine only the tokenizer is loaded: texts that it would cut are refused.
 """
 
-import argparse
 import re
-import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import yaml
 
 from ml import coco
+from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
+from ml.diffusion.text_limit import find_limit, query_text
+from ml.english import SINGULAR, plurals, singular_of, with_article
 from ml.files import atomic
 from ml.microworld.captions import synonyms
 from ml.params import ROOT, Params, load_params
+from ml.profile_files import RESERVED
+from ml.stages import Workspace
 from ml.stages.prompts import check
 from ml.texts import read_texts
-from ml.vocabulary import Vocabulary
+from ml.vocabulary import BACKGROUND, MAX_CLASSES, Vocabulary
+from ml.words import fold
 
-WORD = re.compile(r"[^\W_]+(?:[ '’-][^\W_]+)*")
+LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
+WORD = re.compile(rf"{LETTERS}(?:[ '’-]{LETTERS})*")
+PLURALS = {form: one for one in (*coco.CLASSES, *chain(*synonyms().values()))
+           for form in plurals(one) - SINGULAR}
+"""Of the words that detectors know: "wine glasses" looks like "safety glasses"."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 PROFILE = """\
@@ -72,23 +83,33 @@ def world_of(base: Params, root: Path = ROOT) -> World:
 def parse_classes(text: str) -> list[str]:
     """The words of a comma-separated list, in small letters.
 
-    Raises ValueError for none, an empty one, a repeated one, characters other than letters and
-    digits, or one that is part of another.
+    Raises ValueError for none, more than a vocabulary holds, an empty one, a repeated one, a
+    plural, characters other than letters and digits, or one that is part of another.
     """
-    words = [" ".join(word.casefold().split()) for word in text.split(",")]
+    text = unicodedata.normalize("NFC", text)
+    words = [" ".join(word.lower().split()) for word in text.split(",")]
     if not any(words):
         raise ValueError('--classes: expected words separated by commas, such as "forklift, hard '
                          f'hat", got {text!r}')
+    if len(words) > MAX_CLASSES:
+        raise ValueError(f"--classes: {len(words)} words, expected {MAX_CLASSES} classes at most, "
+                         "the seen ones included: label maps are 8-bit. Name fewer")
     for word in words:
         if not word:
             raise ValueError(f"--classes {text!r}: nothing stands between two commas; take one out")
-        if not WORD.fullmatch(word) or word == "background":
+        if not WORD.fullmatch(word) or fold(word) == BACKGROUND:
             raise ValueError(f"--classes: {word!r} cannot be a class; expected letters and digits "
                              "with single blanks or hyphens between words, and not `background`")
+        if one := PLURALS.get(word) or singular_of(word):
+            raise ValueError(f"--classes: {word!r} is a plural, and prompts would say "
+                             f"{with_article(word)!r}; use the singular, such as {one!r}. If it is "
+                             "none, use any other word and mend it in the vocabulary file")
+    named: dict[str, str] = {}
     for word in words:
-        same = [other for other in words if canonical(other) == canonical(word)]
-        if len(same) > 1:
-            raise ValueError(f"--classes: {same[0]!r} and {same[1]!r} are one class; name it once")
+        if other := named.get(canonical(word)):
+            raise ValueError(f"--classes: {other!r} and {word!r} are one class; name it once")
+        named[canonical(word)] = word
+    for word in words:
         longer = next((other for other in words if other != word and _part_of(word, other)), None)
         if longer:
             raise ValueError(f"--classes: {word!r} is part of {longer!r}, so that the two cannot "
@@ -129,6 +150,10 @@ def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, l
         raise ValueError(f"only {seen} is left as seen classes, expected two or more: name fewer "
                          "classes")
     classes = (*sorted(seen), *new)
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"--classes: {len(new)} new words beside {len(seen)} seen classes are "
+                         f"{len(classes)}, expected {MAX_CLASSES} at most: label maps are 8-bit. "
+                         "Name fewer")
     return Vocabulary(name, tuple(sorted(seen)), tuple(new),
                       {i: tuple(spoken[i]) for i in classes}), notes
 
@@ -144,8 +169,9 @@ def make_profile(
     """
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
-    if not NAME.fullmatch(name):
-        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at most")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at "
+                         f"most, and not {' or '.join(RESERVED)}")
     base = load_params(profile, root)
     folder = root / "profiles"
     files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]
@@ -158,6 +184,9 @@ def make_profile(
     vocabulary, notes = choose(words, world, name)
     details = {} if world.closed else DETAILS
     check(vocabulary, replace(base.prompts, **details))
+    limit = find_limit(Workspace(root, name).model(base.diffusion.model), base.diffusion.revision)
+    if limit is not None:
+        limit.refuse(query_text(word) for words in vocabulary.words.values() for word in words)
     relative = [path.relative_to(root).as_posix() for path in [*files, copied]]
     prompts = details | ({"texts": relative[2]} if texts else {})
     content = PROFILE.format(classes=", ".join(words), base=profile, name=name,
@@ -169,7 +198,7 @@ def make_profile(
         unseen=", ".join(map(_quoted, vocabulary.unseen)),
         example=_quoted((vocabulary.unseen or vocabulary.seen)[0]))}
     if texts:
-        read = read_texts(texts, vocabulary)
+        read = read_texts(texts, vocabulary, limit)
         contents[copied] = "".join(f"{text.text}\n" for text in read)
     for path, content in contents.items():
         with atomic(path) as temporary:
@@ -189,19 +218,15 @@ def _quoted(word: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml init", description=__doc__)
+    parser = make_parser("python -m ml init", __doc__)
     parser.add_argument("--classes", required=True, help='your words: "forklift, pallet, hard hat"')
-    parser.add_argument("--profile", default="sd15", help="the profile to build upon")
+    add_profile(parser, "sd15")  # to build upon
     parser.add_argument("--name", help="of the new profile; by default made of the words")
     parser.add_argument("--texts", help="your own prompts, a text file with one a line")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout")
+    add_root(parser, "the checkout")
     chosen = parser.parse_args(arguments)
-    try:
-        files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
-                                                chosen.texts, chosen.root)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
+                                            chosen.texts, chosen.root)
     print(f"seen ({len(vocabulary.seen)}): {', '.join(vocabulary.seen)}")
     print(f"unseen ({len(vocabulary.unseen)}): {', '.join(vocabulary.unseen) or 'none'}")
     for note in notes:

@@ -5,17 +5,15 @@ MLflow's dataset digest and what DVC records.
 """
 
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ml.files import sha256_file, sha256_json, write_json
+from ml.errors import ManifestError
+from ml.files import say, sha256_file, sha256_json, write_json
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
-
-
-class ManifestError(RuntimeError):
-    """A stage's folder is missing, unfinished or does not match its manifest."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """The manifest of a finished folder.
 
-    With `verify`, every file's sha256 is compared too.
-    Raises ManifestError naming the file when the folder is unfinished, the manifest fails its own
-    digest, or a file is missing, changed or left over.
+    With `verify`, every file's sha256 is compared too; a file that the manifest does not name is
+    said on stderr. Raises ManifestError naming the file when the folder is unfinished, the manifest
+    fails its own digest, a file is missing or changed, or a file that was not made by the stage
+    could be read as part of it.
     """
     path = folder / NAME
     if not path.is_file():
@@ -81,20 +80,48 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
         raise ManifestError(f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
                             "it was edited or damaged; make the stage again")
     if verify:
-        _verify_files(folder, manifest)
+        for problem in damage(folder, manifest):
+            raise ManifestError(f"{problem}; make the stage {folder.name!r} again")
+        _judge_strays(folder, manifest)
     return manifest
 
 
-def _verify_files(folder: Path, manifest: Manifest) -> None:
-    found = describe_files(folder, {})
+def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What is missing or changed of a manifest's files, in words."""
     for name, entry in manifest.files.items():
-        if name not in found:
-            raise ManifestError(f"{folder / name} is missing; make the stage {folder.name!r} again")
-        if found[name]["sha256"] != entry["sha256"]:
-            raise ManifestError(f"{folder / name} is not what its manifest says (sha256 "
-                                f"{found[name]['sha256'][:12]}, expected {entry['sha256'][:12]}); "
-                                f"make the stage {folder.name!r} again")
-    strays = sorted(set(found) - set(manifest.files))
-    if strays:
-        raise ManifestError(f"files in {folder} that its manifest does not name: {strays}; "
-                            "remove them or make the stage again")
+        if not (folder / name).is_file():
+            yield f"{folder / name} is missing"
+        elif (found := sha256_file(folder / name)) != entry["sha256"]:
+            yield (f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
+                   f"{entry['sha256'][:12]})")
+
+
+def strays(folder: Path, names: Collection[str]) -> list[str]:
+    """Files and links below a stage's folder that are neither named nor its notes to itself."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        known = relative.as_posix() in names or relative.as_posix() == NAME
+        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative):
+            found.append(relative.as_posix())
+    return found
+
+
+def _own_note(relative: Path) -> bool:
+    """A shard's sidecar, a training's checkpoint, a file that a kill left half-written."""
+    first, last = relative.parts[0], relative.name
+    return (first == ".progress" or (last.startswith(".") and last.endswith(".tmp"))
+            or (last.startswith(".shard-") and last.endswith(".json")))
+
+
+def _judge_strays(folder: Path, manifest: Manifest) -> None:
+    """Says what else lies in the folder, and refuses what would be read along."""
+    kinds = {Path(name).suffix for name in manifest.files}
+    for name in strays(folder, manifest.files):
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue
+        if Path(name).suffix in kinds:
+            raise ManifestError(f"{folder / name} was not made by the stage {folder.name!r} and "
+                                "would be read as part of it; move it elsewhere")
+        say(f"{folder / name} was not made by the stage {folder.name!r}: it is left there, and "
+            "not read")

@@ -2,79 +2,99 @@
 
 `params.yaml` is the micro profile and names every field; a file of `profiles/` overrides some of
 them, and may build upon another one (`base: sd15`). Nothing else (no global, no environment
-variable) changes what a stage writes. Reading and checking belong here; what a setting does
-belongs to its stage.
+variable) changes what a stage writes.
+
+A field's annotation says what it may be (`ml.ranges`), what two fields must be together stands in
+`_relations`; both are checked at loading. Which files a profile has is found by `ml.profile_files`;
+what a setting does belongs to its stage.
 """
 
 import dataclasses
 import functools
-import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-import yaml
+from ml.profile_files import INSTALLED, Settings, read_settings
+from ml.ranges import TEXT, Length, Pattern, Range, fit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path.cwd() if INSTALLED.is_dir() else Path(__file__).resolve().parent.parent
 REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
-SCHEDULES = ("constant", "linear")  # of a grounding module's learning rate
-PRECISIONS = ("float32", "float16", "bfloat16")
+
+Text = Annotated[str, TEXT]
+Count = Annotated[int, Range(0, 10_000_000)]
+Steps = Annotated[int, Range(1, 10_000_000)]
+Batch = Annotated[int, Range(1, 65_536)]
+Width = Annotated[int, Range(8, 16_384)]
+Layers = Annotated[int, Range(1, 100)]
+Heads = Annotated[int, Range(1, 256)]
+Rate = Annotated[float, Range(0, 1, above=True)]
+Share = Annotated[float, Range(0, 1)]
+Percent = Annotated[float, Range(0, 100)]
+Inside = Annotated[float, Range(0, 1, above=True, below=True)]
+Device = Annotated[str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?",
+                                "auto, cpu, cuda, cuda:1, ...")]
+ClassName = Annotated[str, Pattern(r"[A-Za-z_]\w*", "the name of a class")]
 
 
 @dataclass(frozen=True)
 class DiffusionParams:
-    model: str  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
-    revision: str | None  # pinned revision of a hub id, null for a folder
-    variant: str | None  # of the weights' files, e.g. fp16; null for the plain ones
-    scheduler: str  # class name in diffusers, e.g. DDIMScheduler
-    steps: int  # denoising steps a picture
-    guidance_scale: float  # classifier-free guidance, > 1
-    batch_size: int  # pictures sampled at once
-    device: str  # auto, cpu, cuda, cuda:1, ...
-    dtype: str  # float32, float16 or bfloat16
+    model: Text  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
+    revision: Text | None  # pinned revision of a hub id, null for a folder
+    variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
+    scheduler: ClassName  # in diffusers, e.g. DDIMScheduler
+    steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
+    guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
+    batch_size: Batch  # pictures sampled at once
+    device: Device
+    dtype: Literal["float32", "float16", "bfloat16"]
     attention_slicing: bool  # less memory where there is no fused attention, and slower
     vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
 
 
 @dataclass(frozen=True)
 class DetectorParams:
-    backend: str  # torchvision, detectron2 or transformers
-    model: str  # folder, or the backend's own name of a COCO model
-    revision: str | None  # pinned revision of a hub id (transformers), else null
-    weights: str | None  # weight file on this machine, null for the published one of `model`
-    score_threshold: float  # detections below are dropped, 0..1
-    batch_size: int
+    backend: Literal["torchvision", "detectron2", "transformers"]
+    model: Text  # folder, or the backend's own name of a COCO model
+    revision: Text | None  # pinned revision of a hub id (transformers), else null
+    weights: Text | None  # weight file on this machine, null for the published one of `model`
+    score_threshold: Annotated[float, Range(0, 1, below=True)]  # detections below are dropped
+    batch_size: Batch
 
 
 @dataclass(frozen=True)
 class PromptParams:
-    train_one: int  # one-object prompts of seen classes
-    train_two: int  # two-object prompts of seen classes
-    sim_per_cell: int  # Protocol I prompts in each of its five cells
-    synthetic_one: int  # one-object prompts over all classes
-    synthetic_two: int  # two-object prompts over all classes
-    plain_share: float  # share of "a photograph of ...", the rest uses the other templates
-    attribute_share: float  # of train and synthetic prompts, whose things get "red", "wooden", ...
-    scene_share: float  # of train and synthetic prompts, which end in "in a warehouse", ...
-    texts: str | None  # the user's own prompts, a text file with one a line
+    train_one: Count  # one-object prompts of seen classes
+    train_two: Count  # two-object prompts of seen classes
+    sim_per_cell: Steps  # Protocol I prompts in each of its five cells
+    synthetic_one: Count  # one-object prompts over all classes
+    synthetic_two: Count  # two-object prompts over all classes
+    plain_share: Share  # share of "a photograph of ...", the rest uses the other templates
+    attribute_share: Share  # of train and synthetic prompts, whose things get "red", "wooden", ...
+    scene_share: Share  # of train and synthetic prompts, which end in "in a warehouse", ...
+    texts: Text | None  # the user's own prompts, a text file with one a line
 
 
 @dataclass(frozen=True)
 class ShardParams:
-    size: int  # samples a shard
-    processes: int = dataclasses.field(metadata=EXECUTION)  # making shards; 0: one a GPU
+    size: Annotated[int, Range(1, 1_000_000)]  # samples a shard
+    processes: Annotated[int, Range(0, 1024)] = dataclasses.field(
+        metadata=EXECUTION)  # making shards; 0: one a GPU
 
 
 @dataclass(frozen=True)
 class TripletParams:
-    min_score: float  # detector score of an accepted mask, 0..1
-    min_area: float  # share of the picture
-    max_area: float  # share of the picture
-    min_std: float  # grey levels; a flatter picture is blank
-    duplicate_bits: int  # difference hashes this close (of 64 bits) are repeats
-    validation_share: float  # of the accepted training pictures, for early stopping
+    min_score: Share  # detector score of an accepted mask
+    min_area: Share  # of the picture
+    max_area: Share  # of the picture
+    min_std: Annotated[float, Range(0, 127)]  # grey levels; a flatter picture is blank
+    duplicate_bits: Annotated[int, Range(0, 32)]  # hashes this close (of 64 bits) are repeats
+    validation_share: Annotated[float, Range(0, 0.5, above=True, below=True)]
+    # of the accepted training pictures, for early stopping
 
 
 @dataclass(frozen=True)
@@ -82,26 +102,27 @@ class VariantParams:
     """How one variant of the grounding module is trained; what it is built of stands in
     `ml.grounding.config`."""
 
-    learning_rate: float  # at its highest
-    schedule: str  # constant, or linear: falls to 0 at the last step
-    warm_up: int  # first steps, in which the rate rises from 0
-    weight_decay: float  # AdamW's; 0 is Adam
-    clip_norm: float | None  # of the gradients, null: never cut
-    dice_weight: float  # beside cross-entropy
+    learning_rate: Rate  # at its highest
+    schedule: Literal["constant", "linear"]  # linear: falls to 0 at the last step
+    warm_up: Count  # first steps, in which the rate rises from 0
+    weight_decay: Share  # AdamW's; 0 is Adam
+    clip_norm: Annotated[float, Range(0, 1000, above=True)] | None  # of gradients, null: never cut
+    dice_weight: Annotated[float, Range(0, 100)]  # beside cross-entropy
 
 
 @dataclass(frozen=True)
 class GroundingParams:
-    variant: str  # paper or seeded
-    steps: int  # optimizer steps at most
-    batch_size: int
-    width: int  # of the fusion transformer
-    layers: int  # of the fusion transformer
-    heads: int
-    evidence_timesteps: list[int]  # of 1000, where leave-one-out contrast is taken
-    evaluate_every: int  # steps between validations
-    patience: int  # validations without a better mIoU before stopping
-    precision: str  # of the training: float32, or mixed with bfloat16
+    variant: Literal["paper", "seeded"]
+    steps: Steps  # optimizer steps at most
+    batch_size: Batch
+    width: Width  # of the fusion transformer
+    layers: Layers  # of the fusion transformer
+    heads: Heads  # dividing the width
+    evidence_timesteps: Annotated[list[Annotated[int, Range(0, 999)]], Length(1, 100)]
+    # of 1000, where leave-one-out contrast is taken
+    evaluate_every: Steps  # steps between validations; the last step has one in any case
+    patience: Steps  # validations without a better mIoU before stopping
+    precision: Literal["float32", "bfloat16"]  # of the training; bfloat16 is mixed
     paper: VariantParams
     seeded: VariantParams
 
@@ -112,56 +133,59 @@ class GroundingParams:
 
 @dataclass(frozen=True)
 class SyntheticParams:
-    ignore_band: list[float]  # probabilities between these become 255 (ignored)
-    min_area: float  # share of the picture an entity needs, else the picture is dropped
-    max_ignore: float  # a picture with a larger ignored share is dropped
+    ignore_band: Annotated[list[Inside], Length(2, 2)]  # probabilities between become 255 (ignored)
+    min_area: Share  # of the picture that an entity needs, else the picture is dropped
+    max_ignore: Share  # a picture with a larger ignored share is dropped
 
 
 @dataclass(frozen=True)
 class SegmenterParams:
-    architecture: str  # maskformer or segformer
-    backbone: str  # folder or hub id of an image classifier that never saw a mask
-    backbone_revision: str | None  # pinned revision of a hub id, null for a folder
-    width: int  # channels of the pyramid, the mask features and the decoder
-    queries: int  # masks that it can find in a picture (maskformer)
-    decoder_layers: int  # (maskformer)
-    heads: int  # of the decoder's attention (maskformer)
-    feedforward: int  # inner width of a decoder layer (maskformer)
-    scale: int  # pictures are enlarged so many times before the backbone
-    crop_size: int | None  # side of the squares trained on, null for whole pictures of one size
-    scale_range: list[float]  # a picture is resized by a factor out of it before the crop
-    colour_jitter: float  # brightness, contrast and colour change by this share at most, 0 = off
-    steps: int
-    batch_size: int  # of all processes together
-    learning_rate: float  # AdamW
-    poly_power: float  # the rate falls as (1 - step / steps) ** poly_power
-    weight_decay: float
-    backbone_lr_factor: float  # the backbone learns this much slower
+    architecture: Literal["maskformer", "segformer"]
+    backbone: Text  # folder or hub id of an image classifier that never saw a mask
+    backbone_revision: Text | None  # pinned revision of a hub id, null for a folder
+    width: Width  # channels of the pyramid, the mask features and the decoder
+    queries: Annotated[int, Range(1, 10_000)]  # masks it can find in a picture (maskformer)
+    decoder_layers: Layers  # (maskformer)
+    heads: Heads  # of the decoder's attention, dividing the width (maskformer)
+    feedforward: Width  # inner width of a decoder layer (maskformer)
+    scale: Annotated[int, Range(1, 16)]  # pictures are enlarged so many times before the backbone
+    crop_size: Annotated[int, Range(32, 4096)] | None  # side of the squares trained on, null for
+    # whole pictures of one size
+    scale_range: Annotated[list[Annotated[float, Range(0, 16, above=True)]], Length(2, 2)]
+    # a picture is resized by a factor out of it before the crop
+    colour_jitter: Share  # brightness, contrast and colour change by this at most, 0 = off
+    steps: Steps
+    batch_size: Batch  # of all processes together
+    learning_rate: Rate  # AdamW
+    poly_power: Annotated[float, Range(0, 10)]  # the rate falls as (1 - step / steps) ** poly_power
+    weight_decay: Share
+    backbone_lr_factor: Annotated[float, Range(0, 10)]  # the backbone learns this much slower
     freeze_batch_norm: bool  # the backbone's, statistics and all; for small batches or many GPUs
-    precision: str  # float32, or mixed with float16 (GPU only) or bfloat16
-    ema_decay: float  # of the averaged weights that are kept, 0 = keep the last
+    precision: Literal["float32", "float16", "bfloat16"]  # the others are mixed; float16: GPU only
+    ema_decay: Annotated[float, Range(0, 1, below=True)]  # of the averaged weights that are kept,
+    # 0 = keep the last
 
 
 @dataclass(frozen=True)
 class BenchmarkParams:
-    source: str  # drawn, voc2012, coco2017, folder (a user's own), or none
-    root: str | None  # local folder of a real source in its own layout, null for drawn and none
-    subset: str  # official: a published set must be whole; any: a part of it is named as such
-    bootstrap: int  # resamples of the pictures
-    daam_thresholds: int  # candidates for DAAM's best threshold
+    source: Literal["drawn", "none", "voc2012", "coco2017", "folder"]  # folder: a user's own
+    root: Text | None  # local folder of a real source in its own layout, null for drawn and none
+    subset: Literal["official", "any"]  # official: whole; any: a part of a set, named as such
+    bootstrap: Annotated[int, Range(1, 1_000_000)]  # resamples of the pictures
+    daam_thresholds: Annotated[int, Range(1, 10_000)]  # candidates for DAAM's best threshold
 
 
 @dataclass(frozen=True)
 class PromotionParams:
-    min_grounding: float  # absolute floor, mIoU % over the five cells of Protocol I
-    min_segmenter: float  # absolute floor, harmonic mIoU % of Protocol II
+    min_grounding: Percent  # absolute floor, mIoU % over the five cells of Protocol I
+    min_segmenter: Percent  # absolute floor, harmonic mIoU % of Protocol II
 
 
 @dataclass(frozen=True)
 class Params:
-    profile: str  # also the folder under data/
-    seed: int
-    vocabulary: str  # name in ml/vocabularies or path of a YAML file
+    profile: Text  # also the folder under data/; `ml.profile_files` says which names do
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    vocabulary: Text  # name in ml/vocabularies or path of a YAML file
     diffusion: DiffusionParams
     detector: DetectorParams
     prompts: PromptParams
@@ -172,6 +196,9 @@ class Params:
     segmenter: SegmenterParams
     benchmark: BenchmarkParams
     promotion: PromotionParams
+    file: ClassVar[str | None] = None
+    """No setting: of an instance that `load_params` read, its YAML file, below the checkout or
+    absolute. `dataclasses.replace` leaves it behind: what it makes belongs to no file."""
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
@@ -187,16 +214,19 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
     """Settings of a profile: `params.yaml`, overridden by `profiles/<profile>.yaml`.
 
     `profile` may also be the path of a YAML file. A file with `base: other` overrides that
-    profile instead of `params.yaml`. Raises ValueError naming the file and the field for an
-    unknown profile, bases that go in a circle, an unknown or missing field, or a value of the
-    wrong type.
+    profile instead of `params.yaml`. Raises ValueError naming file, line and field for what
+    `ml.profile_files` refuses, a missing field, a value that its annotation does not take, or two
+    that do not go together.
     """
-    base_file = Path(root) / "params.yaml"
-    values = _read_yaml(base_file)
-    for file, override in _chain(profile, values.get("profile"), Path(root)):
-        values = _merge(values, {"profile": file.stem} | override, str(file))
-    params = _build(Params, values, str(base_file))
-    check_params(params)
+    settings = read_settings(profile, Path(root))
+    params = _build(Params, settings.values, settings, "")
+    for fields, expected, got, holds in _relations(params):
+        if not holds:
+            raise ValueError(f"{settings.place(*fields)}: {fields[0]}: expected {expected}, "
+                             f"got {got!r}")
+    file, root = settings.file.resolve(), Path(root).resolve()
+    own = str(file.relative_to(root) if file.is_relative_to(root) else file)
+    object.__setattr__(params, "file", own)  # frozen, and no field
     return params
 
 
@@ -208,146 +238,58 @@ def find_file(name: str) -> Path:
     return next((p for p in (Path(name), ROOT / name) if p.is_file()), Path(name))
 
 
-def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict]]:
-    """The files of a profile and of those it builds upon, in the order in which they override."""
-    chain: list[tuple[Path, dict]] = []
-    while profile != default:
-        file = _profile_file(profile, default, root, chain[0][0] if chain else None)
-        if any(file.resolve() == other.resolve() for other, _ in chain):
-            way = " -> ".join([str(file), *(str(other) for other, _ in chain)])
-            raise ValueError(f"`base:` goes in a circle: {way}; one of them must build upon "
-                             f"{default!r} (leave `base:` out)")
-        own = _read_yaml(file)
-        profile = own.pop("base", default)
-        if not isinstance(profile, str):
-            raise ValueError(f"{file}: base: expected the name of a profile, got {profile!r}")
-        chain.insert(0, (file, own))
-    return chain
-
-
-def _profile_file(profile: str, default: str, root: Path, named_by: Path | None) -> Path:
-    file = Path(profile) if profile.endswith((".yaml", ".yml")) else None
-    file = file or root / "profiles" / f"{profile}.yaml"
-    if not file.is_file():
-        known = sorted(p.stem for p in (root / "profiles").glob("*.yaml")
-                       if "." not in p.stem)  # ci.run.yaml is Dagster's, not a profile
-        asked = f" (the base of {named_by})" if named_by else ""
-        raise ValueError(
-            f"unknown profile {profile!r}{asked}: expected {default!r}, one of {known} "
-            f"or the path of a YAML file; no file {file}"
-        )
-    return file
-
-
-def check_params(params: Params) -> None:
-    """Raises ValueError for values that would only fail, or mislead, an hour later."""
-    band, segmenter, benchmark = params.synthetic.ignore_band, params.segmenter, params.benchmark
+def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bool]]:
+    """What fields must be together: the fields, the first of which is expected to be ..., its
+    value, and whether it is. The error names the file that set one of them last."""
+    prompts, triplets, grounding = params.prompts, params.triplets, params.grounding
+    segmenter, benchmark = params.segmenter, params.benchmark
+    yield (("prompts.train_one", "prompts.train_two"), "2 or more training prompts together with "
+           "prompts.train_two", prompts.train_one, prompts.train_one + prompts.train_two >= 2)
+    yield (("prompts.synthetic_one", "prompts.synthetic_two"), "1 or more synthetic prompts "
+           "together with prompts.synthetic_two", prompts.synthetic_one,
+           prompts.synthetic_one + prompts.synthetic_two >= 1)
+    yield (("diffusion.device", "shards.processes"), "auto, cuda or cpu, with no number, when "
+           "shards.processes is not 1: each takes a GPU of its own", params.diffusion.device,
+           params.shards.processes == 1 or ":" not in params.diffusion.device)
+    yield (("triplets.max_area", "triplets.min_area"), "more than triplets.min_area "
+           f"{triplets.min_area}", triplets.max_area, triplets.max_area > triplets.min_area)
+    yield (("grounding.heads", "grounding.width"), f"a divisor of grounding.width "
+           f"{grounding.width}", grounding.heads, grounding.width % grounding.heads == 0)
+    band = params.synthetic.ignore_band
+    yield (("synthetic.ignore_band",), "[low, high] with low <= high", band, band[0] <= band[1])
+    yield (("segmenter.heads", "segmenter.width"), f"a divisor of segmenter.width "
+           f"{segmenter.width}", segmenter.heads, segmenter.width % segmenter.heads == 0)
+    yield (("segmenter.width", "segmenter.architecture"), "a multiple of 32 for maskformer, whose "
+           "pyramid normalises 32 groups of channels", segmenter.width,
+           segmenter.architecture != "maskformer" or segmenter.width % 32 == 0)
+    scales = segmenter.scale_range
+    yield (("segmenter.scale_range", "segmenter.crop_size"), "[low, high] with low <= high, and "
+           "[1, 1] where segmenter.crop_size is null", scales, scales[0] <= scales[1]
+           and (segmenter.crop_size is not None or scales == [1, 1]))
     real = benchmark.source in REAL_SOURCES
-    rules = [
-        ("diffusion.guidance_scale", params.diffusion.guidance_scale, "> 1: the features need both "
-         "halves of the guided batch", params.diffusion.guidance_scale > 1),
-        ("diffusion.steps", params.diffusion.steps, "at least 2", params.diffusion.steps >= 2),
-        ("diffusion.dtype", params.diffusion.dtype, "float32, float16 or bfloat16",
-         params.diffusion.dtype in ("float32", "float16", "bfloat16")),
-        ("detector.backend", params.detector.backend, "torchvision, detectron2 or transformers",
-         params.detector.backend in ("torchvision", "detectron2", "transformers")),
-        ("detector.score_threshold", params.detector.score_threshold, "within 0..1",
-         0 <= params.detector.score_threshold <= 1),
-        ("grounding.variant", params.grounding.variant, "paper or seeded",
-         params.grounding.variant in ("paper", "seeded")),
-        *((f"grounding.{name}.schedule", params.grounding.training(name).schedule,
-           "constant or linear", params.grounding.training(name).schedule in SCHEDULES)
-          for name in ("paper", "seeded")),
-        ("grounding.precision", params.grounding.precision, "float32 or bfloat16",
-         params.grounding.precision in ("float32", "bfloat16")),
-        ("grounding.evidence_timesteps", params.grounding.evidence_timesteps, "within 0..999",
-         all(0 <= t <= 999 for t in params.grounding.evidence_timesteps)),
-        ("synthetic.ignore_band", band, "[low, high] with 0 <= low <= high <= 1",
-         len(band) == 2 and 0 <= band[0] <= band[1] <= 1),
-        ("shards.size", params.shards.size, "at least 1", params.shards.size >= 1),
-        ("shards.processes", params.shards.processes, "0 (one a GPU) or more",
-         params.shards.processes >= 0),
-        ("diffusion.device", params.diffusion.device, "auto, cuda or cpu, with no number, when "
-         "shards.processes is not 1: each takes a GPU of its own",
-         params.shards.processes == 1 or ":" not in params.diffusion.device),
-        ("segmenter.precision", segmenter.precision, " or ".join(PRECISIONS),
-         segmenter.precision in PRECISIONS),
-        ("segmenter.heads", segmenter.heads, f"a divisor of segmenter.width {segmenter.width}",
-         segmenter.heads >= 1 and segmenter.width % segmenter.heads == 0),
-        ("segmenter.crop_size", segmenter.crop_size, "null or at least 32",
-         segmenter.crop_size is None or segmenter.crop_size >= 32),
-        ("segmenter.scale_range", segmenter.scale_range, "[low, high] with 0 < low <= high, and "
-         "[1, 1] where segmenter.crop_size is null", len(segmenter.scale_range) == 2
-         and 0 < segmenter.scale_range[0] <= segmenter.scale_range[1]
-         and (segmenter.crop_size is not None or segmenter.scale_range == [1, 1])),
-        ("segmenter.colour_jitter", segmenter.colour_jitter, "within 0..1",
-         0 <= segmenter.colour_jitter <= 1),
-        ("segmenter.ema_decay", segmenter.ema_decay, "within 0..1, below 1",
-         0 <= segmenter.ema_decay < 1),
-        ("triplets.validation_share", params.triplets.validation_share, "within 0..0.5",
-         0 < params.triplets.validation_share < 0.5),
-        ("benchmark.source", benchmark.source, f"drawn, none or one of {', '.join(REAL_SOURCES)}",
-         real or benchmark.source in ("drawn", "none")),
-        ("benchmark.root", benchmark.root, "the folder of the real pictures" if real else
-         f"null with benchmark.source {benchmark.source}", bool(benchmark.root) == real),
-        ("benchmark.subset", benchmark.subset, "official or any",
-         benchmark.subset in ("official", "any")),
-    ]
-    for field, value, expected, holds in rules:
-        if not holds:
-            raise ValueError(f"{field}: expected {expected}, got {value!r}; change it in the "
-                             f"profile {params.profile!r}")
+    yield (("benchmark.root", "benchmark.source"), "the folder of the real pictures" if real else
+           f"null with benchmark.source {benchmark.source}", benchmark.root,
+           bool(benchmark.root) == real)
 
 
-def _read_yaml(file: Path) -> dict:
-    try:
-        values = yaml.safe_load(file.read_text())
-    except FileNotFoundError as error:
-        raise ValueError(f"no parameter file {file}: run from a checkout of the project") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+def _build(cls: type, values: object, settings: Settings, above: str) -> object:
+    every = typing.get_type_hints(cls, include_extras=True)
+    hints = {field.name: every[field.name] for field in dataclasses.fields(cls)}
     if not isinstance(values, dict):
-        raise ValueError(f"{file}: expected a mapping of settings, got {type(values).__name__}")
-    return values
-
-
-def _merge(base: dict, override: dict, where: str) -> dict:
-    merged = dict(base)
-    for key, value in override.items():
-        if key not in base:
-            raise ValueError(f"{where}: unknown setting {key!r}; known here: {sorted(base)}")
-        both = isinstance(base[key], dict) and isinstance(value, dict)
-        merged[key] = _merge(base[key], value, where) if both else value
-    return merged
-
-
-def _build(cls: type, values: dict, where: str):
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: expected a mapping for {cls.__name__}, got {values!r}")
-    hints = typing.get_type_hints(cls)
+        raise ValueError(f"{settings.places[above[:-1]]}: {above[:-1]}: expected a mapping of "
+                         f"settings, got {values!r}")
     unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
-    if unknown or missing:
-        raise ValueError(f"{where}: unknown settings {unknown}, missing settings {missing}")
+    if unknown or missing:  # a profile cannot: it may override only what params.yaml has
+        raise ValueError(f"{settings.base}: {above[:-1]}: unknown settings {unknown}, missing "
+                         f"settings {missing}")
     built = {}
     for name, hint in hints.items():
-        value, place = values[name], f"{where}: {name}"
+        full = f"{above}{name}"
         if dataclasses.is_dataclass(hint):
-            built[name] = _build(hint, value, place)
-        else:
-            built[name] = _check_type(value, hint, place)
+            built[name] = _build(hint, values[name], settings, f"{full}.")
+            continue
+        try:
+            built[name] = fit(values[name], hint)
+        except ValueError as error:
+            raise ValueError(f"{settings.place(full)}: {full}: {error}") from None
     return cls(**built)
-
-
-def _check_type(value, hint, place: str):
-    origin = typing.get_origin(hint)
-    if origin is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{place}: expected a list, got {value!r}")
-        return [_check_type(item, typing.get_args(hint)[0], place) for item in value]
-    allowed = typing.get_args(hint) if origin is types.UnionType else (hint,)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
-        raise ValueError(f"{place}: expected {names}, got {value!r}")
-    return value

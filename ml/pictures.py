@@ -114,11 +114,46 @@ def decode_rle(text: str) -> np.ndarray:
     """The mask bool (H,W) that `encode_rle` took. ValueError for text that holds no mask."""
     try:
         rle = json.loads(text)
-        size, counts = [int(side) for side in rle["size"]], rle["counts"].encode("ascii")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        (height, width), runs = (int(side) for side in rle["size"]), run_lengths(rle["counts"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'expected JSON {{"size": [h, w], "counts": str}}, got {text[:60]!r} '
                          '("" stands for no mask: look at `found` first)') from error
-    return coco_mask.decode({"size": size, "counts": counts}).astype(bool)
+    return runs_to_mask(runs, height, width)
+
+
+def run_lengths(counts: str) -> list[int]:
+    """The numbers in COCO's text of run lengths: 5 bits a character from the lowest on, the sixth
+    says that more follow; from the fourth number on, the difference to the one two before.
+
+    Read here and not by pycocotools, which makes some mask of any text.
+    """
+    runs: list[int] = []
+    value = bits = 0
+    for place, character in enumerate(counts):
+        code = ord(character) - 48
+        if not 0 <= code < 64 or bits > 30:
+            raise ValueError(f"no run lengths: character {place} is {character!r}")
+        value |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << bits
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = bits = 0
+    if bits:
+        raise ValueError("the run lengths end within a number")
+    return runs
+
+
+def runs_to_mask(runs: Sequence[int], height: int, width: int) -> np.ndarray:
+    """The mask bool (H,W) of runs down the columns, background first. ValueError unless they are
+    the runs of so many pixels."""
+    if min(height, width) < 1 or min(runs, default=-1) < 0 or sum(runs) != height * width:
+        raise ValueError(f"expected run lengths over {height}x{width} pixels, got {len(runs)} runs "
+                         f"over {sum(runs)}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 def grey_levels(image: np.ndarray) -> np.ndarray:
@@ -282,9 +317,9 @@ def _tile(image: np.ndarray, over: np.ndarray | None, colours, scale: float) -> 
 
 
 def _arrange(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
-    font, gap, line = ImageFont.load_default(11), 6, 13
+    font, gap, line = _caption_font(captions), 6, 13
     width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
-    lines = [_wrap(caption, font, width) for caption in captions]
+    lines = [_wrap(_readable(caption, font), font, width) for caption in captions]
     step_x, step_y = width + gap, height + gap + line * max(map(len, lines)) + 3
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -296,6 +331,26 @@ def _arrange(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int
         for row, words in enumerate(text):
             pen.text((x, y + height + 2 + row * line), words, fill=(40, 40, 40), font=font)
     return sheet
+
+
+def _caption_font(captions: Sequence[str]) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, or matplotlib's where a caption has signs that the former lacks."""
+    font = ImageFont.load_default(11)
+    if all(_draws(font, sign) for sign in set("".join(captions))):
+        return font
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
+
+
+def _draws(font: ImageFont.FreeTypeFont, sign: str) -> bool:
+    """Whether a font has a sign, and does not draw the empty box for it."""
+    return sign.isascii() or bytes(font.getmask(sign)) != bytes(font.getmask("\uffff"))
+
+
+def _readable(caption: str, font: ImageFont.FreeTypeFont) -> str:
+    """The caption with `U+5B57` for each sign that the font lacks."""
+    return "".join(sign if _draws(font, sign) else f"U+{ord(sign):04X}" for sign in caption)
 
 
 def _wrap(caption: str, font: ImageFont.ImageFont, width: int) -> list[str]:

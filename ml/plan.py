@@ -1,19 +1,20 @@
 """`python -m ml plan --profile sd15 --images 10000`: what a run needs, before anything starts.
 
-Prints downloads, disk by stage, memory and hours, and ends with exit code 1 when this machine
+Prints downloads, disk by stage, memory and hours, and ends with exit code 4 when this machine
 cannot hold it. Here: the page and the verdict. Not here: the arithmetic (`ml.plan_needs`), the
 models' facts (`ml.plan_models`), the measurement (`ml.plan_probe`).
 """
 
-import argparse
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ml.params import REAL_SOURCES, ROOT, Params, load_params
+from ml.arguments import add_profile, add_root, make_parser, number
+from ml.diffusion.text_limit import find_limit
+from ml.errors import DONE, RESOURCES
+from ml.params import REAL_SOURCES, Params, load_params
 from ml.plan_models import Drawing, Found, drawing_of, find_models
 from ml.plan_needs import (
     Counts,
@@ -62,7 +63,8 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     vocabulary = load_vocabulary(params.vocabulary)
     check(vocabulary, params.prompts)
     if params.prompts.texts:
-        read_texts(params.prompts.texts, vocabulary)
+        read_texts(params.prompts.texts, vocabulary,
+                   find_limit(workspace.model(params.diffusion.model), params.diffusion.revision))
     models = find_models(params, workspace)
     plan = Plan(params, counts_of(params, vocabulary), models, drawing_of(models[0]))
     plan.there = {path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*"))
@@ -168,6 +170,9 @@ def _judge_disk(plan: Plan, workspace: Workspace) -> None:
 
     wanted: dict[int, tuple[Path, float]] = {}
     data = sum(max((n.bytes or 0) - plan.there.get(n.name, 0), 0) for n in plan.disk)
+    if again := max((plan.there.get(n.name, 0) for n in plan.disk), default=0):
+        plan.notes.append("a stage that is made anew, with other settings, needs up to "
+                          f"{show_bytes(again)} more while its old folder still stands")
     downloads = sum(m.bytes or 0 for m in plan.models if m.state == "to download")
     for place, size in ((workspace.data, data), (Path(HF_HUB_CACHE), downloads)):
         place = next(p for p in (place, *place.absolute().parents) if p.exists())
@@ -278,20 +283,16 @@ def _time_lines(plan: Plan) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ml plan", description=__doc__)
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--images", type=int, help="synthetic pictures, instead of the profile's")
+    parser = make_parser("python -m ml plan", __doc__)
+    add_profile(parser)
+    parser.add_argument("--images", type=number(int, 1, 10_000_000),
+                        help="synthetic pictures, instead of the profile's")
     parser.add_argument("--no-probe", action="store_true", help="measure nothing, load no model")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    add_root(parser)
     chosen = parser.parse_args(arguments)
-    try:
-        params = load_params(chosen.profile)
-        if chosen.images is not None:
-            params = with_images(params, chosen.images)
-        plan = make_plan(params, Workspace(chosen.root, params.profile),
-                         probe=not chosen.no_probe)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    params = load_params(chosen.profile)
+    if chosen.images is not None:
+        params = with_images(params, chosen.images)
+    plan = make_plan(params, Workspace(chosen.root, params.profile), probe=not chosen.no_probe)
     print(page(plan))
-    return 1 if plan.refusals else 0
+    return RESOURCES if plan.refusals else DONE

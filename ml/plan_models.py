@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml.diffusion.schedulers import check_name
 from ml.params import Params
 from ml.stages import Workspace
 
@@ -74,19 +75,28 @@ class Found:
 
 
 def find_models(params: Params, workspace: Workspace) -> list[Found]:
-    """The diffusion model, the detector and the segmenter's backbone."""
+    """The diffusion model, the detector and the segmenter's backbone.
+
+    Raises ValueError for a scheduler that does not fit, or a diffusion model on this machine whose
+    configuration asks for what is not done here.
+    """
     return [find_diffusion(params, workspace), find_detector(params, workspace),
             find_backbone(params, workspace)]
 
 
 def find_diffusion(params: Params, workspace: Workspace) -> Found:
     diffusion = params.diffusion
+    check_name(diffusion.scheduler)
     variant = getattr(diffusion, "variant", None)
     folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
     if folder:
         parts = [file for part in ("unet", "vae", "text_encoder", "text_encoder_2")
                  for file in weight_files(folder / part, variant)]
         if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
+            from ml.diffusion import fields  # diffusers takes seconds to import
+
+            if fields.are_whole(folder):  # else the probe says what is missing
+                fields.check_folder(folder)
             return _on_disk("diffusion.model", diffusion.model, parts, folder)
     known = DRAWINGS.get(diffusion.model)
     width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]
@@ -100,12 +110,12 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
     if given and Path(workspace.model(given)).is_file():
         file = Path(workspace.model(given))
         return Found(setting, given, "on this machine", file.stat().st_size, None, file.parent)
-    folder = local_folder(workspace.model(detector.model), "config.json",
+    if (detector.backend, detector.model) == ("torchvision", "coco"):
+        return _torchvision_coco(setting)
+    folder = local_folder(workspace.detector(detector), "config.json",
                           getattr(detector, "revision", None))
     if folder and weight_files(folder):
         return _on_disk(setting, detector.model, weight_files(folder), folder)
-    if (detector.backend, detector.model) == ("torchvision", "coco"):
-        return _torchvision_coco(setting)
     return _to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
 
 

@@ -114,7 +114,7 @@ def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.detector
     extra = {name: getattr(settings, name) for name in ("revision", "weights")
              if hasattr(settings, name)}
-    model = workspace.model(settings.model)
+    model = workspace.detector(settings)
     detector = load_detector(settings.backend, model, batch_size=settings.batch_size,
                              score_threshold=settings.score_threshold, **extra)
     images = noise(probe.side) if images is None else images

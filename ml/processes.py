@@ -8,7 +8,11 @@ shards (`ml.shards`), which need not know of each other.
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 WAIT = timedelta(hours=6)
 """For the other processes, while the first one evaluates and writes; torch's own is minutes."""
@@ -41,6 +45,23 @@ def from_main(value=None):
 
     state()  # must be there before accelerate's functions, which would start it with its defaults
     (value,) = broadcast_object_list([value])
+    return value
+
+
+def on_main(call: Callable[[], Value]) -> Value:
+    """What a call gives that the first process alone makes, in all of them; an exception of it is
+    raised in all of them too, so that none waits for what will not come."""
+    if count() == 1:
+        return call()
+    outcome = None
+    if is_main():
+        try:
+            outcome = call(), None
+        except Exception as error:
+            outcome = None, error
+    value, error = from_main(outcome)
+    if error is not None:
+        raise error
     return value
 
 

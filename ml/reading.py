@@ -4,6 +4,7 @@ A byte-order mark is no part of the text, a file that is not UTF-8 is refused, a
 stands twice in a YAML mapping is an error, not the loss of the first.
 """
 
+import re
 from pathlib import Path
 
 import yaml
@@ -35,6 +36,9 @@ def read_yaml(file: Path | str) -> object:
     text = read_text(file)
     try:
         return yaml.load(text, Loader=_Strict)
+    except RecursionError as error:
+        raise ValueError(f"{file}: nested too deeply; expected settings or lists of words"
+                         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
@@ -43,15 +47,46 @@ def read_yaml(file: Path | str) -> object:
 
 
 class _Strict(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice."""
+    """SafeLoader that refuses a key that stands twice, and numbers that YAML 1.1 reads otherwise
+    than people do: 010 is 8, 1:30 is 90."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             known = str(key)
-            if known in seen and key_node.tag != "tag:yaml.org,2002:merge":
+            if known in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice; keep one", key_node.start_mark)
             seen.add(known)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node):
+        if re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value) is None:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is not a decimal number; quote it if it is text, "
+                "else write its digits", node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
+
+
+def yaml_lines(file: Path | str) -> dict[str, int]:
+    """Where the keys of a YAML file stand: lines by "key", "key.key", ..., counted from 1.
+
+    What an alias or a merge key brings along has no line of its own. For a file that `read_yaml`
+    has read.
+    """
+    lines: dict[str, int] = {}
+    _note_lines(yaml.compose(read_text(file), Loader=yaml.SafeLoader), "", lines)
+    return lines
+
+
+def _note_lines(node: yaml.Node | None, above: str, lines: dict[str, int]) -> None:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        lines[f"{above}{key.value}"] = key.start_mark.line + 1
+        if value.start_mark.index > key.start_mark.index:  # an alias leads back, maybe in a circle
+            _note_lines(value, f"{above}{key.value}.", lines)

@@ -5,7 +5,6 @@ sha256 of the file. Batches never cross shards, so a resumed run gives the same 
 several processes that each make some of the shards.
 """
 
-import json
 import multiprocessing
 import os
 import threading
@@ -20,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ml.files import atomic, sha256_file, write_json
+from ml.errors import quiet_worker, starting_workers
+from ml.files import atomic, read_note, sha256_file, write_json
 
 Item = TypeVar("Item")
 
@@ -83,8 +83,9 @@ def _make_apart(
     start = (make, torch.get_num_threads(), context.Value("i", 0))
     with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
         try:
-            futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
-                       for name, group in todo.items()}
+            with starting_workers():
+                futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
+                           for name, group in todo.items()}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
@@ -117,6 +118,7 @@ def _start_worker(make: Callable, threads: int, started) -> None:
 
 def end_with_parent() -> None:
     """In a worker: a killed parent must not leave processes behind that hold GPUs."""
+    quiet_worker()
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
 
 
@@ -135,17 +137,24 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _sidecar(path: Path) -> Path:
+def sidecar(path: Path) -> Path:
+    """Where it stands by which recipe a shard was made."""
     return path.with_name(f".{path.stem}.json")
 
 
+_SIDECAR = {"recipe": str, "sha256": str, "rows": int}
+
+
+def read_sidecar(path: Path) -> dict | None:
+    """recipe, sha256 and rows of a shard; None without a sidecar that can be read."""
+    return read_note(sidecar(path), _SIDECAR)
+
+
 def _rows_in_place(path: Path, recipe: str) -> int | None:
-    side = _sidecar(path)
-    if not path.is_file() or not side.is_file():
+    said = read_sidecar(path)
+    if said is None or said["recipe"] != recipe or not path.is_file():
         return None
-    said = json.loads(side.read_text())
-    matches = said["recipe"] == recipe and said["sha256"] == sha256_file(path)
-    return said["rows"] if matches else None
+    return said["rows"] if said["sha256"] == sha256_file(path) else None
 
 
 def _write_one(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) -> int:
@@ -157,7 +166,7 @@ def _write_one(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) 
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with atomic(path) as temporary:
         pq.write_table(table.replace_schema_metadata(None), temporary, compression="zstd")
-    write_json(_sidecar(path), {"recipe": recipe, "sha256": sha256_file(path), "rows": len(frame)})
+    write_json(sidecar(path), {"recipe": recipe, "sha256": sha256_file(path), "rows": len(frame)})
     return len(frame)
 
 

@@ -1,22 +1,26 @@
 """The user's own prompts: a text file with one a line, and which classes each line names.
 
-A line is used as it is written. Words are found at word boundaries, the longest first, whatever
-the case; empty lines and lines that start with # are skipped. Not here: how lines are mixed with
-prompts made from templates (stage `prompts`).
+A line is used as it is written. Words are found as everywhere (`ml.words`): the longest first,
+whatever the case; empty lines and lines that start with # are skipped. Not here: how lines are
+mixed with prompts made from templates (stage `prompts`).
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
 from dataclasses import dataclass
 
+from ml.diffusion.text_limit import TextLimit
+from ml.english import plurals
 from ml.params import find_file
+from ml.reading import read_text
 from ml.vocabulary import Vocabulary
+from ml.words import UNSEEN, Hit, find, fold, occurrences, whole_word
 
 MOST_ENTITIES = 2
 """Of one picture: the five cells of Protocol I know one and two objects."""
 MOST_WORDS = 40
-"""CLIP reads 75 tokens; 40 words of English are 45 to 60 of them. What stands past the last one
-that it reads is not drawn, and has no place in the text that evidence could come from."""
+"""CLIP reads 75 tokens; 40 words of English are 45 to 60 of them. For a model that is not here yet:
+one that is counts its own (`ml.diffusion.text_limit`)."""
 SHOWN_ERRORS = 10
 
 ARTICLES = {"a", "an", "the", "one", "this", "that"}
@@ -37,27 +41,26 @@ class Text:
     phrases: tuple[str, ...]  # as they stand in the text, with article and adjectives
 
 
-def read_texts(path: str, vocabulary: Vocabulary) -> list[Text]:
+def read_texts(path: str, vocabulary: Vocabulary, limit: TextLimit | None = None) -> list[Text]:
     """The prompts of a text file, in its order.
 
-    Raises ValueError for a missing, unreadable or empty file, and for lines that cannot be used,
-    with their numbers and what is wrong with each.
+    limit: of the model that will read them, where it is known. Raises ValueError for a missing,
+    unreadable or empty file, and for lines that cannot be used, with their numbers and what is
+    wrong with each.
     """
     file = find_file(path)
     if not file.is_file():
         raise ValueError(f"prompts.texts: no file {path}; expected a text file with one prompt a "
                          "line, or null")
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    found, wrong = [], []
-    for number, line in enumerate(lines, 1):
+    found, wrong, known = [], [], Known(vocabulary)
+    for number, line in enumerate(read_text(file).splitlines(), 1):
         text = " ".join(line.split())
         if not text or text.startswith("#"):
             continue
         try:
-            found.append(parse_text(text, vocabulary, number))
+            found.append(known.parse(text, number))
+            if limit is not None and (fault := limit.fault(text)):
+                raise ValueError(fault)
         except ValueError as error:
             wrong.append(f"line {number}: {error}")
     if wrong:
@@ -71,48 +74,64 @@ def read_texts(path: str, vocabulary: Vocabulary) -> list[Text]:
 
 def parse_text(text: str, vocabulary: Vocabulary, line: int = 0) -> Text:
     """What a prompt names. Raises ValueError for a text that the pipeline could not use."""
-    if (length := len(text.split())) > MOST_WORDS:
-        raise ValueError(f"has {length} words, expected {MOST_WORDS} at most: the text encoder "
-                         "would not read its end")
-    owner = {word.casefold(): (name, word) for name, words in vocabulary.words.items()
-             for word in words}
-    hits = list(_pattern(owner).finditer(text))
-    _refuse_plurals(text, owner, hits)
-    named = [owner[hit[0].casefold()] for hit in hits]
-    entities = tuple(name for name, _ in named)
-    if not entities:
-        raise ValueError(f"{text!r} names no class; expected a word of one of "
-                         f"{', '.join(vocabulary.classes)}")
-    if twice := next((name for name in entities if entities.count(name) > 1), None):
-        raise ValueError(f"{text!r} names {twice!r} more than once; one mask covers all of a class")
-    if len(entities) > MOST_ENTITIES:
-        raise ValueError(f"{text!r} names {len(entities)} classes ({', '.join(entities)}), "
-                         f"expected {MOST_ENTITIES} at most")
-    spans, floor = [], 0
-    for hit in hits:
-        spans.append((_phrase_start(text, hit.start(), floor), hit.end()))
-        floor = hit.end()
-    for (start, end), (name, word) in zip(spans, named, strict=True):
-        _refuse_hidden(text, start, end, name, word)
-    return Text(line, text, entities, tuple(word for _, word in named),
-                tuple(text[start:end] for start, end in spans))
+    return Known(vocabulary).parse(text, line)
 
 
-def _pattern(words: Sequence[str], ending: str = "") -> re.Pattern:
-    longest = sorted(words, key=len, reverse=True)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))}){ending}(?!\w)",
-                      re.IGNORECASE)
+class Known:
+    """A vocabulary's words and their plurals, as texts are searched for them."""
 
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.classes = vocabulary.classes
+        self.owner = vocabulary.owners()
+        self.spelt = {fold(word): word for words in vocabulary.words.values() for word in words}
+        self.plural = {form: word for key, word in self.spelt.items() for form in plurals(key)
+                       if form not in self.owner}
+        self.keys = self.owner.keys() | self.plural.keys()
 
-def _refuse_plurals(text: str, owner: dict, hits: list[re.Match]) -> None:
-    """A plural cannot be found again as the word, which the heat maps of a word need; left
-    unnamed, it would be taught as background."""
-    for plural in _pattern(owner, "(?:e?s)").finditer(text):
-        inside = any(hit.start() <= plural.start() and plural.end() <= hit.end() for hit in hits)
-        if not inside:
-            word = next(w for w in sorted(owner, key=len, reverse=True)
-                        if plural[0].casefold() in (f"{w}s", f"{w}es"))
-            raise ValueError(f"{text!r} names {plural[0]!r}; write the singular {word!r}")
+    def parse(self, text: str, line: int) -> Text:
+        """As `parse_text`."""
+        if (length := len(text.split())) > MOST_WORDS:
+            raise ValueError(f"has {length} words, expected {MOST_WORDS} at most: the text encoder "
+                             "would not read its end")
+        if bad := next((c for c in text if unicodedata.category(c) in UNSEEN), None):
+            raise ValueError(f"{text!r} has the invisible character U+{ord(bad):04X}; type the "
+                             "line again without it")
+        hits = self._own(text)
+        entities = tuple(self.owner[hit.key] for hit in hits)
+        words = tuple(self.spelt[hit.key] for hit in hits)
+        if not entities:
+            raise ValueError(f"{text!r} names no class; expected a word of one of "
+                             f"{', '.join(self.classes)}")
+        if twice := next((name for name in entities if entities.count(name) > 1), None):
+            raise ValueError(f"{text!r} names {twice!r} more than once; one mask covers all of a "
+                             "class")
+        if len(entities) > MOST_ENTITIES:
+            raise ValueError(f"{text!r} names {len(entities)} classes ({', '.join(entities)}), "
+                             f"expected {MOST_ENTITIES} at most")
+        floors = (0, *(hit.end for hit in hits))
+        spans = [(_phrase_start(text, hit.start, floor), hit.end)
+                 for hit, floor in zip(hits, floors, strict=False)]
+        phrases = tuple(text[start:end] for start, end in spans)
+        _refuse_lost(text, spans, phrases)
+        return Text(line, text, entities, words, phrases)
+
+    def _own(self, text: str) -> list[Hit]:
+        """The words that stand for themselves. Raises ValueError for what looks like one.
+
+        A plural cannot be found again as the word, which the heat maps of a word need; neither
+        can a part of "dog-friendly" or "dog's". Left unnamed, a thing that the picture may show
+        would be taught as background.
+        """
+        hits = find(text, self.keys)
+        if plural := next((hit for hit in hits if hit.key in self.plural), None):
+            raise ValueError(f"{text!r} names {text[plural.start : plural.end]!r}; write the "
+                             f"singular {self.plural[plural.key]!r}")
+        for hit in find(text, self.keys, glued=True):
+            if not any(own.start <= hit.start and hit.end <= own.end for own in hits):
+                raise ValueError(f"{text!r}: {text[hit.start : hit.end]!r} stands there only as a "
+                                 f"part of {whole_word(text, hit)!r}; write it as a word of its "
+                                 "own, or say it otherwise")
+        return hits
 
 
 def _phrase_start(text: str, start: int, floor: int) -> int:
@@ -134,10 +153,9 @@ def _phrase_start(text: str, start: int, floor: int) -> int:
     return first
 
 
-def _refuse_hidden(text: str, start: int, end: int, name: str, word: str) -> None:
-    """The stages look a phrase and a word up by their first occurrence; it must be this one."""
-    for wanted in (text[start:end], word):
-        hit = re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text, re.IGNORECASE)
-        if not start <= hit.start() < end:
-            raise ValueError(f"{text!r}: {wanted!r} of class {name!r} stands inside other words "
-                             "before it stands for itself; put it first, or say it otherwise")
+def _refuse_lost(text: str, spans: list[tuple[int, int]], phrases: tuple[str, ...]) -> None:
+    """The stages look a phrase up by its first occurrence; it must be this one."""
+    for span, phrase, found in zip(spans, phrases, occurrences(text, phrases), strict=True):
+        if found[:1] != [span]:
+            raise ValueError(f"{text!r}: {phrase!r} stands there more than once; say one of them "
+                             "otherwise")

@@ -1,16 +1,17 @@
-"""How a prompt is worded: templates, articles, attributes and scenes, as literal tables.
+"""How a prompt is worded: templates, attributes and scenes, as literal tables.
 
 Attributes and scenes ("a red forklift in a warehouse") make the pictures differ, and say nothing
-about which class is in them. Not here: which classes are asked for (stage `prompts`), and the
-user's own texts (`ml.texts`).
+about which class is in them. Not here: which classes are asked for (stage `prompts`), articles
+(`ml.english`), and the user's own texts (`ml.texts`).
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from ml.english import with_article
 from ml.vocabulary import Vocabulary
+from ml.words import find, fold, occurrences
 
 PLAIN = {1: "a photograph of {A}", 2: "a photograph of {A} and {B}"}
 """Objects -> the paper's template (arXiv 2301.05221), the only one of `sim` prompts."""
@@ -21,10 +22,6 @@ OTHERS = {
 """The rest: any diffusion model knows them, and no phrase always stands at the end."""
 OWN_TEXT = "the user's text"
 """Stands for the template of a prompt that came from the user's file."""
-AN = re.compile(r"^(?!uni(?!n|m)|us[aeiu]|ut[ei]|eu|one\b|ukulele|ufo)[aeiou]|^(hour|honest|heir)"
-                r"|^[fhlmnrsx]-", re.IGNORECASE)
-"""Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
-
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "grey", "brown")
 MATERIALS = ("wooden", "metal", "plastic")
 SIZES = ("small", "large")
@@ -45,17 +42,14 @@ SCENES = (
 """Where or when. None names a thing that covers much of the picture and is a usual class."""
 
 
-def phrase(word: str) -> str:
-    """A word with its article: "a dining table", "an aeroplane", "an hourglass", "a unicycle"."""
-    return f"{'an' if AN.match(word) else 'a'} {word}"
-
-
 def template_of(prompt: dict) -> str:
     """The template that a prompt was made from: its text with {A}, {B} for the phrases, without
     its scene; OWN_TEXT for a text that no template gives."""
     text = prompt["text"]
-    for letter, words in zip("AB", prompt["phrases"], strict=False):
-        text = re.sub(rf"\b{re.escape(words)}\b", f"{{{letter}}}", text, count=1)
+    places = occurrences(text, prompt["phrases"])
+    for (start, end), letter in sorted(((own[0], letter) for own, letter in
+                                        zip(places, "AB", strict=False)), reverse=True):
+        text = f"{text[:start]}{{{letter}}}{text[end:]}"
     scene = next((scene for scene in SCENES if text.endswith(f" {scene}")), None)
     text = text.removesuffix(f" {scene}")
     objects = len(prompt["phrases"])
@@ -76,9 +70,9 @@ def word_prompt(
         template = OTHERS[len(entities)][rng.integers(len(OTHERS[len(entities)]))]
     phrases = []
     for entity, word in zip(entities, words, strict=True):
-        fitting = [a for a in attributes.get(entity, ()) if not word.casefold().startswith(a)]
-        phrases.append(phrase(f"{fitting[details.integers(len(fitting))]} {word}" if fitting
-                              else word))
+        fitting = [a for a in attributes.get(entity, ()) if not fold(word).startswith(a)]
+        phrases.append(with_article(f"{fitting[details.integers(len(fitting))]} {word}" if fitting
+                                    else word))
     text = template.format(**dict(zip("AB", phrases, strict=False)))
     text = f"{text} {scene}" if scene else text
     return {"text": text, "words": words, "phrases": phrases}
@@ -86,15 +80,14 @@ def word_prompt(
 
 def usable(entries: Sequence[str], vocabulary: Vocabulary) -> list[str]:
     """The entries in which no word of the vocabulary stands: they would name another object."""
-    words = [word for words in vocabulary.words.values() for word in words]
-    return [entry for entry in entries
-            if not any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", entry, re.IGNORECASE)
-                       for word in words)]
+    words = {fold(word) for words in vocabulary.words.values() for word in words}
+    return [entry for entry in entries if not find(entry, words, glued=True)]
 
 
-def attributes_of(entity: str, vocabulary: Vocabulary) -> list[str]:
-    """What may stand before a class's word."""
-    return usable(LIVING_ATTRIBUTES if entity in LIVING else THING_ATTRIBUTES, vocabulary)
+def attributes_of(vocabulary: Vocabulary) -> dict[str, list[str]]:
+    """Class -> what may stand before its word."""
+    living, things = (usable(own, vocabulary) for own in (LIVING_ATTRIBUTES, THING_ATTRIBUTES))
+    return {name: living if name in LIVING else things for name in vocabulary.classes}
 
 
 def refuse_attribute_words(vocabulary: Vocabulary) -> None:
@@ -102,7 +95,7 @@ def refuse_attribute_words(vocabulary: Vocabulary) -> None:
 
     With the classes "panda" and "red panda", "a red panda" could be either.
     """
-    owner = {word.casefold(): name for name, words in vocabulary.words.items() for word in words}
+    owner = vocabulary.owners()
     attributes = set(THING_ATTRIBUTES + LIVING_ATTRIBUTES)
     for word, name in owner.items():
         first, _, rest = word.partition(" ")

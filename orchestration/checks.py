@@ -4,23 +4,27 @@ Dagster blocks inside one run; `orchestration.quality.ensure_quality` does so ac
 are in `suites.py`, judging is in `quality.py`.
 """
 
+import warnings
 from collections.abc import Iterator
 
 import dagster as dg
 
 from orchestration.metadata import pictures
 from orchestration.quality import validate
-from orchestration.resources import Project
-from orchestration.suites import RULES
+from orchestration.resources import PROFILES, Project
+from orchestration.suites import DOCS, RULES
 
 
 def specs(stage: str) -> list[dg.AssetCheckSpec]:
-    return [dg.AssetCheckSpec(rule.name, asset=stage, blocking=True, description=rule.says)
-            for rule in RULES[stage]]
+    with warnings.catch_warnings():  # partitions of checks are a preview in this dagster
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [dg.AssetCheckSpec(rule.name, asset=stage, blocking=True, description=rule.says,
+                                  partitions_def=PROFILES) for rule in RULES[stage]]
 
 
 def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
-    """The stage's verdict as check results: observed value, bound, share of rows that break it."""
+    """The stage's verdict as check results: what was seen, what was demanded, which rows break it,
+    and where it is explained."""
     workspace = project.workspace
     verdict = validate(stage, project.params, workspace)
     shown = pictures(workspace.folder(stage))
@@ -28,10 +32,11 @@ def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
         metadata = {"observed": str(result.observed), "bound": result.bound,
                     "unexpected_percent": result.unexpected_percent,
                     "examples": dg.MetadataValue.json(result.examples),
-                    "data_docs": dg.MetadataValue.path(str(verdict.data_docs))}
+                    "all_verdicts": dg.MetadataValue.path(str(verdict.page)),
+                    "explained_in": f"{DOCS}#{stage}"}
         yield dg.AssetCheckResult(
             asset_key=stage, check_name=result.name, passed=result.passed,
-            severity=dg.AssetCheckSeverity.ERROR,
+            severity=dg.AssetCheckSeverity.ERROR, description=result.says,
             # 130 KB a sheet in the event log: once a stage, and wherever somebody has to look.
             metadata=metadata | (shown if index == 0 or not result.passed else {}))
 

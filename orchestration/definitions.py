@@ -7,13 +7,12 @@ from orchestration.checks import CHECKS
 from orchestration.jobs import JOBS
 from orchestration.paper import PAPER_ASSETS, PaperRun
 from orchestration.resources import Project
+from orchestration.runs import in_process_or_multiprocess
 
-# In one process by default: every further process pays 11 s of imports, more than most of the
-# micro profile's stages take.
 defs = dg.Definitions(
     assets=[*ASSETS, *PAPER_ASSETS],
     asset_checks=CHECKS,
     jobs=JOBS,
     resources={"project": Project(), "paper": PaperRun()},
-    executor=dg.in_process_executor,
+    executor=in_process_or_multiprocess,
 )

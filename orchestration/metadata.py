@@ -51,10 +51,15 @@ def picture(data: bytes, kind: str, path: Path) -> dg.MetadataValue:
 
 def flatten(facts: dict, prefix: str = "") -> dict[str, object]:
     """Nested facts as one level: {"a": {"b": 1}} -> {"a/b": 1}."""
-    flat = {}
+    return {prefix + "/".join(path): value for path, value in paths(facts).items()}
+
+
+def paths(facts: dict, *prefix: str) -> dict[tuple[str, ...], object]:
+    """Nested facts by their path: {"a": {"b": 1}} -> {("a", "b"): 1}; a name may hold a slash."""
+    flat: dict[tuple[str, ...], object] = {}
     for key, value in facts.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}/") if isinstance(value, dict) else {name: value}
+        path = (*prefix, str(key))
+        flat |= paths(value, *path) if isinstance(value, dict) else {path: value}
     return flat
 
 

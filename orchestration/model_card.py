@@ -1,7 +1,13 @@
 """The model card of a registered version: what it is, from what, how good. Markdown."""
 
+import html
+import math
+import re
+
 from ml.manifest import Manifest
-from orchestration.metadata import flatten
+from orchestration.metadata import flatten, paths
+
+MOST_DESCRIPTION = 5000  # characters of a version's description in a store's column
 
 ABOUT = {
     "grounding": "Turns the features of a frozen diffusion model and a word into a mask, also for "
@@ -21,21 +27,43 @@ LIMITS = {
 }
 
 
-def model_card(name: str, model: Manifest, scores: Manifest) -> str:
-    """Markdown; every number is taken from the manifests."""
-    lines = [f"# {name}", "", ABOUT[name], "", "## Scores", "", "| score | value |", "|---|---|"]
-    lines += [f"| {key} | {value:.2f} |" for key, value in flatten(scores.facts).items()
-              if isinstance(value, int | float) and not isinstance(value, bool)
-              and "per_class" not in key
-              and "intervals" not in key]
+def model_card(model: str, made: Manifest, scores: Manifest, per_class: bool = True) -> str:
+    """Markdown; every number is taken from the manifests, every class named as it was typed."""
+    lines = [f"# {model}", "", ABOUT[model], "", "## Scores", "", "| score | value |", "|---|---|"]
+    lines += [f"| {cell('/'.join(path))} | {value:.2f} |" for path, value in _scores(scores)
+              if "per_class" not in path]
     if "benchmark" in scores.facts:
-        lines += ["", f"Measured on: {scores.facts['benchmark']}."]
+        lines += ["", f"Measured on: {cell(scores.facts['benchmark'])}."]
     if scores.facts.get("held_out_synthetic"):
         lines += ["", "There was **no real benchmark**: the truth is the grounding module's own "
                   "labels of synthetic pictures, so nothing here is a score on photographs."]
+    classes = [(path, value) for path, value in _scores(scores) if "per_class" in path]
+    if per_class and classes:
+        lines += ["", "## Classes", "", "| score | class | value |", "|---|---|---|"]
+        lines += [f"| {cell('/'.join(p for p in path[:-1] if p != 'per_class'))} | "
+                  f"{cell(path[-1])} | {value:.2f} |" for path, value in classes]
     lines += ["", "## Made from", "", "| input | sha256 |", "|---|---|"]
-    lines += [f"| {key} | `{value}` |" for key, value in model.inputs.items()]
+    lines += [f"| {cell(key)} | {cell(value)} |" for key, value in made.inputs.items()]
     lines += ["", "## Settings", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {key} | {value} |" for key, value in flatten(model.params).items()]
-    lines += ["", "## Limits", "", LIMITS[name], "", f"Manifest sha256: `{model.digest}`", ""]
+    lines += [f"| {cell(key)} | {cell(value)} |" for key, value in flatten(made.params).items()]
+    lines += ["", "## Limits", "", LIMITS[model], "", f"Manifest sha256: `{made.digest}`", ""]
     return "\n".join(lines)
+
+
+def describe_version(model: str, made: Manifest, scores: Manifest) -> str:
+    """The card without its classes, no longer than a store keeps of a description."""
+    text = model_card(model, made, scores, per_class=False)
+    rest = "\n\n(cut; the whole is `model_card.md` of the run)\n"
+    return text if len(text) <= MOST_DESCRIPTION else text[:MOST_DESCRIPTION - len(rest)] + rest
+
+
+def cell(value: object) -> str:
+    """A user's text in a table of Markdown, read as it was typed and as nothing else."""
+    line = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(line, quote=False))
+
+
+def _scores(scores: Manifest) -> list[tuple[tuple[str, ...], float]]:
+    return [(path, value) for path, value in paths(scores.facts).items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+            and math.isfinite(value) and "intervals" not in path]

@@ -1,9 +1,13 @@
 """Models as MLflow pyfuncs: our own weights (safetensors), our own code beside them, no pickle.
 
 `pyfunc_grounding.py` and `pyfunc_segmenter.py` are the models' code; a copy of the `ml` package
-goes along, so that a process that knows nothing of this checkout loads them.
+goes along, so that a process that knows nothing of this checkout loads them. The copy is named
+after its content (`ml_1f2e3d4c5b6a`): two versions in one process each run their own code.
 """
 
+import ast
+import importlib.metadata
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,38 +15,75 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml.files import write_json
+import ml
+from ml.files import sha256_folder, write_json
 from ml.manifest import read_manifest
 from ml.params import ROOT, Params
 from ml.stages import Workspace
 from orchestration.tables import model_size
 
 HERE = Path(__file__).parent
+CODE = Path(ml.__file__).parent
+IMPORTS = re.compile(r"^(\s*(?:from|import)) ml(?=[.\s])", re.M)
+MODULES = re.compile(r"""(?<=["'])ml(?=\.\w)""")  # imported by name: "ml.detectors.base"
 NEEDED = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "safetensors",
           "pycocotools", "scipy", "pandas", "pyarrow", "pillow", "pyyaml", "tqdm")
 
 
-def log_pyfunc(name: str, workspace: Workspace, params: Params) -> str:
-    """Logs a model to the active run and registers it; returns its version."""
+def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> str:
+    """Logs a model to the active run and registers it under a name; returns its version."""
     import mlflow
 
     side = model_size(params, workspace) or -1
     with tempfile.TemporaryDirectory() as scratch:
-        code, folder = Path(scratch) / "ml", Path(scratch) / "model"
-        shutil.copytree(ROOT / "ml", code, ignore=shutil.ignore_patterns("__pycache__"))
-        PACK[name](workspace, params, folder)
+        folder = Path(scratch) / "model"
+        code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
+        PACK[model](workspace, params, folder)
         info = mlflow.pyfunc.log_model(
-            name=name, registered_model_name=name, python_model=str(HERE / f"pyfunc_{name}.py"),
+            name=model, registered_model_name=name, python_model=str(wrapper),
             artifacts={"model": str(folder)}, code_paths=[str(code)],
-            signature=SIGNATURE[name](side), input_example=EXAMPLE[name](side),
+            signature=SIGNATURE[model](side), input_example=EXAMPLE[model](side),
             pip_requirements=requirements())
     return str(info.registered_model_version)
 
 
-def requirements(file: Path = ROOT / "requirements.txt") -> list[str]:
-    """The pinned lines of requirements.txt that the models need to run."""
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    return [line for line in lines if line.split("==")[0].lower() in NEEDED]
+def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
+    """The package `ml` and a model's wrapper under `target`, the package under a name of its own.
+
+    Equal code has an equal name, so that a process loads it once. Raises ValueError for a module
+    that would still import `ml`.
+    """
+    plain = target / "ml"
+    shutil.copytree(CODE, plain, ignore=shutil.ignore_patterns("__pycache__"))
+    package = target / f"ml_{sha256_folder(plain)[:12]}"
+    plain.rename(package)
+    shutil.copyfile(wrapper, target / wrapper.name)
+    for file in [*package.rglob("*.py"), target / wrapper.name]:
+        text = IMPORTS.sub(rf"\1 {package.name}", file.read_text(encoding="utf-8"))
+        text = MODULES.sub(package.name, text)
+        if left := _imports_ml(text):
+            raise ValueError(f"{file.name}, line {left}: imports `ml` in a way that a copy under "
+                             "another name can't have; write `from ml.x import y`")
+        file.write_text(text, encoding="utf-8")
+    return package, target / wrapper.name
+
+
+def _imports_ml(text: str) -> int:
+    """The line of the first import of `ml` in a source, 0 without one."""
+    for node in ast.walk(ast.parse(text)):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [
+            alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if any(name.split(".")[0] == "ml" for name in names):
+            return node.lineno
+    return 0
+
+
+def requirements() -> list[str]:
+    """The pinned requirements that the models need to run: of the checkout, or of the wheel."""
+    file = ROOT / "requirements.txt"
+    lines = (file.read_text(encoding="utf-8").splitlines() if file.is_file()
+             else importlib.metadata.requires("words-to-masks") or [])
+    return [line.strip() for line in lines if line.strip().split("==")[0].lower() in NEEDED]
 
 
 def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:

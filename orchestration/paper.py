@@ -8,11 +8,11 @@ import dagster as dg
 
 from ml.paper.studies import ABOUT, STUDIES
 from orchestration.resources import home_of
+from orchestration.turns import gpu_turn
 
 GROUP = "paper"
 LABELS = {"group_name": GROUP, "owners": ["team:grounding"]}
-# One study at a time: they share pictures and trainings, and the first to need one makes it.
-GPU = {"tags": {"compute": "gpu"}, "pool": "gpu"}
+GPU = {"tags": {"compute": "gpu"}, "op_tags": {"compute": "gpu"}}
 
 
 class PaperRun(dg.ConfigurableResource):
@@ -42,7 +42,10 @@ def study_asset(name: str) -> dg.AssetsDefinition:
     def asset(paper: PaperRun) -> dg.MaterializeResult:
         from ml.paper.studies import run
 
-        saved, minutes = run(paper.lab, name)
+        lab = paper.lab
+        # They share pictures and trainings, and the first to need one makes it.
+        with gpu_turn(lab.root, f"the study {name}"):
+            saved, minutes = run(lab, name)
         return dg.MaterializeResult(metadata=shown(saved) | {"minutes": minutes})
 
     return asset

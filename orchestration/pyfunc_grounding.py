@@ -20,12 +20,13 @@ class Grounding(mlflow.pyfunc.PythonModel):
         params: `min_presence`, below which a word gets an empty mask (`ml.grounding.presence`);
         0, the default, takes every word to be there.
         """
-        from ml.pictures import decode_png, encode_rle
+        from ml.picture_files import open_picture
+        from ml.pictures import encode_rle
 
-        images = np.stack([decode_png(data) for data in model_input["image"]])
+        images = np.stack([open_picture(data, f"picture {row}")
+                           for row, data in enumerate(model_input["image"])])
         least = (params or {}).get("min_presence") or None
-        found = self.pipe.ground(images, [list(words) for words in model_input["words"]],
-                                 min_presence=least)
+        found = self.pipe.ground(images, list(model_input["words"]), min_presence=least)
         return pd.DataFrame({"masks": [[encode_rle(mask) for mask in masks]
                                        for masks in found.masks]})
 

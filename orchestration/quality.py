@@ -1,9 +1,9 @@
 """Great Expectations at the stage boundaries: validate a stage's facts, remember the verdict.
 
 The verdict goes to `quality.json` in the stage's state, where `ml.stages.run_stage` honours it in
-whatever run; GX's Data Docs of all stages are one site in `data/<profile>/quality/data_docs`.
-Which rules hold is in `suites.py`, what they judge in `tables.py`. GX is imported when something
-has to be judged: 3 to 7 s.
+whatever run; `quality_page.py` shows the verdicts of all stages. Which rules hold is in
+`suites.py`, what they judge in `tables.py`. GX is imported when something has to be judged: 3 to
+7 s; it keeps nothing, and reports nothing.
 """
 
 import json
@@ -14,14 +14,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from ml.files import write_json
+from ml.files import sha256_json, write_json
 from ml.manifest import read_manifest
 from ml.params import Params
 from ml.stages import STAGE, Workspace, refuse_failed_inputs
+from ml.vocabulary import load_vocabulary
 from orchestration.model_tables import TABLES
-from orchestration.suites import RULES, SUITE_VERSION, Rule, bounds
+from orchestration.quality_page import page_of, write_page
+from orchestration.suites import RULES, SETTINGS, SUITE_VERSION, Rule, bounds
+from orchestration.turns import turn
 
-EXAMPLES = 5  # offending values kept with a result
+EXAMPLES = 5  # offending rows kept with a result
+# What names a row in the tables, and is shown of an offending one.
+NAMES = ("key", "set", "class", "entity", "word", "model", "score", "step")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,13 @@ class Result:
     observed: object  # what GX observed, or the offending values' count
     bound: str  # what was demanded
     unexpected_percent: float  # of the judged rows, 0..100
-    examples: list[str]  # of offending values
+    examples: list[str]  # offending rows: their names, and the value that breaks the rule
+
+    @property
+    def says(self) -> str:
+        """One line: what was seen, what was demanded, what broke it."""
+        broken = f"; {', or '.join(self.examples)}" if self.examples else ""
+        return f"observed {self.observed}, expected {self.bound}{broken}"
 
 
 @dataclass(frozen=True)
@@ -42,29 +53,36 @@ class Verdict:
     digest: str  # of the manifest that was judged
     passed: bool
     results: list[Result]
-    data_docs: Path  # index page of the site
+    page: Path  # all verdicts of the workspace
 
     @property
     def failures(self) -> list[str]:
-        return [f"{r.name}: observed {r.observed}, expected {r.bound}"
-                for r in self.results if not r.passed]
+        return [f"{r.name}: {r.says}" for r in self.results if not r.passed]
 
 
-def docs_page(workspace: Workspace) -> Path:
-    return workspace.data / "quality" / "data_docs" / "index.html"
+def key_of(stage: str, digest: str, params: Params) -> str:
+    """Names a verdict: the data, the rules, and all that their bounds and tables depend on."""
+    return sha256_json({
+        "manifest": digest, "suite_version": SUITE_VERSION,
+        "rules": [asdict(rule) for rule in RULES[stage]], "bounds": bounds(stage, params),
+        "settings": {name: params.section(name) for name in SETTINGS},
+        "vocabulary": load_vocabulary(params.vocabulary).digest})
 
 
-def known_verdict(stage: str, workspace: Workspace) -> Verdict | None:
-    """The verdict on the stage's folder as it is now, by the rules as they are now."""
-    path = workspace.state(stage) / "quality.json"
-    if not path.is_file():
-        return None
-    said = json.loads(path.read_text())
+def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict | None:
+    """The verdict on the stage's folder as it is now, by the rules and bounds as they are now.
+
+    A file that is damaged, or of another version of this code, is no verdict: judged again.
+    """
     digest = read_manifest(workspace.folder(stage), verify=False).digest
-    if said["digest"] != digest or said.get("suite_version") != SUITE_VERSION:
+    try:
+        said = json.loads((workspace.state(stage) / "quality.json").read_text())
+        if said["key"] != key_of(stage, digest, params):
+            return None
+        results = [Result(**entry) for entry in said["results"]]
+        return Verdict(stage, digest, said["passed"], results, page_of(workspace))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Verdict(stage, digest, said["passed"], [Result(**r) for r in said["results"]],
-                   docs_page(workspace))
 
 
 def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
@@ -72,17 +90,21 @@ def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
 
     Raises ManifestError when the stage's folder is unfinished or damaged.
     """
-    if known := known_verdict(stage, workspace):
+    if known := known_verdict(stage, params, workspace):
         return known
-    started = time.perf_counter()
-    digest = read_manifest(workspace.folder(stage)).digest
-    results = judge(stage, TABLES[stage](params, workspace), bounds(stage, params), workspace)
-    verdict = Verdict(stage, digest, all(r.passed for r in results), results,
-                      docs_page(workspace))
-    write_json(workspace.state(stage) / "quality.json", {
-        "digest": digest, "suite_version": SUITE_VERSION, "passed": verdict.passed,
-        "failures": verdict.failures, "results": [asdict(r) for r in results],
-        "seconds": time.perf_counter() - started})
+    with turn(page_of(workspace).with_name(".lock"), f"judging {workspace.folder(stage)}"):
+        if known := known_verdict(stage, params, workspace):  # by whom we waited for
+            return known
+        started = time.perf_counter()
+        digest = read_manifest(workspace.folder(stage)).digest
+        results = judge(stage, TABLES[stage](params, workspace), bounds(stage, params))
+        verdict = Verdict(stage, digest, all(r.passed for r in results), results,
+                          page_of(workspace))
+        write_json(workspace.state(stage) / "quality.json", {
+            "digest": digest, "key": key_of(stage, digest, params), "passed": verdict.passed,
+            "failures": verdict.failures, "results": [asdict(r) for r in results],
+            "seconds": time.perf_counter() - started})
+        write_page(workspace)
     return verdict
 
 
@@ -98,46 +120,28 @@ def ensure_quality(stage: str, params: Params, workspace: Workspace) -> None:
     refuse_failed_inputs(STAGE[stage], workspace)
 
 
-def judge(stage: str, tables: dict[str, pd.DataFrame], limits: dict,
-          workspace: Workspace) -> list[Result]:
-    """Runs the stage's rules table by table, and adds the results to the Data Docs."""
-    context, results = open_context(workspace.data / "quality"), []
-    earlier = set(context.validation_results_store.list_keys())
+def judge(stage: str, tables: dict[str, pd.DataFrame], limits: dict) -> list[Result]:
+    """Runs the stage's rules table by table."""
+    context, results = open_context(), []
     for table in dict.fromkeys(rule.table for rule in RULES[stage]):
         rules = [rule for rule in RULES[stage] if rule.table == table]
         results += run_suite(context, f"{stage} - {table}", rules, tables[table], limits)
-    new = set(context.validation_results_store.list_keys()) - earlier
-    context.build_data_docs(resource_identifiers=list(new))  # all pages again: three times as long
     return results
 
 
-def open_context(folder: Path):
-    """A GX context that keeps suites, results and the site below `folder`, and reports nothing."""
+def open_context():
+    """A GX context in memory."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # before GX's first import, or it phones home
     import great_expectations as gx
-    from great_expectations.data_context.types.base import DataContextConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+    )
 
-    def files(name: str) -> dict:
-        return {"class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(folder / name)}
-
-    memory = {"class_name": "InMemoryStoreBackend"}
     return gx.get_context(mode="ephemeral", project_config=DataContextConfig(
-        analytics_enabled=False,
-        progress_bars={"globally": False, "metric_calculations": False},
-        expectations_store_name="suites", validation_results_store_name="results",
-        checkpoint_store_name="checkpoints",
-        stores={
-            "suites": {"class_name": "ExpectationsStore", "store_backend": files("suites")},
-            "results": {"class_name": "ValidationResultsStore", "store_backend": files("results")},
-            "checkpoints": {"class_name": "CheckpointStore", "store_backend": memory},
-            "validation_definition_store": {"class_name": "ValidationDefinitionStore",
-                                            "store_backend": memory},
-        },
-        data_docs_sites={"quality": {
-            "class_name": "SiteBuilder", "store_backend": files("data_docs"),
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"}}},
-    ))
+        analytics_enabled=False, store_backend_defaults=InMemoryStoreBackendDefaults(),
+        data_docs_sites={},
+        progress_bars={"globally": False, "metric_calculations": False}))
 
 
 def run_suite(context, name: str, rules: list[Rule], frame: pd.DataFrame,
@@ -157,8 +161,11 @@ def run_suite(context, name: str, rules: list[Rule], frame: pd.DataFrame,
     definition = context.validation_definitions.add(gx.ValidationDefinition(
         name=name, suite=context.suites.get(name),
         data=batch.add_batch_definition_whole_dataframe(name)))
-    columns = [c for c in frame.columns if any(c in _names(a) for a in resolved)]
-    outcome = definition.run(batch_parameters={"dataframe": frame[columns]})
+    named = [c for c in frame.columns if c in NAMES]
+    columns = [c for c in frame.columns if c in named or any(c in _names(a) for a in resolved)]
+    outcome = definition.run(
+        batch_parameters={"dataframe": frame[columns]},
+        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": named})
     by_rule = {r.expectation_config.meta["rule"]: r for r in outcome.results}
     return [_result(rule, arguments, by_rule[rule.name], len(frame))
             for rule, arguments in zip(rules, resolved, strict=True)]
@@ -176,7 +183,12 @@ def _result(rule: Rule, arguments: dict, outcome, rows: int) -> Result:
         return Result(rule.name, False, str(observed), _bound(rule, arguments), 100.0, [])
     count = details.get("unexpected_count", 0)
     observed = details.get("observed_value", f"{count} of {rows} rows break it")
-    examples = [str(v) for v in details.get("partial_unexpected_list", [])[:EXAMPLES]]
+    rows_found = details.get("partial_unexpected_index_list") or []
+    if not rows_found or not isinstance(rows_found[0], dict):  # rows without a name
+        rows_found = [{"": value} for value in details.get("partial_unexpected_list", [])]
+    examples = [", ".join(f"{name} {row[name]}".strip() for name in
+                          sorted(row, key=lambda name: name not in NAMES))
+                for row in rows_found[:EXAMPLES]]
     passed = bool(outcome.success) and rows > 0
     return Result(rule.name, passed, observed if rows else "no rows", _bound(rule, arguments),
                   float(details.get("unexpected_percent") or 0.0), examples)

@@ -4,15 +4,15 @@ Writes `data/<profile>/summary.json` from the stages' own files and prints the s
 models, the report's path and how to look further. Computes no score itself.
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
-from ml.files import write_json
-from ml.manifest import ManifestError, read_manifest
-from ml.params import ROOT, load_params
-from ml.stages import STAGES, Workspace
+from ml.arguments import add_profile, add_root, make_parser
+from ml.errors import exit_path
+from ml.files import read_note, write_json
+from ml.manifest import read_manifest
+from ml.params import load_params
+from ml.stages import STAGES, TIMING, Workspace
 from orchestration.resources import Project
 
 CELLS = {"one_seen": "one object, seen", "one_unseen": "one object, unseen",
@@ -31,12 +31,11 @@ def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
     seconds, peak, checks = {}, 0.0, 0.0
     for stage in STAGES:
         state = workspace.state(stage.name)
-        if (state / "timing.json").is_file():
-            said = json.loads((state / "timing.json").read_text())
+        if said := read_note(state / "timing.json", TIMING):
             seconds[stage.name] = round(said["seconds"], 2)
             peak = max(peak, said["peak_rss_mb"])
-        if (state / "quality.json").is_file():
-            checks += json.loads((state / "quality.json").read_text()).get("seconds", 0.0)
+        if said := read_note(state / "quality.json", {"seconds": (int, float)}):
+            checks += said["seconds"]
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
@@ -102,24 +101,21 @@ def champions_of(project: Project) -> dict[str, str]:
     return Registry(uri, artifacts, project.params, project.workspace).champions()
 
 
+@exit_path
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m orchestration.summary", description=__doc__)
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder that holds data/")
+    parser = make_parser("python -m orchestration.summary", __doc__)
+    add_profile(parser)
+    add_root(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
-    try:
-        params = load_params(chosen.profile)
-        project = Project(profile=chosen.profile, root=str(chosen.root),
-                          tracking_uri=chosen.tracking_uri)
-        workspace = Workspace(chosen.root, params.profile)
-        summary = summarize(workspace, champions_of(project))
-    except (ValueError, ManifestError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    params = load_params(chosen.profile)
+    project = Project(profile=chosen.profile, root=str(chosen.root),
+                      tracking_uri=chosen.tracking_uri)
+    workspace = Workspace(chosen.root, params.profile)
+    summary = summarize(workspace, champions_of(project))
     path = workspace.data / "summary.json"
     # Every making leaves another time, so an equal summary means that nothing was made.
-    unchanged = path.is_file() and json.loads(path.read_text()) == summary
+    unchanged = read_note(path, dict) == summary
     write_json(path, summary)
     print(page(summary, workspace, unchanged))
     return 0

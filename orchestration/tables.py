@@ -18,6 +18,7 @@ from ml.schemas import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
 from ml.shards import iter_shards, read_shards
 from ml.stages import Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.words import fold, named_in
 
 PIXELS = {"image", "label", "latent", "daam", "rles"}  # columns left on disk
 Tables = dict[str, pd.DataFrame]
@@ -35,13 +36,13 @@ def one_row(**values: object) -> pd.DataFrame:
 def entities_of(rows: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame:
     """One row per picture and entity, with whether its word stands for it, and in the text."""
     columns = ["key", "text", "purpose", "cell", "entities", "words"]
-    out = rows[columns].explode(["entities", "words"], ignore_index=True)
+    named = [named_in(text, words) for text, words in zip(rows["text"], rows["words"], strict=True)]
+    out = rows[columns].assign(named_in_text=named).explode(["entities", "words", "named_in_text"],
+                                                            ignore_index=True)
     out = out.rename(columns={"entities": "entity", "words": "word"})
-    text, word = out["text"].str.lower(), out["word"].str.lower()
-    out["named_in_text"] = [w in t for w, t in zip(word, text, strict=True)]
     out["word_means_entity"] = [
-        w in {name.lower() for name in vocabulary.words.get(e, ())}
-        for e, w in zip(out["entity"], word, strict=True)]
+        fold(w) in {fold(name) for name in vocabulary.words.get(e, ())}
+        for e, w in zip(out["entity"], out["word"], strict=True)]
     out["seen"] = out["entity"].isin(vocabulary.seen)
     return out
 
@@ -70,7 +71,9 @@ def model_size(params: Params, workspace: Workspace) -> int | None:
         return None
     unet = json.loads((folder / "unet" / "config.json").read_text())
     vae = json.loads((folder / "vae" / "config.json").read_text())
-    return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    side = unet["sample_size"]
+    side = side if isinstance(side, int) else side[0]  # square: ml.diffusion.fields
+    return side * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
 def prompt_tables(params: Params, workspace: Workspace) -> Tables:
@@ -123,7 +126,7 @@ def mask_tables(params: Params, workspace: Workspace) -> Tables:
 
 def triplet_tables(params: Params, workspace: Workspace) -> Tables:
     rows, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
-    rows["named_in_text"] = [w.lower() in t.lower() for w, t in
+    rows["named_in_text"] = [named_in(text, [word])[0] for word, text in
                              zip(rows["word"], rows["text"], strict=True)]
     rows["has_rle"] = rows["rle"].str.len() > 0
     rows["no_reason"] = rows["reason"] == ""

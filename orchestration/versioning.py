@@ -12,23 +12,12 @@ from pathlib import Path
 from ml.files import sha256_file, write_json
 from ml.manifest import read_manifest
 from ml.params import ROOT, load_params
-from ml.stages import STAGE, STAGES, Workspace
-
-SEALED = ("triplets", "grounding_model", "synthetic_dataset", "segmenter", "real_bound")
+from ml.stages import STAGES, Workspace
+from orchestration.turns import turn
 
 
 class SealError(RuntimeError):
     """DVC could not commit what was to be sealed."""
-
-
-def sealed_stages() -> list[str]:
-    """The sealed stages and everything they were made from, in the order of the stage table."""
-    wanted, open_ = set(), list(SEALED)
-    while open_:
-        name = open_.pop()
-        wanted.add(name)
-        open_ += STAGE[name].inputs
-    return [stage.name for stage in STAGES if stage.name in wanted]
 
 
 def reason_to_skip(workspace: Workspace) -> str:
@@ -51,23 +40,34 @@ def _without_git(root: Path) -> bool:
 
 
 def seal(workspace: Workspace) -> dict[str, str]:
-    """Commits the stages of `sealed_stages` to DVC; nothing is done when they are sealed already.
+    """Commits all stages to DVC, so that a plain `dvc pull` elsewhere finds every one in the lock;
+    nothing is done when they are sealed already.
 
     Returns what the UI shows. Raises SealError with DVC's own words when it refuses, ManifestError
     when a stage is unfinished.
     """
     if reason := reason_to_skip(workspace):
         return {"sealed": "skipped", "reason": reason}
-    root, names = Path(workspace.root), sealed_stages()
+    with turn(workspace.state("sealed_data") / ".lock", f"sealing {workspace.data}"):
+        return _seal(workspace, Path(workspace.root), [stage.name for stage in STAGES])
+
+
+def _seal(workspace: Workspace, root: Path, names: list[str]) -> dict[str, str]:
     digests = {name: read_manifest(workspace.folder(name), verify=False).digest for name in names}
     note, lock = workspace.state("sealed_data") / "seal.json", root / "dvc.lock"
-    if note.is_file() and lock.is_file():
-        said = json.loads(note.read_text())
-        if said == {"digests": digests, "dvc_lock": sha256_file(lock)}:
-            return {"sealed": "was sealed already", "dvc_lock_sha256": said["dvc_lock"]}
+    if lock.is_file() and _said(note) == {"digests": digests, "dvc_lock": sha256_file(lock)}:
+        return {"sealed": "was sealed already", "dvc_lock_sha256": sha256_file(lock)}
     dvc(["commit", "--force", *names], root)
     write_json(note, {"digests": digests, "dvc_lock": sha256_file(lock)})
     return {"sealed": ", ".join(names), "dvc_lock_sha256": sha256_file(lock)}
+
+
+def _said(note: Path) -> object:
+    """What a note holds; None when there is none, or a damaged one: sealed once more."""
+    try:
+        return json.loads(note.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def dvc(arguments: list[str], root: Path = ROOT) -> str:

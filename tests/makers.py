@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pandas as pd
 
@@ -13,4 +14,11 @@ def rows_of(group) -> pd.DataFrame:
 def mortal(group) -> pd.DataFrame:
     if 5 in group:
         os.kill(os.getpid(), signal.SIGKILL)
+    return rows_of(group)
+
+
+def sleepy(group) -> pd.DataFrame:
+    """Says on stdout that it has begun, and takes a minute."""
+    print("begun", flush=True)
+    time.sleep(60)
     return rows_of(group)

@@ -113,7 +113,7 @@ def test_attribution_texts():
 @pytest.mark.parametrize(("words", "texts", "said"), [
     ([["dog"]], [[TWO, ONE]], "one attribution text a word"),
     ([[]], None, "at least one word"),
-    ([["dog"]], [[ONE]], "'dog' does not stand in"),
+    ([["dog"]], [[ONE]], "'dog' is not in the prompt"),
     ([["dog"], ["dog"]], None, "2 for 1 prompts"),
 ])
 def test_wrong_attribution_texts_are_refused(pipe, words, texts, said):

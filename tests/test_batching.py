@@ -88,8 +88,8 @@ def test_the_failed_batch_is_let_go_before_the_next_try():
 def test_the_command_line_prints_it(monkeypatch, capsys):
     def run_stage(*_, **__):
         raise OutOfMemory("out of memory with a single item: set diffusion.dtype")
-    monkeypatch.setattr("ml.__main__.run_stage", run_stage)
-    assert main(["images"]) == 1
+    monkeypatch.setattr("ml.stages.run_stage", run_stage)
+    assert main(["images"]) == 4
     assert capsys.readouterr().err == "error: out of memory with a single item: set " \
         "diffusion.dtype\n"
 

@@ -451,5 +451,5 @@ def test_leave_one_out_shares_passes_and_fills_its_batches(pipe, latents, monkey
     leave_one_out(pipe, latents, [TWO, ONE, ONE], [["a dog", "a dining table"], ["a bus"], []],
                   [150, 250], [1, 2, 3], 4)
     assert sizes == [4, 4, 2]
-    with pytest.raises(ValueError, match="does not stand in"):
+    with pytest.raises(ValueError, match="is not in the prompt"):
         leave_one_out(pipe, latents, [TWO] * 3, [["a cow"]] * 3, [150], [1, 2, 3], 4)

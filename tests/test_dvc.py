@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,12 +45,13 @@ def checkout(tmp_path_factory) -> Path:
     (root / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copyfile(ROOT / ".dvc" / name, root / ".dvc" / name)
+    params = handmade.params_of(Workspace(root, "micro"))
+    (root / "params.yaml").write_text(yaml.safe_dump(dataclasses.asdict(params)))
+    handmade.foundation(root)
     call(root, "git", "init", "--quiet")
     call(root, "git", "add", ".")
     call(root, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit",
          "--quiet", "-m", "checkout")
-    params = handmade.params_of(Workspace(root, "micro"))
-    (root / "params.yaml").write_text(yaml.safe_dump(dataclasses.asdict(params)))
     handmade.all_stages(root, "micro")
     return root
 
@@ -58,33 +61,75 @@ def test_repro_runs_stages_without_dagster(checkout):
     out = dvc(checkout, "repro", "prompts", "benchmark")
     assert "python -m ml prompts" in out
     again = dvc(checkout, "repro", "prompts", "benchmark")
-    assert "Stage 'prompts' didn't change, skipping" in again
+    assert "prompts: up to date" in again
 
 
-def test_seal_commits_push_and_pull_restore(checkout, tmp_path):
-    workspace = Workspace(checkout, "micro")
-    sealed = versioning.sealed_stages()
-    assert sealed == [s.name for s in STAGES if s.name in sealed] and "images" in sealed
-    assert versioning.seal(workspace)["sealed"] == ", ".join(sealed)
+def test_repro_needs_no_activated_environment(checkout):
+    """`.venv/bin/dvc repro` as the README has it: the stage runs in .venv, not in what PATH has."""
+    (checkout / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    shutil.rmtree(checkout / "data" / "micro" / "prompts")
+    bare = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    done = subprocess.run([".venv/bin/dvc", "repro", "prompts"], cwd=checkout, capture_output=True,
+                          text=True, env=bare | {"PATH": "/usr/bin:/bin"})
+    (checkout / ".venv").unlink()
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(Workspace(checkout, "micro").folder("prompts"))
+
+
+def test_repro_has_the_stages_own_notion_of_stale(checkout):
+    """A stage's version is in no file that DVC hashes; asked, the stage knows."""
+    table = checkout / "ml" / "stages" / "__init__.py"
+    before = table.read_text()
+    dvc(checkout, "repro", "prompts")
+    head, tail = before.split('Stage("prompts"', 1)
+    table.write_text(head + 'Stage("prompts"' + tail.replace("), 1)", "), 41)", 1))
+    try:
+        assert "prompts: done in" in dvc(checkout, "repro", "prompts")
+        assert read_manifest(Workspace(checkout, "micro").folder("prompts")).version == 41
+    finally:
+        table.write_text(before)
+    dvc(checkout, "repro", "prompts")
+
+
+def test_sharing_as_it_is_documented(checkout, tmp_path):
+    """docs/sharing.md, line by line: what was sealed here is done in a fresh clone."""
+    workspace, names = Workspace(checkout, "micro"), [stage.name for stage in STAGES]
+    shown = versioning.seal(workspace)  # what `make run` does last
+    assert shown["sealed"] == ", ".join(names)
     assert versioning.seal(workspace)["sealed"] == "was sealed already"
-    assert json.loads(dvc(checkout, "status", "--json", *sealed)) == {}
-    lock = yaml.safe_load((checkout / "dvc.lock").read_text())
-    assert set(lock["stages"]) == set(sealed)
-    assert not list((checkout / "data").rglob(".gitignore"))
-    status = call(checkout, "git", "status", "--porcelain", "--", "data/micro")
-    assert status == "", "DVC's data must stay out of git"
+    assert set(yaml.safe_load((checkout / "dvc.lock").read_text())["stages"]) == set(names)
+    assert call(checkout, "git", "status", "--porcelain", "--", "data/micro") == "", \
+        "DVC's data must stay out of git"
+    text = (ROOT / "docs" / "sharing.md").read_text()
+    giving, taking = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    copy = tmp_path / "copy"
+    walk(giving, checkout, tmp_path)
+    out = walk(taking.replace("cd copy\n", ""), copy, tmp_path, checkout)
+    assert [f"{name}: up to date" in out for name in names] == [True] * len(names)
+    for name in names:
+        assert (read_manifest(Workspace(copy, "micro").folder(name)).digest
+                == read_manifest(workspace.folder(name)).digest)
+    json.loads(dvc(copy, "data", "status", "--json"))
 
-    dvc(checkout, "remote", "add", "--local", "--default", "--force", "store",
-        str(tmp_path / "store"))
-    dvc(checkout, "push", *sealed)
-    digests = {name: read_manifest(workspace.folder(name)).digest for name in sealed}
-    for name in sealed:
-        shutil.rmtree(workspace.folder(name))
-    shutil.rmtree(checkout / ".dvc" / "cache")
-    dvc(checkout, "pull", *sealed)
-    assert digests == {name: read_manifest(workspace.folder(name)).digest for name in sealed}
-    out = call(checkout, sys.executable, "-m", "ml", "prompts")
-    assert "prompts: up to date" in out, "a pulled stage is done"
+
+def walk(block: str, folder: Path, outside: Path, source: Path | None = None) -> str:
+    """Runs a documented block but for `make`, with this environment; returns what it printed."""
+    out = ""
+    for line in block.splitlines():
+        command = shlex.split(line, comments=True)
+        if command[0] == "make":
+            continue
+        if command[:2] == ["git", "clone"]:
+            call(outside, "git", "clone", "--quiet", str(source), str(folder))
+            continue
+        if command[0].startswith(".venv/bin/"):
+            program = command[0].removeprefix(".venv/bin/")
+            command[:1] = [sys.executable, *([] if program == "python" else ["-m", program])]
+        if command[:2] == ["git", "commit"]:
+            command[1:1] = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        out += call(folder, *(str(outside / "store") if part == "/mnt/store" else part
+                              for part in command))
+    return out
 
 
 def test_metrics_and_plots_are_shown(checkout, tmp_path):

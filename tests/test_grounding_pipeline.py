@@ -9,7 +9,8 @@ import torch
 from ml.diffusion.features import feature_channels
 from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline, compose_prompt, phrase_of
+from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml.grounding.prompting import compose_prompt, phrase_of
 from ml.params import load_params
 from tests.tiny import tiny_pipeline
 

@@ -12,7 +12,7 @@ from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.grounding.daam import threshold_masks
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import compose_prompt
+from ml.grounding.prompting import compose_prompt
 from ml.grounding.samples import load_samples
 from ml.params import Params, load_params
 from ml.pictures import decode_png, encode_png, encode_rle, picture_facts

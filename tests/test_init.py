@@ -65,7 +65,7 @@ def test_bases_that_lead_nowhere_are_refused(root, files, match):
 def test_a_fault_is_reported_in_the_file_that_has_it(root):
     (root / "profiles" / "bad.yaml").write_text("prompts: {train_on: 1}\n")
     (root / "profiles" / "a.yaml").write_text("base: bad\n")
-    with pytest.raises(ValueError, match="bad.yaml: unknown setting 'train_on'"):
+    with pytest.raises(ValueError, match="bad.yaml, line 1: unknown setting 'prompts.train_on'"):
         load_params("a", root)
 
 
@@ -111,7 +111,7 @@ def test_a_seen_class_that_cannot_be_told_from_a_word_is_left_out():
 def test_words_that_do_not_do(root, capsys, text, match):
     with pytest.raises(ValueError, match=match):
         parse_classes(text)
-    assert init(root, "--classes", text, "--profile", "big") == 1
+    assert init(root, "--classes", text, "--profile", "big") == 2
     assert capsys.readouterr().err.startswith("error: --classes")
     assert not (root / "profiles" / "words").exists()
 
@@ -157,23 +157,24 @@ def test_the_same_flow_at_micro_size(root, capsys):
     assert params.benchmark.source == "none" and params.benchmark.root is None
     report = run_stage("prompts", params, root)
     assert report.facts["cells"]["sim"]["two_unseen"] == params.prompts.sim_per_cell
-    assert init(root, "--classes", "forklift, dog", "--profile", "pets", "--name", "more") == 1
+    assert init(root, "--classes", "forklift, dog", "--profile", "pets", "--name", "more") == 2
     assert "the drawn world has no ['forklift']" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(root, capsys):
     assert init(root, "--classes", "forklift", "--profile", "big", "--name", "mine") == 0
     before = (root / "profiles" / "mine.yaml").read_text()
-    assert init(root, "--classes", "pallet", "--profile", "big", "--name", "mine") == 1
+    assert init(root, "--classes", "pallet", "--profile", "big", "--name", "mine") == 2
     assert "profile 'mine' exists" in capsys.readouterr().err
     assert (root / "profiles" / "mine.yaml").read_text() == before
-    assert init(root, "--classes", "pallet", "--profile", "big", "--name", "micro") == 1
+    assert init(root, "--classes", "pallet", "--profile", "big", "--name", "micro") == 2
     assert "'micro' exists" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, match", [
     (["--profile", "sd16"], "unknown profile 'sd16': expected 'micro', one of ['big']"),
     (["--profile", "big", "--name", "My words"], "--name 'My words': expected small letters"),
+    (["--profile", "big", "--name", "foundation"], "and not foundation or real"),
     (["--profile", "big", "--texts", "none.txt"], "no file none.txt"),
     (["--profile", "big", "--texts", "bad.txt"], "line 2: 'a tree' names no class"),
     (["--profile", "big", "--classes", "old dog, forklift"], None),
@@ -184,7 +185,7 @@ def test_other_errors_write_nothing(root, capsys, arguments, match):
     if match is None:  # "old dog" is what attributes make of "dog": the seen class is left out
         assert done == 0 and "dog: left out" in capsys.readouterr().out
         return
-    assert done == 1 and match in capsys.readouterr().err
+    assert done == 2 and match in capsys.readouterr().err
     assert sorted(p.name for p in (root / "profiles").iterdir()) == ["big.yaml"]
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ml.detectors import Detector, Instances
 from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.english import with_article
 from ml.manifest import Manifest, describe_files, write_manifest
 from ml.microworld.benchmark import benchmark_classes, benchmark_scenes
 from ml.microworld.world import CLASSES, draw_scene, scene_seed
@@ -22,7 +23,7 @@ from ml.stages import Workspace, run_stage
 from ml.stages import masks as masks_stage
 from ml.stages.benchmark import label_table
 from ml.stages.masks import classes_by_role, mask_rows
-from ml.stages.prompts import cell_of, phrase
+from ml.stages.prompts import cell_of
 from ml.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
 from ml.vocabulary import Vocabulary, load_vocabulary
 
@@ -56,8 +57,8 @@ class TrueMasks(Detector):
 def image_row(key, scene, entities, purpose, image=None):
     image = scene.image if image is None else image
     words = [VOC.words[entity][0] for entity in entities]
-    return {"key": key, "text": "a photograph of " + " and ".join(map(phrase, words)),
-            "entities": list(entities), "words": words, "phrases": [phrase(w) for w in words],
+    return {"key": key, "text": "a photograph of " + " and ".join(map(with_article, words)),
+            "entities": list(entities), "words": words, "phrases": [with_article(w) for w in words],
             "seed": int(key.split("-")[1]), "purpose": purpose, "cell": cell_of(entities, VOC),
             "image": encode_png(image), "latent": b"", "latent_shape": [0], "timestep": 0,
             "daam": b"", "daam_shape": [0], **picture_facts(image)}

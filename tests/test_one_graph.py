@@ -1,6 +1,7 @@
 """The stage table, the Dagster graph, dvc.yaml and the checks describe one graph."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import dagster as dg
@@ -36,16 +37,20 @@ def test_asset_agrees_with_the_table(stage):
     node = GRAPH.get(dg.AssetKey(stage.name))
     assert names(node.parent_keys) == set(stage.inputs)
     assert node.code_version == str(stage.version)
-    assert node.pools == ({"gpu"} if stage.heavy else set())
-    assert node.tags["compute"] == ("gpu" if stage.heavy else "cpu")
+    assert node.pools == set(), "a pool is a row that a killed run keeps: orchestration/turns.py"
+    compute = "gpu" if stage.heavy else "cpu"
+    op = defs.resolve_assets_def(stage.name).op
+    assert node.tags["compute"] == op.tags["compute"] == compute
+    assert bool(op.retry_policy) == stage.heavy
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_dvc_agrees_with_the_table(stage):
     entry, params = DVC["stages"][stage.name], load_params()
-    assert entry["cmd"] == f"python -m ml {stage.name}"
+    assert entry["cmd"] == f"${{python}} -m ml {stage.name}"
     assert entry["outs"] == [{f"data/{params.profile}/{stage.name}": {"persist": True}}]
     assert entry["params"] == list(stage.sections)
+    assert entry["always_changed"] is True, "what is stale is for the stage to say"
     data = {dep for dep in entry["deps"] if dep.startswith(f"data/{params.profile}/")}
     assert data == {f"data/{params.profile}/{name}" for name in stage.inputs}
     models = {dep for dep in entry["deps"] if dep.startswith("data/foundation/")}
@@ -61,6 +66,15 @@ def test_every_boundary_has_blocking_checks():
         checks = GRAPH.get_check_keys_for_assets({dg.AssetKey(stage)})
         assert {check.name for check in checks} == {rule.name for rule in rules}
         assert all(GRAPH.get_check_spec(check).blocking for check in checks)
+
+
+def test_groups_follow_the_graph():
+    """The UI draws groups as boxes; two that depend on each other would be a circle."""
+    group = {key: GRAPH.get(key).group_name for key in GRAPH.get_all_asset_keys()}
+    edges = {(group[parent], group[key]) for key in group for parent in GRAPH.get(key).parent_keys
+             if group[parent] != group[key]}
+    graphlib.TopologicalSorter({g: {a for a, b in edges if b == g} for g in group.values()}
+                               ).prepare()  # raises CycleError
 
 
 def test_rule_names_are_unique_in_a_stage():

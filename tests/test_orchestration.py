@@ -36,7 +36,7 @@ loaded.dg.Definitions.validate_loadable(loaded.defs)
 def home(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "dagster"
     folder.mkdir()
-    (folder / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    (folder / "dagster.yaml").symlink_to(ROOT / ".dagster" / "dagster.yaml")
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     return folder
 
@@ -72,7 +72,8 @@ def test_jobs_hold_their_assets_and_checks(job, expected):
 
 def test_every_asset_is_described_for_the_catalogue():
     for spec in defs.resolve_all_asset_specs():
-        assert spec.group_name in {"data", "grounding", "segmentation", "evaluation", "paper"}
+        assert spec.group_name in {"data", "grounding", "segmentation", "evaluation",
+                                   "release", "paper"}
         assert spec.description and spec.owners and spec.kinds, spec.key
 
 
@@ -136,7 +137,51 @@ def test_data_job_through_the_command_line(tmp_path, home):
         shown = event.asset_materialization
         digest = read_manifest(workspace.folder("images")).digest
         assert shown.tags["dagster/data_version"] == digest
+        assert shown.partition == "ci", "a profile is a partition"
+        (run,) = instance.get_runs()
+        assert run.tags["dagster/partition"] == "ci"
         assert "data:image/jpeg;base64," in shown.metadata["contact_sheet"].value
         assert instance.get_latest_materialization_event(dg.AssetKey("benchmark")) is None
     for name in ("prompts", "images", "masks", "triplets"):
         assert (workspace.state(name) / "quality.json").is_file()
+
+
+@pytest.mark.parametrize(("select", "said"), [
+    ("tag:nothing", "The selection matches no asset"), ("nothing", "'nothing'")])
+def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
+    """Dagster takes an empty selection for all assets: the whole graph and the studies."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "asset", "materialize", "-m",
+         "orchestration.definitions", "--select", select], cwd=ROOT, capture_output=True,
+        text=True, env=os.environ | {"DAGSTER_HOME": str(home)}, timeout=120)
+    assert done.returncode != 0 and said in done.stderr
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.get_event_records(
+            dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
+
+
+@pytest.mark.parametrize("kind", ["in_process", "multiprocess"])
+def test_the_executor_is_chosen_in_run_config(kind):
+    """One process by default; the shape of the config is that of Dagster's own executors."""
+    job = defs.resolve_job_def("data")
+    chosen = dg.validate_run_config(job, {"execution": {"config": {kind: {}}}})["execution"]
+    assert list(chosen["in_process_or_multiprocess"]) == [kind]
+    default = dg.validate_run_config(job, {})["execution"]["in_process_or_multiprocess"]
+    assert list(default) == ["in_process"]
+    limits = {"multiprocess": {"max_concurrent": 2, "tag_concurrency_limits": [
+        {"key": "compute", "value": "gpu", "limit": 1}]}}
+    dg.validate_run_config(job, {"execution": {"config": limits}})
+
+
+def test_a_profile_can_be_chosen_in_a_new_history(tmp_path, home):
+    """`--partition` before any run; Dagster asks the history alone, which knows none yet."""
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"resources": {"project": {"config": {
+        "root": str(tmp_path)}}}}))
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "asset", "materialize", "-m",
+         "orchestration.definitions", "--select", "prompts", "--partition", "ci", "-c",
+         str(config)], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)}, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()

@@ -56,7 +56,7 @@ def test_a_second_run_says_that_nothing_was_done(workspace, capsys):
 
 
 def test_without_scores_it_says_what_to_run(tmp_path, capsys):
-    assert main(["--profile", "ci", "--root", str(tmp_path)]) == 1
+    assert main(["--profile", "ci", "--root", str(tmp_path)]) == 3
     assert "python -m ml grounding_scores" in capsys.readouterr().err
 
 

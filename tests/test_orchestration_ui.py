@@ -20,7 +20,9 @@ from orchestration.paper import PAPER_ASSETS
 ASSETS = "{ assetNodes { assetKey { path } groupName description hasMaterializePermission } }"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status tags { key value } } } }"
+STARTED = """{ runsOrError(filter: {statuses: [STARTED]}) {
+  ... on Runs { results { runId } } } }"""
 LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus
   locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
 CHECKS = """{ assetNodes(assetKeys: [{path: ["prompts"]}]) { assetChecksOrError {
@@ -52,7 +54,7 @@ def ask(url: str, query: str, **variables):
 def server(tmp_path_factory):
     """The web server on workspace.yaml and the daemon, on a history of their own."""
     home = tmp_path_factory.mktemp("dagster")
-    (home / "dagster.yaml").symlink_to(ROOT / "dagster.yaml")
+    (home / "dagster.yaml").symlink_to(ROOT / ".dagster" / "dagster.yaml")
     env = os.environ | {"DAGSTER_HOME": str(home)}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -72,12 +74,12 @@ def server(tmp_path_factory):
                 pass  # it does not listen yet
             time.sleep(0.3)
         assert entry and entry["locationOrLoadError"]["__typename"] == "RepositoryLocation", entry
-        yield url
+        yield url, home
 
 
 def test_workspace_file_serves_the_same_assets_as_the_module(server):
     """A `[tool.dg]` block in pyproject.toml would make `dagster` ignore workspace.yaml."""
-    nodes = ask(server, ASSETS)["assetNodes"]
+    nodes = ask(server[0], ASSETS)["assetNodes"]
     served = {"/".join(node["assetKey"]["path"]) for node in nodes}
     assert served == {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
     assert served == {stage.name for stage in STAGES} | {"sealed_data"} | {
@@ -86,25 +88,51 @@ def test_workspace_file_serves_the_same_assets_as_the_module(server):
 
 
 def test_checks_are_seen(server):
-    checks = ask(server, CHECKS)["assetNodes"][0]["assetChecksOrError"]["checks"]
+    checks = ask(server[0], CHECKS)["assetNodes"][0]["assetChecksOrError"]["checks"]
     assert {"seeds_unique", "training_balanced"} <= {check["name"] for check in checks}
 
 
-def test_the_daemon_carries_out_a_launched_run(server, tmp_path):
+def launch(url: str, root, status: str = "SUCCESS", **more) -> dict:
+    """Launches the asset `prompts` as the UI does and waits for its end; returns the run."""
     params = {
         "selector": {"repositoryLocationName": "orchestration.definitions",
                      "repositoryName": "__repository__", "jobName": "__ASSET_JOB",
                      "assetSelection": [{"path": ["prompts"]}]},
-        "runConfigData": {"resources": {"project": {"config": {"profile": "ci",
-                                                               "root": str(tmp_path)}}}},
+        "runConfigData": {"resources": {"project": {"config": {"root": str(root)} | more}}},
         "mode": "default"}
-    launched = ask(server, LAUNCH, params=params)["launchRun"]
+    if "profile" not in more:  # as the UI's dialog does where a partition is chosen
+        params["executionMetadata"] = {"tags": [{"key": "dagster/partition", "value": "ci"}]}
+    launched = ask(url, LAUNCH, params=params)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
-    run, end, status = launched["run"]["runId"], time.monotonic() + 180, ""
-    while status not in ("SUCCESS", "FAILURE", "CANCELED") and time.monotonic() < end:
+    end, run = time.monotonic() + 180, {"status": ""}
+    while run["status"] not in ("SUCCESS", "FAILURE", "CANCELED") and time.monotonic() < end:
         time.sleep(0.5)
-        status = ask(server, STATUS, id=run)["runOrError"]["status"]
-    assert status == "SUCCESS"
+        run = ask(url, STATUS, id=launched["run"]["runId"])["runOrError"]
+    assert run["status"] == status
+    return run
+
+
+def test_the_daemon_carries_out_a_launched_run(server, tmp_path):
+    """Beside a run of the command line that was killed: it keeps nothing from it."""
+    url, home = server
+    config = tmp_path / "run.yaml"
+    config.write_text(f"resources: {{project: {{config: {{profile: ci, root: {tmp_path}}}}}}}")
+    with started("dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "data",
+                 "-c", str(config), env=os.environ | {"DAGSTER_HOME": str(home)}) as process:
+        end = time.monotonic() + 120
+        while not list(home.glob("alive/[!.]*")):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+    assert len(ask(url, STARTED)["runsOrError"]["results"]) == 1
+    run = launch(url, tmp_path, profile="ci")
+    assert {"key": "dagster/partition", "value": "ci"} in run["tags"]
+    assert ask(url, STARTED)["runsOrError"]["results"] == [], "the dead are written off"
     workspace = Workspace(tmp_path, "ci")
     assert (workspace.folder("prompts") / "manifest.json").is_file()
     assert (workspace.state("prompts") / "quality.json").is_file(), "checks ran with it"
+
+
+def test_a_partition_chosen_in_the_ui_is_the_profile(server, tmp_path):
+    launch(server[0], tmp_path)
+    assert (Workspace(tmp_path, "ci").folder("prompts") / "manifest.json").is_file()
+    assert not (tmp_path / "data" / "micro").exists()

@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from ml.errors import ManifestError
 from ml.paper import __main__ as cli
 from ml.paper.blocks import Cell, Row, Table
 from ml.paper.lab import Lab, make_lab
@@ -76,12 +77,12 @@ def test_one_study_then_the_page_alone(calls, tmp_path):
 
 def test_a_study_that_fails_stops_the_run_and_goes_on_later(calls, tmp_path, monkeypatch, capsys):
     def broken(lab, only=None):
-        raise ValueError("expected a picture, got none")
+        raise ManifestError("expected a picture, got none")
 
     module, arguments = study("zero_shot"), ["--quick", "--root", str(tmp_path)]
     with monkeypatch.context() as patch:
         patch.setattr(module, "make", broken)
-        assert cli.main(arguments) == 1
+        assert cli.main(arguments) == 3
     said = capsys.readouterr().err
     assert "zero_shot" in said and "expected a picture, got none" in said
     lab = make_lab("quick", tmp_path, 1)
@@ -97,7 +98,7 @@ def test_a_row_prints_its_figures_of_all_tables(calls, tmp_path, capsys):
     assert "table of limits: ours" in said and "[54.0, 57.0]  paper 50.0" in said
     assert "second: ours" in said and "DAAM" not in said
     assert not (tmp_path / "data" / "paper-quick" / "blocks").exists()
-    assert cli.main([*line, "nobody"]) == 1
+    assert cli.main([*line, "nobody"]) == 2
     assert "no row 'nobody': expected one of 'ours', 'DAAM'" in capsys.readouterr().err
 
 
@@ -107,10 +108,10 @@ def test_a_row_prints_its_figures_of_all_tables(calls, tmp_path, capsys):
     (["--study", "limits", "ablations", "--row", "ours"], "--row needs exactly one --study"),
     (["--study", "limits", "--row", "ours", "--page-only"], "no --page-only"),
     (["--quick", "--export"], "--export publishes the full size"),
-    (["--workers", "0"], "--workers: expected 1 or more, got 0"),
+    (["--workers", "0"], "argument --workers: expected a whole number from 1 to 1,024, got '0'"),
 ])
 def test_what_cannot_work_is_said_before_any_work(calls, arguments, match, capsys, tmp_path):
-    assert cli.main([*arguments, "--root", str(tmp_path)]) == 1
+    assert cli.main([*arguments, "--root", str(tmp_path)]) == 2
     assert match in capsys.readouterr().err
     assert not calls and not list(tmp_path.iterdir())
 
@@ -148,7 +149,8 @@ def test_the_job_holds_the_studies_and_the_pipeline_does_not():
     assert parents == ASSETS - {"paper_page"}
     for name in STUDIES:
         node = graph.get(dg.AssetKey(f"paper_{name}"))
-        assert node.pools == {"gpu"} and node.tags["compute"] == "gpu"
+        op = defs.resolve_assets_def(f"paper_{name}").op
+        assert node.tags["compute"] == op.tags["compute"] == "gpu" and not node.partitions_def
         assert node.group_name == "paper" and not node.parent_keys
 
 

@@ -9,7 +9,7 @@ from ml.diffusion.evidence import add_noise, encode_images, prediction_errors, s
 from ml.diffusion.loading import read_pipeline
 from ml.diffusion.tokens import encode_prompts
 from ml.grounding.presence import MIN_PRESENCE, compete, gains, presence
-from ml.grounding.prompting import compose_prompt, keep_words
+from ml.grounding.prompting import Asked, compose_prompt, keep_words
 from ml.microworld.world import draw_scene, scene_seed
 from ml.params import ROOT
 from tests.test_grounding_pipeline import make_pipeline
@@ -111,8 +111,7 @@ def test_ground_when_nothing_is_there(monkeypatch):
 def test_prompts_of_the_words_that_are_kept():
     words, phrases = ["dog", "cat", "bus"], ["a dog", "a cat", "a bus"]
     kept = np.array([True, False, True])
-    assert keep_words(compose_prompt(words), words, phrases, kept, True) == (
+    assert keep_words(Asked(compose_prompt(words), words, phrases), kept, True) == (
         "a photograph of a dog and a bus", ["dog", "bus"], ["a dog", "a bus"])
-    said = keep_words("a dog and a cat near a bus", words, phrases, kept, False)
-    assert said[0] == "a dog near a bus"
-    assert keep_words("a dog", ["dog"], ["a dog"], np.array([False]), False)[1:] == ([], [])
+    said = keep_words(Asked("a dog and a cat near a bus", words, phrases), kept, False)
+    assert said.prompt == "a dog near a bus"

@@ -83,6 +83,7 @@ def launch(count: int, *command: str) -> None:
     assert [process.returncode for process in started] == [0] * count, "\n".join(said)[-6000:]
     assert "segmenter: done in" in said[0] and "segmenter: done in" not in said[1]
     assert all("runs in one process, not in 2" in text for text in said)
+    assert all("told by the first, seen by 0" in text for text in said), "none waits for ever"
 
 
 def test_two_processes_give_the_segmenter_the_curve_of_one(both):

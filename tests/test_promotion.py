@@ -44,7 +44,7 @@ NOISE = np.random.default_rng(0).uniform(-0.1, 0.1, 200)
 def test_floor():
     low = decide(contender("a", 0.4 + NOISE), None, POLICY)
     assert (low.promote, low.state) == (False, "refused")
-    assert "below the floor of 50.0 %" in low.reason
+    assert "does not reach the floor of 50.0 %" in low.reason
     first = decide(contender("a", 0.6 + NOISE), None, POLICY)
     assert (first.promote, first.state) == (True, "promoted")
     assert "first champion" in first.reason
@@ -76,10 +76,32 @@ def test_pairing_finds_a_small_regression_that_the_pictures_differences_would_hi
 @pytest.mark.parametrize("change", [{"test_set": "others"},
                                     {"keys": [f"other-{i}" for i in range(200)]}])
 def test_other_pictures_cannot_be_compared(change):
-    verdict = decide(contender("b", 0.6 + NOISE, **change), contender("a", 0.9 + NOISE), POLICY)
-    assert verdict.promote
-    assert "another test set" in verdict.reason and "floor" in verdict.reason
+    verdict = decide(contender("b", 0.95 + NOISE, **change), contender("a", 0.6 + NOISE), POLICY)
+    assert (verdict.promote, verdict.state) == (False, "refused")
+    assert "another test set" in verdict.reason and "orchestration.champion" in verdict.reason
     assert verdict.difference is None
+
+
+def test_other_classes_cannot_be_compared():
+    a = contender("a", 0.6 + NOISE)
+    b = dataclasses.replace(a, digest="b", counts=np.ones((200, 3)))
+    assert decide(b, a, POLICY).state == "refused"
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_never_promotes(score):
+    bad = dataclasses.replace(contender("b", 0.6 + NOISE), score=score)
+    assert not decide(bad, None, POLICY).promote
+    good, nan = contender("b", 0.9 + NOISE), contender("a", np.full(200, np.nan))
+    verdict = decide(good, nan, POLICY)
+    assert verdict.state == "refused" and "not comparable" in verdict.reason
+    assert not decide(good, None, dataclasses.replace(POLICY, floor=np.nan)).promote
+
+
+def test_only_a_new_model_is_promoted():
+    verdict = decide(contender("b", 0.9 + NOISE), contender("a", 0.6 + NOISE), POLICY, ["b", "c"])
+    assert (verdict.promote, verdict.state) == (False, "refused")
+    assert "was champion before" in verdict.reason
 
 
 def test_the_champion_itself_is_kept():
@@ -186,16 +208,31 @@ def test_worse_is_refused_better_replaces(gate):
     assert promote().cached
 
 
-def test_another_benchmark_is_said_and_the_floor_decides(gate):
+def test_another_benchmark_is_refused_until_the_champion_is_scored_there(gate):
     workspace, promote = gate
-    put_scores(workspace, "a", right=0.9)
+    put_scores(workspace, "a", right=0.6)
     promote()
-    put_scores(workspace, "b", right=0.6, benchmark="redrawn")
+    put_scores(workspace, "b", right=0.9, benchmark="redrawn")
     facts = promote().facts["segmenter"]
-    assert facts["promote"] and "another test set" in facts["reason"]
-    put_scores(workspace, "c", right=0.3, benchmark="again")
+    assert facts["state"] == "refused" and "another test set" in facts["reason"]
+    assert facts["digest_after"] == "s-a"
+    put_scores(workspace, "a", right=0.6, benchmark="redrawn")
+    assert promote().facts["segmenter"]["state"] == "kept"
+    assert champion_record(workspace, "segmenter")["test_set"] == sha256_json(["redrawn"])
+    put_scores(workspace, "b", right=0.9, benchmark="redrawn")
     facts = promote().facts["segmenter"]
-    assert facts["state"] == "refused" and "floor of 40.0" in facts["reason"]
+    assert facts["promote"] and facts["difference"] == pytest.approx(30, abs=1)
+
+
+def test_a_former_champion_does_not_come_back(gate):
+    workspace, promote = gate
+    for model, right in (("a", 0.6), ("b", 0.7), ("c", 0.8)):
+        put_scores(workspace, model, right=right)
+        assert promote().facts["segmenter"]["promote"]
+    assert champion_record(workspace, "segmenter")["former"] == ["s-a", "s-b"]
+    put_scores(workspace, "b", right=0.9)
+    assert promote(force=True).facts["segmenter"]["state"] == "refused"
+    assert champion_record(workspace, "segmenter")["digest"] == "s-c"
 
 
 def test_tampered_champion_is_refused(gate):

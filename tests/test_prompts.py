@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.english import with_article
 from ml.params import PromptParams, load_params
 from ml.shards import read_shards, shard_files
 from ml.stages import run_stage
 from ml.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_prompts
 from ml.vocabulary import Vocabulary, load_vocabulary
-from ml.wording import OTHERS, PLAIN, phrase, template_of
+from ml.wording import OTHERS, PLAIN, template_of
 
 WANTED = PromptParams(train_one=100, train_two=200, sim_per_cell=31, synthetic_one=90,
                       synthetic_two=150, plain_share=0.6, attribute_share=0, scene_share=0,
@@ -117,7 +118,7 @@ def test_words_and_templates(prompts, voc):
         template = template_of(p)
         seen_templates.add(template)
         for entity, word, words in zip(p["entities"], p["words"], p["phrases"], strict=True):
-            assert word in voc.words[entity] and words == phrase(word) and words in p["text"]
+            assert word in voc.words[entity] and words == with_article(word) and words in p["text"]
             if word != voc.words[entity][0]:
                 other_words.add(word)
         is_plain = template == PLAIN[len(p["entities"])]
@@ -140,7 +141,7 @@ def test_words_and_templates(prompts, voc):
     ("usher", "an"), ("Apple", "an"), ("urn", "an"), ("uninhabited island", "an"),
 ])
 def test_articles(word, article):
-    assert phrase(word) == f"{article} {word}"
+    assert with_article(word) == f"{article} {word}"
 
 
 def test_the_same_seed_gives_the_same_prompts_and_another_does_not(prompts, voc):

@@ -1,8 +1,10 @@
 """Checks: sound data passes every rule, each poison breaks the rule meant for it, and a failed
 verdict stops the next expensive stage in the same run and in any later one."""
 
+import dataclasses
 import json
 import shutil
+from html.parser import HTMLParser
 
 import dagster as dg
 import handmade
@@ -10,15 +12,17 @@ import numpy as np
 import pytest
 
 from ml.manifest import read_manifest
+from ml.params import ROOT
 from ml.pictures import encode_png, picture_facts
 from ml.schemas import SYNTHETIC
 from ml.shards import read_shards
 from ml.stages import QualityError, Workspace, run_stage
 from orchestration import quality
 from orchestration.assets import ASSETS
+from orchestration.checks import judge as judge_asset
 from orchestration.definitions import defs
-from orchestration.resources import Project
-from orchestration.suites import RULES
+from orchestration.resources import PROFILES, Project
+from orchestration.suites import DOCS, RULES, explained
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +161,8 @@ def test_results_say_what_was_seen_and_demanded(workspace):
     result = next(r for r in verdict.results if r.name == "not_blank")
     assert result.unexpected_percent == 100.0
     assert result.bound == "grey levels vary (4 to 128, of 98%)"
-    assert result.examples[0] == "0.0"
-    page = verdict.data_docs.read_text()
-    assert "images - rows" in page
+    assert result.examples[0] == "key train-000000, std 0.0"
+    assert "key train-000000, std 0.0" in verdict.page.read_text()
 
 
 def test_a_verdict_is_kept_until_data_or_rules_change(workspace, monkeypatch):
@@ -168,12 +171,100 @@ def test_a_verdict_is_kept_until_data_or_rules_change(workspace, monkeypatch):
     monkeypatch.setattr(quality, "judge", lambda stage, *rest: calls.append(stage) or [])
     quality.validate("masks", handmade.params_of(workspace), workspace)
     assert calls == []
-    monkeypatch.setattr(quality, "SUITE_VERSION", -1)
-    quality.validate("masks", handmade.params_of(workspace), workspace)
-    assert calls == ["masks"]
+    with monkeypatch.context() as patch:
+        patch.setattr(quality, "SUITE_VERSION", -1)
+        quality.validate("masks", handmade.params_of(workspace), workspace)
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, "masks", RULES["masks"][1:])
+        quality.validate("masks", handmade.params_of(workspace), workspace)
+    assert calls == ["masks"] * 2
     handmade.write_masks(workspace, lambda rows: rows.assign(score=0.9))
     quality.validate("masks", handmade.params_of(workspace), workspace)
-    assert calls == ["masks", "masks"]
+    assert calls == ["masks"] * 3
+
+
+def test_changed_bounds_are_judged_anew(workspace):
+    """A setting that is a bound of a check need not be one of the stage that is judged."""
+    params = handmade.params_of(workspace)
+    assert quality.validate("images", params, workspace).passed
+    strict = dataclasses.replace(params, triplets=dataclasses.replace(params.triplets, min_std=100))
+    verdict = quality.validate("images", strict, workspace)
+    assert {r.name for r in verdict.results if not r.passed} == {"not_blank"}
+    assert quality.validate("images", params, workspace).passed
+
+
+def test_a_verdict_knows_every_setting_that_its_tables_read(workspace):
+    """SETTINGS are the verdict's key; a table that read another one would keep a stale verdict."""
+    read = set()
+
+    class Seen:
+        def __init__(self, inner, path=""):
+            self.inner, self.path = inner, path
+
+        def __getattr__(self, name):
+            value, path = getattr(self.inner, name), f"{self.path}{name}"
+            if dataclasses.is_dataclass(value):
+                return Seen(value, f"{path}.")
+            read.add(path)
+            return value
+
+    for stage in RULES:
+        quality.TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
+        quality.bounds(stage, Seen(handmade.params_of(workspace)))
+    assert {"prompts.train_one", "triplets.min_std", "vocabulary"} <= read
+    assert {path for path in read
+            if not {path, path.split(".")[0]} & set(quality.SETTINGS)} == set()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"key": 1', '{"key": "x"}'])
+def test_a_damaged_verdict_is_none(content, workspace):
+    judge("prompts", workspace)
+    path = workspace.state("prompts") / "quality.json"
+    path.write_text(content)
+    assert judge("prompts", workspace) == set()
+    assert json.loads(path.read_text())["passed"] is True
+
+
+class Loaded(HTMLParser):
+    """Scripts, and whatever a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("script", "link", "img", "iframe", "object", "embed"):
+            self.found.append(tag)
+        self.found += [value for name, value in attrs
+                       if name in ("src", "href", "data", "srcset", "action") or
+                       name.startswith("on")]
+
+
+def test_values_are_shown_escaped_and_nothing_is_loaded(workspace):
+    """Great Expectations' Data Docs put such a value into the page raw, and ask external sites."""
+    poison = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    handmade.poison_prompts(workspace, lambda rows: rows.assign(purpose=poison))
+    assert "purposes_known" in judge("prompts", workspace)
+    pages = list(workspace.data.joinpath("quality").rglob("*.html"))
+    assert pages
+    for page in pages:
+        parser, text = Loaded(), page.read_text()
+        parser.feed(text)
+        assert parser.found == []
+        assert "http:" not in text and "https:" not in text and "<script" not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_failed_check_says_what_to_look_at(workspace):
+    """In the UI's table: what was seen, what was demanded, which class, where it is explained."""
+    handmade.write_masks(workspace, cat_not_found)
+    results = {r.check_name: r for r in
+               judge_asset(Project(profile="ci", root=str(workspace.root)), "masks")}
+    failed = results["every_class_found"]
+    assert not failed.passed and "class cat" in failed.description
+    assert "1 of 15" in failed.description and "0.1 times the even share" in failed.description
+    assert failed.metadata["explained_in"].value == "docs/checks.md#masks"
+    assert (ROOT / DOCS).read_text() == explained()
 
 
 def test_quality_file_is_what_the_stages_read(workspace):
@@ -221,7 +312,8 @@ def run(instance, resources, assets):
     job = dg.Definitions(
         assets=ASSETS, asset_checks=defs.asset_checks, resources=resources,
         jobs=[dg.define_asset_job("some", selection=selection)]).resolve_job_def("some")
-    return job.execute_in_process(instance=instance, raise_on_error=False)
+    instance.add_dynamic_partitions(PROFILES.name, ["ci"])
+    return job.execute_in_process(instance=instance, raise_on_error=False, partition_key="ci")
 
 
 def test_an_input_without_a_verdict_is_judged_first(workspace):

@@ -1,8 +1,10 @@
 """What the README tells a stranger to do exists, and its figures are those of the kept run."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -66,3 +68,33 @@ def test_figures_are_those_of_the_kept_run():
         assert cells, f"no row {name!r}"
         shown = [float(cell.strip(" *")) for cell in cells[1].split("|")]
         assert shown == [round(value, 1) for value in scores.values()], name
+
+
+def test_dagster_home_is_there_before_any_make(tmp_path):
+    """`export DAGSTER_HOME=$PWD/.dagster` in a fresh clone: the folder and its settings come with
+    it, the history that grows there stays out of git."""
+    tracked = subprocess.run(["git", "ls-files", ".dagster"], cwd=ROOT, capture_output=True,
+                             text=True).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    assert tracked == [".dagster/.gitignore", ".dagster/dagster.yaml"]
+    ignored = subprocess.run(["git", "check-ignore", ".dagster/history/runs.db"], cwd=ROOT)
+    assert ignored.returncode == 0
+    for file in tracked:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "job", "list", "-m", "orchestration.definitions"],
+        cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"DAGSTER_HOME": str(tmp_path / ".dagster")})
+    assert done.returncode == 0 and "Job: pipeline" in done.stdout, done.stderr
+
+
+def test_dg_launch_is_the_other_way_to_start_a_job(tmp_path):
+    """`dagster job execute` says that it is superseded; this one does not."""
+    pytest.importorskip("dagster_dg_cli")
+    done = subprocess.run(
+        [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()", "launch", "--job",
+         "nothing", "-m", "orchestration.definitions"], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"DAGSTER_HOME": str(tmp_path)})
+    assert "nothing" in done.stderr and "superseded" not in done.stderr

@@ -213,7 +213,7 @@ def test_the_official_benchmark_is_refused_before_any_work(voc, tmp_path):
 
 
 @pytest.mark.parametrize("change, match", [
-    ("{source: imagenet}", "benchmark.source: expected drawn, none or one of voc2012, coco2017"),
+    ("{source: imagenet}", "benchmark.source: expected drawn, none, voc2012, coco2017 or folder"),
     ("{source: voc2012}", "benchmark.root: expected the folder of the real pictures, got None"),
     ("{root: sets/voc}", "benchmark.root: expected null with benchmark.source drawn"),
     ("{subset: most}", "benchmark.subset: expected official or any"),

@@ -6,12 +6,8 @@ The models are real ones with random weights, so that loading and predicting are
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import handmade
@@ -21,15 +17,16 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from ml.manifest import read_manifest
-from ml.stages import Workspace
+from ml.stages import Workspace, run_stage
 from ml.vocabulary import load_vocabulary
+from orchestration import champion, packaging
 from orchestration.packaging import requirements
 from orchestration.registry import Registry
 
 PREDICT = """
 import sys
 import mlflow, numpy as np
-model = mlflow.pyfunc.load_model("models:/segmenter@champion")
+model = mlflow.pyfunc.load_model("models:/segmenter-ci@champion")
 images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
 labels = model.predict(images)
 assert labels.dtype == np.uint8 and labels.shape == (2, 64, 64), (labels.dtype, labels.shape)
@@ -44,7 +41,7 @@ np.save(sys.argv[1], labels)
 GROUND = """
 import sys
 import mlflow, pandas as pd
-model = mlflow.pyfunc.load_model("models:/grounding@champion")
+model = mlflow.pyfunc.load_model("models:/grounding-ci@champion")
 png = open(sys.argv[1], "rb").read()
 masks = model.predict(pd.DataFrame({"image": [png, png], "words": [["dog"], ["dog", "cat"]]}))
 print([len(row) for row in masks["masks"]])
@@ -126,11 +123,11 @@ def promoted(scored) -> Workspace:
     """Both models registered and promoted."""
     registry = registry_of(scored)
     assert registry.champions() == {}
-    assert registry.log_challengers() == {"grounding": "models:/grounding/1",
-                                          "segmenter": "models:/segmenter/1"}
+    assert registry.log_challengers() == {"grounding": "models:/grounding-ci/1",
+                                          "segmenter": "models:/segmenter-ci/1"}
     assert registry.sync_champions() is False
     shown = registry.apply_verdict()
-    assert shown["champion_segmenter"] == "models:/segmenter/1"
+    assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
     return scored
 
 
@@ -142,12 +139,13 @@ def workspace(promoted, tmp_path) -> Workspace:
 
 
 def versions(registry: Registry, name: str) -> list[str]:
-    return sorted(str(v.version) for v in registry.client.search_model_versions(f"name = '{name}'"))
+    return sorted(str(v.version) for v in registry.client.search_model_versions(
+        f"name = '{registry.names[name]}'"))
 
 
 def test_a_version_tells_what_it_is(promoted):
     registry = registry_of(promoted)
-    version = registry.client.get_model_version_by_alias("segmenter", "champion")
+    version = registry.client.get_model_version_by_alias("segmenter-ci", "champion")
     manifest = read_manifest(promoted.folder("segmenter"))
     assert version.tags["manifest_sha"] == manifest.digest
     assert "## Scores" in version.description
@@ -158,7 +156,7 @@ def test_a_version_tells_what_it_is(promoted):
     assert digests["synthetic_dataset"] == manifest.inputs["synthetic_dataset"][:36]
     names = {file.path for file in registry.client.list_artifacts(version.run_id)}
     assert {"model_card.md", "champion"} <= names
-    info = registry.mlflow.models.get_model_info("models:/segmenter@champion")
+    info = registry.mlflow.models.get_model_info("models:/segmenter-ci@champion")
     assert info.signature.inputs.to_dict()[0]["tensor-spec"]["dtype"] == "uint8"
 
 
@@ -190,8 +188,8 @@ def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
     registry.apply_verdict()
     assert versions(registry, "segmenter") == ["1", "2"]
     assert versions(registry, "grounding") == ["1"]
-    assert registry.champions() == {"grounding": "models:/grounding/1",
-                                    "segmenter": "models:/segmenter/2"}
+    assert registry.champions() == {"grounding": "models:/grounding-ci/1",
+                                    "segmenter": "models:/segmenter-ci/2"}
     assert registry.alias("segmenter", "previous") == "1"
 
 
@@ -202,8 +200,9 @@ def test_the_record_follows_the_registry(workspace):
     shutil.rmtree(folder)
     assert registry.sync_champions() is True
     assert json.loads((folder / "record.json").read_text())["digest"] == digest
-    assert (folder / "scores.parquet").read_bytes() == digest.encode()
-    registry.client.delete_registered_model_alias("segmenter", "champion")
+    assert (folder / "scores.parquet").read_bytes() == (
+        workspace.folder("benchmark_scores") / "scores.parquet").read_bytes()
+    registry.client.delete_registered_model_alias("segmenter-ci", "champion")
     assert registry.sync_champions() is False, "its model is still there"
     (folder / "record.json").write_text('{"digest": "of nobody"}')
     assert registry.sync_champions() is True and not folder.exists()
@@ -215,9 +214,9 @@ def test_a_rejected_model_stays_challenger(workspace):
     registry.log_challengers()
     handmade.write_verdict(workspace, promote=False)
     registry.apply_verdict()
-    assert registry.champions()["segmenter"] == "models:/segmenter/1"
+    assert registry.champions()["segmenter"] == "models:/segmenter-ci/1"
     assert registry.alias("segmenter", "challenger") == "2"
-    version = registry.client.get_model_version("segmenter", "2")
+    version = registry.client.get_model_version("segmenter-ci", "2")
     assert version.tags["verdict"] == "too low"
 
 
@@ -226,7 +225,7 @@ def test_new_scores_of_the_same_model_add_no_version(workspace):
     registry = registry_of(workspace)
     registry.log_challengers()
     assert versions(registry, "segmenter") == ["1"]
-    version = registry.client.get_model_version("segmenter", "1")
+    version = registry.client.get_model_version("segmenter-ci", "1")
     assert registry.client.get_run(version.run_id).data.metrics["synthetic/seen"] == 61.0
 
 
@@ -265,31 +264,141 @@ def test_no_pickle_and_pinned_requirements(promoted):
     assert "torch==2.14.1" in requirements()
 
 
-def test_a_server_serves_the_registered_model(promoted, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
-         f"sqlite:///{promoted.root}/mlflow.db", "--host", "127.0.0.1", "--port", str(port),
-         "--workers", "1"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(f"{uri}/health", server)
-        clean_process(PREDICT, [str(tmp_path / "labels.npy")], uri, tmp_path)
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)  # the session that was started above, by its id
-        server.wait()
+def promote(workspace: Workspace) -> dict[str, str]:
+    """What the asset `promotion` does, without the checks of its inputs."""
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    run_stage("promotion", handmade.params_of(workspace), workspace.root,
+              force=registry.sync_champions())
+    return registry.apply_verdict()
 
 
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, "the server ended"
-        try:
-            urllib.request.urlopen(url, timeout=5).read()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"{url} did not answer in {seconds} s")
+def test_a_rollback_stays_until_a_new_model_wins(workspace, capsys):
+    shutil.rmtree(workspace.data / "champion")  # it comes back from the registry
+    retrain(workspace, 23)
+    assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/2"
+    arguments = ["segmenter", "--profile", "ci", "--root", str(workspace.root)]
+    assert champion.main([*arguments, "--set", "previous"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "models:/segmenter-ci/1  champion", "models:/segmenter-ci/2  previous, challenger"]
+    for _ in range(2):
+        shown = promote(workspace)
+        assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
+        assert "was champion before" in shown["verdict_segmenter"]
+    record = json.loads((workspace.data / "champion" / "segmenter" / "record.json").read_text())
+    registry = registry_of(workspace)
+    assert record["digest"] == registry.client.get_model_version(
+        "segmenter-ci", "1").tags["manifest_sha"], "the next one is compared with the old model"
+    registry.client.delete_registered_model_alias("segmenter-ci", "champion")
+    assert "champion_segmenter" not in promote(workspace), "retired by hand"
+    retrain(workspace, 24)
+    assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/3"
+    assert champion.main([*arguments, "--set", "9"]) == 1
+    assert "no version '9'" in capsys.readouterr().err
+
+
+def test_a_model_crowned_by_hand_is_what_the_next_is_compared_with(workspace):
+    shutil.rmtree(workspace.data / "champion")
+    promote(workspace)
+    retrain(workspace, 25)
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    registry.client.set_registered_model_alias("segmenter-ci", "champion", "2")  # in MLflow's UI
+    assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/2"
+    record = json.loads((workspace.data / "champion" / "segmenter" / "record.json").read_text())
+    assert record["digest"] == read_manifest(workspace.folder("segmenter")).digest
+
+
+def test_a_move_that_was_cut_off_is_finished(workspace, monkeypatch):
+    shutil.rmtree(workspace.data / "champion")
+    retrain(workspace, 26)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.MlflowClient.set_registered_model_alias", cut)
+        with pytest.raises(KeyboardInterrupt):
+            promote(workspace)
+    assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/2"
+
+
+def test_two_profiles_of_one_registry_leave_each_other_alone(workspace):
+    shutil.copytree(workspace.data, workspace.root / "data" / "other")
+    other = Workspace(workspace.root, "other")
+    shutil.rmtree(other.data / "champion")
+    assert promote(other)["champion_segmenter"] == "models:/segmenter-other/1"
+    assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/1"
+    assert promote(other)["champion_segmenter"] == "models:/segmenter-other/1"
+
+
+def test_a_champion_of_the_shared_names_is_taken_over(workspace):
+    """Registries from before names went by profile."""
+    registry = registry_of(workspace)
+    registry.client.copy_model_version("models:/segmenter-ci/1", "segmenter")
+    registry.client.delete_registered_model("segmenter-ci")
+    assert registry.sync_champions() is False
+    assert registry.champions()["segmenter"] == "models:/segmenter-ci/1"
+    version = registry.client.get_model_version("segmenter-ci", "1")
+    assert version.tags["manifest_sha"] == read_manifest(workspace.folder("segmenter")).digest
+
+
+TWO = """
+import mlflow, numpy as np
+images = np.zeros((1, 64, 64, 3), np.uint8)
+models = [mlflow.pyfunc.load_model(f"models:/segmenter-ci/{i}") for i in (1, 2)]
+print([int(np.unique(model.predict(images))[0]) == 77 for model in models])
+"""
+
+
+def test_two_versions_in_one_process_run_their_own_code(workspace, tmp_path, monkeypatch):
+    changed = tmp_path / "changed" / "ml"
+    shutil.copytree(packaging.CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
+    file = changed / "segmenters" / "training.py"
+    file.write_text(file.read_text() + """
+
+def predict(model, images):
+    import numpy
+
+    return numpy.full(images.shape[:3], 77, numpy.uint8)
+""")
+    retrain(workspace, 27)
+    monkeypatch.setattr(packaging, "CODE", changed)
+    registry_of(workspace).log_challengers()
+    out = clean_process(TWO, [], f"sqlite:///{workspace.root}/mlflow.db", tmp_path)
+    assert out.strip().splitlines()[-1] == "[False, True]"
+
+
+def test_code_that_would_import_another_s_is_refused(tmp_path, monkeypatch):
+    code, wrapper = packaging.copy_code(packaging.HERE / "pyfunc_segmenter.py", tmp_path / "a")
+    assert code.name != "ml" and f"from {code.name}.segmenters" in wrapper.read_text()
+    bad = tmp_path / "ml"
+    bad.mkdir()
+    (bad / "module.py").write_text("import os; import ml.x\n")
+    monkeypatch.setattr(packaging, "CODE", bad)
+    with pytest.raises(ValueError, match="module.py, line 1"):
+        packaging.copy_code(packaging.HERE / "pyfunc_segmenter.py", tmp_path / "b")
+
+
+def test_metrics_of_classes_as_people_name_them(workspace):
+    facts = handmade.segmenter_facts()
+    names = ["men's shoe", "C++", r"$\foo$", "x" * 400, *map(str, range(250))]
+    facts["synthetic"]["per_class"] = dict.fromkeys(names, 60.0)
+    handmade.write_stage("benchmark_scores", workspace, facts)
+    registry = registry_of(workspace)
+    registry.log_challengers()
+    run_id = registry.client.get_model_version("segmenter-ci", "1").run_id
+    metrics = registry.client.get_run(run_id).data.metrics
+    assert metrics["synthetic/per_class/men_x27_s shoe"] == 60.0
+    assert len([name for name in metrics if "synthetic/per_class" in name]) >= 254
+    names_file = registry.mlflow.artifacts.load_dict(f"runs:/{run_id}/names.json")
+    assert ["synthetic", "per_class", "x" * 400] in names_file.values()
+
+
+def test_a_registry_that_cannot_be_opened_is_one_line(workspace):
+    (workspace.root / "broken.db").write_text("no database" * 1000)
+    for uri in (f"sqlite:///{workspace.root}/broken.db",
+                f"sqlite:///{workspace.root}/broken.db/below/x.db"):
+        with pytest.raises(ValueError, match="can't be opened") as caught:
+            Registry(uri, "artifacts", handmade.params_of(workspace), workspace)
+        assert "\n" not in str(caught.value)

@@ -362,13 +362,13 @@ def test_float16_needs_a_gpu(folders, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("section, changes, message", [
-    ("segmenter", {"precision": "fp16"}, "float32 or float16 or bfloat16, got 'fp16'"),
+    ("segmenter", {"precision": "fp16"}, "float32, float16 or bfloat16, got 'fp16'"),
     ("segmenter", {"heads": 5}, "a divisor of segmenter.width 64, got 5"),
-    ("segmenter", {"crop_size": 16}, "null or at least 32, got 16"),
+    ("segmenter", {"crop_size": 16}, "from 32 to 4,096 or null, got 16"),
     ("segmenter", {"scale_range": [0.5, 2]}, "scale_range: expected .*crop_size is null"),
-    ("segmenter", {"ema_decay": 1.0}, "ema_decay: expected within 0..1"),
-    ("segmenter", {"colour_jitter": 2}, "colour_jitter: expected within 0..1"),
-    ("shards", {"processes": -1}, "0 .one a GPU. or more, got -1"),
+    ("segmenter", {"ema_decay": 1.0}, "ema_decay: expected a number from 0 and below 1, got 1.0"),
+    ("segmenter", {"colour_jitter": 2}, "colour_jitter: expected a number from 0 to 1, got 2"),
+    ("shards", {"processes": -1}, "processes: expected a whole number from 0 to 1,024, got -1"),
     ("diffusion", {"device": "cuda:1"}, "diffusion.device: expected auto, cuda or cpu"),
 ])
 def test_settings_that_are_refused_at_once(tmp_path, section, changes, message):

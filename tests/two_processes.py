@@ -4,11 +4,13 @@
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 from ml import processes
 from ml.__main__ import main
+from ml.errors import WorkspaceBusy
 from ml.grounding.training import train
 from tests.test_grounding_training import ENTITIES, PARAMS, make_module
 from tests.test_processes import toys
@@ -24,10 +26,18 @@ def ground(folder: Path) -> dict:
     return found
 
 
+def fails() -> None:
+    raise WorkspaceBusy(f"told by the first, seen by {os.environ['RANK']}")
+
+
 if __name__ == "__main__":
     place, profile = Path(sys.argv[1]), sys.argv[2]
+    try:
+        processes.on_main(fails)
+    except WorkspaceBusy as busy:
+        print(busy)
     curves = ground(place)
-    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 1
+    assert main(["benchmark", "--profile", profile, "--root", str(place)]) == 2
     if processes.is_main():
         (place / "grounding.json").write_text(json.dumps(curves))
     sys.exit(main(["segmenter", "--profile", profile, "--root", str(place)]))

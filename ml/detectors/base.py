@@ -11,8 +11,10 @@ import numpy as np
 
 from ml.batching import Batches
 from ml.detectors.names import canonical
+from ml.errors import NotFinite
 
 ADVICE = "end what else holds the device's memory, or take a smaller detector"
+FINITE = "bring its weights again, or set detector.model to another"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,9 @@ class Detector:
     def _keep(self, raw: tuple, wanted: dict[str, str]) -> Instances:
         masks, scores, names, boxes = raw
         scores = np.asarray(scores, np.float32)
+        if not (np.isfinite(scores).all() and np.isfinite(np.asarray(boxes, np.float32)).all()):
+            raise NotFinite(f"{type(self).__name__}: expected finite scores and boxes, got NaN or "
+                            f"infinite ones; {FINITE}")
         ours = [canonical(name) for name in names]
         rows = [
             int(i)

@@ -13,8 +13,10 @@ import torch
 import yaml
 from torch import nn
 
+from ml.contract import fill
 from ml.detectors.base import Detector
-from ml.detectors.weights import SUFFIXES, Weights, fill, load_weights
+from ml.detectors.weights import SUFFIXES, Weights, load_weights
+from ml.reading import read_text
 
 INSTALL = (
     "python -m pip install 'setuptools<81' wheel fvcore iopath yacs termcolor\n"
@@ -210,7 +212,7 @@ def label_names(listed: Path, data_set: str) -> list[str]:
     from detectron2.data import MetadataCatalog
 
     if listed.is_file():
-        return listed.read_text(encoding="utf-8").strip().split("\n")
+        return [name.strip() for name in read_text(listed).strip().split("\n")]
     names = MetadataCatalog.get(data_set).get("thing_classes")
     if not names:
         raise ValueError(

@@ -5,7 +5,7 @@ full-size one are built by the same `build_maskrcnn`; only the numbers in config
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,8 +21,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from transformers import ResNetBackbone, ResNetConfig
 
+from ml.contract import fill
 from ml.detectors.base import Detector
-from ml.detectors.weights import fill, load_weights
+from ml.detectors.weights import load_weights
+from ml.reading import read_text
 
 COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 PASTED_AT_ONCE = 16
@@ -173,6 +175,33 @@ def save_maskrcnn(model: detection.MaskRCNN, config: MaskRCNNConfig, folder: Pat
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def read_config(file: Path) -> MaskRCNNConfig:
+    """The configuration in a JSON file. Raises ValueError, naming file and field."""
+    try:
+        values = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged ({error}): bring the detector again") from error
+    names = [field.name for field in fields(MaskRCNNConfig)]
+    if not isinstance(values, dict) or "classes" not in values or values.keys() - set(names):
+        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"{file}: expected an object with classes and fields of {names}, got "
+                         f"{got}: give a folder written by ml.microworld.train_detector")
+    config = MaskRCNNConfig(**{name: tuple(value) if isinstance(value, list) else value
+                               for name, value in values.items()})  # fmt: skip
+    lengths = {"hidden_sizes": 4, "depths": 4, "anchor_sizes": 4, "image_size": 2, "mean": 3,
+               "std": 3}  # fmt: skip
+    for name, length in lengths.items():
+        value = getattr(config, name)
+        numbers = isinstance(value, tuple) and all(isinstance(one, int | float) for one in value)
+        if not numbers or len(value) != length or (name != "mean" and min(value) <= 0):
+            raise ValueError(f"{file}: {name}: expected {length} numbers"
+                             f"{'' if name == 'mean' else ' above 0'}, got {value!r}")
+    if config.image_size[0] > config.image_size[1]:
+        raise ValueError(f"{file}: image_size: expected the shorter side's, then the longer one's "
+                         f"limit, got {config.image_size}")
+    return config
+
+
 def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
     """A checkpoint folder as (network in float32 and eval mode, its configuration)."""
     if not (folder / "config.json").is_file():
@@ -180,10 +209,7 @@ def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
             f"{folder}: expected config.json and model.safetensors of a Mask R-CNN. Give a folder "
             "written by ml.microworld.train_detector, or 'coco' for torchvision's COCO weights."
         )
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = MaskRCNNConfig(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    )
+    config = read_config(folder / "config.json")
     model = build_maskrcnn(config)
     fill(model, load_weights(folder / "model.safetensors").tensors, str(folder))
     return model.eval(), config

@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from ml.detectors.base import Detector
+from ml.contract import check_finite, load_whole
+from ml.detectors.base import FINITE, Detector
 from ml.detectors.weights import load_weights
 
 
@@ -37,9 +38,7 @@ class TransformersMask2Former(Detector):
         self.model.eval().to(device)
         self.device = device
         self.names = self.model.config.id2label
-        size = dict(self.processor.size)
-        side = size.get("height") or size.get("shortest_edge") or 384
-        self.size = {"height": side, "width": side}
+        self.size = input_size(path, self.processor)
         super().__init__(
             list(self.names.values()), score_threshold=score_threshold, batch_size=batch_size
         )
@@ -48,6 +47,8 @@ class TransformersMask2Former(Detector):
     def predict(self, images: list[np.ndarray]) -> list[tuple]:
         pixels = self.processor(images=images, size=self.size, do_pad=False, return_tensors="pt")
         output = self.model(pixel_values=pixels["pixel_values"].to(self.device))
+        for logits in (output.class_queries_logits, output.masks_queries_logits):
+            check_finite(logits, "what the detector's network says", FINITE)
         return [
             self._one(classes, masks, image.shape[:2])
             for classes, masks, image in zip(
@@ -99,14 +100,12 @@ def load_mask2former(
         config = AutoConfig.from_pretrained(path, **where)
         _refuse_other_kinds(path, config)
         processor = AutoImageProcessor.from_pretrained(path, **where)
+        kind = Mask2FormerForUniversalSegmentation
         if weights:
-            source = {"pretrained_model_name_or_path": None,
-                      "state_dict": load_weights(Path(weights)).tensors}  # fmt: skip
+            model = load_whole(kind, f"detector.weights {weights!r}", None, config=config,
+                               state_dict=load_weights(Path(weights)).tensors)  # fmt: skip
         else:
-            source = {"pretrained_model_name_or_path": path, "use_safetensors": True, **where}
-        model, loaded = Mask2FormerForUniversalSegmentation.from_pretrained(
-            **source, config=config, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+            model = load_whole(kind, f"detector.model {path!r}", path, config=config, **where)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -122,15 +121,24 @@ def load_mask2former(
             f"detector.model {path!r}: model.safetensors is damaged or half a download ({error}): "
             "delete it and get it again"
         ) from error
-    learned = {name for name, _ in model.named_parameters()}
-    wrong = sorted({str(key) for key in loaded["missing_keys"] if key in learned}
-                   | {str(key) for key in loaded["mismatched_keys"]})  # fmt: skip
-    if wrong:
-        raise ValueError(
-            f"detector.model {path!r}: {len(wrong)} weights do not fit config.json "
-            f"({', '.join(wrong[:3])}): take both from one checkpoint"
-        )
     return processor, model
+
+
+def input_size(path: str, processor: BaseImageProcessor) -> dict[str, int]:
+    """What pictures are squeezed to: height and width, or a square of the shortest edge.
+
+    Raises ValueError for a preprocessor_config.json that asks for something else.
+    """
+    size = dict(processor.size)
+    square = size.get("shortest_edge")
+    found = {"height": size.get("height", square), "width": size.get("width", square)}
+    if None in found.values() or not processor.do_resize:
+        raise ValueError(
+            f"detector.model {path!r}: its preprocessor_config.json has do_resize "
+            f"{processor.do_resize} and size {size}: expected true, and height and width or "
+            "shortest_edge"
+        )
+    return found
 
 
 def _refuse_other_kinds(path: str, config: PreTrainedConfig) -> None:

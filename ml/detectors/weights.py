@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from ml.files import atomic, sha256_file
 
@@ -62,31 +61,6 @@ def load_weights(file: Path) -> Weights:
     if not kept.is_file():
         _convert(file, kept)
     return _read(kept)
-
-
-def fill(model: nn.Module, tensors: dict[str, torch.Tensor], source: str,
-         optional: tuple[str, ...] = ()) -> None:  # fmt: skip
-    """Loads all weights of a model. Raises ValueError unless names and shapes agree.
-
-    source: named in errors. optional: parts of names that either side may lack.
-    """
-    optional = (*optional, "num_batches_tracked")
-    try:
-        odd = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        details = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise ValueError(
-            f"{source}: weights of another model: {details or error}. Give the file that was "
-            "published for this very model"
-        ) from error
-    missing, strange = ([name for name in names if not any(part in name for part in optional)]
-                        for names in (odd.missing_keys, odd.unexpected_keys))  # fmt: skip
-    if missing or strange:
-        raise ValueError(
-            f"{source}: weights of another model: {len(missing)} of its weights are missing "
-            f"({', '.join(missing[:3])}), {len(strange)} are unknown ({', '.join(strange[:3])}). "
-            "Give the file that was published for this very model"
-        )
 
 
 def _read(file: Path) -> Weights:

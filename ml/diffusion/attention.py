@@ -174,7 +174,7 @@ def token_weights(
     weights = torch.zeros(len(prompts), text_length(pipe), most)
     for i, (prompt, own) in enumerate(zip(prompts, words, strict=True)):
         for j, word in enumerate(own):
-            positions = [p for place in all_positions(pipe, prompt, word) for p in place]
+            positions = [p for place in all_positions(pipe, prompt, word, own) for p in place]
             weights[i, positions, j] = 1 / len(positions)
     return weights.to(pipe.device)
 

@@ -24,16 +24,20 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from ml.diffusion.fields import INDEX, check_folder, class_of, read_json
+
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 
-INDEX = "model_index.json"
+UNUSED = {"feature_extractor": None, "image_encoder": None}
+"""Parts that are named in model_index.json, often without their files, and never asked here."""
 
 PIPELINES: dict[str, tuple[type, dict]] = {
     "StableDiffusionPipeline": (
-        StableDiffusionPipeline, {"safety_checker": None, "requires_safety_checker": False}),
+        StableDiffusionPipeline,
+        UNUSED | {"safety_checker": None, "requires_safety_checker": False}),
     # Without the watermark: whether one is drawn into the pictures would depend on what else is
     # installed here.
-    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, {"add_watermarker": False}),
+    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, UNUSED | {"add_watermarker": False}),
 }
 """By the class that model_index.json names: the class to load, and what it is told."""
 
@@ -68,11 +72,12 @@ def find_checkpoint(name: str, revision: str | None = None, variant: str | None 
 
     Downloads what is missing of a hub id. Raises ValueError, saying what to do, when the model is
     not there or not to be had, is of a class that is not in PIPELINES, has no safetensors, lacks
-    a file or has a damaged one.
+    a file or has a damaged one, or asks for what is not done here (`fields.py`).
     """
     folder = Path(name) if Path(name).is_dir() else _download(name, revision, variant)
     kind_of(folder)
     check_weights(folder, variant)
+    check_folder(folder)
     return folder
 
 
@@ -86,8 +91,8 @@ def kind_of(folder: Path) -> tuple[type, dict]:
 
 def _kind(index: Path) -> tuple[type, dict]:
     try:
-        name = json.loads(index.read_text())["_class_name"]
-    except (json.JSONDecodeError, KeyError) as error:
+        name = read_json(index)["_class_name"]
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
     if name not in PIPELINES:
         raise ValueError(f"{index} is of class {name!r}: expected one of {sorted(PIPELINES)}; "
@@ -127,19 +132,22 @@ def _unavailable(name, revision, variant, error: BaseException) -> ValueError:
            f"diffusion.variant in the profile: {error}"))
 
 
+def parts_of(folder: Path) -> list[str]:
+    """The parts of the model in a folder that have weights."""
+    index = read_json(folder / INDEX)
+    return [part for part in WEIGHTS if class_of(index, part)]
+
+
 def check_weights(folder: Path, variant: str | None) -> None:
     """Raises ValueError unless every part of the model has whole safetensors files.
 
     A part without files of the variant is loaded from the plain ones, as diffusers does; a model
     in which no part has them is refused. Reads the files' headers only.
     """
-    index = json.loads((folder / INDEX).read_text())
-    parts = [p for p in WEIGHTS if (index.get(p) or [None])[0] is not None]
     of_variant = 0
-    for part in parts:
-        own = _files(folder / part, WEIGHTS[part], variant) if variant else []
-        of_variant += bool(own)
-        files = own or _files(folder / part, WEIGHTS[part], None)
+    for part in parts_of(folder):
+        files, own = weight_files(folder, part, variant)
+        of_variant += own is not None
         if not files:
             raise ValueError(_without_safetensors(folder / part, variant))
         for file in files:
@@ -147,6 +155,12 @@ def check_weights(folder: Path, variant: str | None) -> None:
     if variant and not of_variant:
         raise ValueError(f"{folder} has no files of the variant {variant!r}: set "
                          "diffusion.variant to null, or to one that its files name")
+
+
+def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
+    """The files of a part and the variant that they are of: the plain ones where it has none."""
+    own = _files(folder / part, WEIGHTS[part], variant) if variant else []
+    return (own, variant) if own else (_files(folder / part, WEIGHTS[part], None), None)
 
 
 def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:

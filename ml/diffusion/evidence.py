@@ -101,7 +101,7 @@ def leave_one_out(
         raise ValueError(f"expected as many prompts, phrase lists and seeds as latents; got "
                          f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}")
     latents = latents.to(pipe.device, torch.float32)
-    left = [[without_phrase(prompt, phrase) for phrase in own]
+    left = [[without_phrase(prompt, phrase, own) for phrase in own]
             for prompt, own in zip(prompts, phrases, strict=True)]
     asked = [[prompt, *texts] if texts else [] for prompt, texts in zip(prompts, left, strict=True)]
     _, found = _answers(pipe, latents, asked, timesteps, seeds, batch_size)

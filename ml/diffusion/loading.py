@@ -5,11 +5,19 @@ Not here: where its files come from (`checkpoint.py`), and what is done with the
 
 from pathlib import Path
 
-import diffusers
 import torch
-from diffusers import SchedulerMixin
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from ml.diffusion.checkpoint import Pipeline, find_checkpoint, kind_of
+from ml.contract import check_finite, load_whole
+from ml.diffusion.checkpoint import (
+    Pipeline,
+    find_checkpoint,
+    kind_of,
+    parts_of,
+    weight_files,
+)
+from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
 from ml.params import DiffusionParams
 from ml.stages import Workspace
 
@@ -17,14 +25,20 @@ from ml.stages import Workspace
 # picture after the other; at the micro size (latents of 16) the batch is faster.
 SLICED_FROM = 64
 
+PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel,
+         "text_encoder_2": CLIPTextModelWithProjection}
+"""The class of each part that has weights."""
+
 
 def load_pipeline(diffusion: DiffusionParams, workspace: Workspace) -> Pipeline:
     """The pipeline of a folder or hub id, ready for use (`prepare_pipeline`).
 
-    Raises ValueError, saying what to do, for a missing or damaged model, an unknown scheduler or
+    Raises ValueError, saying what to do, for a missing or damaged model, weights that are not
+    all its own, settings of it that are not followed here, a scheduler that can't draw with it or
     a device that is not there.
     """
     find_device(diffusion.device)  # before anything is downloaded
+    check_name(diffusion.scheduler)
     folder = find_checkpoint(workspace.model(diffusion.model), diffusion.revision,
                              diffusion.variant)
     pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
@@ -38,6 +52,7 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
     CPU), the safety checker and the progress bar are off.
     """
     set_scheduler(pipe, diffusion.scheduler)
+    check_scheduler(pipe.scheduler, diffusion.steps)
     for part in (pipe.unet, pipe.vae, *text_encoders(pipe)):
         part.eval().requires_grad_(False)
     pipe.unet.to(memory_format=torch.channels_last)
@@ -51,12 +66,39 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
 
 
 def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipeline:
-    """The pipeline in a folder, of the class that its model_index.json names, on the CPU."""
+    """The pipeline in a folder, of the class that its model_index.json names, on the CPU.
+
+    Raises ValueError for weights that are missing, unknown, of another shape or not finite. Its
+    passes raise NotFinite (`guard`).
+    """
     kind, told = kind_of(folder)
-    pipe = kind.from_pretrained(str(folder), variant=variant, dtype=dtype, use_safetensors=True,
-                                **told)
+    parts = {part: load_whole(PARTS[part], str(folder / part), str(folder / part), dtype=dtype,
+                              variant=weight_files(folder, part, variant)[1])
+             for part in parts_of(folder)}
+    pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
+    pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
+    _fit_tokenizers(pipe, folder)
+    guard(pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _fit_tokenizers(pipe: Pipeline, folder: Path) -> None:
+    """Cuts texts to what the encoders read, where a tokenizer does not know its length.
+
+    Raises ValueError for a tokenizer with tokens that its encoder has no embedding of.
+    """
+    for part, encoder in (("", pipe.text_encoder), ("_2", getattr(pipe, "text_encoder_2", None))):
+        if encoder is None:
+            continue
+        cutter, known = getattr(pipe, f"tokenizer{part}"), encoder.config.vocab_size
+        cutter.model_max_length = min(cutter.model_max_length,
+                                      encoder.config.max_position_embeddings)
+        if len(cutter) > known:
+            raise ValueError(
+                f"{folder}: tokenizer{part} has {len(cutter)} tokens, text_encoder{part} "
+                f"embeddings of {known}: take both from one checkpoint (words added by textual "
+                "inversion have to be saved with the text encoder)")
 
 
 def tile_vae(pipe: Pipeline) -> None:
@@ -79,14 +121,10 @@ def text_encoders(pipe: Pipeline) -> list:
 def set_scheduler(pipe: Pipeline, name: str) -> None:
     """Swaps the pipeline's scheduler for another class of diffusers, keeping its noise schedule.
 
-    Raises ValueError, listing the names that fit, for a name that is no scheduler.
+    Raises ValueError, listing the names that fit, for a name that does not fit, or a class that
+    cannot keep the model's schedule.
     """
-    fitting = sorted(kind.__name__ for kind in pipe.scheduler.compatibles)
-    kind = getattr(diffusers, name, None)
-    if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
-        raise ValueError(f"diffusion.scheduler: expected one of {fitting}, got {name!r}; "
-                         "change it in the profile")
-    pipe.scheduler = kind.from_config(pipe.scheduler.config)
+    pipe.scheduler = swapped(pipe.scheduler, name)
 
 
 def find_device(name: str) -> torch.device:
@@ -106,6 +144,24 @@ def find_device(name: str) -> torch.device:
             f"GPU with its driver: {error}"
         ) from error
     return device
+
+
+def guard(pipe: Pipeline) -> None:
+    """Lets every pass of the U-Net and the VAE, whoever asks for it, stop at numbers that are not
+    finite: NotFinite names dtype and scheduler. What is not finite within them shows at their end.
+    """
+    def look(what: str):
+        def hook(module, inputs, output) -> None:
+            values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+            dtype = str(values.dtype).removeprefix("torch.")
+            check_finite(values, f"{what} (diffusion.dtype {dtype}, diffusion.scheduler "
+                         f"{type(pipe.scheduler).__name__})", "set diffusion.dtype to bfloat16 or "
+                         "float32, which hold larger numbers, or take another scheduler")
+        return hook
+
+    pipe.unet.register_forward_hook(look("the U-Net's predictions"))
+    pipe.vae.encoder.register_forward_hook(look("the latents of pictures"))
+    pipe.vae.decoder.register_forward_hook(look("the pictures"))  # before they are clamped
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

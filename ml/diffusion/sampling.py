@@ -13,6 +13,7 @@ import torch
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape
+from ml.diffusion.schedulers import check_scheduler
 from ml.diffusion.tokens import encode_prompts
 
 
@@ -43,11 +44,12 @@ def sample(
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     recorders: look on at the same cross-attentions as the words' own, as `add` of `Recorder`.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
-    word that is not in its prompt, or a step that there is not.
+    word that is not in its prompt, a step that there is not, or a scheduler that can't draw.
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
     _check(prompts, seeds, words, steps, guidance_scale)
+    check_scheduler(pipe.scheduler, steps)
     with torch.inference_mode():
         recorder = None
         if words is not None and any(words):

@@ -1,6 +1,7 @@
 """Words and prompts on the text side: where a word's tokens stand, what a text encodes to.
 
-Not here: which words there are (`ml.vocabulary`) and how prompts are made (the stage `prompts`).
+Not here: which words there are (`ml.vocabulary`), where a word stands in a text as letters
+(`ml.words`) and how prompts are made (the stage `prompts`).
 """
 
 import re
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.loading import picture_size, text_encoders
-from ml.microworld.captions import phrase as with_article
+from ml.diffusion.text_limit import TextLimit, limit_of, query_text, read_limit
+from ml.params import DiffusionParams
+from ml.stages import Workspace
+from ml.words import own_spans
 
 NOTHING = "a photograph of"
 """What a prompt of nothing but the phrase becomes when the phrase is left out."""
@@ -63,23 +67,20 @@ _JOINER_BEFORE = re.compile(rf"\s*({_either(JOINERS + DANGLING)})\s*$", re.IGNOR
 _JOINER_AFTER = re.compile(rf"^\s*({_either(JOINERS)})\s*", re.IGNORECASE)
 
 
-def _find(prompt: str, word: str) -> tuple[int, int]:
-    """Start and end of the first occurrence between word boundaries, whatever the case."""
-    found = re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", prompt, re.IGNORECASE)
-    if not word.strip() or found is None:
-        raise ValueError(f"{word!r} does not stand in the prompt {prompt!r}; name a word or "
-                         "phrase as it is written there")
-    return found.span()
-
-
 def tokenizers(pipe: Pipeline) -> list:
     return [cutter for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
             if cutter is not None]
 
 
+def text_limit(pipe: Pipeline) -> TextLimit:
+    """How much of a text the pipeline reads, and what refuses a longer one."""
+    return limit_of(tokenizers(pipe), [encoder.config.max_position_embeddings
+                                       for encoder in text_encoders(pipe)])
+
+
 def text_length(pipe: Pipeline) -> int:
     """Tokens that the text encoders read, start and end included."""
-    return min(cutter.model_max_length for cutter in tokenizers(pipe))
+    return text_limit(pipe).most
 
 
 def text_width(pipe: Pipeline) -> int:
@@ -87,31 +88,36 @@ def text_width(pipe: Pipeline) -> int:
     return sum(encoder.config.hidden_size for encoder in text_encoders(pipe))
 
 
-def word_positions(pipe: Pipeline, prompt: str, word: str) -> list[int]:
+def word_positions(
+    pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()
+) -> list[int]:
     """Positions (0 is the start token) of the tokens of a word or phrase within a prompt.
 
-    The first occurrence at a word boundary counts, letter case does not. Raises ValueError when
-    it is not there, stands past the last token the text encoder reads, or is cut in two ways by
-    two tokenizers.
+    The first of `all_positions` counts, and its errors are raised.
     """
-    return _positions(pipe, prompt, word, *_find(prompt, word))
+    return all_positions(pipe, prompt, word, words)[0]
 
 
-def all_positions(pipe: Pipeline, prompt: str, word: str) -> list[list[int]]:
-    """`word_positions` of every occurrence, in order; one or more, with the same errors."""
-    _find(prompt, word)
-    pattern = rf"(?<!\w){re.escape(word.strip())}(?!\w)"
-    return [_positions(pipe, prompt, word, *match.span())
-            for match in re.finditer(pattern, prompt, re.IGNORECASE)]
+def all_positions(
+    pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()
+) -> list[list[int]]:
+    """Positions of every place where a word or phrase stands for itself in a prompt; one or more.
+
+    words: all that the prompt is asked for, so that the "bear" of "a teddy bear and a bear" is the
+    second (`ml.words.occurrences`). Raises ValueError when the word is not there, stands past the
+    last token the text encoder reads, or is cut in two ways by two tokenizers.
+    """
+    return [_positions(pipe, prompt, span) for span in own_spans(prompt, word, words)]
 
 
-def _positions(pipe: Pipeline, prompt: str, word: str, start: int, end: int) -> list[int]:
-    found = []
+def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
+    start, end = span
+    word, found = prompt[start:end], []
     for cutter in tokenizers(pipe):
         # CLIP's tokenizer never joins what stands on two sides of a word boundary, so the tokens
         # of the part before can be counted on their own.
         before = _count(cutter, prompt[:start])
-        found.append(list(range(1 + before, 1 + before + _count(cutter, prompt[start:end]))))
+        found.append(list(range(1 + before, 1 + before + _count(cutter, word))))
     positions = found[0]
     if any(other != positions for other in found):
         raise ValueError(f"the model's tokenizers put {word!r} of {prompt!r} at different tokens "
@@ -123,6 +129,20 @@ def _positions(pipe: Pipeline, prompt: str, word: str, start: int, end: int) -> 
     return positions
 
 
+def refuse_long_prompts(
+    diffusion: DiffusionParams, workspace: Workspace, prompts: Sequence[dict]
+) -> None:
+    """Raises ValueError for rows of the PROMPTS schema longer than the model reads.
+
+    Downloads the model if it is not here: what has to be refused is refused before anything is
+    drawn.
+    """
+    folder = find_checkpoint(workspace.model(diffusion.model), diffusion.revision,
+                             diffusion.variant)
+    if (limit := read_limit(folder)) is not None:
+        limit.refuse_prompts(prompts)
+
+
 def _count(cutter, text: str) -> int:
     return len(cutter(text, add_special_tokens=False).input_ids) if text.strip() else 0
 
@@ -131,11 +151,16 @@ def _count(cutter, text: str) -> int:
 def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
     """The prompts as the U-Net is told them; "" is the unconditional text.
 
-    Equal prompts are encoded once. Raises ValueError for no prompt.
+    Equal prompts are encoded once. Every text that the model is asked comes by here: raises
+    ValueError for one that is longer than what is read, and for no prompt.
     """
     if not prompts:
         raise ValueError("expected at least one prompt, got none")
     distinct = list(dict.fromkeys(prompts))
+    limit = text_limit(pipe)
+    limit.refuse(distinct)
+    for cutter in limit.tokenizers:  # it pads to its own length, which may be 1e30
+        cutter.model_max_length = limit.most
     row = {prompt: index for index, prompt in enumerate(distinct)}
     encoded = [_encode(pipe, distinct[start : start + AT_ONCE])
                for start in range(0, len(distinct), AT_ONCE)]
@@ -170,7 +195,7 @@ def word_embeddings(pipe: Pipeline, words: Sequence[str]) -> torch.Tensor:
     "a photograph of a(n) {word}" is encoded on its own, not as part of the prompt that made the
     picture, and the contextual embeddings of the word's tokens are averaged.
     """
-    texts = [f"a photograph of {with_article(word)}" for word in words]
+    texts = [query_text(word) for word in words]
     encoded = encode_prompts(pipe, texts).hidden
     return torch.stack([
         encoded[i, word_positions(pipe, text, word)].mean(dim=0)
@@ -178,14 +203,15 @@ def word_embeddings(pipe: Pipeline, words: Sequence[str]) -> torch.Tensor:
     ])
 
 
-def without_phrase(prompt: str, phrase: str) -> str:
+def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str:
     """What remains of a prompt when a phrase ("a red car") is left out, its joiner with it.
 
     "a dog next to a cat" without "a dog" is "a cat"; "a photograph of a dog" without it is
-    "a photograph of"; a prompt that is nothing but the phrase leaves "a photograph of". Raises
+    "a photograph of"; a prompt that is nothing but the phrase leaves "a photograph of". phrases:
+    all that the prompt is asked for, none of which is cut into (`ml.words.occurrences`). Raises
     ValueError when the phrase is not in the prompt.
     """
-    start, end = _find(prompt, phrase)
+    start, end = own_spans(prompt, phrase, phrases)[0]
     before, after = prompt[:start].rstrip(), prompt[end:].lstrip()
     joined_before = _JOINER_BEFORE.search(before)
     joined_after = _JOINER_AFTER.search(after)

@@ -23,8 +23,8 @@ from ml.diffusion.attention import (
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape, picture_size
 from ml.diffusion.sampling import sample
+from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import encode_prompts, text_length, text_width, word_positions
-from ml.microworld.captions import phrase
 
 ITERATIONS, LEARNING_RATE = 300, 0.01
 """Of the optimisation of a query; chosen on micro pictures of a seed that is not judged, where
@@ -48,7 +48,7 @@ class _Queries:
 
 def attribution_text(word: str) -> str:
     """"a photograph of a dog", the paper's text of a word."""
-    return f"a photograph of {phrase(word)}"
+    return query_text(word)
 
 
 def attribution_recorder(

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ml.batching import Batches
+from ml.contract import check_finite
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, leave_one_out
 from ml.diffusion.features import unet_features
@@ -133,7 +134,13 @@ class FeatureSource:
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
         features = unet_features(self.pipe, latents.to(self.pipe.device),
                                  [s.text for s in chosen], chosen[0].timestep)
-        return {r: f.half() for r, f in features.items()}
+        halves = {r: f.half() for r, f in features.items()}
+        for r, half in halves.items():
+            check_finite(half, f"the features at {r}x{r} pixels, kept in float16 for "
+                         f"diffusion.dtype {str(features[r].dtype).removeprefix('torch.')}",
+                         "take a diffusion.model whose features stay below 65,504; float32 or "
+                         "bfloat16 does not help")
+        return halves
 
     def _keep(self, index: int, features: dict[int, Tensor]) -> None:
         size = sum(f.nbytes for f in features.values())

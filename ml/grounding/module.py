@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ml.contract import fill
 from ml.files import atomic
 from ml.grounding.config import GroundingConfig
 from ml.grounding.encoder import LearnedUpsampling, VisualEncoder
@@ -126,14 +128,23 @@ class GroundingModule(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "GroundingModule":
-        """The module in a folder, in eval mode. Raises ValueError when there is none."""
+        """The module in a folder, in eval mode. Raises ValueError when there is none,
+        or its weights are damaged or not all its own."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
             raise ValueError(f"no config.json in {folder}: expected the folder of a grounding "
                              "module; run the stage grounding_model first")
         module = cls(GroundingConfig.load(folder / "config.json"))
-        module.load_state_dict(load_file(folder / "model.safetensors"))
+        fill(module, _tensors(folder / "model.safetensors"), str(folder))
         return module.eval()
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is missing or damaged ({error}): run the stage grounding_model "
+                         "again") from error
 
 
 def probabilities(logits: Tensor, config: GroundingConfig) -> Tensor:

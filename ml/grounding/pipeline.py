@@ -15,11 +15,13 @@ from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
 from ml.diffusion.loading import find_device, read_pipeline
 from ml.diffusion.sampling import sample
+from ml.diffusion.text_limit import query_text
+from ml.diffusion.tokens import text_limit
 from ml.files import atomic, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
-from ml.grounding.prompting import compose_prompt, keep_words, phrase_of
+from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
 
 REFERENCE = "pipeline.json"
@@ -70,12 +72,12 @@ class GroundedDiffusionPipeline:
         entities: words as they stand in the prompt ("dining table"), a list for each prompt.
         phrases: what to leave out for the contrast ("a red dining table"), as they stand in the
         prompt; by default the word and its article. A picture depends on its own prompt and seed
-        alone. Raises ValueError when lengths differ or a phrase is not in its prompt.
+        alone. Raises ValueError when lengths differ, for a word or phrase that is not in its
+        prompt or asked for twice, and for a prompt longer than the text encoder reads.
         """
         prompts, seeds = _as_list(prompts, str), _as_list(seeds, int)
-        phrases = phrases or [[phrase_of(p, w) for w in own]
-                              for p, own in zip(prompts, entities, strict=True)]
-        check_lengths(prompts=prompts, entities=entities, seeds=seeds, phrases=phrases)
+        check_lengths(prompts=prompts, entities=entities, seeds=seeds)
+        said = self._asked(entities, prompts, phrases)
 
         def draw(part: Sequence[tuple]) -> GroundedOutput:
             texts, words, left_out, noise = zip(*part, strict=True)
@@ -83,7 +85,7 @@ class GroundedDiffusionPipeline:
             return self.ground_latents(made.latents, made.timestep, made.images, texts, words,
                                        left_out, noise)
 
-        asked = list(zip(prompts, entities, phrases, seeds, strict=True))
+        asked = [(*own, noise) for own, noise in zip(said, seeds, strict=True)]
         found = [made for _, made in self.batches.run(asked, draw)]
         return _joined(np.concatenate([made.images for made in found]), found)
 
@@ -107,19 +109,17 @@ class GroundedDiffusionPipeline:
         (`ml.grounding.presence`, whose MIN_PRESENCE is a good one) get an empty mask and
         probability 0, and the others are grounded as if they alone had been asked for, so that a
         long list may be asked for; by default every word is taken to be there. Raises ValueError
-        for another size, or no word for a picture.
+        for another size, no word for a picture, a word or phrase that is not in its prompt or
+        asked for twice, and a prompt longer than the text encoder reads.
         """
         images = np.asarray(images)
         side = self.config.picture_size
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
             raise ValueError(f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
                              f"{images.shape}; resize them to {side}x{side} first")
+        check_lengths(images=images, entities=entities)
         composed = prompts is None
-        if composed:
-            prompts = [compose_prompt(own) for own in entities]
-        phrases = phrases or [[phrase_of(p, w) for w in own]
-                              for p, own in zip(prompts, entities, strict=True)]
-        check_lengths(images=images, prompts=prompts, entities=entities, phrases=phrases)
+        said = self._asked(entities, prompts, phrases, composed and min_presence is not None)
         timestep = self.config.feature_timestep if timestep is None else timestep
 
         def segment(part: Sequence[tuple]) -> GroundedOutput:
@@ -128,15 +128,26 @@ class GroundedDiffusionPipeline:
             latents = add_noise(self.pipe, encode_images(self.pipe, pictures), timestep, seeds)
             return self.ground_latents(latents, timestep, pictures, texts, words, left_out, seeds)
 
-        asked = list(zip(images, prompts, entities, phrases, strict=True))
         if min_presence is None:
+            asked = [(image, *own) for image, own in zip(images, said, strict=True)]
             return _joined(images, [found for _, found in self.batches.run(asked, segment)])
-        scores = presence(self.pipe, images, entities, seed=seed, batches=self.batches)
+        scores = presence(self.pipe, images, [own.words for own in said], seed=seed,
+                          batches=self.batches)
         there = [own >= min_presence for own in scores]
-        kept = [(image, *keep_words(*said, own, composed))
-                for (image, *said), own in zip(asked, there, strict=True)]
-        found = [made for _, made in self.batches.run([k for k in kept if k[2]], segment)]
+        kept = [(image, *keep_words(own, here, composed))
+                for image, own, here in zip(images, said, there, strict=True) if here.any()]
+        text_limit(self.pipe).refuse(prompt for _, prompt, *_ in kept)
+        found = [made for _, made in self.batches.run(kept, segment)]
         return _scattered(_joined(images, found), there, scores, side)
+
+    def _asked(self, entities, prompts, phrases, shortened: bool = False) -> list[Asked]:
+        """`ask`, and all texts within what the text encoder reads. shortened: the prompts are yet
+        to be composed again of fewer words."""
+        said, limit = ask(entities, prompts, phrases), text_limit(self.pipe)
+        limit.refuse(query_text(word) for own in said for word in own.words)
+        if not shortened:
+            limit.refuse(own.prompt for own in said)
+        return said
 
     @torch.no_grad()
     def ground_latents(
@@ -235,13 +246,6 @@ def _scattered(
             if here.any():
                 every[-1][here] = next(left)
     return GroundedOutput(found.images, *filled, presence=scores)
-
-
-def check_lengths(**lists: Sequence) -> None:
-    """Raises ValueError unless all have one entry a picture."""
-    if len({len(values) for values in lists.values()}) > 1:
-        got = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
-        raise ValueError(f"expected as many of each, one for every picture; got {got}")
 
 
 def _as_list(value, kind: type) -> list:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ml.batching import Batches
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, prediction_errors
+from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import NOTHING
-from ml.microworld.captions import phrase as with_article
 
 TIMESTEPS = (150, 250, 350, 450, 550, 650)
 """Of the noise that the error is measured under, one sample of noise at each."""
@@ -77,8 +77,7 @@ def gains(
         raise ValueError(f"expected a list of words a picture, got {len(words)} lists for "
                          f"{len(images)} pictures")
     batches = batches or Batches(16)
-    texts = [[NOTHING, *(f"a photograph of {with_article(word)}" for word in own)]
-             for own in words]
+    texts = [[NOTHING, *map(query_text, own)] for own in words]
 
     def measure(part: Sequence[int]) -> list[torch.Tensor]:
         clean = encode_images(pipe, np.stack([images[i] for i in part]))

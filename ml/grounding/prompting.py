@@ -1,26 +1,82 @@
-"""Prompts of pictures that are asked for words: composed of them, or with some left out."""
+"""What pictures are asked for: words, the prompts that name them, and what each is left out by.
+
+Every word and text that `ml.grounding.pipeline` is given comes by `ask`, however it came there.
+"""
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ml.diffusion.tokens import without_phrase
-from ml.microworld.captions import phrase as with_article
+from ml.english import with_article
+from ml.words import check_word, own_spans
 
-ARTICLES = r"(?:an?|the|one|some|two|several)\s+"
+ARTICLES = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)
 
 
-def phrase_of(prompt: str, word: str) -> str:
+class Asked(NamedTuple):
+    """One picture's prompt, the n words that it is asked for, and their n phrases."""
+
+    prompt: str
+    words: list[str]
+    phrases: list[str]
+
+
+def ask(
+    entities: Sequence[Sequence[str]],
+    prompts: Sequence[str] | None = None,
+    phrases: Sequence[Sequence[str]] | None = None,
+) -> list[Asked]:
+    """What each picture is asked for, checked.
+
+    Without prompts they are composed of the words; without phrases these are the words with their
+    articles. Raises ValueError for lists of unequal length, what is no list of words, a word that
+    is asked for twice, or a word or phrase that doesn't stand in its prompt for itself.
+    """
+    words = [_listed(own, "words") for own in entities]
+    if not all(words):
+        raise ValueError(f"expected at least one word a picture, got {words}; leave out pictures "
+                         "in which nothing is looked for")
+    if prompts is None:
+        prompts = [compose_prompt(own) for own in words]
+    check_lengths(prompts=prompts, entities=words)
+    if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
+        raise ValueError(f"expected every prompt as text, got {wrong[0]!r}")
+    if phrases is None:
+        phrases = [[phrase_of(prompt, word, own) for word in own]
+                   for prompt, own in zip(prompts, words, strict=True)]
+    check_lengths(prompts=prompts, phrases=phrases)
+    asked = [Asked(prompt, own, _listed(said, "phrases"))
+             for prompt, own, said in zip(prompts, words, phrases, strict=True)]
+    for prompt, own, said in asked:
+        if len(own) != len(said):
+            raise ValueError(f"expected a phrase for each word of {prompt!r}, got {len(said)} for "
+                             f"{len(own)}: {said} for {own}")
+        for names in (own, said):
+            for name in names:
+                own_spans(prompt, name, names)
+    return asked
+
+
+def _listed(own: Sequence[str], what: str) -> list[str]:
+    """A picture's words as a list, checked; a text alone would be taken for its letters."""
+    if isinstance(own, str | bytes) or not hasattr(own, "__len__"):
+        raise ValueError(f"expected a list of {what} for each picture, such as [\"dog\", "
+                         f"\"car\"], got {own!r}")
+    return [check_word(word) for word in own]
+
+
+def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
     """The word with the article before it, as it stands in the prompt ("a dining table").
 
-    Raises ValueError when the word is not in the prompt.
+    words: all that the prompt is asked for (`ml.words.occurrences`). Raises ValueError when the
+    word is not in the prompt for itself.
     """
-    found = re.search(rf"(?<!\w)(?:{ARTICLES})?{re.escape(word)}(?!\w)", prompt, re.IGNORECASE)
-    if found is None:
-        raise ValueError(f"{word!r} is not in the prompt {prompt!r}: name entities by the words "
-                         "that stand there, or leave the prompt out")
-    return found[0]
+    start, end = own_spans(prompt, word, words)[0]
+    article = ARTICLES.search(prompt[:start])
+    return prompt[article.start() if article else start : end]
 
 
 def compose_prompt(words: Sequence[str]) -> str:
@@ -32,19 +88,26 @@ def compose_prompt(words: Sequence[str]) -> str:
     return f"a photograph of {listed}"
 
 
-def keep_words(
-    prompt: str, words: Sequence[str], phrases: Sequence[str], kept: np.ndarray, composed: bool
-) -> tuple[str, list[str], list[str]]:
-    """The prompt, words and phrases without the words that are not kept; kept: bool (n,).
+def keep_words(asked: Asked, kept: np.ndarray, composed: bool) -> Asked:
+    """What is asked for without the words that are not kept; kept: bool (n,).
 
     A composed prompt is composed again of the kept words; from another the other phrases are left
-    out. Without a word that is kept a prompt means nothing and is returned as it is.
+    out. At least one word is kept.
     """
-    left = [[value for value, keep in zip(own, kept, strict=True) if keep]
-            for own in (words, phrases)]
-    if composed and left[0]:
-        prompt = compose_prompt(left[0])
-    elif left[0]:
-        for phrase in dict.fromkeys(np.asarray(phrases)[~kept].tolist()):
-            prompt = without_phrase(prompt, phrase)
-    return prompt, *left
+    prompt, phrases = asked.prompt, list(asked.phrases)
+    words = [word for word, keep in zip(asked.words, kept, strict=True) if keep]
+    left = [phrase for phrase, keep in zip(phrases, kept, strict=True) if keep]
+    if composed:
+        prompt = compose_prompt(words)
+    else:
+        for phrase in [phrase for phrase in phrases if phrase not in left]:
+            prompt = without_phrase(prompt, phrase, phrases)
+            phrases.remove(phrase)
+    return Asked(prompt, words, left)
+
+
+def check_lengths(**lists: Sequence) -> None:
+    """Raises ValueError unless all have one entry a picture."""
+    if len({len(values) for values in lists.values()}) > 1:
+        got = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
+        raise ValueError(f"expected as many of each, one for every picture; got {got}")

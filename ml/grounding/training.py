@@ -26,6 +26,7 @@ from ml.metrics import binary_iou
 from ml.params import GroundingParams, VariantParams
 from ml.precision import mixed_precision
 from ml.shards import split
+from ml.training_state import load_state, save_state
 
 SCALE_PICTURES = 64
 """Training pictures from which the features' means and deviations are taken."""
@@ -86,10 +87,9 @@ def train(
     own = params.training(module.config.variant)
     optimizer = torch.optim.AdamW(module.parameters(), own.learning_rate,
                                   weight_decay=own.weight_decay)
-    progress = Progress()
-    if checkpoint is not None and checkpoint.is_file():
-        progress = _load(checkpoint, module, optimizer)
-    elif module.encoder.standardised:
+    progress = _load(checkpoint, module, optimizer) if checkpoint is not None else None
+    if progress is None:
+        progress = Progress()
         some = _order(len(source), seed, 0)[:SCALE_PICTURES]
         parts = split(some, module.encoder.pictures_within(SCALE_BYTES))
         module.encoder.fit_scales(source.batch(part).features for part in parts)
@@ -227,15 +227,17 @@ def _evaluate(
 def _save(
     file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    with atomic(file) as temporary:
-        torch.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(),
-                    "progress": vars(progress)}, temporary)
+    save_state(file, {"module": module.state_dict(), "optimizer": optimizer.state_dict(),
+                      "progress": vars(progress)})
 
 
 def _load(
     file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer
-) -> Progress:
-    saved = torch.load(file, map_location="cpu", weights_only=True)
+) -> Progress | None:
+    """Puts a checkpoint back; None where there is none that is whole."""
+    saved = load_state(file)
+    if saved is None:
+        return None
     module.load_state_dict(saved["module"])
     optimizer.load_state_dict(saved["optimizer"])
     return Progress(**saved["progress"])

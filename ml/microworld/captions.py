@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from ml.english import with_article
+
 SYNONYMS_FILE = Path(__file__).resolve().parents[1] / "vocabularies" / "synonyms.yaml"
 
 TEMPLATES: dict[int, tuple[tuple[str, float], ...]] = {
@@ -65,8 +67,7 @@ def synonyms() -> dict[str, tuple[str, ...]]:
 
 def phrase(word: str, colour: str | None = None) -> str:
     """The phrase of one object with its article: "a red car", "an aeroplane"."""
-    body = f"{colour} {word}" if colour else word
-    return f"{'an' if body[0] in 'aeiou' else 'a'} {body}"
+    return with_article(f"{colour} {word}" if colour else word)
 
 
 def object_phrase(

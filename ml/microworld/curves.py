@@ -6,11 +6,13 @@ Keeps what the trainings left in their work folders: settings and thinned loss c
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic
 
 matplotlib.use("Agg")
@@ -43,15 +45,15 @@ def draw(curves: list[Path], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("--work", type=Path, default=Path(".scratch/train"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
     chosen = parser.parse_args()
     curves = keep(chosen.work, chosen.docs / "microworld")
     if len(curves) < 2:
-        raise SystemExit(f"no curves in {chosen.work} or {chosen.docs}/microworld: train first")
+        raise ValueError(f"no curves in {chosen.work} or {chosen.docs}/microworld: train first")
     draw(curves, chosen.docs / "images" / "curves.png")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

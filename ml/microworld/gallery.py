@@ -4,11 +4,13 @@ The contact sheet that opens the README: every class alone, then scenes of two a
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic
 from ml.microworld.world import CLASSES, SIZE, draw_scene, scene_seed
 
@@ -30,7 +32,7 @@ def gallery() -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES)
     parser.add_argument("--out", type=Path, default=Path("docs/images/world.png"))
     chosen = parser.parse_args()
     sheet = Image.fromarray(gallery())
@@ -40,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

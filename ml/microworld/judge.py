@@ -11,21 +11,25 @@ no scene with the backbone and the detector.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ml.arguments import number
+from ml.contract import fill
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic, write_json
 from ml.microworld.batches import classification_figures, multi_hot, to_pixels
 from ml.microworld.scenes import load_scenes
 from ml.microworld.train_backbone import label_loss
 from ml.microworld.training import Budget, Run, add_arguments, choose_device
 from ml.microworld.world import CLASSES, SIZE
+from ml.picture_files import open_picture
 
 WIDTHS = (24, 48, 80, 112)
 TRAIN_SCENES, EVAL_SCENES = 20_000, 500
@@ -85,7 +89,7 @@ def load_judge(folder: Path = FOLDER) -> Judge:
         )
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     model = Judge(config["widths"])
-    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    fill(model, load_file(Path(folder) / "model.safetensors"), str(folder))
     return model.eval()
 
 
@@ -137,12 +141,12 @@ def train(chosen: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train the judge on drawn scenes")
     add_arguments(training, work=".scratch/train/judge")
     training.add_argument("--out", type=Path, default=FOLDER)
-    training.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    training.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
     naming = commands.add_parser("name", help="name the classes in 64x64 pictures")
     naming.add_argument("pictures", type=Path, nargs="+")
     naming.add_argument("--folder", type=Path, default=FOLDER)
@@ -152,10 +156,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     model = load_judge(chosen.folder)
     for path in chosen.pictures:
-        probabilities = model.judge([np.asarray(Image.open(path).convert("RGB"))])[0]
+        probabilities = model.judge([open_picture(path)])[0]
         found = [f"{CLASSES[i]} {p:.2f}" for i, p in enumerate(probabilities) if p > 0.5]
         print(f"{path}: {', '.join(found) or 'nothing'}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

@@ -9,6 +9,7 @@ falls short of its target is printed as it is.
 import argparse
 import contextlib
 import io
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
+from ml.arguments import number
 from ml.detectors import Instances, load_detector
+from ml.errors import EXIT_CODES, exit_path
 from ml.microworld.batches import classification_figures, to_pixels
 from ml.microworld.captions import phrase, synonyms
 from ml.microworld.card import update_card
@@ -212,10 +215,10 @@ PARTS = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     parser.add_argument("--what", choices=["all", *PARTS], default="all")
     parser.add_argument("--folder", type=Path, default=Path("data/foundation/micro"))
-    parser.add_argument("--count", type=int, help="scenes or pictures, for a quick look")
+    parser.add_argument("--count", type=number(int, 1), help="scenes or pictures, for a quick look")
     parser.add_argument("--training", type=Path, default=Path(".scratch/train"),
                         help="where the trainers left <model>/settings.json")  # fmt: skip
     args = parser.parse_args(argv)
@@ -232,4 +235,4 @@ def shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

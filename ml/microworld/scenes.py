@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ml.errors import quiet_worker
 from ml.microworld.shapes import MAIN_COLOURS
 from ml.microworld.world import CLASSES, SIZE, Scene, draw_scene, scene_seed
 
@@ -104,7 +105,7 @@ def stream_scenes(
     sizes = [min(chunk, start + count - first) for first in starts]
     # Forked, not spawned: the workers need nothing but numpy and Pillow, and a spawned one would
     # import the caller's torch and diffusers first (8 s).
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(workers, get_context("fork"), quiet_worker) as pool:
         yield from pool.map(draw_scenes, [purpose] * len(sizes), starts, sizes)
 
 
@@ -130,7 +131,7 @@ def load_scenes(
     files = [folder / f"scenes-{start:07d}.npz" for start in starts]
     missing = [(s, f) for s, f in zip(starts, files, strict=True) if not f.exists()]
     if missing:
-        with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        with ProcessPoolExecutor(workers, get_context("fork"), quiet_worker) as pool:
             jobs = [pool.submit(_draw_file, purpose, start, file) for start, file in missing]
             for job in tqdm(jobs, desc=f"drawing {purpose}", unit="file", mininterval=5):
                 job.result()

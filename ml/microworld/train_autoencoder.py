@@ -9,13 +9,15 @@ and standard deviation 1 in every channel. Not here: the diffusion model (`train
 
 import argparse
 import math
-import os
-import shutil
+import sys
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 
+from ml.arguments import number
+from ml.errors import EXIT_CODES, exit_path
+from ml.files import atomic
 from ml.microworld.scenes import load_scenes
 from ml.microworld.training import Budget, Run, add_arguments, choose_device, prefers_bf16
 
@@ -98,19 +100,17 @@ def export(vae: AutoencoderKL, images: torch.Tensor, out: Path) -> None:
     copy.load_state_dict({key: value.cpu() for key, value in vae.state_dict().items()})
     copy = copy.to(images.device).eval()
     standardise(copy, images)
-    partial = out.with_name(f".{out.name}.partial")
-    copy.cpu().save_pretrained(partial)
-    shutil.rmtree(out, ignore_errors=True)
-    os.replace(partial, out)
+    with atomic(out) as partial:
+        copy.cpu().save_pretrained(partial)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     add_arguments(parser, ".scratch/train/autoencoder")
     parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/diffusion/vae"))
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
-    parser.add_argument("--channels", type=int, nargs=3, default=CHANNELS)
+    parser.add_argument("--batch", type=number(int, 1), default=16)
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
+    parser.add_argument("--channels", type=number(int, 1, 4096), nargs=3, default=CHANNELS)
     args = parser.parse_args(arguments)
     device = choose_device(args.device)
     scenes = torch.from_numpy(load_scenes("train", args.train_scenes, args.scenes).images)
@@ -154,4 +154,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

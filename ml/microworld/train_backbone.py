@@ -8,6 +8,7 @@ it never sees a mask. Not here: the segmenter (`ml/segmenters/`), the judge (`ju
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from ml.arguments import number
+from ml.contract import load_whole
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic
 from ml.microworld.batches import classification_figures, multi_hot, soften, to_pixels
 from ml.microworld.scenes import SceneSet, load_scenes
@@ -50,7 +54,7 @@ def load_backbone(folder: Path) -> ResNetForImageClassification:
             f"{folder}: expected config.json and model.safetensors of a ResNet classifier; "
             "train it with: python -m ml.microworld.train_backbone"
         )
-    return ResNetForImageClassification.from_pretrained(folder).eval()
+    return load_whole(ResNetForImageClassification, str(folder), folder).eval()
 
 
 def prepare(pixels: torch.Tensor) -> torch.Tensor:
@@ -82,10 +86,10 @@ def label_loss(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     add_arguments(parser, work=".scratch/train/backbone")
     parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/backbone"))
-    parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
     chosen = parser.parse_args(argv)
     device = choose_device(chosen.device)
     scenes = load_scenes("backbone", chosen.train_scenes, chosen.scenes)
@@ -125,4 +129,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

@@ -9,14 +9,17 @@ The same command goes on after a stop. Its ResNet starts from the classification
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from ml.arguments import number
 from ml.detectors import load_detector
 from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.errors import EXIT_CODES, exit_path
 from ml.files import atomic
 from ml.microworld.batches import soften, to_pixels
 from ml.microworld.measure import fresh_scenes, mask_average_precision
@@ -63,11 +66,11 @@ def total_loss(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     add_arguments(parser, work=".scratch/train/detector")
     parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/detector"))
     parser.add_argument("--backbone", type=Path, default=Path("data/foundation/micro/backbone"))
-    parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
     chosen = parser.parse_args(argv)
     device = choose_device(chosen.device)
     scenes = load_scenes("train", chosen.train_scenes, chosen.scenes)
@@ -113,4 +116,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from ml.arguments import number
+from ml.errors import EXIT_CODES, exit_path
+from ml.files import replace_folder
 from ml.microworld.scenes import CHUNK, fingerprint, stream_scenes
 from ml.microworld.tokenizer import build_tokenizer
 from ml.microworld.train_autoencoder import to_signed
@@ -232,10 +236,10 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> None:
     unet.load_state_dict({k: v.cpu().contiguous() for k, v in pipe.unet.state_dict().items()})
     assemble(pipe.vae, pipe.text_encoder, pipe.tokenizer, unet.half()).save_pretrained(partial)
     for part in sorted(partial.iterdir()):
-        target = out / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(part, target)
+        if part.is_dir():
+            replace_folder(part, out / part.name)
+        else:
+            os.replace(part, out / part.name)
     partial.rmdir()
 
 
@@ -251,16 +255,16 @@ def save_samples(pipe: StableDiffusionPipeline, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     add_arguments(parser, ".scratch/train/diffusion")
     parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/diffusion"))
     parser.add_argument("--vae", type=Path, help="autoencoder folder; default OUT/vae")
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--train-scenes", type=int, default=TRAIN_SCENES)
-    parser.add_argument("--same-class-scenes", type=int, default=SAME_CLASS_SCENES)
-    parser.add_argument("--peak-lr", type=float, default=PEAK_LR)
+    parser.add_argument("--batch", type=number(int, 1), default=BATCH)
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
+    parser.add_argument("--same-class-scenes", type=number(int, 1), default=SAME_CLASS_SCENES)
+    parser.add_argument("--peak-lr", type=number(float, 0, 1), default=PEAK_LR)
     parser.add_argument("--start-from", type=Path, help="an exported pipeline to go on from")
-    parser.add_argument("--channels", type=int, nargs=3, default=CHANNELS)
+    parser.add_argument("--channels", type=number(int, 1, 4096), nargs=3, default=CHANNELS)
     args = parser.parse_args(arguments)
     device = choose_device(args.device)
     vae = load_autoencoder(args.vae or args.out / "vae").to(device).eval()
@@ -334,4 +338,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

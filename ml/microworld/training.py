@@ -22,6 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ml.arguments import number
+
 FINAL_LR_SHARE = 0.01
 CURVE_ROWS = 400
 LOG_SECONDS = 10.0
@@ -59,12 +61,13 @@ def learning_rate(peak: float, step: int, warmup: int, progress: float) -> float
 def add_arguments(parser: ArgumentParser, work: str) -> None:
     """The options that every trainer has."""
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="wall clock for all starts together")
-    length.add_argument("--steps", type=int)
+    length.add_argument("--minutes", type=number(float, 0.01, 100_000),
+                        help="wall clock for all starts together")
+    length.add_argument("--steps", type=number(int, 1))
     parser.add_argument("--work", type=Path, default=Path(work), help="scratch: checkpoint, logs")
     parser.add_argument("--scenes", type=Path, default=Path(".scratch/scenes"), help="scene cache")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0)
 
 
 def choose_device(name: str) -> torch.device:

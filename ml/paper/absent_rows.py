@@ -4,17 +4,20 @@ Here: which words are asked for, the masks and scores. Not here: the figures (`a
 presence score itself (`ml.grounding.presence`).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import NOTHING
 from ml.grounding.features import Words
-from ml.grounding.pipeline import compose_prompt
 from ml.grounding.presence import MIN_PRESENCE, TIMESTEPS, compete, gains
+from ml.grounding.prompting import compose_prompt
 from ml.metrics import binary_iou
 from ml.microworld.captions import phrase
+from ml.microworld.tokenizer import MAX_LENGTH
 from ml.paper.asking import (
     CONTRAST,
     OURS,
@@ -82,22 +85,37 @@ def asked_pictures(lab: Lab, source: str) -> list[Record]:
 
 
 def absent_classes(record: Record, classes: Sequence[str], count: int) -> list[str]:
-    """So many classes that the picture does not show, by chance but the same at every call."""
+    """So many classes that the picture does not show, by chance but the same at every call.
+
+    At most two of all its classes have a word of two parts: `asked_text` has no room for more.
+    """
     rng = np.random.default_rng([record.seed, 3])
-    others = [name for name in classes if name not in record.entities]
-    return [str(name) for name in rng.permutation(others)[:count]]
+    parts = sum(word_of(name).count(" ") for name in record.entities)
+    chosen: list[str] = []
+    for name in rng.permutation([name for name in classes if name not in record.entities]):
+        if parts + word_of(name).count(" ") <= 2:
+            chosen.append(str(name))
+            parts += word_of(name).count(" ")
+    return chosen[:count]
+
+
+def asked_text(words: Sequence[str]) -> str:
+    """The composed prompt, without its opening where the micro model would not read its end."""
+    text = compose_prompt(words)
+    tokens = 2 + len(re.findall(r"\w+|,", text))  # every word of the drawn world is one
+    return text if tokens <= MAX_LENGTH else text.removeprefix(f"{NOTHING} ")
 
 
 def question(record: Record, absent: Sequence[str], drop: Sequence[str] = ()) -> Question:
     """The picture asked for its own words and the absent classes, in an order by chance.
 
     drop: classes that are not asked for after all. Features of a generated picture come from its
-    own prompt, those of a drawn one from the composed prompt, as `ground` does.
+    own prompt, those of a drawn one from the composed prompt, as `ground` does (`asked_text`).
     """
     names = [*record.entities, *absent]
     order = np.random.default_rng([record.seed, 4, len(absent)]).permutation(len(names))
     words = [word_of(names[i]) for i in order if names[i] not in drop]
-    text = compose_prompt(words)
+    text = asked_text(words)
     return Question(record.image, record.latent, record.timestep,
                     text if record.real else record.text, text, tuple(words),
                     tuple(phrase(word) for word in words), record.seed)
@@ -132,7 +150,8 @@ def _recipe(lab: Lab, source: str, number: int) -> str:
     return lab.recipe(study="absent_words", source=source, number=number,
                       counts=lab.counts("absent_pictures"),
                       modules=modules_recipe(lab),
-                      presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT)
+                      presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT,
+                      longest=MAX_LENGTH)
 
 
 def _raw(lab: Lab, source: str, number: int, threshold: float | None = None) -> pd.DataFrame:

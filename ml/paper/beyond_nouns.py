@@ -14,7 +14,7 @@ from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.grounding.features import Words
-from ml.grounding.pipeline import compose_prompt
+from ml.grounding.prompting import compose_prompt
 from ml.metrics import binary_iou
 from ml.microworld.captions import phrase
 from ml.microworld.shapes import MAIN_COLOURS

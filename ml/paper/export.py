@@ -5,7 +5,6 @@ counts, are every table of `raw/` and the segmenters' confusions, so that anyone
 figure or interval.
 """
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +52,10 @@ def export_raw(tables: Path, folder: Path) -> None:
     if stored := sorted(tables.glob("zero-shot-*.npz")):
         files[CONFUSIONS] = pd.concat([confusion_rows(path) for path in stored], ignore_index=True)
     if not files:
-        shutil.rmtree(folder, ignore_errors=True)
+        for path in folder.glob("*.parquet"):
+            path.unlink()
         return
-    with atomic(folder) as temporary:
+    with atomic(folder, also="*.parquet") as temporary:
         temporary.mkdir()
         for name, frame in files.items():
             _write(compact(frame), temporary / f"{name}.parquet")

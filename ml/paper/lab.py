@@ -5,7 +5,6 @@ Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models
 so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
 """
 
-import json
 import multiprocessing
 import os
 import time
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ml.files import atomic, sha256_folder, sha256_json, write_json
+from ml.errors import starting_workers
+from ml.files import atomic, read_note, sha256_folder, sha256_json, write_json
 from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
 from ml.shards import end_with_parent
@@ -64,13 +64,13 @@ class Lab:
     @cached_property
     def _model(self) -> str:
         """Digest of the diffusion model and the detector."""
-        names = (self.params.diffusion.model, self.params.detector.model)
-        return sha256_json([sha256_folder(Path(self.workspace.model(name))) for name in names])
+        folders = (self.workspace.model(self.params.diffusion.model),
+                   self.workspace.detector(self.params.detector))
+        return sha256_json([sha256_folder(Path(folder)) for folder in folders])
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""
-        note = _note(path)
-        return path.exists() and note.is_file() and json.loads(note.read_text()) == recipe
+        return path.exists() and read_note(_note(path), str) == recipe
 
     def sign(self, path: Path, recipe: str) -> None:
         """Says, last of all, that a file or folder is whole."""
@@ -109,7 +109,9 @@ class Lab:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _one_thread) as pool:
             try:
-                for done in as_completed([pool.submit(_timed, task) for task in tasks]):
+                with starting_workers():
+                    futures = [pool.submit(_timed, task) for task in tasks]
+                for done in as_completed(futures):
                     yield done.result()
             finally:
                 pool.shutdown(cancel_futures=True)

@@ -53,7 +53,7 @@ def publish(lab: Lab) -> Place:
     found = {name: load(lab, name) for name in STUDIES}
     pictures: dict[str, bytes] = {}
     text = render_markdown(lab, found, pictures, own.images.relative_to(own.markdown.parent))
-    with atomic(own.images) as temporary:
+    with atomic(own.images, also="*-[0-9]*.*") as temporary:
         temporary.mkdir()
         for name, data in pictures.items():
             (temporary / name).write_bytes(data)

@@ -21,7 +21,7 @@ from ml.diffusion.inversion import invert
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.grounding.features import compute_evidence
-from ml.grounding.pipeline import compose_prompt
+from ml.grounding.prompting import compose_prompt
 from ml.grounding.samples import Pictures, Sample
 from ml.microworld.captions import phrase
 from ml.microworld.world import draw_scene, scene_seed

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ml.grounding.pipeline import compose_prompt
+from ml.grounding.prompting import compose_prompt
 from ml.microworld.captions import PLACES, TEMPLATES, phrase
 from ml.microworld.shapes import MAIN_COLOURS
 from ml.microworld.shapes_background import choose_background

@@ -9,6 +9,7 @@ import re
 
 import matplotlib
 
+from ml.drawing import LITERAL, label
 from ml.paper.blocks import Plot
 
 matplotlib.use("Agg")
@@ -31,19 +32,19 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
     series = {name: points for name, points in series.items() if points}
     if not series:
         raise ValueError(f"plot {plot.title!r} has no point: expected a series with one at least")
-    rc = {"svg.hashsalt": plot.title, "svg.fonttype": "none", "text.color": INK,
-          "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-          "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
-          "font.family": "sans-serif", "font.size": 10, "figure.constrained_layout.use": True,
-          "text.parse_math": False}
+    rc = LITERAL | {
+        "svg.hashsalt": plot.title, "text.color": INK, "axes.edgecolor": INK,
+        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.axisbelow": True,
+        "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif",
+        "font.size": 10, "figure.constrained_layout.use": True}
     with matplotlib.rc_context(rc):
         figure, axis = pyplot.subplots(figsize=(7.2, 3.6))
         if all(len(points) == 1 for points in series.values()):
             _bars(axis, series)
         else:
             _lines(axis, series)
-        axis.set_xlabel(plot.x)
-        axis.set_ylabel(plot.y)
+        axis.set_xlabel(label(plot.x))
+        axis.set_ylabel(label(plot.y))
         axis.grid(axis="y", color=PAPER, alpha=0.3, linewidth=0.6)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=bool(inline))
@@ -52,14 +53,18 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
 
 
 def _lines(axis, series: dict[str, list[tuple]]) -> None:
+    drawn = []
     for (name, points), colour in zip(series.items(), _colours(series), strict=True):
         own = {"fmt": "--", "marker": "D", "markersize": 4} if _papers(name) else {"fmt": "-o"}
         x, y, spread = zip(*points, strict=True)
-        axis.errorbar(x, y, yerr=_spreads(spread), color=colour, capsize=3, label=name, **own)
+        drawn.append(axis.errorbar(x, y, yerr=_spreads(spread), color=colour, capsize=3,
+                                   label=name, **own))
     ticks = sorted({point[0] for points in series.values() for point in points})
     if len(ticks) <= MOST_TICKS:
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    # With the names given: of its own accord the legend leaves out those that begin with "_".
+    axis.legend(drawn, [label(name) for name in series], frameon=False, loc="center left",
+                bbox_to_anchor=(1, 0.5))
 
 
 def _bars(axis, series: dict[str, list[tuple]]) -> None:
@@ -67,7 +72,7 @@ def _bars(axis, series: dict[str, list[tuple]]) -> None:
                            strict=True)
     axis.bar(range(len(series)), heights, yerr=_spreads(spreads), color=_colours(series),
              ecolor=INK, capsize=3, width=0.7)
-    axis.set_xticks(range(len(series)), list(series), rotation=20, ha="right")
+    axis.set_xticks(range(len(series)), [label(name) for name in series], rotation=20, ha="right")
 
 
 def _colours(series: dict) -> list[str]:

@@ -5,13 +5,12 @@ beside the file says which settings it was made with. What the page does with it
 """
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ml.files import write_json
+from ml.files import read_note, write_json
 from ml.paper.blocks import Block, Cell, Picture, Plot, Row, Table, Text
 from ml.paper.lab import Lab
 
@@ -46,7 +45,8 @@ def load(lab: Lab, name: str) -> Saved | None:
     path = _path(lab, name)
     if not lab.in_place(path, _recipe(lab, name)):
         return None
-    return from_plain(json.loads(path.read_text()))
+    saved = read_note(path, dict)
+    return saved and from_plain(saved)
 
 
 def check_table(name: str, table: Table) -> None:

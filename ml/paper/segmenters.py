@@ -112,8 +112,7 @@ def label_part(lab: Lab, name: str, part: int) -> str:
     everyone = pictures_of(lab, name)
     records = [everyone[k] for k in places]
     pipe = load_pipeline(lab.params.diffusion, lab.workspace)
-    modules = [load_module(lab, LABELLER, seed).to(pipe.device)
-               for seed in range(lab.size.seeds)]
+    modules = [load_module(lab, LABELLER, seed) for seed in range(lab.size.seeds)]
     copies = set(find_overlap([small(r.image) for r in records],
                               [scene.image for scene in benchmark_scenes()]))
     overlaps = [i in copies for i in range(len(records))]

@@ -9,6 +9,8 @@ import time
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ml.locks import FolderLock
+
 if TYPE_CHECKING:
     from ml.paper.lab import Lab
     from ml.paper.saved import Saved
@@ -48,14 +50,17 @@ def command(lab: "Lab", name: str = "", label: str = "") -> str:
 def run(lab: "Lab", name: str) -> tuple["Saved", float]:
     """Makes what is missing of a study and saves its blocks. Gives them and the minutes it took.
 
-    A study that was stopped goes on where it was; one that is finished only reads.
+    A study that was stopped goes on where it was; one that is finished only reads. Raises
+    WorkspaceBusy while another process makes studies of the same lab.
     """
     from ml.paper.saved import Saved, save
 
     started, module = time.perf_counter(), study(name)
-    module.make(lab)
-    saved = Saved(module.TITLE, module.QUESTION, tuple(module.blocks(lab)))
-    save(lab, name, saved)
+    with FolderLock(lab.folder, "studies") as lock:
+        lock.write()
+        module.make(lab)
+        saved = Saved(module.TITLE, module.QUESTION, tuple(module.blocks(lab)))
+        save(lab, name, saved)
     return saved, (time.perf_counter() - started) / 60
 
 
@@ -70,7 +75,9 @@ def run_row(lab: "Lab", name: str, label: str) -> list:
     from ml.paper.blocks import Table
 
     module = study(name)
-    module.make(lab, only=label)
+    with FolderLock(lab.folder, "studies") as lock:
+        lock.write()
+        module.make(lab, only=label)
     tables = [block for block in module.blocks(lab) if isinstance(block, Table)]
     found = [replace(table, rows=[row for row in table.rows if row.label == label])
              for table in tables if label in [row.label for row in table.rows]]

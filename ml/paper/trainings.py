@@ -13,7 +13,7 @@ import torch
 
 from ml.batching import Batches
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import load_pipeline
+from ml.diffusion.loading import find_device, load_pipeline
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
@@ -143,8 +143,10 @@ def model_folder(lab: Lab, spec: Spec, seed: int):
 
 
 def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
-    """A trained module, in eval mode. Raises ValueError when it was not trained."""
+    """A trained module, in eval mode, on the pipeline's device. Raises ValueError when it was not
+    trained."""
     module = GroundingModule.from_pretrained(model_folder(lab, spec, seed))
+    module.to(find_device(lab.params.diffusion.device))
     module.settles = module.settles and spec.settles
     return module
 

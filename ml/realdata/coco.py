@@ -6,15 +6,15 @@ and is ignored (255); of two objects the smaller one (in pixels) is on top, of e
 with the larger id, so the same file always gives the same label map.
 """
 
-import contextlib
-import io
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from pycocotools.coco import COCO
 
 from ml.pictures import IGNORED
+from ml.realdata.coco_annotations import annotation_mask, read_annotations
+from ml.realdata.listing import PHOTO_SUFFIXES, is_junk
 
 CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
@@ -39,6 +39,8 @@ class Coco2017:
     """A part of COCO 2017; see shared.LabelledPhotos for what it offers."""
 
     names = CATEGORIES  # COCO's ids fit into 8 bits, so they are the labels
+    label_hint = "Its objects are all crowds, which are ignored: bring pictures with objects"
+    skipped = ()
 
     def __init__(self, root: Path, part: str):
         self.root, self.split = Path(root), SPLITS[part]
@@ -56,46 +58,38 @@ class Coco2017:
                 f"annotations_trainval2017.zip and {self.split}.zip there, or set benchmark.root")
 
     @cached_property
-    def index(self) -> COCO:
-        """The annotations (train2017: half a minute, 3 GB of memory), after checking them."""
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-                index = COCO(str(self.file))
-        except (ValueError, AssertionError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.file} is not COCO's annotations ({error!r}): half a "
-                             "download? Unpack annotations_trainval2017.zip again") from error
-        found = {id_: category["name"] for id_, category in index.cats.items()}
-        if found != CATEGORIES:
-            odd = sorted(set(found.items()) ^ set(CATEGORIES.items()))
-            raise ValueError(f"{self.file}: expected COCO's 80 categories, got {len(found)}; they "
-                             f"differ at {odd[:4]}. For classes of your own use benchmark.source: "
-                             "folder")
-        self._check_annotations(index)
-        return index
+    def _index(self) -> tuple[Mapping[int, dict], Mapping[int, list]]:
+        """The checked annotations (train2017: half a minute, 3 GB of memory)."""
+        return read_annotations(self.file, CATEGORIES)
 
-    def _check_annotations(self, index: COCO) -> None:
-        for ann in index.anns.values():
-            if ann["image_id"] not in index.imgs or ann["category_id"] not in CATEGORIES:
-                raise ValueError(f"{self.file}: annotation {ann['id']} names picture "
-                                 f"{ann['image_id']} and category {ann['category_id']}; expected "
-                                 "a listed picture and one of COCO's 80 categories")
+    @cached_property
+    def _places(self) -> tuple[Path, Path]:
+        return self.pictures.resolve(), self.root.resolve()
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        return tuple(f"{image_id:012d}" for image_id in sorted(self.index.imgs))
+        return tuple(f"{image_id:012d}" for image_id in sorted(self._index[0]))
 
     def photo(self, key: str) -> Path:
-        return self.pictures / self.index.imgs[int(key)]["file_name"]
+        path = self.pictures / self._index[0][int(key)]["file_name"]
+        # a link within a stranger's archive must not lead to other files of this machine
+        place = path.resolve()
+        if not any(place.is_relative_to(root) for root in self._places):
+            raise ValueError(f"{path} is a link to {place}, outside of {self.root}; copy the "
+                             "picture there")
+        return path
 
-    def label_size(self, key: str) -> tuple[int, int]:
-        image = self.index.imgs[int(key)]
-        return image["height"], image["width"]
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        image, annotations = (part[int(key)] for part in self._index)
+        labels = {IGNORED if ann.get("iscrowd", 0) else ann["category_id"] for ann in annotations}
+        return (image["height"], image["width"]), labels
 
     def truth(self, key: str) -> np.ndarray:
-        label = np.zeros(self.label_size(key), np.uint8)
+        image, annotations = (part[int(key)] for part in self._index)
+        label = np.zeros((image["height"], image["width"]), np.uint8)
         instances = []
-        for ann in self.index.imgToAnns.get(int(key), []):
-            mask = self.index.annToMask(ann).astype(bool)
+        for ann in annotations:
+            mask = annotation_mask(ann, *label.shape)
             if ann.get("iscrowd", 0):
                 label[mask] = IGNORED
             else:
@@ -109,4 +103,5 @@ class Coco2017:
 
     def photo_files(self) -> list[Path]:
         """What lies in the pictures' folder; the annotations need not be read for that."""
-        return sorted(self.pictures.glob("*.jpg"))
+        return sorted(path for path in self.pictures.rglob("*")
+                      if path.suffix.lower() in PHOTO_SUFFIXES and not is_junk(path))

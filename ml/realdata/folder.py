@@ -1,7 +1,7 @@
 """A user's own labelled folder.
 
-    images/    photographs (.jpg, .jpeg, .png), any sizes
-    masks/     one PNG a photograph, of the same stem and size
+    images/    photographs (`listing.PHOTO_SUFFIXES`, in any case), any sizes
+    masks/     one PNG or TIFF a photograph, of the same stem and size
     classes.txt   one class a line; the first line is label 1 (a first line `background` is 0)
     palette.txt   instead, for masks in colours: `128 0 0 forklift` a line; black is background,
                   white is ignored unless listed
@@ -9,23 +9,28 @@
 
 With classes.txt masks hold labels as grey levels or palette indices, 255 ignored. Without
 train.txt there is no training part, hence no real bound; without test.txt every picture that is
-not in train.txt is a test picture.
+not in train.txt is a test picture, and each needs its mask and each mask its picture.
 """
 
+import unicodedata
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from ml.picture_files import open_mask
 from ml.pictures import IGNORED
-from ml.realdata.shared import NoSuchPart, open_mask, read_list, require_labels
+from ml.realdata.class_lists import read_classes, read_palette
+from ml.realdata.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
+from ml.realdata.shared import NoSuchPart, read_list, require_labels
 
-KINDS = (".jpg", ".jpeg", ".png")
+SHOWN = 3
 
 
 def stem_of_line(line: str) -> str:
     """The key of "hall 1" or "hall 1.jpg"; names may hold spaces and dots."""
-    return Path(line).stem if line.lower().endswith(KINDS) else line
+    stem = Path(line).stem if line.lower().endswith(PHOTO_SUFFIXES) else line
+    return unicodedata.normalize("NFC", stem)
 
 
 class OwnFolder:
@@ -37,6 +42,9 @@ class OwnFolder:
     def __init__(self, root: Path, part: str):
         self.root, self.part = Path(root), part
         self.title = f"{self.root.name} {part}"
+        self.label_hint = (
+            f"In {self.root / 'masks'} write label n for the class of line n of classes.txt (a mask"
+            " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead")
         for name in ("images", "masks"):
             if not (self.root / name).is_dir():
                 raise ValueError(f"{self.root} is not a labelled folder: no {name}/ in it; "
@@ -45,6 +53,9 @@ class OwnFolder:
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
         self.colours: dict[tuple[int, ...], int] = {}
         self.names = self._classes()
+        self._photos, skipped = list_files(self.root / "images", PHOTO_SUFFIXES)
+        self._masks, more = list_files(self.root / "masks", MASK_SUFFIXES)
+        self.skipped = skipped + more
 
     def _classes(self) -> dict[int, str]:
         classes, palette = self.root / "classes.txt", self.root / "palette.txt"
@@ -53,42 +64,10 @@ class OwnFolder:
                              "palette.txt (`128 0 0 forklift` a line), found "
                              f"{'both' if classes.is_file() else 'neither'}; without it nobody "
                              "knows what the labels mean")
-        file = classes if classes.is_file() else palette
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-        names = [line for line in lines if line and not line.startswith("#")]
-        if file == palette:
-            names = [self._coloured(file, line, i + 1) for i, line in enumerate(names)]
-        elif names[:1] == ["background"]:
-            names = names[1:]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if not names or repeated or len(names) > 254:
-            raise ValueError(f"{file}: expected 1 to 254 classes, each once; got {len(names)}, "
-                             f"repeated: {repeated}")
-        return dict(enumerate(names, start=1))
-
-    def _coloured(self, file: Path, line: str, label: int) -> str:
-        parts = line.split(maxsplit=3)
-        if len(parts) < 4 or not all(p.isdecimal() and int(p) < 256 for p in parts[:3]):
-            raise ValueError(f"{file}: expected `red green blue class` (0..255), got {line!r}")
-        colour = tuple(int(p) for p in parts[:3])
-        if colour == (0, 0, 0) or colour in self.colours:
-            raise ValueError(f"{file}: colour {colour} of {parts[3]!r} is "
-                             f"{'background' if not any(colour) else 'listed twice'}; give every "
-                             "class a colour of its own")
-        self.colours[colour] = label
-        return parts[3]
-
-    @cached_property
-    def _photos(self) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for path in sorted((self.root / "images").iterdir()):
-            if path.suffix.lower() not in KINDS:
-                continue
-            if path.stem in found:
-                raise ValueError(f"{found[path.stem]} and {path} share the stem {path.stem!r}: "
-                                 "expected one photograph a mask; rename one")
-            found[path.stem] = path
-        return found
+        if classes.is_file():
+            return read_classes(classes)
+        names, self.colours = read_palette(palette)
+        return names
 
     def _list(self, name: str) -> list[str] | None:
         file = self.root / f"{name}.txt"
@@ -101,40 +80,59 @@ class OwnFolder:
             raise ValueError(f"{self.root}: {len(both)} pictures are in test.txt and train.txt, "
                              f"first {both[0]!r}; a picture is for one of them")
         if self.part == "train":
-            return tuple(sorted(train))
-        return tuple(sorted(set(self._photos) - set(train) if test is None else test))
+            keys = set(train)
+        elif test is not None:
+            keys = set(test)
+        else:
+            keys = (set(self._photos) | set(self._masks)) - set(train)
+        self._require_pairs(keys)
+        return tuple(sorted(keys))
+
+    def _require_pairs(self, keys: set[str]) -> None:
+        """Each key has a picture and a mask, else something that the user sees is left out."""
+        for found, folder, what in ((self._photos, "images", "photograph"),
+                                    (self._masks, "masks", "mask")):
+            if missing := sorted(keys - set(found)):
+                named = ", ".join(map(repr, missing[:SHOWN]))
+                raise ValueError(
+                    f"{self.title}: {len(missing)} of {len(keys)} have no {what} in {folder}/, "
+                    f"first {named} (it has e.g. {', '.join(map(repr, sorted(found)[:SHOWN]))}); "
+                    "expected a photograph and a mask of one stem each. Add them, or name the "
+                    "pictures to use in test.txt and train.txt")
 
     def photo(self, key: str) -> Path:
-        return self._photos.get(key, self.root / "images" / f"{key}.jpg")
+        return self._photos[key]
 
     def mask(self, key: str) -> Path:
         """The file of a picture's labels."""
-        return self.root / "masks" / f"{key}.png"
+        return self._masks[key]
 
-    def label_size(self, key: str) -> tuple[int, int]:
-        return self.truth(key).shape
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        labels = self.truth(key)
+        return labels.shape, set(np.unique(labels).tolist())
 
     def truth(self, key: str) -> np.ndarray:
-        path = self.mask(key)
-        image = open_mask(path)
+        mask = open_mask(self.mask(key))
         if self.colours:
-            return self._by_colour(path, np.array(image.convert("RGB")))
-        if image.mode not in ("L", "P", "1"):
-            raise ValueError(f"{path}: expected labels as grey levels or palette indices (mode L "
-                             f"or P), got mode {image.mode}; export it as an indexed PNG, or list "
-                             "its colours in palette.txt instead of classes.txt")
-        return require_labels(path, np.array(image).astype(np.uint8), self.names)
+            return self._by_colour(mask.path, mask.colours())
+        greys = mask.greys()
+        labels = {0, IGNORED, *self.names} if set(greys.values()) - {0, IGNORED} else set()
+        if labels.issuperset(greys.values()) and any(i != grey for i, grey in greys.items()):
+            raise ValueError(f"{mask.path}: its indices {sorted(greys)} stand for a palette of "
+                             f"greys that are labels, too: {list(greys.values())}. A tool that "
+                             "shrinks PNGs may have renumbered them; save it as a grey PNG, or "
+                             "with a palette of colours")
+        return require_labels(mask.path, mask.labels(), self.names)
 
     def _by_colour(self, path: Path, pixels: np.ndarray) -> np.ndarray:
-        table = {(255, 255, 255): IGNORED, (0, 0, 0): 0} | self.colours
         packed = pixels.astype(np.int64) @ [65536, 256, 1]
         values, inverse = np.unique(packed, return_inverse=True)
         colours = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
-        if strange := [colour for colour in colours if colour not in table]:
+        if strange := [colour for colour in colours if colour not in self.colours]:
             raise ValueError(f"{path} holds the colours {strange[:4]} that palette.txt does not "
                              "list; expected its colours, black and white only. Was the mask "
                              "saved as JPEG, or with soft edges?")
-        labels = np.array([table[colour] for colour in colours], np.uint8)
+        labels = np.array([self.colours[colour] for colour in colours], np.uint8)
         return labels[inverse].reshape(pixels.shape[:2])
 
     def label_files(self) -> list[Path]:

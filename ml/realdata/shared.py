@@ -4,7 +4,8 @@ Here: the protocol, the checks, the digest, reading one picture at a time. Not h
 disk, which is the business of the source's own module.
 """
 
-import io
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,19 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ml.detectors.base import canonical
+from ml.detectors.names import canonical
 from ml.files import sha256_file, sha256_json
-from ml.pictures import IGNORED, encode_png
+from ml.picture_files import load_photo, picture_size
+from ml.pictures import IGNORED
+from ml.reading import read_text
 from ml.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error
+READER = 2
+"""Raised when the same files are read as something else, so that what was made of them is made
+again. 2: orientation, depth, alpha and colour profile are honoured."""
 
 
 class NoSuchPart(ValueError):
@@ -34,12 +39,16 @@ class LabelledPhotos(Protocol):
     official: how many pictures the published part has, None for a user's own.
     hint: what to do when the count is not the official one.
     names: label in `truth` -> the data set's own class name; 0 is background, 255 ignored.
+    label_hint: what to write instead where masks hold nothing but 0 and 255.
+    skipped: names of files in its folders that systems left there.
     """
 
     title: str
     official: int | None
     hint: str
+    label_hint: str
     names: Mapping[int, str]
+    skipped: Sequence[str]
 
     @property
     def keys(self) -> Sequence[str]:
@@ -48,8 +57,9 @@ class LabelledPhotos(Protocol):
     def photo(self, key: str) -> Path:
         """The picture's file."""
 
-    def label_size(self, key: str) -> tuple[int, int]:
-        """Height and width of the labels. ValueError for labels that break the layout."""
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        """(height, width) of the labels, and which there are. ValueError for labels that break
+        the layout."""
 
     def truth(self, key: str) -> np.ndarray:
         """Label map uint8 (H,W) in the data set's labels."""
@@ -73,12 +83,17 @@ class Sample:
     entities: tuple[str, ...]
 
 
-def check(photos: LabelledPhotos, keys: Sequence[str], subset: str) -> None:
+def check(
+    photos: LabelledPhotos, keys: Sequence[str], subset: str, vocabulary: Vocabulary | None = None
+) -> None:
     """Everything that must hold before work starts: ValueError says which file breaks it.
 
     The number of pictures (subset official), that every picture of the part is there, and of
-    `keys` also that picture and labels are of one size and the labels are the data set's.
+    `keys` also that picture and labels are of one size, the labels are the data set's, and some
+    pixel is of a class (of the vocabulary, where one is given).
     """
+    if vocabulary is not None:
+        class_table(photos, vocabulary)  # raises before the pictures are looked at, one by one
     found = len(photos.keys)
     if found == 0:
         raise ValueError(f"{photos.title}: no picture is listed; {photos.hint}")
@@ -88,14 +103,52 @@ def check(photos: LabelledPhotos, keys: Sequence[str], subset: str) -> None:
             f"{photos.hint}, or set benchmark.subset: any to go on with these, which every place "
             "that names the benchmark then says")
     require_files([photos.photo(key) for key in photos.keys], photos.title, "pictures")
+    if photos.skipped:
+        named = ", ".join(photos.skipped[:SHOWN])
+        print(f"{photos.title}: {len(photos.skipped)} files that a system left there are skipped: "
+              f"{named}", file=sys.stderr)
+    seen: set[int] = set()
+    unlabelled = []
     for key in tqdm(keys, desc=f"checking {photos.title}", unit="picture"):
-        height, width = photos.label_size(key)
-        size = picture_size(photos.photo(key))
-        if size != (height, width):
-            raise ValueError(
-                f"{photos.title}: {photos.photo(key)} is {size[1]}x{size[0]} pixels, its labels "
-                f"{width}x{height}; expected one size. Was one of the two resized, or turned by "
-                "its EXIF orientation? Store both as they are shown")
+        size, labels = photos.labelled(key)
+        _require_one_size(photos, key, size)
+        seen.update(labels)
+        unlabelled += [key] if IGNORED in labels and labels <= {0, IGNORED} else []
+    names = photos.names if vocabulary is None else matches(photos.names, vocabulary)
+    if not set(names) & seen:
+        raise ValueError(f"{photos.title}: {_nothing_labelled(photos, seen, list(names.values()))}")
+    if unlabelled and photos.official is None:
+        print(f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
+              f"(ignored) and no class, first {unlabelled[0]!r}", file=sys.stderr)
+
+
+def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:
+    path, (height, width) = photos.photo(key), expected
+    size = picture_size(path)
+    if (size.height, size.width) == expected:
+        return
+    why = ("Was one of the two resized, or turned by its EXIF orientation? Store both as they are "
+           "shown")
+    if size.orientation > 1 and (size.width, size.height) == expected:
+        why = (f"The picture is stored {width}x{height} with the EXIF orientation "
+               f"{size.orientation}, and its labels were made without turning it: turn both, or "
+               "store the picture without that flag")
+    raise ValueError(f"{photos.title}: {path} is {size.width}x{size.height} pixels, its labels "
+                     f"{width}x{height}; expected one size. {why}")
+
+
+def _nothing_labelled(photos: LabelledPhotos, seen: set[int], names: Sequence[str]) -> str:
+    """Why no score can come of pictures without one pixel of a class."""
+    holds = sorted(seen & set(photos.names))
+    if holds:
+        others = ", ".join(photos.names[label] for label in holds[:8])
+        return (f"no pixel is of a class of the vocabulary ({', '.join(names[:8])}); the labels "
+                f"are of {others}. Name those in the vocabulary, or bring pictures of its classes")
+    if IGNORED in seen:
+        return ("its labels are 0 and 255 alone, and 255 means \"ignored\", no class: not one "
+                f"labelled pixel would be left. {photos.label_hint}")
+    return (f"not one pixel is labelled with a class: expected some of {', '.join(names[:8])}. Are "
+            "the masks empty?")
 
 
 def described(photos: LabelledPhotos) -> str:
@@ -117,48 +170,23 @@ def require_files(files: Sequence[Path], title: str, what: str) -> None:
                          f"{named}; unpack the archive again, it may have been cut off")
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) from a picture's header."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is no picture ({error}): half a download? Get it again"
-                         ) from error
-
-
-def load_photo(path: Path) -> tuple[bytes, np.ndarray]:
-    """(bytes that `decode_png` reads, uint8 (H,W,3) RGB).
-
-    An RGB file's bytes are kept as they are: five thousand JPEGs are not blown up to PNG. A grey
-    or CMYK one (COCO has some) becomes an RGB PNG.
-    """
-    data = path.read_bytes()
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}): half a download? Get it again"
-                         ) from error
-    if image.mode == "RGB":
-        return data, np.array(image)
-    pixels = np.array(image.convert("RGB"))
-    return encode_png(pixels), pixels
-
-
 def matches(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
     """Label of the data set -> the vocabulary's class, for classes that both have.
 
-    Names match by VOC's and COCO's spellings (`canonical`): tv is tvmonitor. Raises ValueError
-    when two classes of the vocabulary are one class of the data set.
+    Names match by VOC's and COCO's spellings (`canonical`) and whatever their case: TV is
+    tvmonitor. Raises ValueError when two classes of the vocabulary are one class of the data set.
     """
     ours: dict[str, str] = {}
     for name in vocabulary.classes:
-        if ours.setdefault(canonical(name), name) != name:
-            raise ValueError(f"vocabulary {vocabulary.name!r}: {ours[canonical(name)]!r} and "
-                             f"{name!r} are one class, {canonical(name)}; keep one of them")
-    return {label: ours[canonical(name)] for label, name in names.items()
-            if canonical(name) in ours}
+        if ours.setdefault(_known_as(name), name) != name:
+            raise ValueError(f"vocabulary {vocabulary.name!r}: {ours[_known_as(name)]!r} and "
+                             f"{name!r} are one class, {_known_as(name)}; keep one of them")
+    return {label: ours[_known_as(name)] for label, name in names.items()
+            if _known_as(name) in ours}
+
+
+def _known_as(name: str) -> str:
+    return canonical(unicodedata.normalize("NFC", name).casefold())
 
 
 def labelled_classes(photos: LabelledPhotos, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -210,6 +238,7 @@ def digest(photos: LabelledPhotos) -> str:
     require_files(files, photos.title, "label files")
     require_files(pictures, photos.title, "pictures")
     return sha256_json({
+        "reader": READER,
         "title": photos.title,
         "labels": [[_name(path), sha256_file(path)] for path in files],
         "photos": [[path.name, path.stat().st_size] for path in pictures],
@@ -231,7 +260,7 @@ def read_list(
     """Keys of a split file, one a line. ValueError for a missing file or a key listed twice."""
     if not path.is_file():
         raise ValueError(f"{title}: no split file {path}; unpack the data set's whole archive")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     keys = [key_of(line.strip()) for line in lines if line.strip()]
     repeated = sorted(key for key, count in Counter(keys).items() if count > 1)
     if repeated:
@@ -250,13 +279,3 @@ def require_labels(path: Path, labels: np.ndarray, names: Mapping[int, str]) -> 
                          f"(ignored) and 1..{max(names)} ({len(names)} classes). Is it a mask of "
                          "another data set, or of instances?")
     return labels.astype(np.uint8)
-
-
-def open_mask(path: Path) -> Image.Image:
-    """A mask picture, loaded. ValueError for a file that is not one."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}): get it again") from error
-    return image

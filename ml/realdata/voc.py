@@ -5,16 +5,16 @@ is SBD's train and val and VOC's train, less VOC's val. SBD's masks come as Segm
 *.png in the VOC folder, or as SBD itself was published: benchmark_RELEASE/dataset/cls/*.mat.
 """
 
-import zlib
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
+from ml.picture_files import open_mask
 from ml.pictures import PALETTE
-from ml.realdata.shared import open_mask, read_list, require_labels
+from ml.realdata.listing import is_junk
+from ml.realdata.mat import read_struct_matrix
+from ml.realdata.shared import read_list, require_labels
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
            "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
@@ -30,6 +30,8 @@ class Voc2012:
     """A part of VOC 2012; see shared.LabelledPhotos for what it offers."""
 
     names = dict(enumerate(CLASSES, start=1))
+    label_hint = "Unpack the original masks"
+    skipped = ()
 
     def __init__(self, root: Path, part: str):
         """root: the folder of VOCdevkit, VOCdevkit itself, or VOCdevkit/VOC2012."""
@@ -92,7 +94,7 @@ class Voc2012:
 
     def _sbd_keys(self) -> set[str]:
         if not self._sbd_as_published:
-            return {path.stem for path in self.aug.glob("*.png")}
+            return {path.stem for path in self.aug.glob("*.png") if not is_junk(path)}
         return {key for name in ("train.txt", "val.txt")
                 for key in read_list(self.sbd / name, self.title)}
 
@@ -111,15 +113,16 @@ class Voc2012:
             return self.sbd / "cls" / f"{key}.mat"
         return self.aug / f"{key}.png"
 
-    def label_size(self, key: str) -> tuple[int, int]:
-        return self.truth(key).shape
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        labels = self.truth(key)
+        return labels.shape, set(np.unique(labels).tolist())
 
     def truth(self, key: str) -> np.ndarray:
         path = self.mask(key)
         if path.suffix == ".mat":
             labels = read_mat(path)
         elif path.parent == self.aug:
-            labels = read_grey(path)
+            labels = open_mask(path).labels()
         else:
             labels = read_palette(path)
         return require_labels(path, labels, self.names)
@@ -133,7 +136,7 @@ class Voc2012:
 
 def read_palette(path: Path) -> np.ndarray:
     """Label map uint8 (H,W) of a palette PNG in VOC's colours."""
-    image = open_mask(path)
+    image = open_mask(path).image
     if image.mode != "P":
         raise ValueError(f"{path}: expected a palette PNG (mode P) as VOC publishes them, got mode "
                          f"{image.mode}: a tool has rewritten it, so labels cannot be told from "
@@ -151,20 +154,10 @@ def read_palette(path: Path) -> np.ndarray:
     return labels
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """Label map of a SegmentationClassAug PNG: labels as grey levels or as palette indices."""
-    image = open_mask(path)
-    if image.mode not in ("L", "P"):
-        raise ValueError(f"{path}: expected labels as grey levels (mode L) or palette indices "
-                         f"(mode P), got mode {image.mode}; get SegmentationClassAug again")
-    return np.array(image)
-
-
 def read_mat(path: Path) -> np.ndarray:
     """Label map of SBD's GTcls.Segmentation."""
     try:
-        labels = scipy.io.loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except (OSError, ValueError, KeyError, TypeError, MatReadError, zlib.error) as error:
+        return read_struct_matrix(path.read_bytes(), "GTcls", "Segmentation")
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected SBD's struct GTcls with the field Segmentation "
-                         f"({error!r}); unpack SBD's benchmark.tgz again") from error
-    return np.asarray(labels)
+                         f"({error}); unpack SBD's benchmark.tgz again") from error

@@ -4,14 +4,21 @@ A backbone whose weights saw masks of VOC, COCO or ADE would know the unseen cla
 the benchmark would measure that. Not here: what is built on a backbone.
 """
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
+
+from ml.contract import check_finite, load_whole
+
+HEAD = ("classifier.",)
+"""Of a classifier: dropped on purpose, so that it may be of other classes, or not there at all."""
 
 
 def load_backbone(
@@ -22,7 +29,8 @@ def load_backbone(
     fitting: class names in transformers that the architecture can be built on. The settings are
     `pixel_mean` and `pixel_std` of the backbone's preprocessor_config.json, None in a folder that
     has no such file (its backbone then takes pixels in 0..1 as they are). Only safetensors are
-    read. Raises ValueError, saying what to do, for anything else.
+    read, and all weights but the classifier's head must be there. Raises ValueError, saying what
+    to do, for anything else.
     """
     name = str(name)
     where = f"segmenter.backbone {name!r}" + (f" at revision {revision!r}" if revision else "")
@@ -40,8 +48,8 @@ def load_backbone(
             f"{where} is {', '.join(found)}: {expected}. Weights that saw masks or boxes know the "
             "unseen classes, which the benchmark would then count as found without labels")
     try:
-        classifier = AutoModelForImageClassification.from_pretrained(
-            name, revision=revision, config=config, use_safetensors=True, dtype=torch.float32)
+        classifier = load_whole(AutoModelForImageClassification, where, name, revision=revision,
+                                config=config, dtype=torch.float32, dropped=HEAD)
     except OSError as error:
         raise ValueError(
             f"{where} has no model.safetensors, and pickled weights are not loaded: choose a "
@@ -58,9 +66,52 @@ def _normalisation(name: str, revision: str | None, where: str) -> dict:
             raise ValueError(f"{where}: no preprocessor_config.json, so nobody knows how its "
                              f"pixels were normalised; got {error}") from error
         said = {}
-    used = said.get("do_normalize", True)
-    return {"pixel_mean": said.get("image_mean") if used else None,
-            "pixel_std": said.get("image_std") if used else None}
+    return normalisation(said, where)
+
+
+def normalisation(said: Mapping, where: str) -> dict:
+    """`pixel_mean` and `pixel_std`, for pixels in 0..1, out of a preprocessor_config.json.
+
+    Raises ValueError for one that asks for what is not done here.
+    """
+    mean, std = (said.get(name) if said.get("do_normalize", True) else None
+                 for name in ("image_mean", "image_std"))
+    if said.get("do_flip_channel_order"):
+        raise ValueError(f"{where}: its preprocessor_config.json has do_flip_channel_order: "
+                         "expected a backbone that takes RGB")
+    # What one step of 0..255 becomes there, against 1 / 255 here.
+    scale = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255
+    if not math.isclose(scale, 1):
+        mean, std = ([value / scale for value in values]
+                     for values in (mean or [0.0] * 3, std or [1.0] * 3))
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if (mean is None) != (std is None) or values is not None and len(values) != 3:
+            raise ValueError(f"{where}: its preprocessor_config.json has {name} "
+                             f"{said.get(name)!r}: expected three numbers each of image_mean and "
+                             "image_std")
+    if std is not None and min(std) <= 0:
+        raise ValueError(f"{where}: its preprocessor_config.json has image_std {std}: expected "
+                         "numbers above 0")
+    return {"pixel_mean": mean, "pixel_std": std}
+
+
+def load_saved(kind: type, folder: Path) -> PreTrainedModel:
+    """A segmenter that `save_pretrained` left in a folder, in eval mode.
+
+    Raises ValueError for weights that are missing, damaged or not all its own.
+    """
+    try:
+        return load_whole(kind, f"the segmenter in {folder}", folder).eval()
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"the segmenter in {folder} is damaged or lacks model.safetensors "
+                         f"({error}): run the stage segmenter again") from error
+
+
+def finite_scores(scores: Tensor) -> Tensor:
+    """A segmenter's scores as they are. Raises NotFinite: the largest of NaN is background."""
+    check_finite(scores, "the segmenter's scores", "train it again with segmenter.precision "
+                 "bfloat16 or float32, or bring it again")
+    return scores
 
 
 def prepared(config, pixels: Tensor) -> Tensor:

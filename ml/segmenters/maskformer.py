@@ -15,7 +15,7 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 from transformers.core_model_loading import revert_weight_conversion
 
 from ml.params import SegmenterParams
-from ml.segmenters.backbones import load_backbone, prepared
+from ml.segmenters.backbones import finite_scores, load_backbone, load_saved, prepared
 from ml.segmenters.mask_loss import loss_sizes, make_targets, mask_loss
 
 BODIES = {"ResNetForImageClassification": "resnet.", "SwinForImageClassification": "swin."}
@@ -60,7 +60,7 @@ def build(
 
 def load(folder: Path) -> MaskFormerForInstanceSegmentation:
     """The model that `save_pretrained` left in a folder, in eval mode."""
-    return MaskFormerForInstanceSegmentation.from_pretrained(folder).eval()
+    return load_saved(MaskFormerForInstanceSegmentation, folder)
 
 
 def backbone_of(model: MaskFormerForInstanceSegmentation) -> torch.nn.Module:
@@ -95,7 +95,7 @@ def label_scores(model: MaskFormerForInstanceSegmentation, pixels: Tensor) -> Te
     class_logits, mask_logits = _logits(model, pixels, every_layer=False)
     shares = class_logits[0].softmax(-1)[..., :-1]
     masks = functional.interpolate(mask_logits[0], pixels.shape[-2:], mode="bilinear").sigmoid()
-    return torch.einsum("bqc,bqhw->bchw", shares, masks)
+    return finite_scores(torch.einsum("bqc,bqhw->bchw", shares, masks))
 
 
 def _logits(

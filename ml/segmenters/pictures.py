@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageEnhance
 
-from ml.files import atomic
+from ml.files import atomic, read_note, sha256_file, write_json
 from ml.params import SegmenterParams
 from ml.pictures import IGNORED, decode_png
 
@@ -45,12 +45,23 @@ class Encoded(Sequence):
 
 
 def store_encoded(file: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Writes the columns `image` and `label` (bytes) of the frames for `open_encoded`."""
+    """Writes the columns `image` and `label` (bytes) of the frames for `open_encoded`, and the
+    file's digest beside it."""
     with atomic(file) as temporary, pa.OSFile(str(temporary), "wb") as sink, \
             pa.ipc.new_file(sink, _SCHEMA) as writer:
         for frame in frames:
             writer.write_table(pa.Table.from_pandas(frame[_SCHEMA.names], _SCHEMA,
                                                     preserve_index=False))
+    write_json(_digest_of(file), sha256_file(file))
+
+
+def is_stored(file: Path) -> bool:
+    """Whether `store_encoded` left the file, and it is as it was then."""
+    return file.is_file() and read_note(_digest_of(file), str) == sha256_file(file)
+
+
+def _digest_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256.json")
 
 
 def open_encoded(file: Path) -> tuple[Encoded, Encoded]:

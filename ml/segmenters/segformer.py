@@ -14,7 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from ml.params import SegmenterParams
 from ml.pictures import IGNORED
-from ml.segmenters.backbones import load_backbone, prepared
+from ml.segmenters.backbones import finite_scores, load_backbone, load_saved, prepared
 
 
 def build(
@@ -37,7 +37,7 @@ def build(
 
 def load(folder: Path) -> SegformerForSemanticSegmentation:
     """The model that `save_pretrained` left in a folder, in eval mode."""
-    return SegformerForSemanticSegmentation.from_pretrained(folder).eval()
+    return load_saved(SegformerForSemanticSegmentation, folder)
 
 
 def backbone_of(model: SegformerForSemanticSegmentation) -> torch.nn.Module:
@@ -68,7 +68,7 @@ def loss(
 
 def label_scores(model: SegformerForSemanticSegmentation, pixels: Tensor) -> Tensor:
     """pixels: float32 (B,3,H,W) in 0..1. Returns (B,n+1,H,W) >= 0, the largest is the label."""
-    return _logits(model, pixels).softmax(1)
+    return finite_scores(_logits(model, pixels).softmax(1))
 
 
 def _logits(model: SegformerForSemanticSegmentation, pixels: Tensor) -> Tensor:

@@ -16,16 +16,17 @@ from tqdm import tqdm
 
 from ml import processes
 from ml.batching import Batches
-from ml.files import atomic
 from ml.gradients import ADVICE, backward_in_parts, own_rows, same_weights
 from ml.metrics import confusions, miou
 from ml.params import SegmenterParams
 from ml.precision import mixed_precision
 from ml.segmenters import architecture
 from ml.segmenters.pictures import batches, check_pictures
+from ml.training_state import load_state, save_state
 
 CHECKPOINT_EVERY = 100
 """Steps; a kill costs at most half a minute at micro size."""
+CHECKPOINT = "checkpoint.pt"
 EVALUATE_EVERY = 150
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.04, 64
 """Pictures kept for the curve's mIoU. It chooses nothing, so a few are enough."""
@@ -138,8 +139,7 @@ def train(
                 bar.set_postfix(loss=f"{loss:.2f}", miou=f"{row['val_miou']:.1f}")
             curve.append(row)
             if main and step % CHECKPOINT_EVERY == 0:
-                with atomic(progress / "checkpoint.pt") as temporary:
-                    torch.save(learner.state_dict() | {"curve": curve}, temporary)
+                save_state(progress / CHECKPOINT, learner.state_dict() | {"curve": curve})
             bar.update()
     if learner.average is not None:
         model.load_state_dict(learner.best().state_dict())
@@ -232,10 +232,9 @@ def _held_out_miou(model: nn.Module, images: Sequence, labels: Sequence, held) -
 
 
 def _resume(progress: Path, learner: Learner) -> list[dict]:
-    """Puts a checkpoint back and returns its curve, empty where there is none."""
-    file = progress / "checkpoint.pt"
-    if not file.is_file():
+    """Puts a checkpoint back and returns its curve, empty without a whole one."""
+    state = load_state(progress / CHECKPOINT)
+    if state is None:
         return []
-    state = torch.load(file, map_location="cpu", weights_only=True)  # never pickled code
     learner.load_state_dict(state)
     return state["curve"]

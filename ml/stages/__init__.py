@@ -6,17 +6,38 @@ it: a Dagster asset, `python -m ml <stage>` or a DVC stage.
 """
 
 import importlib
-import json
 import resource
-import shutil
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ml import processes
-from ml.files import sha256_file, sha256_folder, sha256_json, write_json
-from ml.manifest import Manifest, ManifestError, describe_files, read_manifest, write_manifest
-from ml.params import REAL_SOURCES, ROOT, Params, find_file
+from ml.errors import QualityError
+from ml.files import (
+    Damaged,
+    read_json,
+    read_note,
+    say,
+    sha256_file,
+    sha256_folder,
+    sha256_json,
+    write_json,
+)
+from ml.lineage import check_lineage
+from ml.locks import FolderLock
+from ml.manifest import (
+    Manifest,
+    ManifestError,
+    damage,
+    describe_files,
+    read_manifest,
+    strays,
+    write_manifest,
+)
+from ml.params import REAL_SOURCES, ROOT, DetectorParams, Params, find_file
+from ml.profile_files import claim
+from ml.successor import STATE, Successor, check_shards
 from ml.vocabulary import load_vocabulary
 
 
@@ -67,30 +88,36 @@ STAGES = (
 STAGE = {stage.name: stage for stage in STAGES}
 
 
-class QualityError(RuntimeError):
-    """An input's data-quality checks failed; a stage refuses to build on it."""
+VERDICT = {"digest": str, "passed": bool, "failures": list}
+"""What the checks' `quality.json` holds at least."""
+TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
+"""What `timing.json` holds."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where the stages of one profile keep their folders: `<root>/data/<profile>/<stage>`."""
+    """Where the stages of one profile keep their folders: `<root>/data/<profile>/<stage>`.
+
+    making: the stage that is being made; its `folder` is the one that will take the other's place.
+    """
 
     root: Path
     profile: str
+    making: str = ""
 
     @property
     def data(self) -> Path:
         return Path(self.root) / "data" / self.profile
 
     def folder(self, stage: str) -> Path:
-        return self.data / stage
+        return Successor(self.data, stage).new if stage == self.making else self.data / stage
 
     def state(self, stage: str) -> Path:
         """What is said about a stage's folder but is no part of its data: `timing.json` of the
-        making, `recipe.json` of the last start, `quality.json` of the last checks. Apart from
-        the folder, so that DVC's hash of the folder depends on the data alone.
+        making, `made.json` (that we made it), `quality.json` of the last checks. Apart from the
+        folder, so that DVC's hash of the folder depends on the data alone; replaced with it.
         """
-        return self.data / ".state" / stage
+        return self.data / STATE / stage
 
     def model(self, name: str) -> str:
         """A model folder or file (below the root, else the checkout) as an absolute path.
@@ -101,6 +128,14 @@ class Workspace:
             if (base / name).exists():
                 return str(base / name)
         return name
+
+
+    def detector(self, detector: DetectorParams) -> str:
+        """`model` of `detector.model`, where a backend's own name comes first: a folder or file
+        of that name below the root is something else."""
+        named = {"torchvision": detector.model == "coco",
+                 "detectron2": detector.model.endswith((".yaml", ".py"))}  # fmt: skip
+        return detector.model if named.get(detector.backend) else self.model(detector.model)
 
 
 @dataclass(frozen=True)
@@ -124,8 +159,8 @@ class StageReport:
 def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     """Everything a stage's output depends on, as plain data; verifies the inputs' files.
 
-    Raises ManifestError when an input is unfinished or damaged, ValueError when real data is not
-    what `benchmark:` says.
+    Raises ManifestError when an input is unfinished or damaged, or the inputs were not made from
+    one another and with what is asked for; ValueError when real data is not what `benchmark:` says.
     """
     settings = {name: params.section(name) for name in stage.sections}
     if "vocabulary" in settings:
@@ -137,7 +172,8 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
         section, name = place.split(".")
         if (value := getattr(getattr(params, section), name)) is None:
             continue
-        model = Path(workspace.model(value))
+        model = Path(workspace.detector(params.detector) if place == "detector.model" else
+                     workspace.model(value))
         inputs[place] = (sha256_folder(model) if model.is_dir() else
                          sha256_file(model) if model.is_file() else value)
     if stage.real_part and params.benchmark.source in REAL_SOURCES:
@@ -145,7 +181,10 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
 
         inputs["benchmark.root"] = data_digest(params.benchmark, stage.real_part,
                                                workspace.model(params.benchmark.root))
-    return {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
+    recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
+    check_lineage(recipe, load_vocabulary(params.vocabulary).digest, workspace.data,
+                  [each.name for each in STAGES])
+    return recipe
 
 
 def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
@@ -156,24 +195,30 @@ def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
     """
     for name in stage.inputs:
         path = workspace.state(name) / "quality.json"
-        if not path.is_file():
+        try:
+            verdict = read_json(path, VERDICT)
+        except Damaged as error:  # it may have said no
+            raise QualityError(f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                               f"left no readable verdict: {error}. Judge it again (`make run`), "
+                               "or remove that file to go on without a verdict") from error
+        if verdict is None:
             continue
-        verdict = json.loads(path.read_text())
         digest = read_manifest(workspace.folder(name), verify=False).digest
         if verdict["digest"] == digest and not verdict["passed"]:
             raise QualityError(f"stage {stage.name!r} refuses its input {name!r}, whose checks "
-                               f"failed: {'; '.join(verdict['failures'])}. Make {name!r} again "
-                               f"from sound data ({path})")
+                               f"failed: {'; '.join(map(str, verdict['failures']))}. Make "
+                               f"{name!r} again from sound data ({path})")
 
 
 def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = False) -> StageReport:
     """Runs one stage, or finds that its folder was made by the same recipe already.
 
-    A folder left by another recipe is emptied first; one left half-way by the same recipe is
-    continued. Of several processes (`accelerate launch`) the first prepares and writes, all run
-    the stage, and all get the report. Raises ValueError for an unknown stage, or one that does
-    not train in several processes; ManifestError for a missing or damaged input, QualityError for
-    an input whose checks failed.
+    A folder of another recipe stands until the new one is whole (`ml.successor`); what the same
+    recipe left half-way is continued. Of several processes (`accelerate launch`) the first prepares
+    and writes, all run the stage, and all get the report. Raises ValueError for an unknown stage,
+    or one that does not train in several processes; ManifestError for a missing or damaged input,
+    inputs that do not belong together, or a folder in the way that is not ours; QualityError for an
+    input whose checks failed; WorkspaceBusy when another run makes or reads what this one writes.
     """
     if name not in STAGE:
         raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
@@ -183,64 +228,83 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
             f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
             f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
             f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs")
-    recipe, done = processes.from_main(
-        _begin(stage, params, workspace, force) if processes.is_main() else None)
-    if done:
-        return done
-    started = time.perf_counter()
-    module = importlib.import_module(f"ml.stages.{name}")
-    output = module.run(params, workspace, sha256_json(recipe))
-    return processes.from_main(
-        _finish(workspace, recipe, output, started) if processes.is_main() else None)
+    with ExitStack() as locks:
+        recipe, done = processes.on_main(lambda: _begin(stage, params, workspace, force, locks))
+        if done:
+            return done
+        started = time.perf_counter()
+        module = importlib.import_module(f"ml.stages.{name}")
+        writing = replace(workspace, making=name)
+        output = module.run(params, writing, sha256_json(recipe))
+        return processes.on_main(lambda: _finish(writing, recipe, output, started))
 
 
 def _begin(
-    stage: Stage, params: Params, workspace: Workspace, force: bool
+    stage: Stage, params: Params, workspace: Workspace, force: bool, locks: ExitStack
 ) -> tuple[dict, StageReport | None]:
-    """The stage's recipe, and its report when it is made already; else its folder is prepared."""
-    folder, state = workspace.folder(stage.name), workspace.state(stage.name)
+    """The stage's recipe, and its report when it is made already; else the place is prepared.
+
+    locks: held by this process until the stage is done.
+    """
+    for each in STAGE:
+        Successor(workspace.data, each).check()
+    own = locks.enter_context(FolderLock(workspace.data, stage.name))
+    own.read()
+    for name in stage.inputs:
+        locks.enter_context(FolderLock(workspace.data, name)).read()
     recipe = recipe_of(stage, params, workspace)
     refuse_failed_inputs(stage, workspace)
-    done = None if force else _finished(folder, state, recipe)
-    if not done:
-        _prepare(folder, state, recipe, force)
+    claim(workspace.data, params.file, ROOT)
+    successor = Successor(workspace.data, stage.name)
+    if not force and not successor.waits() and (done := _finished(workspace, recipe)):
+        return recipe, done
+    own.write()
+    successor.settle()
+    done = None if force else _finished(workspace, recipe)
+    if done:
+        successor.forget(recipe)
+    else:
+        successor.start(recipe, force)
     return recipe, done
 
 
 def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
-    """Writes metrics, timing and, last, the manifest."""
+    """Writes metrics and, last, the manifest; then the folder takes its place."""
     name, folder = recipe["stage"], workspace.folder(recipe["stage"])
+    for source in STAGE[name].inputs:
+        if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
+            raise ManifestError(f"{workspace.folder(source)} changed while {name!r} was made from "
+                                f"it: run `python -m ml {name}` again")
     write_json(folder / "metrics.json", output.facts)
-    manifest = Manifest(**recipe, files=describe_files(folder, output.rows), facts=output.facts)
+    files = describe_files(folder, output.rows)
+    check_shards(folder, sha256_json(recipe), files)
+    manifest = Manifest(**recipe, files=files, facts=output.facts)
     spent = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    timing = {"seconds": spent, "peak_rss_mb": peak}
-    write_json(workspace.state(name) / "timing.json", timing)
     write_manifest(folder, manifest)
+    Successor(workspace.data, name).finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
     return StageReport(name, manifest.digest, False, spent, peak, output.facts)
 
 
-def _finished(folder: Path, state: Path, recipe: dict) -> StageReport | None:
+def _finished(workspace: Workspace, recipe: dict) -> StageReport | None:
+    """The report of a folder that was made by this recipe and is whole; says what is not."""
+    folder = workspace.folder(recipe["stage"])
     try:
-        manifest = read_manifest(folder)
-    except ManifestError:
+        manifest = read_manifest(folder, verify=False)
+    except ManifestError as error:
+        if folder.exists() and any(folder.iterdir()):
+            say(f"{error} (it is being made again)")
         return None
     made_by = {key: getattr(manifest, key) for key in recipe}
     if sha256_json(made_by) != sha256_json(recipe):
         return None
-    note = state / "timing.json"  # absent when the folder was pulled, not made here
-    timing = json.loads(note.read_text()) if note.is_file() else {"seconds": 0, "peak_rss_mb": 0}
+    if problems := list(damage(folder, manifest)):
+        say(f"{'; '.join(problems)}: made again, and nothing else")
+        return None
+    for name in strays(folder, manifest.files):
+        say(f"{folder / name} was not made by the stage {manifest.stage!r}: it is left there")
+    # No timing when the folder was pulled, not made here.
+    timing = read_note(workspace.state(manifest.stage) / "timing.json", TIMING) or {
+        "seconds": 0, "peak_rss_mb": 0}
     return StageReport(manifest.stage, manifest.digest, True, timing["seconds"],
                        timing["peak_rss_mb"], manifest.facts)
-
-
-def _prepare(folder: Path, state: Path, recipe: dict, force: bool) -> None:
-    """Empties the folder unless the same recipe left it half-way."""
-    note = state / "recipe.json"
-    same = note.is_file() and sha256_json(json.loads(note.read_text())) == sha256_json(recipe)
-    if folder.exists() and (force or not same or (folder / "manifest.json").is_file()):
-        shutil.rmtree(folder)
-        shutil.rmtree(state, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(note, recipe)
-

@@ -28,7 +28,6 @@ from ml.pictures import (
 from ml.realdata import (
     LabelledPhotos,
     check,
-    class_table,
     described,
     labelled_classes,
     open_source,
@@ -65,8 +64,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
                             BENCHMARK)
         return Output(rows=rows, facts=_facts(folder, vocabulary, labelled))
     photos = open_source(params.benchmark, "test", workspace.model(params.benchmark.root))
-    class_table(photos, vocabulary)  # raises before the pictures are looked at, one by one
-    check(photos, photos.keys, params.benchmark.subset)
+    check(photos, photos.keys, params.benchmark.subset, vocabulary)
     rows = write_shards(folder, recipe, split(photos.keys, SHARD_SIZE),
                         lambda keys: _photo_rows(photos, keys, vocabulary), BENCHMARK)
     facts = _facts(folder, vocabulary, labelled_classes(photos, vocabulary))

@@ -13,6 +13,7 @@ import pandas as pd
 from ml.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import Samples, sample
+from ml.diffusion.tokens import refuse_long_prompts
 from ml.params import Params
 from ml.pictures import contact_sheet, encode_png, load_pictures, picture_facts, spread
 from ml.schemas import IMAGES, PROMPTS
@@ -33,6 +34,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
                          "set prompts.train_one, train_two or sim_per_cell above 0")
     folder = workspace.folder("images")
     make = ShardMaker(params, workspace)
+    refuse_long_prompts(params.diffusion, workspace, wanted.to_dict("records"))
     plan = split(wanted.to_dict("records"), params.shards.size)
     rows = write_shards(folder, recipe, plan, make, IMAGES, params.shards.processes)
     _contact_sheet(folder)

@@ -64,7 +64,7 @@ class ShardMaker:
 def open_detector(params: Params, workspace: Workspace) -> Detector:
     """The detector of the settings, ready to use."""
     settings = params.detector
-    return load_detector(settings.backend, workspace.model(settings.model),
+    return load_detector(settings.backend, workspace.detector(settings),
                          weights=settings.weights and workspace.model(settings.weights),
                          revision=settings.revision, score_threshold=settings.score_threshold,
                          device=params.diffusion.device, batch_size=settings.batch_size)

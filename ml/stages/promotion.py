@@ -1,15 +1,18 @@
 """Stage `promotion`: does the new model become champion?
 
 The champion on record is `data/<profile>/champion/<model>/`: record.json and the scores.parquet it
-was promoted on. A promoted candidate is written there at once; orchestration moves the registry's
-alias to the model of that digest. Not here: the rules (`ml.promotion`).
+was promoted on. A promoted candidate is written there at once, with the digests of those that were
+champion before; orchestration moves the registry's alias to the model of that digest. Not here: the
+rules (`ml.promotion`).
+
+A champion that is scored anew on another test set stays champion and is on record with the new
+scores: the next candidate is compared there.
 
 The verdict depends on the champion at that time, which is no input of the recipe. That is safe: a
 finished stage is not run again, and one that is (forced, or killed after it had promoted) finds
 its candidate on record and keeps it.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +21,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml.files import atomic, sha256_file, sha256_json, write_json
+from ml.files import (
+    Damaged,
+    atomic,
+    read_json,
+    settle,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from ml.grounding.scores import percent
 from ml.manifest import read_manifest
 from ml.metrics import nanmean
 from ml.params import Params
-from ml.promotion import Contender, Policy, Verdict, decide
+from ml.promotion import Contender, Policy, Verdict, comparable, decide
 from ml.stages import Output, Workspace
 from ml.stages.benchmark_scores import main_statistic, read_scores
 from ml.vocabulary import Vocabulary, load_vocabulary
@@ -62,6 +73,10 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(keys), stack
 
 
+RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str,
+          "scores_sha256": str}
+WHO = {"digest": str}
+"""Of a champion's record: all of it, and what says who it is."""
 HELD_OUT = ("synthetic_dataset",)
 """Input that holds pictures and truth where there is no real benchmark."""
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
@@ -78,10 +93,19 @@ def champion_folder(workspace: Workspace, name: str) -> Path:
     return workspace.data / "champion" / name
 
 
-def champion_record(workspace: Workspace, name: str) -> dict | None:
-    """The champion on record: {"digest", "score", "test_set", "scores_sha256"}, None before."""
-    file = champion_folder(workspace, name) / "record.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> dict | None:
+    """The champion on record, with the fields of RECORD and `former`, the digests of those before
+    it; None before there is one.
+
+    Raises ValueError for a record that can't be read: who had the title must not be forgotten.
+    """
+    folder = champion_folder(workspace, name)
+    settle(folder)  # promotion alone writes there, and runs once at a time
+    try:
+        return read_json(folder / "record.json", expected)
+    except Damaged as error:
+        raise ValueError(f"{error}. It says who is champion: bring it back, or remove {folder} to "
+                         "let the next candidate start anew") from error
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -96,8 +120,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         policy = policy_of(name, params, vocabulary, facts.get("unscored_classes", ()))
         candidate = _candidate(workspace, contest, policy)
         champion = _champion(workspace, name, contest)
-        verdict = decide(candidate, champion, policy)
-        if verdict.promote:
+        former = (champion_record(workspace, name) or {}).get("former", [])
+        verdict = decide(candidate, champion, policy, former)
+        if verdict.promote or (verdict.state == "kept" and not comparable(candidate, champion)):
             _record(workspace, name, contest, candidate)
         verdicts[name] = describe(verdict, candidate, champion)
         if facts.get("held_out_synthetic"):
@@ -148,7 +173,7 @@ def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Conten
 
 
 def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
-    record = champion_record(workspace, name)
+    record = champion_record(workspace, name, RECORD)
     if record is None:
         return None
     scores = champion_folder(workspace, name) / "scores.parquet"
@@ -162,14 +187,32 @@ def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | 
 
 def _record(workspace: Workspace, name: str, contest: Contest, candidate: Contender) -> None:
     """Replaces the champion's folder as a whole."""
-    source = workspace.folder(contest.scores) / "scores.parquet"
+    before = champion_record(workspace, name) or {}
+    former = {*before.get("former", []), before.get("digest")} - {None, candidate.digest}
     with atomic(champion_folder(workspace, name)) as temporary:
         temporary.mkdir()
-        shutil.copyfile(source, temporary / "scores.parquet")
-        write_json(temporary / "record.json", {
-            "model": name,
-            "digest": candidate.digest,
-            "score": candidate.score,
-            "test_set": candidate.test_set,
-            "scores_sha256": sha256_file(source),
-        })
+        _write(workspace, name, contest, candidate, sorted(former), temporary)
+
+
+def write_record(params: Params, workspace: Workspace, name: str, folder: Path) -> None:
+    """What the candidate's record would be as champion, into a folder: a registry keeps it with
+    every model, so that each can be compared with once somebody makes it champion."""
+    contest = CONTESTS[name]
+    facts = read_manifest(workspace.folder(contest.scores)).facts
+    policy = policy_of(name, params, load_vocabulary(params.vocabulary),
+                       facts.get("unscored_classes", ()))
+    _write(workspace, name, contest, _candidate(workspace, contest, policy), [], folder)
+
+
+def _write(workspace: Workspace, name: str, contest: Contest, candidate: Contender,
+           former: list[str], folder: Path) -> None:
+    source = workspace.folder(contest.scores) / "scores.parquet"
+    shutil.copyfile(source, folder / "scores.parquet")
+    write_json(folder / "record.json", {
+        "model": name,
+        "digest": candidate.digest,
+        "score": candidate.score,
+        "test_set": candidate.test_set,
+        "scores_sha256": sha256_file(source),
+        "former": former,
+    })

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ml.diffusion.text_limit import find_limit
 from ml.params import Params, PromptParams
 from ml.schemas import PROMPTS
 from ml.shards import split, write_shards
@@ -20,7 +21,6 @@ from ml.vocabulary import Vocabulary, load_vocabulary
 from ml.wording import (
     SCENES,
     attributes_of,
-    phrase,
     refuse_attribute_words,
     template_of,
     usable,
@@ -30,14 +30,24 @@ from ml.wording import (
 SEED_BITS = 32
 """torch's CPU generator uses only the low 32 bits of a seed: longer ones could be equal there."""
 
+
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """Writes shards in the PROMPTS schema; a shard never mixes purposes.
 
-    Raises ValueError for counts that the vocabulary cannot fill or words that cannot be told apart.
+    Raises ValueError for counts that the vocabulary cannot fill, words that cannot be told apart,
+    and texts longer than the model reads.
     """
     vocabulary = load_vocabulary(params.vocabulary)
-    texts = read_texts(params.prompts.texts, vocabulary) if params.prompts.texts else []
+    limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
+    texts = read_texts(params.prompts.texts, vocabulary, limit) if params.prompts.texts else []
     prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed, texts)
+    if limit is not None:  # else `images` refuses them, once the model is here
+        try:
+            limit.refuse_prompts(prompts)
+        except ValueError as error:
+            raise ValueError(f"prompts for the vocabulary {vocabulary.name!r}: {error}\nSet "
+                             "prompts.attribute_share and prompts.scene_share to 0, or give the "
+                             "classes shorter words under `words:`") from error
     plan = []
     for purpose in ("train", "sim", "synthetic"):
         plan += split([p for p in prompts if p["purpose"] == purpose], params.shards.size)
@@ -58,7 +68,7 @@ def make_prompts(
     """
     check(vocabulary, wanted)
     scenes = usable(SCENES, vocabulary)
-    attributes = {name: attributes_of(name, vocabulary) for name in vocabulary.classes}
+    attributes = attributes_of(vocabulary)
     seen, unseen, every = vocabulary.seen, vocabulary.unseen, vocabulary.classes
     sim, plain = wanted.sim_per_cell, wanted.plain_share
     # purpose, set, count, class groups (one group an object; two equal groups: any pair of it)
@@ -241,12 +251,13 @@ def check(vocabulary: Vocabulary, wanted: PromptParams) -> None:
     if wanted.scene_share and not usable(SCENES, vocabulary):
         raise ValueError(f"prompts.scene_share is {wanted.scene_share}, but every scene names a "
                          f"word of vocabulary {vocabulary.name!r}; set it to 0")
-    # A phrase that opens another one cannot be found again in the text of a prompt.
-    spoken = [(f"{phrase(word)} ".casefold(), name, word)
-              for name, words in vocabulary.words.items() for word in words]
-    for one, name, word in spoken:
-        for other, stranger, longer in spoken:
-            if name != stranger and other.startswith(one):
-                raise ValueError(f"vocabulary {vocabulary.name!r}: {word!r} of class {name!r} and "
-                                 f"{longer!r} of class {stranger!r} cannot be told apart in a "
-                                 "prompt; give one of them another word under `words:`")
+    # "a bear" and "a bear cub": a picture of the second shows the first.
+    owner = vocabulary.owners()
+    for longer, stranger in owner.items():
+        parts = longer.split(" ")
+        for word in (" ".join(parts[:end]) for end in range(1, len(parts))):
+            if owner.get(word, stranger) != stranger:
+                raise ValueError(f"vocabulary {vocabulary.name!r}: {word!r} of class "
+                                 f"{owner[word]!r} and {longer!r} of class {stranger!r} cannot be "
+                                 "told apart in a prompt; give one of them another word under "
+                                 "`words:`")

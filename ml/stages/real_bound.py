@@ -18,7 +18,7 @@ from ml.microworld.world import CLASSES, SEED_RANGES, Scene, draw_scene, scene_s
 from ml.params import Params
 from ml.pictures import IGNORED, decode_png, encode_png
 from ml.realdata import LabelledPhotos, NoSuchPart, check, described, open_source, read
-from ml.segmenters.pictures import open_encoded, store_encoded
+from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.shards import iter_shards, split
 from ml.stages import Output, Workspace
 from ml.stages.benchmark import label_table
@@ -49,11 +49,14 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         return Output(facts={"model": False, "why": str(absent)})
     keys = sample_keys(photos.keys, len(accepted_rows(workspace)), params.seed)
     file = workspace.folder("real_bound") / ".progress" / "pictures.arrow"
-    if processes.is_main() and not file.is_file():
-        check(photos, keys, params.benchmark.subset)
-        whole = params.segmenter.crop_size is None  # else squares are cut out of any size
-        store_encoded(file, photo_frames(photos, keys, vocabulary, workspace, whole))
-    processes.from_main()
+
+    def store() -> None:
+        if not is_stored(file):
+            check(photos, keys, params.benchmark.subset, vocabulary)
+            whole = params.segmenter.crop_size is None  # else squares are cut out of any size
+            store_encoded(file, photo_frames(photos, keys, vocabulary, workspace, whole))
+
+    processes.on_main(store)
     images, labels = open_encoded(file)
     left_out = len(keys) - len(images)
     return Output(facts=fit("real_bound", images, labels, params, workspace) | {

@@ -6,7 +6,7 @@ the other stages wrote; no score is computed here.
 
 import base64
 import io
-import json
+import math
 from pathlib import Path
 
 import jinja2
@@ -16,12 +16,13 @@ import pandas as pd
 from PIL import Image
 
 from ml import audit
-from ml.files import atomic
+from ml.drawing import LITERAL, label
+from ml.files import atomic, read_note
 from ml.manifest import read_manifest
 from ml.params import Params
 from ml.pictures import decode_png, jpeg_uri, overlay
 from ml.shards import read_shards, shard_files
-from ml.stages import STAGE, Output, Workspace
+from ml.stages import STAGE, TIMING, Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 matplotlib.use("Agg")
@@ -87,7 +88,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     sizes = {}
     for name, text in (("report.html", page), ("audit.html", ticks)):
         with atomic(workspace.folder("report") / name) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8", errors="replace")
         sizes[name] = len(text.encode())
     return Output({"bytes": sizes["report.html"], "audit_bytes": sizes["audit.html"],
                    "pictures": len(sheets), "audit_pictures": len(items)})
@@ -123,14 +124,14 @@ def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
 
 
 def _template(name: str) -> jinja2.Template:
-    text = (Path(__file__).parent / name).read_text()
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 
 def _seconds(workspace: Workspace, stage: str) -> float:
     """Wall time of the making; 0 for a folder that was pulled, not made here."""
-    path = workspace.state(stage) / "timing.json"
-    return json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+    timing = read_note(workspace.state(stage) / "timing.json", TIMING)
+    return timing["seconds"] if timing else 0.0
 
 
 def _rows(manifest) -> int:
@@ -139,7 +140,7 @@ def _rows(manifest) -> int:
 
 def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[str, str, str]]:
     def show(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1f}"
+        return "–" if value is None or math.isnan(value) else f"{value:.1f}"
 
     scores = segmentation["synthetic"]
     judged = "held-out synthetic" if segmentation.get("held_out_synthetic") else "Protocol II"
@@ -155,8 +156,9 @@ def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[s
 
 def _figure_uri(figure) -> str:
     buffer = io.BytesIO()
-    # No date in the file: the same run gives the same page.
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    # No date and no chance in the file: the same run gives the same page.
+    with matplotlib.rc_context(LITERAL | {"svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -177,12 +179,16 @@ def _curve(path: Path) -> str:
 
 
 def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
+    """A bar a class and model; "" where no class has a score."""
     names = {"synthetic": "synthetic", "real_upper_bound": "real bound"}
     frame = pd.DataFrame({name: segmentation[key]["per_class"] for key, name in names.items()
                           if key in segmentation})
-    frame.index = [f"{name} *" if name in unseen else name for name in frame.index]
-    figure, axis = pyplot.subplots(figsize=(9, 3.2))
-    frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][:frame.shape[1]], width=0.8)
+    if frame.empty:
+        return ""
+    frame.index = [label(name, 40) + " *" * (name in unseen) for name in frame.index]
+    with matplotlib.rc_context(LITERAL):  # a text remembers how it was made
+        figure, axis = pyplot.subplots(figsize=(9, 3.2))
+        frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][:frame.shape[1]], width=0.8)
     axis.set_ylabel("IoU, %")
     axis.set_ylim(0, 100)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)

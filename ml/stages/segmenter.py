@@ -20,7 +20,7 @@ from ml.params import Params
 from ml.pictures import IGNORED, contact_sheet, spread
 from ml.precision import usable_precision
 from ml.segmenters import architecture
-from ml.segmenters.pictures import open_encoded, store_encoded
+from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.segmenters.training import hold_out, predict_each, train
 from ml.shards import iter_shards, read_shards
 from ml.stages import Output, Workspace
@@ -41,10 +41,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         rows = rows[rows.key.isin(kept)]
     source = workspace.folder("synthetic_dataset")
     file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
-    if processes.is_main() and not file.is_file():
-        frames = iter_shards(source, ["key", "image", "label"])
-        store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
-    processes.from_main()
+
+    def store() -> None:
+        if not is_stored(file):
+            frames = iter_shards(source, ["key", "image", "label"])
+            store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
+
+    processes.on_main(store)
     return Output(facts=fit("segmenter", *open_encoded(file), params, workspace))
 
 

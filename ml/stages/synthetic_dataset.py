@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import refuse_long_prompts
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.microworld.benchmark import find_overlap, small
@@ -47,6 +48,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     if prompts.empty:
         raise ValueError(f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
                          "prompts.synthetic_one or synthetic_two above 0")
+    refuse_long_prompts(params.diffusion, workspace, prompts.to_dict("records"))
     plan = split(prompts.to_dict("records"), params.shards.size)
     rows = write_shards(folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC,
                         params.shards.processes)

@@ -1,0 +1,49 @@
+"""What all command lines share: their parser, and arguments that are refused before any work."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ml.errors import EXIT_CODES
+from ml.params import ROOT
+
+
+def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser whose --help also has the exit codes."""
+    return argparse.ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES)
+
+
+def add_profile(parser: argparse.ArgumentParser, default: str = "micro") -> None:
+    parser.add_argument("--profile", type=os.path.expanduser, default=default,
+                        help=f"name in profiles/ or a YAML file (default {default})")
+
+
+def add_root(parser: argparse.ArgumentParser, help: str = "folder that holds data/") -> None:
+    parser.add_argument("--root", type=folder, default=ROOT, help=help)
+
+
+def folder(text: str) -> Path:
+    """A folder that is there or can be made."""
+    path = Path(os.path.expanduser(text))
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, got nothing (an unset variable?)")
+    there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder, but {there} is none")
+    return path
+
+
+def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float]:
+    """A number of a kind (int, float) from `low` to `high`; NaN and infinity are none."""
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            name = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {name} from {low:,} to {high:,}, "
+                                             f"got {text!r}")
+        return value
+    return read

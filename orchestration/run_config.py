@@ -1,0 +1,44 @@
+"""`python -m orchestration.run_config --profile yard --write FILE`: what `make run` begins with.
+
+Reads the profile, so that a setting that cannot work is one line before Dagster starts; writes the
+job's run config; and prints 1 where every model is on this machine, else 0: huggingface's libraries
+then stay off the network (HF_HUB_OFFLINE), or may download.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from ml.arguments import add_profile, add_root, make_parser
+from ml.errors import exit_path
+from ml.files import atomic
+from ml.params import Params, load_params
+from ml.stages import STAGES, Workspace
+
+
+def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
+    """The models of a profile that are no folder or file here: hub ids, published weights."""
+    places = dict.fromkeys(place for stage in STAGES for place in stage.models)
+    names = [params.section(place) for place in places]
+    return [name for name in names if name is not None and not Path(workspace.model(name)).exists()]
+
+
+@exit_path
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("python -m orchestration.run_config", __doc__)
+    add_profile(parser)
+    add_root(parser)
+    parser.add_argument("--write", type=Path, required=True, help="the run config, a YAML file")
+    chosen = parser.parse_args(arguments)
+    params = load_params(chosen.profile)
+    config = {"resources": {"project": {"config": {"profile": chosen.profile}}},
+              "loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+    with atomic(chosen.write) as temporary:
+        temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
+    print(int(not models_elsewhere(params, Workspace(chosen.root, params.profile))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""How a run begins, whoever starts it: its profile is its partition, the dead are written off.
+
+This stands in the executor, the one place that every run passes before its first step: `dagster
+job execute`, `dg launch`, `dagster asset materialize`, the UI and the daemon. `python -m
+orchestration.runs` does what can be done without a run: `make ui` opens on an honest history.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration.resources import PARTITION, PROFILES, known_profiles, profile_name
+from orchestration.turns import try_lock
+
+ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job of all assets
+DEAD = ("The run's process ended without a word: it was killed, or the machine went down. Start "
+        "the same command again; it goes on from what is finished.")
+MODULE = "orchestration.definitions"
+GRACE = 60.0
+"""Seconds after its start in which a run of ours has left its file; it does so at once."""
+_alive = []  # this process's locked files; closed by the kernel, after Dagster's last word
+
+
+def folder_of_the_living(instance: dg.DagsterInstance) -> Path:
+    return Path(instance.root_directory) / "alive"
+
+
+def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Leaves a file that is locked for as long as this process lives."""
+    folder = folder_of_the_living(instance)
+    folder.mkdir(parents=True, exist_ok=True)
+    young = folder / f".{run_id}.{os.getpid()}"
+    file = young.open("w")
+    try_lock(file)  # nobody else knows the name
+    _alive.append(file)
+    young.rename(folder / run_id)  # never seen under its name without its lock
+
+
+def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
+    """Marks the runs whose process is gone as failed; returns their ids.
+
+    They would be shown as going on for ever. Nothing waits for them: turns are the kernel's.
+    """
+    gone = set()
+    for path in folder_of_the_living(instance).glob("[!.]*"):
+        try:
+            with path.open() as file:
+                if try_lock(file):
+                    path.unlink(missing_ok=True)
+                    gone.add(path.name)
+        except FileNotFoundError:
+            continue  # another run was faster
+    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED,
+                                        dg.DagsterRunStatus.CANCELING])
+    dead = []
+    for record in instance.get_run_records(under_way):
+        run, age = record.dagster_run, time.time() - (record.start_time or time.time())
+        silent = is_ours(run) and age > GRACE and not (
+            folder_of_the_living(instance) / run.run_id).exists()
+        if run.run_id in gone or silent:
+            instance.report_run_failed(run, DEAD)
+            dead.append(run.run_id)
+    return dead
+
+
+def is_ours(run: dg.DagsterRun) -> bool:
+    """Whether a run is of this project's definitions; a history may hold other projects' too."""
+    origin = run.job_code_origin
+    return bool(origin) and getattr(origin.repository_origin.code_pointer, "module", "") == MODULE
+
+
+def take_partition(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
+    """Tags a run with its profile, so that its events and checks are that profile's.
+
+    A run that was started on a partition (the UI, `--partition`) has the tag already.
+    """
+    instance.add_dynamic_partitions(PROFILES.name, known_profiles())
+    if PARTITION in run.tags:
+        return
+    name = profile_name(run.run_config)
+    instance.add_dynamic_partitions(PROFILES.name, [name])
+    instance.add_run_tags(run.run_id, {PARTITION: name})
+    run.tags[PARTITION] = name  # the steps of this process read the run as it was loaded
+
+
+class Beginning(dg.Executor):
+    """An executor that does the above first."""
+
+    def __init__(self, inner: dg.Executor):
+        self.inner = inner
+
+    @property
+    def retries(self):
+        return self.inner.retries
+
+    @property
+    def step_dependency_config(self):
+        return self.inner.step_dependency_config
+
+    def execute(self, plan_context, execution_plan) -> Iterator[dg.DagsterEvent]:
+        instance, run = plan_context.instance, plan_context.dagster_run
+        layer = plan_context.job.get_definition().asset_layer
+        if run.job_name == ALL_ASSETS and not run.asset_selection:
+            raise dg.DagsterInvalidSubsetError(
+                "The selection matches no asset; expected one or more of "
+                f"{', '.join(sorted(k.to_user_string() for k in layer.selected_asset_keys))}. "
+                "The whole graph is the job `pipeline`")
+        stay_alive(instance, run.run_id)
+        write_off_the_dead(instance)
+        if any(layer.get(key).partitions_def
+               for key in run.asset_selection or layer.selected_asset_keys):
+            take_partition(instance, run)
+        yield from self.inner.execute(plan_context, execution_plan)
+
+
+@dg.executor(
+    name="in_process_or_multiprocess",
+    config_schema=dg.Field(
+        dg.Selector({"in_process": dg.in_process_executor.config_schema.as_field(),
+                     "multiprocess": dg.multiprocess_executor.config_schema.as_field()}),
+        default_value={"in_process": {}}),
+    requirements=dg.multi_or_in_process_executor.get_requirements)
+def in_process_or_multiprocess(init_context) -> Beginning:
+    """One process by default: every further one pays 11 s of imports, more than most of the micro
+    profile's stages take. `execution: {config: {multiprocess: {max_concurrent: 2}}}` in run config
+    gives every step a process of its own."""
+    return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
+
+
+def main() -> None:
+    with dg.DagsterInstance.get() as instance:
+        write_off_the_dead(instance)
+        instance.add_dynamic_partitions(PROFILES.name, known_profiles())
+
+
+if __name__ == "__main__":
+    main()

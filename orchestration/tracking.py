@@ -1,0 +1,90 @@
+"""Where MLflow keeps its runs and its artifacts, from what the run config says; no password in it.
+
+Run configs, logs and tracebacks are kept and shown, so that a password in an address would be
+kept and shown with them. It comes from the environment alone.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+SQLITE = "sqlite:///"
+SERVERS = ("http", "https", "databricks")
+DATABASES = ("postgresql", "mysql", "mssql")
+USER, PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+URL = re.compile(r"[a-z][a-z0-9+.-]+:")
+LOGIN = re.compile(r"([a-z][a-z0-9+.-]*:/{0,2})(?!/)[^\s'\"]*@", re.I)
+AZURE = re.compile(r"^((?:wasb|abf)ss?://)[^:@/]+@")  # a container's name, no login
+SECRET = re.compile(
+    r"([?&](?:sig|[^=&\s]*(?:pass|pwd|secret|token|signature|(?:access|account|api)_?key)[^=&\s]*)=)"
+    r"[^&\s'\"]+", re.I)
+
+
+def mask(text: str) -> str:
+    """A text with the logins and passwords of the addresses in it replaced by ***."""
+    return SECRET.sub(r"\1***", LOGIN.sub(r"\1***@", text))
+
+
+def masked_values(value: object) -> object:
+    """Plain data with every text in it masked."""
+    if isinstance(value, Mapping):
+        return {key: masked_values(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked_values(item) for item in value]
+    return mask(value) if isinstance(value, str) else value
+
+
+def refuse_login(field: str, address: str) -> str:
+    """The address without spaces around it; ValueError, which doesn't repeat it, for a login."""
+    address = address.strip()
+    whole = re.sub(r"\s", "_", address)  # a password may hold a space
+    if LOGIN.search(AZURE.sub(r"\1", whole)) or SECRET.search(whole):
+        raise ValueError(
+            f"{field} holds a login ({mask(whole)}), and what stands there is kept with the run "
+            f"and shown: expected the address alone. Set {USER} and {PASSWORD} in the environment "
+            "(an artifact store reads its own variables, as AWS_ACCESS_KEY_ID), and change a "
+            "password that a run was started with")
+    return address
+
+
+def resolve(tracking_uri: str, artifacts: str, home: Path) -> tuple[str, str | None]:
+    """Tracking URI and artifact location; None leaves that to the server.
+
+    "" is `mlflow.db` below `home`, and `mlartifacts` there. A relative sqlite file or folder is
+    below `home`, a URL is passed through. Raises ValueError for what MLflow can't open, for a
+    login in an address, and for a folder of this machine as the artifacts of a server.
+    """
+    uri = refuse_login("tracking_uri", tracking_uri or f"{SQLITE}mlflow.db")
+    artifacts = refuse_login("artifacts", artifacts)
+    scheme = uri.split(":", 1)[0].split("+", 1)[0]
+    is_url = bool(URL.match(artifacts))
+    if uri.startswith(SQLITE):
+        return (f"{SQLITE}{home / uri.removeprefix(SQLITE)}",
+                artifacts if is_url else (home / (artifacts or "mlartifacts")).resolve().as_uri())
+    if scheme in SERVERS:
+        if artifacts and not is_url:
+            raise ValueError(f"artifacts: {artifacts!r} is a folder of this machine, and {uri} is "
+                             "a server that others read: leave it out, so that the server "
+                             "decides, or give a URL (s3://bucket/path)")
+        return uri, artifacts or None
+    if scheme not in DATABASES:
+        raise ValueError(f"tracking_uri: {uri!r} is no address of an MLflow store: expected "
+                         f"{SQLITE}file.db, one that starts with http://, https:// or "
+                         f"{', '.join(f'{name}://' for name in DATABASES)}, or databricks")
+    if not artifacts:
+        raise ValueError(f"artifacts: missing, and {uri} is a database that holds no files: give "
+                         "the URL (s3://bucket/path) or the folder in which all find them")
+    return uri, artifacts if is_url else (home / artifacts).resolve().as_uri()
+
+
+def with_login(uri: str) -> str:
+    """A database's address with the login of the environment; others read the environment by
+    themselves. Never shown, kept or logged."""
+    user = os.environ.get(USER)
+    if not user or uri.split(":", 1)[0].split("+", 1)[0] not in DATABASES:
+        return uri
+    scheme, rest = uri.split("://", 1)
+    password = os.environ.get(PASSWORD, "")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"

@@ -1,0 +1,78 @@
+"""Taking turns: locks that the kernel releases when their holder ends, however it ends.
+
+Dagster's pools are rows in its database: a killed run keeps its row, and the next run waits for
+ever unless a daemon is there to clear it. A lock on an open file can't outlive its process.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+
+from ml.errors import WorkspaceBusy
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # said by some network file systems
+PATIENCE = 2.0  # seconds between two looks at a busy workspace
+Made = TypeVar("Made")
+
+
+@contextmanager
+def turn(path: Path, who: str) -> Iterator[None]:
+    """Holds the lock file `path` while the block runs; waits for another holder, and names it.
+
+    `who` is what others are told of this holder. The file stays: a lock belongs to the file, and
+    one that is removed could be held twice. On a file system without locks nobody waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            free = try_lock(file)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            free = True
+        if not free:
+            file.seek(0)
+            dg.get_dagster_logger().warning(f"{who} waits for {file.read() or 'another run'} "
+                                            f"({path}); it goes on when that ends or is killed")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{who}, pid {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+        file.flush()
+        yield
+
+
+def gpu_turn(home: Path, who: str):
+    """One GPU stage at a time on a checkout's data, whichever profile, run or history it is of."""
+    return turn(home / "data" / ".gpu.lock", who)
+
+
+def try_lock(file) -> bool:
+    """Locks an open file until it is closed or the process ends; False when another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def when_free(call: Callable[[], Made]) -> Made:
+    """Calls until the workspace is no longer busy; says once who holds it.
+
+    The workspace's own lock is the kernel's too, so the wait ends with its holder at the latest.
+    """
+    said = False
+    while True:
+        try:
+            return call()
+        except WorkspaceBusy as busy:
+            if not said:
+                dg.get_dagster_logger().warning(f"waits: {busy}")
+            said = True
+            time.sleep(PATIENCE)

@@ -165,7 +165,8 @@ def test_the_file_named_is_the_one_that_set_it(checkout):
 
 
 @pytest.mark.parametrize("text, match", [
-    ("grounding: {paper: {learning_rate: 1e-4}}", "got '1e-4' as text; write 0.0001, without quotes"),
+    ("grounding: {paper: {learning_rate: 1e-4}}",
+     "got '1e-4' as text; write 0.0001, without quotes"),
     ("grounding: {steps: '900'}", "got '900' as text; write 900, without quotes"),
     ("diffusion: {revision: 4638}", "got 4638; put it in quotes"),
     ("vocabulary: no", "got False; put it in quotes"),

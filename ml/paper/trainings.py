@@ -190,7 +190,8 @@ def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
     modules = _trained(lab, spec, pipe)
     sets = [[r.at(spec.place) for r in judged_pictures(lab) if r.whole]]
     if spec.place == 0:  # the drawn scenes were brought to the last step's timestep alone
-        ways = (0, 1) if spec == Spec(spec.vocabulary, spec.variant) else (0,)
+        plain = Spec(spec.vocabulary, spec.variant, learned_upsampling=spec.learned_upsampling)
+        ways = (0, 1) if spec == plain else (0,)
         sets += [[r.at(place) for r in real_pictures(lab)] for place in ways]
     return pd.concat([score(lab, spec, pipe, modules, records) for records in sets],
                      ignore_index=True)

@@ -108,7 +108,7 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
     own = params.diffusion
     write_json(target / "pipeline.json", {
         "diffusion": model, "revision": own.revision, "variant": own.variant, "dtype": own.dtype,
-        "batch_size": own.batch_size})
+        "scheduler": own.scheduler, "batch_size": own.batch_size})
 
 
 def segmenter_signature(side: int):

@@ -1,6 +1,5 @@
 """Pictures with masks for words: a frozen diffusion model and a grounding module together."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from ml.batching import Batches
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
-from ml.diffusion.loading import find_device, read_pipeline
+from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import text_limit
-from ml.files import atomic, write_json
+from ml.files import atomic, read_json, say, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
@@ -196,7 +195,7 @@ class GroundedDiffusionPipeline:
     ) -> None:
         """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id (with
         its revision and variant) or an absolute folder is given for it, as a reference in
-        pipeline.json."""
+        pipeline.json, which also names the scheduler: a checkpoint may come with another one."""
         folder = Path(folder)
         self.module.save_pretrained(folder / "grounding")
         if diffusion is None:
@@ -204,25 +203,32 @@ class GroundedDiffusionPipeline:
                 self.pipe.save_pretrained(temporary, safe_serialization=True)
         write_json(folder / REFERENCE, {
             "diffusion": diffusion or "diffusion", "revision": revision, "variant": variant,
+            "scheduler": type(self.pipe.scheduler).__name__,
             "dtype": str(self.pipe.dtype).removeprefix("torch."), "batch_size": self.batches.size})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
-        """The pipeline that `save_pretrained` wrote, in the dtype that it had; float32 on a CPU.
+        """The pipeline that `save_pretrained` wrote, drawing with the scheduler and in the dtype
+        that it had; float32 on a CPU.
 
-        Raises ValueError when it is not there, or its diffusion model cannot be loaded.
+        Raises ValueError when it is not there or damaged, or its diffusion model cannot be loaded.
         """
         folder = Path(folder)
-        if not (folder / REFERENCE).is_file():
+        reference = read_json(folder / REFERENCE, {"diffusion": str, "batch_size": int})
+        if reference is None:
             raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
                              "GroundedDiffusionPipeline.save_pretrained")
-        reference = json.loads((folder / REFERENCE).read_text())
         own, variant = folder / reference["diffusion"], reference.get("variant")
         found = find_checkpoint(str(own) if own.is_dir() else reference["diffusion"],
                                 reference.get("revision"), variant)
         place = find_device(device)
         dtype = "float32" if place.type == "cpu" else reference.get("dtype", "float32")
         pipe = read_pipeline(found, variant, getattr(torch, dtype))
+        if (scheduler := reference.get("scheduler")) is not None:
+            set_scheduler(pipe, scheduler)
+        else:
+            say(f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
+                f"with the model's own, {type(pipe.scheduler).__name__}")
         module = GroundingModule.from_pretrained(folder / "grounding")
         return cls(pipe.to(place), module, reference["batch_size"])
 

@@ -4,11 +4,10 @@ Great Expectations' own Data Docs put values into the page as they are and load 
 from other sites. Here every value is escaped, nothing is loaded, and no script may run.
 """
 
-import json
 from pathlib import Path
 
-from ml.files import atomic
-from ml.stages import STAGES, Workspace
+from ml.files import atomic, read_note
+from ml.stages import STAGES, VERDICT, Workspace
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -44,11 +43,9 @@ def write_page(workspace: Workspace) -> None:
 
     verdicts = []
     for stage in STAGES:
-        try:
-            said = json.loads((workspace.state(stage.name) / "quality.json").read_text())
-            verdicts.append((stage.name, {"passed": said["passed"], "results": said["results"]}))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        said = read_note(workspace.state(stage.name) / "quality.json", VERDICT | {"results": list})
+        if said is not None:
+            verdicts.append((stage.name, said))
     template = Environment(autoescape=True).from_string(TEMPLATE)
     with atomic(page_of(workspace)) as temporary:
         temporary.write_text(template.render(profile=workspace.profile, verdicts=verdicts),

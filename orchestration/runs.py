@@ -6,12 +6,14 @@ orchestration.runs` does what can be done without a run: `make ui` opens on an h
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
+from ml.errors import exit_path
 from orchestration.resources import PARTITION, PROFILES, known_profiles, profile_name
 from orchestration.turns import try_lock
 
@@ -130,6 +132,7 @@ def in_process_or_multiprocess(init_context) -> Beginning:
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 
+@exit_path
 def main() -> None:
     with dg.DagsterInstance.get() as instance:
         write_off_the_dead(instance)
@@ -137,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from ml.errors import ManifestError
 from ml.manifest import read_manifest
 from ml.stages import Workspace, run_stage
 from ml.vocabulary import load_vocabulary
@@ -179,6 +180,15 @@ def retrain(workspace: Workspace, steps: int) -> None:
     handmade.write_stage("benchmark_scores", workspace, handmade.segmenter_facts(70.0))
 
 
+def test_scores_of_an_older_model_are_not_logged_to_a_newer_one(workspace):
+    handmade.write_stage("segmenter", workspace, {"steps": 99})
+    registry = registry_of(workspace)
+    with pytest.raises(ManifestError, match="scores of another model.*ml benchmark_scores"):
+        registry.log_challenger("segmenter")
+    assert versions(registry, "segmenter") == ["1"]
+    assert len(registry.client.search_runs([registry.experiment])) == 2, "no run of it either"
+
+
 def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
     retrain(workspace, 21)
     registry = registry_of(workspace)
@@ -293,7 +303,7 @@ def test_a_rollback_stays_until_a_new_model_wins(workspace, capsys):
     assert "champion_segmenter" not in promote(workspace), "retired by hand"
     retrain(workspace, 24)
     assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/3"
-    assert champion.main([*arguments, "--set", "9"]) == 1
+    assert champion.main([*arguments, "--set", "9"]) == 2
     assert "no version '9'" in capsys.readouterr().err
 
 

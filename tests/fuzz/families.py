@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.fuzz import commands, settings, words
+from tests.fuzz import commands, folders, published, settings, words
 from tests.fuzz.harness import Case
 
 
@@ -20,6 +20,8 @@ FAMILIES = (
     Family("words", words.cases, 5),
     Family("settings", settings.cases, 6),
     Family("commands", commands.cases, 5),
+    Family("folders", folders.cases, 5),
+    Family("published", published.cases, 5),
 )
 
 

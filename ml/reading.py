@@ -9,6 +9,9 @@ from pathlib import Path
 
 import yaml
 
+MOST_VALUES = 100_000
+"""Of a YAML file, aliases followed: a few lines of them can stand for more than memory holds."""
+
 
 def read_text(file: Path | str) -> str:
     """The text of a user's file, UTF-8 with or without a byte-order mark; line ends are \\n.
@@ -35,7 +38,7 @@ def read_yaml(file: Path | str) -> object:
     """
     text = read_text(file)
     try:
-        return yaml.load(text, Loader=_Strict)
+        return _bounded(yaml.load(text, Loader=_Strict), file)
     except RecursionError as error:
         raise ValueError(f"{file}: nested too deeply; expected settings or lists of words"
                          ) from error
@@ -44,6 +47,18 @@ def read_yaml(file: Path | str) -> object:
         place = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
                          ) from error
+
+
+def _bounded(value: object, file: Path | str) -> object:
+    """The value itself. Raises ValueError when aliases make too much of it, or lead in a circle."""
+    open_, count = [value], 0
+    while open_:
+        one, count = open_.pop(), count + 1
+        if count > MOST_VALUES:
+            raise ValueError(f"{file}: more than {MOST_VALUES:,} values, or aliases (*name) that "
+                             "lead back to themselves; write out what is meant")
+        open_ += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return value
 
 
 class _Strict(yaml.SafeLoader):

@@ -90,9 +90,12 @@ class Successor:
             raise ManifestError(f"{self.folder} is a symbolic link, which a new folder can't take "
                                 "the place of: move the data here, or link the whole of "
                                 f"{self.data.parent} to where there is room")
-        for path in (self.data / MAKING, self.new):
+        for path in (self.data / MAKING, self.new, self.new_state):
             if path.is_symlink() or (path.exists() and not path.is_dir()):
                 raise ManifestError(f"{path} is in the way: expected a folder of ours or nothing")
+        if self.new_state.exists() and not (self.new_state / MADE).is_file():
+            raise ManifestError(f"{self.new_state} is in the way: it has no {MADE} of ours. Move "
+                                "it elsewhere")
         said = read_note(self.note, _RECIPE)
         if self.new.exists() and not self.note.exists():
             raise ManifestError(f"{self.new} is in the way: it has no note {self.note.name} of "

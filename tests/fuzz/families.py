@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.fuzz import commands, folders, published, settings, words
+from tests.fuzz import commands, folders, published, settings, words, workspaces
 from tests.fuzz.harness import Case
 
 
@@ -22,6 +22,7 @@ FAMILIES = (
     Family("commands", commands.cases, 5),
     Family("folders", folders.cases, 5),
     Family("published", published.cases, 5),
+    Family("workspaces", workspaces.cases, 5),
 )
 
 

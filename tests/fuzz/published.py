@@ -78,7 +78,8 @@ def _coco_field(rng) -> Case:
                               ("images", "height"), ("images", "width"),
                               ("images", "file_name"), ("categories", "id"),
                               ("categories", "name")))
-    fits = {"id": (999_999, 10**40), "file_name": ("7",), "segmentation": (), "name": ()}
+    fits = {"id": (999_999, 10**40), "height": (999_999,), "width": (999_999,),
+            "file_name": ("7",), "segmentation": (), "name": ()}
     # True is 1, and a crowd of a polygon is one in COCO's own files, too
     values = [v for v in ODD if v not in fits.get(field, ()) and not (
         field == "iscrowd" and v is True)]

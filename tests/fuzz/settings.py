@@ -142,6 +142,9 @@ def _files(rng) -> Iterator[Case]:
                  "seed: 1e3", "? {a: b}\n: 3", "{" * 2000, "seed: 3\n\x1b[31m", "- seed: 3",
                  "<<: 3", "<<: {seeds: 3}", "seed: !!float nan", "seed: 2026-11-27"):
         yield _profile("file", text, False, "yard.yaml")
+    yield _profile("bomb", "a: &a {x: 1}\n" + "".join(
+        f"{b}: &{b} {{{', '.join(f'k{i}: *{a}' for i in range(9))}}}\n"
+        for a, b in zip("abcdefghi", "bcdefghij", strict=True)), False, "yard.yaml")
     yield _profile("bytes", b"seed: \xff\xfe", False, "yard.yaml, line 1")
     yield _profile("UTF-16", "seed: 3".encode("utf-16"), False, "yard.yaml")
     yield _profile("byte-order mark", b"\xef\xbb\xbfseed: 3\r\n", True,

@@ -4,6 +4,8 @@ import random
 import shutil
 import unicodedata
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import yaml
@@ -59,7 +61,8 @@ def _drawn(folder: Path) -> str | None:
     """The vocabulary that `init` wrote is one that `prompts` takes."""
     text = str(folder / "root/profiles/words/yard.yaml")
     file = write_profile(folder, "again", vocabulary=text, diffusion=ELSEWHERE)
-    code = main(stage(folder, "prompts", file))
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        code = main(stage(folder, "prompts", file))
     return None if code == 0 else f"prompts: {code}"
 
 
@@ -70,7 +73,8 @@ def _init_sound(rng) -> Iterator[Case]:
     word = rng.choice(THINGS)
     yield _init("blanks", f"  {word.upper()}  ", True)
     yield _init("decomposed", unicodedata.normalize("NFD", "garçon, été sign"), True, check=_drawn)
-    yield _init("near a plural", ", ".join(rng.sample(list(MANY), 3)), True)
+    yield _init("near a plural", ", ".join(rng.sample(
+        [one for one in MANY if one not in ("knife", "bench")], 3)), True)  # COCO's
 
 
 def _init_nonsense(rng) -> Iterator[Case]:
@@ -152,6 +156,9 @@ def _vocabulary(rng) -> Iterator[Case]:
         "seen: [dog]\n---\nseen: [cat]\n", "!!python/object/apply:os.system ['true']\n",
         "seen: [*nobody]\n", "seen: [dog]\n\x00", "seen: [\x07]\n", "? [a, b]\n: c\n",
         "{" * 3000)), False)
+    yield _file("bomb", "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefghi", "bcdefghij",
+                                                                  strict=True)), False)
     yield _file("itself", "seen: &a [dog, cat, *a]\n", False)
     unseen_mark = rng.choice("\u200b\u00ad\u202e\ufeff\u2060")
     yield _file(f"invisible U+{ord(unseen_mark):04X}", f'seen: [{one}, "{two}{unseen_mark}"]\n',

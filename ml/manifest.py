@@ -69,7 +69,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
                             f"run `python -m ml {folder.name}` first")
     try:
         content = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(f"{path} is not a JSON object ({error}): it was edited or damaged; "
                             "make the stage again") from error
     stated, schema = content.pop("digest", None), content.pop("schema", None)

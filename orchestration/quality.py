@@ -76,7 +76,7 @@ def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict |
     """
     digest = read_manifest(workspace.folder(stage), verify=False).digest
     try:
-        said = json.loads((workspace.state(stage) / "quality.json").read_text())
+        said = read_note(workspace.state(stage) / "quality.json", dict) or {}
         if said["key"] != key_of(stage, digest, params):
             return None
         results = [Result(**entry) for entry in said["results"]]

@@ -45,7 +45,7 @@ def write_page(workspace: Workspace) -> None:
     verdicts = []
     for stage in STAGES:
         try:
-            said = json.loads((workspace.state(stage.name) / "quality.json").read_text())
+            said = read_note(workspace.state(stage.name) / "quality.json", dict) or {}
             verdicts.append((stage.name, {"passed": said["passed"], "results": said["results"]}))
         except (OSError, ValueError, KeyError, TypeError):
             continue

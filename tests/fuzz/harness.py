@@ -124,7 +124,8 @@ def _lost(case: Case, before: dict[str, str], after: dict[str, str]) -> str:
                and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)]
     moved = {what for name, what in after.items() if "/.strays/" in name}
     gone = [name for name in changed if before[name] not in moved]
-    outside = [name for name in after.keys() - before.keys() if not name.startswith("root/")]
+    outside = [name for name in sorted(after.keys() - before.keys()) if not name.startswith("root/")
+               and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)]
     return "; ".join([*(f"changed or gone: {name}" for name in gone[:3]),
                       *(f"written outside the root: {name}" for name in outside[:3])])
 

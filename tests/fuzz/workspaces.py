@@ -162,8 +162,8 @@ def _in_the_way(rng) -> Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "folder":
             (path / "deep").mkdir(parents=True)
-            (path / "deep/photo.jpg").write_bytes(b"mine")
-            (path / "shard-00000.parquet").write_bytes(b"mine")
+            (path / "deep/photo.jpg").write_bytes(b"mine, a photograph")
+            (path / "shard.parquet").write_bytes(b"mine, a table")
         elif kind == "file":
             path.write_bytes(b"mine")
         else:
@@ -171,7 +171,12 @@ def _in_the_way(rng) -> Case:
                              "link to a file": folder / "mine/holiday.jpg"}[kind])
         return _command(folder, stage, *(["--force"] if forced else []))
 
-    own = [name for name in _may_change(stage) if place not in name or place == ".state"]
+    own = [name for name in _may_change(stage) if f"/yard/{place}/" not in name]
+    if place.endswith(".json") or place == f".locks/{stage}":  # a note of ours that says "mine"
+        own.append(f"root/data/yard/{place}")
+    if kind == "link to a folder":  # who links a folder of ours elsewhere has it made there
+        own += [f"mine/deep/{name}*" for name in (*NAMES, "grounding", "segmenter", "made", "profile",
+                                                    "timing")]
     return Case("workspaces", f"{stage}: a {kind} at {place}{', forced' if forced else ''}", False,
                 prepare, codes=(2, 3), either=True,
                 ours=tuple(name for name in own if not name.startswith("root/data/yard/.making")))

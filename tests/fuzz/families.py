@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.fuzz import commands, folders, published, settings, words, workspaces
+from tests.fuzz import checkpoints, commands, folders, published, settings, words, workspaces
 from tests.fuzz.harness import Case
 
 
@@ -23,6 +23,7 @@ FAMILIES = (
     Family("folders", folders.cases, 5),
     Family("published", published.cases, 5),
     Family("workspaces", workspaces.cases, 5),
+    Family("checkpoints", checkpoints.cases, 5, quick=False),
 )
 
 

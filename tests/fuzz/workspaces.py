@@ -35,7 +35,7 @@ def _base() -> tuple[tempfile.TemporaryDirectory, tuple[str, ...]]:
     return place, tuple(files)
 
 
-def _lay(folder: Path, settings: str = "") -> Path:
+def lay(folder: Path, settings: str = "") -> Path:
     """The workspace below the input's root, and the profile that it is of."""
     shutil.copytree(_base()[0].name, folder / "root", dirs_exist_ok=True)
     profile = folder / "yard.yaml"
@@ -43,7 +43,7 @@ def _lay(folder: Path, settings: str = "") -> Path:
     return profile
 
 
-def _command(folder: Path, stage: str, *more: str) -> list[str]:
+def command(folder: Path, stage: str, *more: str) -> list[str]:
     return [stage, "--profile", str(folder / "yard.yaml"), "--root", str(folder / "root"), *more]
 
 
@@ -119,9 +119,9 @@ def _damaged(rng) -> Case:
     file = rng.choice(nearby)
 
     def prepare(folder: Path) -> list[str]:
-        _lay(folder)
+        lay(folder)
         DAMAGE[kind](folder / "root" / file, random.Random(seed))
-        return _command(folder, stage, *(["--force"] if seed % 4 == 0 else []))
+        return command(folder, stage, *(["--force"] if seed % 4 == 0 else []))
 
     return Case("workspaces", f"{stage} with {file} {kind} ({seed})", False, prepare,
                 codes=(2, 3), check=_whole(stage), ours=(*_may_change(stage), f"root/{file}"),
@@ -134,7 +134,7 @@ def _read_beside(rng) -> Case:
     file = rng.choice([name for name in _base()[1] if "_scores/" in name or "/.state/" in name])
 
     def prepare(folder: Path) -> list[str]:
-        _lay(folder)
+        lay(folder)
         DAMAGE[kind](folder / "root" / file, random.Random(seed))
         return ["--profile", str(folder / "yard.yaml"), "--root", str(folder / "root")]
 
@@ -154,7 +154,7 @@ def _in_the_way(rng) -> Case:
     forced = rng.random() < 0.3
 
     def prepare(folder: Path) -> list[str]:
-        _lay(folder, "seed: 3\n" if place == stage and forced else "")
+        lay(folder, "seed: 3\n" if place == stage and forced else "")
         path = folder / "root/data/yard" / place
         if path.is_dir():
             shutil.rmtree(path)
@@ -169,7 +169,7 @@ def _in_the_way(rng) -> Case:
         else:
             path.symlink_to({"link to a folder": folder / "mine/deep", "dangling link": "nowhere",
                              "link to a file": folder / "mine/holiday.jpg"}[kind])
-        return _command(folder, stage, *(["--force"] if forced else []))
+        return command(folder, stage, *(["--force"] if forced else []))
 
     own = [name for name in _may_change(stage) if f"/yard/{place}/" not in name]
     if place.endswith(".json") or place == f".locks/{stage}":  # a note of ours that says "mine"
@@ -190,11 +190,11 @@ def _stray(rng) -> Case:
                        "metrics.json~", "model/mine.txt", ".x.tmp"))
 
     def prepare(folder: Path) -> list[str]:
-        _lay(folder, "seed: 3\n")
+        lay(folder, "seed: 3\n")
         path = folder / "root/data/yard" / stage / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"mine, and no one else's")
-        return _command(folder, stage, "--force")
+        return command(folder, stage, "--force")
 
     return Case("workspaces", f"{stage}: the user's {name} in it", False, prepare, codes=(2, 3),
                 either=True, ours=_may_change(stage))
@@ -216,37 +216,37 @@ def _useless_settings(rng) -> Iterator[Case]:
         for force in ("", "--force"):
             yield Case("workspaces", f"{stage} {force}, then {settings}", False,
                        lambda folder, stage=stage, settings=settings, force=force: (
-                           _lay(folder, f"{settings}\n"),
-                           _command(folder, stage, *force.split()))[1], codes=(2, 3),
+                           lay(folder, f"{settings}\n"),
+                           command(folder, stage, *force.split()))[1], codes=(2, 3),
                        ours=tuple(name for name in _may_change("") if "/.locks/" in name))
 
 
 def _mixed(rng) -> Iterator[Case]:
     """Inputs that were not made from one another."""
     def remade(folder: Path) -> list[str]:
-        _lay(folder, f"seed: {rng.randint(1, 99)}\n")
+        lay(folder, f"seed: {rng.randint(1, 99)}\n")
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            assert main(_command(folder, "prompts")) == 0
-        return _command(folder, "triplets")
+            assert main(command(folder, "prompts")) == 0
+        return command(folder, "triplets")
 
     def exchanged(folder: Path) -> list[str]:
-        _lay(folder)
+        lay(folder)
         data = folder / "root/data/yard"
         shutil.rmtree(data / "masks")
         shutil.copytree(data / "images", data / "masks")
-        return _command(folder, "triplets")
+        return command(folder, "triplets")
 
     def other_words(folder: Path) -> list[str]:
         words = write_vocabulary(folder, ["dog", "cat", "car"], ["bus"])
-        _lay(folder, f"vocabulary: {words}\n")
-        return _command(folder, rng.choice(("triplets", "report")))
+        lay(folder, f"vocabulary: {words}\n")
+        return command(folder, rng.choice(("triplets", "report")))
 
     def no_verdict(folder: Path) -> list[str]:
-        _lay(folder)
+        lay(folder)
         digest = read_manifest(folder / "root/data/yard/masks").digest
         (folder / "root/data/yard/.state/masks/quality.json").write_text(
             f'{{"digest": "{digest}", "passed": false, "failures": ["masks: {rng.random()}"]}}')
-        return _command(folder, "triplets")
+        return command(folder, "triplets")
 
     for prepare in (remade, exchanged, other_words, no_verdict):
         yield Case("workspaces", f"{prepare.__name__} {rng.randrange(10**6)}", False, prepare,

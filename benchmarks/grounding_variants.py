@@ -21,7 +21,13 @@ from ml.diffusion.loading import load_pipeline
 from ml.errors import EXIT_CODES, exit_path
 from ml.files import write_json
 from ml.grounding.config import VARIANTS
-from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.grounding.daam import (
+    best_threshold,
+    candidate_thresholds,
+    expand_as,
+    strongest,
+    threshold_masks,
+)
 from ml.grounding.features import sample_evidence
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import load_samples, refuse_unseen
@@ -53,13 +59,13 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
                                                   params.diffusion.batch_size)]
         for samples in (training, sim)
     ]
-    baselines = {"daam": ([s.daam for s in training], [s.daam for s in sim], False),
-                 "contrast": (*contrast, True)}
+    baselines = {"daam": ([s.daam for s in training], [s.daam for s in sim], expand_as),
+                 "contrast": (*contrast, strongest)}
     candidates = candidate_thresholds(params.benchmark.daam_thresholds)
     thresholds = {}
-    for name, (on_training, on_sim, exclusive) in baselines.items():
-        thresholds[name], _ = best_threshold(training, on_training, candidates, exclusive)
-        masks[name] = [threshold_masks(maps, s.size, thresholds[name], exclusive)
+    for name, (on_training, on_sim, scale) in baselines.items():
+        thresholds[name], _ = best_threshold(training, on_training, candidates, scale)
+        masks[name] = [threshold_masks(maps, s.size, thresholds[name], scale)
                        for maps, s in zip(on_sim, sim, strict=True)]
     scores = score_rows(sim, masks, vocabulary)
     return protocol_one(scores, list(masks), params.benchmark.bootstrap) | {

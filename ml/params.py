@@ -98,20 +98,37 @@ class TripletParams:
 
 
 @dataclass(frozen=True)
+class VariantParams:
+    """How one variant of the grounding module is trained; what it is built of stands in
+    `ml.grounding.config`."""
+
+    learning_rate: Rate  # at its highest
+    schedule: Literal["constant", "linear"]  # linear: falls to 0 at the last step
+    warm_up: Count  # first steps, in which the rate rises from 0
+    weight_decay: Share  # AdamW's; 0 is Adam
+    clip_norm: Annotated[float, Range(0, 1000, above=True)] | None  # of gradients, null: never cut
+    dice_weight: Annotated[float, Range(0, 100)]  # beside cross-entropy
+
+
+@dataclass(frozen=True)
 class GroundingParams:
     variant: Literal["paper", "seeded"]
     steps: Steps  # optimizer steps at most
     batch_size: Batch
-    learning_rate: Rate  # AdamW, linear decay
     width: Width  # of the fusion transformer
     layers: Layers  # of the fusion transformer
     heads: Heads  # dividing the width
     evidence_timesteps: Annotated[list[Annotated[int, Range(0, 999)]], Length(1, 100)]
     # of 1000, where leave-one-out contrast is taken
-    dice_weight: Annotated[float, Range(0, 100)]  # beside cross-entropy
     evaluate_every: Steps  # steps between validations; the last step has one in any case
     patience: Steps  # validations without a better mIoU before stopping
     precision: Literal["float32", "bfloat16"]  # of the training; bfloat16 is mixed
+    paper: VariantParams
+    seeded: VariantParams
+
+    def training(self, variant: str | None = None) -> VariantParams:
+        """The settings of a variant, by default of the one that is chosen."""
+        return getattr(self, variant or self.variant)
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,12 @@ def test_the_prompt_itself_as_attribution_text_gives_daam(pipe):
     own = attribution_maps(pipe, prompts, [3, 4], words, texts, padding=True, **CALL)
     other = attribution_maps(pipe, prompts, [3, 4], words, padding=True, **CALL)
     assert [m.shape for m in own] == [(2, 16, 16), (1, 16, 16)]
+    # But for the undershoot of bicubic enlarging, which DAAM clamps a head, a layer and a token.
     for got, expected in zip(own, daam, strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
-    assert (other[0] - daam[0]).abs().max() > 0.01  # another text is another map
-    torch.testing.assert_close(other[1], daam[1], atol=1e-5, rtol=1e-5)  # ONE is the default text
+        torch.testing.assert_close(got, expected, atol=0.06, rtol=0.0)
+        assert np.corrcoef(got.flatten(), expected.flatten())[0, 1] > 0.999
+    assert (other[0] - own[0]).abs().max() > 0.1  # another text is another map
+    torch.testing.assert_close(other[1], own[1], atol=1e-5, rtol=1e-5)  # ONE is the default text
 
 
 def test_a_word_that_is_not_in_the_prompt_has_the_map_of_its_own_text(pipe):

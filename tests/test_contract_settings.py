@@ -118,8 +118,8 @@ def test_the_ends_of_a_range_are_in_it_or_not_as_declared(hint):
     "grounding: {steps: 0}", "grounding: {patience: 0}", "grounding: {layers: 0}",
     "grounding: {heads: 0}", "grounding: {evaluate_every: 0}", "grounding: {batch_size: -4}",
     "grounding: {evidence_timesteps: []}", "grounding: {evidence_timesteps: [1000]}",
-    "grounding: {learning_rate: .nan}", "grounding: {learning_rate: 0}",
-    "grounding: {dice_weight: -.inf}", "segmenter: {steps: 0}", "segmenter: {queries: 0}",
+    "grounding: {paper: {learning_rate: .nan}}", "grounding: {seeded: {learning_rate: 0}}",
+    "grounding: {paper: {dice_weight: -.inf}}", "segmenter: {steps: 0}", "segmenter: {queries: 0}",
     "segmenter: {scale: 0}", "segmenter: {weight_decay: .nan}", "segmenter: {poly_power: -1}",
     "diffusion: {guidance_scale: .inf}", "diffusion: {batch_size: 0}", "diffusion: {steps: 1}",
     "diffusion: {device: gpu}", "diffusion: {scheduler: ''}", "promotion: {min_grounding: .nan}",
@@ -165,7 +165,8 @@ def test_the_file_named_is_the_one_that_set_it(checkout):
 
 
 @pytest.mark.parametrize("text, match", [
-    ("grounding: {learning_rate: 1e-4}", "got '1e-4' as text; write 0.0001, without quotes"),
+    ("grounding: {paper: {learning_rate: 1e-4}}",
+     "got '1e-4' as text; write 0.0001, without quotes"),
     ("grounding: {steps: '900'}", "got '900' as text; write 900, without quotes"),
     ("diffusion: {revision: 4638}", "got 4638; put it in quotes"),
     ("vocabulary: no", "got False; put it in quotes"),
@@ -185,11 +186,11 @@ def test_yaml_as_people_write_it(text, match, checkout):
 
 
 def test_anchors_and_merge_keys_are_read(checkout):
-    text = "segmenter: &own\n  learning_rate: 0.01\ngrounding:\n  <<: *own\n  heads: 7\n"
+    text = "segmenter: &own\n  batch_size: 9\ngrounding:\n  <<: *own\n  heads: 7\n"
     with pytest.raises(ValueError, match=r"mine\.yaml, line 5: grounding.heads"):
         load_params(write(checkout, text), checkout)
     params = load_params(write(checkout, text.replace("  heads: 7\n", "")), checkout)
-    assert params.grounding.learning_rate == params.segmenter.learning_rate == 0.01
+    assert params.grounding.batch_size == params.segmenter.batch_size == 9
 
 
 # Names: a profile is a folder below data/

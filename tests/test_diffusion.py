@@ -259,9 +259,9 @@ def test_a_step_that_there_is_not_is_refused(pipe):
 
 
 def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
+    """Each layer's, head's and token's map is enlarged and clamped by itself; then the means."""
     own, tokens = tiny_pipeline(), [[[8, 9], [5]], [[5]]]  # of the words below
-    heats = {(i, j, side): torch.zeros(side, side) for i in (0, 1)
-             for j in range(len(tokens[i])) for side in (8, 16)}
+    heats = {}  # (picture, word, token, layer, head) -> (side, side)
 
     def look(module, args, kwargs):
         for i, own_tokens in enumerate(tokens):
@@ -272,8 +272,9 @@ def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
                 part = slice(head * size, (head + 1) * size)
                 shares = torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(size), dim=1)
                 for j, positions in enumerate(own_tokens):
-                    heat = shares[:, positions].mean(dim=1) / module.heads
-                    heats[i, j, side] += heat.reshape(side, side)
+                    for token in positions:
+                        key = (i, j, token, module, head)
+                        heats[key] = heats.get(key, 0) + shares[:, token].reshape(side, side)
 
     layers = [m for name, m in own.unet.named_modules() if name.endswith("attn2")
               and not name.startswith("mid_block")]  # DAAM leaves it out
@@ -285,10 +286,19 @@ def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
     for i, maps in enumerate(made.daam):
         assert len(maps) == len(tokens[i])
         for j, got in enumerate(maps):
-            coarse = functional.interpolate(heats[i, j, 8][None, None], (16, 16), mode="bicubic")
-            expected = heats[i, j, 16] + coarse[0, 0].clamp(min=0)
+            expected = sum(
+                functional.interpolate(heat[None, None], 16, mode="bicubic").clamp(min=0)[0, 0]
+                / key[3].heads / len(tokens[i][j])
+                for key, heat in heats.items() if key[:2] == (i, j))
             torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
     assert made.daam[0].std() > 0.01
+
+
+def test_daam_takes_every_occurrence_of_a_word(pipe):
+    weights = attention.token_weights(pipe, ["a dog near a dog and a cat"], [["dog", "cat"]])[0]
+    assert weights[:, 0].nonzero().flatten().tolist() == [2, 5]
+    assert weights[[2, 5], 0].tolist() == [0.5, 0.5]
+    assert weights[:, 1].nonzero().flatten().tolist() == [8]
 
 
 def test_recording_goes_away_after_an_error(pipe, monkeypatch):

@@ -375,7 +375,7 @@ def test_full_sd_v1_forward_and_backward_on_the_cpu():
     torch.manual_seed(0)
     module = GroundingModule(make_config(
         full, {r: f.shape[1] for r, f in features.items()}, 768, 512, 1))
-    assert sum(p.numel() for p in module.parameters() if p.requires_grad) == 18_795_760
+    assert sum(p.numel() for p in module.parameters() if p.requires_grad) == 18_796_560
     module.encoder.fit_scales([features])
     with torch.no_grad():
         assert module.encoder(features).shape == (1, 240, 64, 64)

@@ -8,8 +8,10 @@ import pytest
 
 from ml.grounding.daam import (
     best_threshold,
+    by_maximum,
     candidate_thresholds,
-    normalised_maps,
+    expand_as,
+    strongest,
     threshold_masks,
 )
 from ml.grounding.samples import Pictures, Sample, refuse_unseen
@@ -54,14 +56,42 @@ def test_miou_of_nothing_is_an_error():
 
 def test_normalised_by_each_words_maximum():
     maps = np.array([[[2.0, 1.0], [0.0, 0.5]], [[0.1, 0.2], [0.3, 0.4]], np.zeros((2, 2))])
-    found = normalised_maps(maps, (2, 2))
+    found = by_maximum(maps, (2, 2))
     assert found[0].tolist() == [[1.0, 0.5], [0.0, 0.25]]
     assert found[1] == pytest.approx(np.array([[0.25, 0.5], [0.75, 1.0]]))
     assert not found[2].any()
-    assert threshold_masks(maps, (2, 2), 0.4)[0].tolist() == [[True, True], [False, False]]
-    alone = normalised_maps(maps, (2, 2), exclusive=True)
+    masks = threshold_masks(maps, (2, 2), 0.4, by_maximum)
+    assert masks[0].tolist() == [[True, True], [False, False]]
+    alone = strongest(maps, (2, 2))
     assert alone[0].tolist() == [[1.0, 0.5], [0.0, 0.0]]  # (0,1) is shared by equals
     assert alone[1] == pytest.approx(np.array([[0.0, 0.5], [0.75, 1.0]]))
+
+
+def test_daams_own_scale_is_bicubic_and_from_least_to_most():
+    """Without enlarging: (x - 1) / (5 - 1). Enlarged: Keys' cubic of -0.75, edges repeated."""
+    maps = np.array([[[5.0, 1.0], [2.0, 3.0]], np.full((2, 2), 7.0)])
+    same = expand_as(maps, (2, 2))
+    assert same[0] == pytest.approx(np.array([[1.0, 0.0], [0.25, 0.5]]))
+    assert not same[1].any(), "a flat map has no range"
+
+    def weight(x: float) -> float:
+        x = abs(x)
+        if x <= 1:
+            return 1.25 * x**3 - 2.25 * x**2 + 1
+        return -0.75 * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+    rows = np.random.default_rng(0).random((4, 4)).astype(np.float32)
+    centres = (np.arange(8) + 0.5) / 2 - 0.5
+    by_row = np.array([[sum(weight(c - k) * rows[y, min(max(k, 0), 3)]
+                            for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3))
+                        for c in centres] for y in range(4)])
+    grown = np.array([[sum(weight(c - k) * by_row[min(max(k, 0), 3), x]
+                           for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3))
+                       for x in range(8)] for c in centres])
+    expected = (grown - grown.min()) / (grown.max() - grown.min())
+    assert expand_as(rows[None], (8, 8))[0] == pytest.approx(expected, abs=1e-5)
+    floor = expand_as(rows[None] + 100, (8, 8))[0]
+    assert floor == pytest.approx(expected, abs=1e-3), "attention that is everywhere counts nothing"
 
 
 def test_candidates_leave_the_ends_out():

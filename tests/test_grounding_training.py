@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml.grounding.config import make_config
+from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import collate
 from ml.grounding.losses import competition_loss, dice_loss, paper_loss, permitted_labels
 from ml.grounding.module import GroundingModule
@@ -15,7 +15,10 @@ from ml.params import load_params
 
 CHANNELS = {8: 6, 16: 6}
 PARAMS = dataclasses.replace(load_params().grounding, width=32, layers=1, heads=2, batch_size=8,
-                             learning_rate=3e-3, steps=12, evaluate_every=4, patience=9)
+                             steps=12, evaluate_every=4, patience=9)
+PARAMS = dataclasses.replace(PARAMS, **{
+    name: dataclasses.replace(PARAMS.training(name), learning_rate=3e-3, schedule="linear")
+    for name in VARIANTS})
 
 
 class Toy:
@@ -126,6 +129,16 @@ def test_a_missing_mask_leaves_its_pixels_to_either():
     assert costs[2] > 8
 
 
+def test_paper_loss_sums_over_words_and_averages_over_pictures():
+    masks = torch.zeros(2, 2, 2, 2, dtype=torch.bool)
+    present = torch.tensor([[True, True], [False, False]])
+    loss = paper_loss(torch.zeros(2, 2, 2, 2), masks, present, 0.0)
+    assert loss.item() == pytest.approx(2 * np.log(2) / 2, abs=1e-6)
+    parts = [paper_loss(torch.zeros(1, 2, 2, 2), masks[i : i + 1], present[i : i + 1], 0.0, 2)
+             for i in range(2)]
+    assert sum(parts).item() == pytest.approx(loss.item())
+
+
 def test_padding_and_missing_masks_give_finite_gradients():
     module = make_module("seeded").train()
     toy = Toy(4, 0)
@@ -144,10 +157,40 @@ def test_every_epoch_shows_every_sample_once():
 
 
 def test_learning_rate_rises_then_falls_to_zero():
-    params = dataclasses.replace(PARAMS, steps=100, learning_rate=1.0)
-    rates = [learning_rate(params, step) for step in range(101)]
+    own = dataclasses.replace(PARAMS.seeded, learning_rate=1.0, schedule="linear", warm_up=20)
+    rates = [learning_rate(own, step, 100) for step in range(101)]
     assert rates[0] == pytest.approx(1 / 20) and np.argmax(rates) == 19
     assert rates[50] == pytest.approx(0.5) and rates[100] == 0
+
+
+def test_a_constant_rate_stays():
+    own = dataclasses.replace(PARAMS.paper, learning_rate=1e-5, schedule="constant", warm_up=0)
+    assert {learning_rate(own, step, 100) for step in range(101)} == {1e-5}
+
+
+def test_papers_training_is_plain_adam_on_summed_cross_entropy():
+    """Three steps by hand: torch's Adam, a BCE for each word with a mask, summed, by pictures."""
+    own = dataclasses.replace(PARAMS.paper, learning_rate=1e-3, schedule="constant", warm_up=0,
+                              weight_decay=0.0, clip_norm=None, dice_weight=0.0)
+    params = dataclasses.replace(PARAMS, steps=3, evaluate_every=3, batch_size=4, paper=own)
+    source = Toy(12, 0)
+    source.present[::3, 1] = False
+    trained, by_hand = make_module("paper"), make_module("paper")
+    train(trained, source, Toy(4, 1), ENTITIES, params, seed=0)
+    adam = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    for step in range(3):
+        by_hand.train()
+        batch = source.batch(batch_indices(12, 4, 0, step))
+        logits = by_hand(batch.features, batch.text, batch.valid)
+        loss = sum(torch.nn.functional.binary_cross_entropy_with_logits(
+            logits[i, word], batch.masks[i, word].float())
+            for i in range(4) for word in range(2) if batch.present[i, word])
+        adam.zero_grad()
+        (loss / 4).backward()
+        adam.step()
+    for (name, ours), theirs in zip(trained.named_parameters(), by_hand.parameters(), strict=True):
+        if not name.endswith("conv1.bias"):  # its gradient is rounding, which Adam makes a step of
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_resumed_training_gives_the_same_weights(tmp_path):
@@ -186,7 +229,8 @@ def test_exact_evidence_finds_words_whose_text_says_nothing():
 
     The paper's variant must fail: with random text it cannot know which is which.
     """
-    params = dataclasses.replace(PARAMS, learning_rate=5e-3, steps=300, evaluate_every=300)
+    params = dataclasses.replace(PARAMS, steps=300, evaluate_every=300, **{
+        name: dataclasses.replace(PARAMS.training(name), learning_rate=5e-3) for name in VARIANTS})
     source, validation = Toy(800, 0), Toy(24, 9)
     seeded = train(make_module("seeded"), source, validation, ENTITIES, params, seed=0)
     assert seeded.best_miou > 90

@@ -87,7 +87,7 @@ def test_a_longer_training_has_as_many_validations():
 
 @pytest.mark.parametrize(("section", "setting"), [
     ("detector", "score_threshold"), ("triplets", "validation_share"),
-    ("diffusion", "guidance_scale"), ("grounding", "learning_rate")])
+    ("diffusion", "guidance_scale"), ("grounding", "steps")])
 def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, setting):
     lab, changed = make_lab("quick"), make_lab("quick")
     own = getattr(lab.params, section)

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch.nn import functional
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.tokens import text_length, word_positions
+from ml.diffusion.tokens import all_positions, text_length
 
 
 class Recorder(Protocol):
@@ -26,36 +26,52 @@ class Recorder(Protocol):
 
 
 class WordAttention:
-    """Sums the attention that each word of each prompt gets, over layers and denoising steps."""
+    """Sums the attention that each word of each prompt gets, over layers and denoising steps.
+
+    As DAAM's own code: the map of each layer, head and token, summed over the steps, is brought to
+    the latent's size and its undershoot clamped on its own, before anything is averaged.
+    """
 
     def __init__(self, token_weights: torch.Tensor, latent_size: tuple[int, int]):
         """token_weights: float32 (B, L, n), column j averages the tokens of word j."""
-        self.token_weights = token_weights
+        named = token_weights.any(-1)  # (B, L)
+        self.batch, most = len(named), int(named.sum(1).max())
+        # Named tokens of each prompt, padded with others, whose weights are zero.
+        self.tokens = named.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
+        self.token_weights = token_weights.gather(
+            1, self.tokens[..., None].expand(-1, -1, token_weights.shape[-1]))  # (B, T, n)
         self.latent_size = latent_size
-        self._sums: dict[int, torch.Tensor] = {}  # pixels of a layer -> (B, pixels, n)
+        self._sums: dict[Attention, torch.Tensor] = {}  # layer -> (B, heads, pixels, T)
 
     def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
         """One layer of one step. pixels: (B or 2B, N, D), text: (B or 2B, L, D') of that layer.
 
         Only the last B rows count: the conditional half of a guided batch.
         """
-        batch = len(self.token_weights)
-        query = split_heads(attention, attention.to_q(pixels[-batch:]))
-        key = split_heads(attention, attention.to_k(text[-batch:]))
-        self.keep(attention_shares(attention, query, key) @ self.token_weights)
-
-    def keep(self, words: torch.Tensor) -> None:
-        """Adds float32 (B, N, n), what the words got of one layer's N pixels in one step."""
-        known = self._sums.get(words.shape[1])
-        self._sums[words.shape[1]] = words if known is None else known + words
+        query = split_heads(attention, attention.to_q(pixels[-self.batch:]))
+        key = split_heads(attention, attention.to_k(text[-self.batch:]))
+        shares = head_shares(attention, query, key)
+        tokens = self.tokens[:, None, None].expand(*shares.shape[:3], -1)
+        own = shares.gather(-1, tokens)
+        known = self._sums.get(attention)
+        self._sums[attention] = own if known is None else known + own
 
     def maps(self) -> torch.Tensor:
-        """float32 (B, n, h, w), the sums of all layers brought to the latent's size."""
-        return to_latent_size(self._sums, self.latent_size)
+        """float32 (B, n, h, w): mean over heads and a word's tokens, sum over layers and steps."""
+        total = 0
+        for own in self._sums.values():  # (B, heads, pixels, T)
+            grids = to_grid(own.flatten(0, 1), self.latent_size)  # (B * heads, T, h, w)
+            heads = enlarge(grids, self.latent_size).unflatten(0, own.shape[:2])
+            total = total + heads.mean(1)
+        return torch.einsum("bthw,btn->bnhw", total, self.token_weights)
 
 
-class AttributionAttention(WordAttention):
-    """Sums the attention that pixels would pay to words of other texts than the picture's own."""
+class AttributionAttention:
+    """Sums the attention that pixels would pay to words of other texts than the picture's own.
+
+    Undershoot is clamped once a size of layers: unlike DAAM's, these maps can be followed by a
+    gradient at that price (`ml.grounding.attribution`).
+    """
 
     def __init__(
         self, texts: torch.Tensor, weights: torch.Tensor, latent_size: tuple[int, int],
@@ -64,17 +80,24 @@ class AttributionAttention(WordAttention):
         """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
         float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
         the softmax, at least one of each text; by default all."""
-        super().__init__(weights, latent_size)
+        self.token_weights, self.latent_size = weights, latent_size
         self.texts, self.counted = texts, counted
         self.calls = 0
+        self._sums: dict[int, torch.Tensor] = {}  # pixels of a layer -> (B, pixels, n)
 
     def add(self, attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
         """As `Recorder.add`; the picture's own text plays no part."""
         query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
         key = split_heads(attention, attention.to_k(self.texts))
         shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
-        self.keep((shares @ self.token_weights[..., None])[..., 0].transpose(1, 2))
+        words = (shares @ self.token_weights[..., None])[..., 0].transpose(1, 2)  # (B, N, n)
+        known = self._sums.get(words.shape[1])
+        self._sums[words.shape[1]] = words if known is None else known + words
         self.calls += 1
+
+    def maps(self) -> torch.Tensor:
+        """float32 (B, n, h, w), the sums of all layers brought to the latent's size."""
+        return to_latent_size(self._sums, self.latent_size)
 
     def mean_maps(self) -> torch.Tensor:
         """float32 (B, n, h, w) in 0..1: the mean over layers and steps in place of the sum."""
@@ -92,27 +115,38 @@ def attention_shares(
 ) -> torch.Tensor:
     """Softmax over the tokens, mean over heads: (..., heads, N, d) and (..., heads, L, d) to
     float32 (..., N, L). counted: bool (..., L), the tokens that take part, by default all."""
+    return head_shares(attention, query, key, counted).mean(dim=-3)
+
+
+def head_shares(
+    attention: Attention, query: torch.Tensor, key: torch.Tensor,
+    counted: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`attention_shares` of each head: float32 (..., heads, N, L)."""
     # In float32: SD 2's products overflow float16.
     scores = query.float() @ key.float().transpose(-2, -1) * attention.scale
     if counted is not None:
         scores = scores.masked_fill(~counted[..., None, None, :], -torch.inf)
-    return scores.softmax(dim=-1).mean(dim=-3)
+    return scores.softmax(dim=-1)
 
 
 def to_latent_size(
     sums: dict[int, torch.Tensor], latent_size: tuple[int, int]
 ) -> torch.Tensor:
     """Sums over layers of as many pixels, {pixels: (B, pixels, n)}, to their sum (B, n, h, w)."""
+    return sum(enlarge(to_grid(own, latent_size), latent_size) for own in sums.values())
+
+
+def to_grid(flat: torch.Tensor, latent_size: tuple[int, int]) -> torch.Tensor:
+    """A layer's pixels in rows: (B, pixels, n) to (B, n, h', w')."""
     height, width = latent_size
-    total = 0
-    for count, own in sums.items():
-        shrunk = round((height * width / count) ** 0.5)
-        grid = own.transpose(1, 2).unflatten(2, (-(-height // shrunk), -(-width // shrunk)))
-        # Bicubic as in DAAM, whose code also clamps the undershoot. Linear but for that, so once
-        # per layer size does what once per layer and step would.
-        total = total + functional.interpolate(
-            grid, latent_size, mode="bicubic", align_corners=False).clamp_(min=0)
-    return total
+    shrunk = round((height * width / flat.shape[1]) ** 0.5)
+    return flat.transpose(1, 2).unflatten(2, (-(-height // shrunk), -(-width // shrunk)))
+
+
+def enlarge(grids: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps >= 0 (B, n, h', w') to (B, n, *size), bicubic and without undershoot, as in DAAM."""
+    return functional.interpolate(grids, size, mode="bicubic", align_corners=False).clamp_(min=0)
 
 
 class _Recording:
@@ -133,14 +167,14 @@ def token_weights(
 ) -> torch.Tensor:
     """float32 (B, L, n) on the pipeline's device, n the longest list of words.
 
-    Column j of sample i averages the tokens of `words[i][j]` in its prompt; columns past a
-    sample's words are zero. Raises ValueError for a word that is not in its prompt.
+    Column j of sample i averages the tokens of `words[i][j]` in its prompt, wherever it stands;
+    columns past a sample's words are zero. Raises ValueError for a word that is not in its prompt.
     """
     most = max((len(own) for own in words), default=0)
     weights = torch.zeros(len(prompts), text_length(pipe), most)
     for i, (prompt, own) in enumerate(zip(prompts, words, strict=True)):
         for j, word in enumerate(own):
-            positions = word_positions(pipe, prompt, word, own)
+            positions = [p for place in all_positions(pipe, prompt, word, own) for p in place]
             weights[i, positions, j] = 1 / len(positions)
     return weights.to(pipe.device)
 

@@ -1,8 +1,9 @@
 """Open-vocabulary attention maps, and text queries optimised on one labelled picture.
 
 OVAM (arXiv 2403.14291): DAAM whose keys come from another text than the one that makes the
-picture; and that text's embeddings, fitted to a mask. Same layers, steps, halves and enlarging as
-DAAM here (`ml.diffusion.attention`). Not here: masks from the maps (`ml.grounding.daam`).
+picture; and that text's embeddings, fitted to a mask. Same layers, steps and halves as DAAM here
+(`ml.diffusion.attention`); undershoot is clamped once a size, not once a head. Not here: masks
+from the maps (`ml.grounding.daam`).
 """
 
 from collections.abc import Sequence
@@ -127,8 +128,8 @@ def attribution_maps(
     texts: one a word, in which it stands; "a photograph of a(n) word" by default. Returns for each
     picture float32 (n_i,h,w), CPU, >= 0: the mean over heads and the word's tokens of
     softmax(Q K(text)^T), summed over layers and steps (OVAM, section 3.2). With the prompt itself
-    as text, and padding in the softmax, this is DAAM. Raises ValueError as `sample` and
-    `attribution_recorder`.
+    as text, and padding in the softmax, this is DAAM but for the undershoot. Raises ValueError as
+    `sample` and `attribution_recorder`.
     """
     recorder = attribution_recorder(pipe, words, texts, padding)
     _record(pipe, prompts, seeds, words, recorder, steps, guidance_scale)

@@ -1,14 +1,36 @@
-"""What a grounding module is made of: a frozen dataclass, saved as `config.json`."""
+"""What a grounding module is made of: a frozen dataclass, saved as `config.json`.
+
+`paper` is the authors' module, layer by layer, and gives their outputs with their weights. It
+differs from their code in this alone: pictures of a batch do not see one another (theirs is right
+at batch 1 only, where both are the same); features coarser than 64x64 pixels, which their model
+does not have, are met with patches of one place; and how the spectral norms are brought up to date,
+which is the same once they have settled. `seeded` is ours and starts from other parts.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ml.files import write_json
 from ml.params import GroundingParams
+from ml.reading import read_text
 
 VARIANTS = ("paper", "seeded")
+PARTS = {
+    # Normalisation over one picture: theirs is BatchNorm that is never told to use anything else.
+    "paper": {"normalisation": "instance", "biased_blocks": True, "standardised": False,
+              "scaled_logits": False},
+    "seeded": {"normalisation": "group", "biased_blocks": False, "standardised": True,
+               "scaled_logits": False},
+}
+"""What each variant is built of."""
+LEARNED_UPSAMPLING = {"paper": False, "seeded": True}
+"""Whether a map coarser than 64x64 pixels is enlarged by convolutions; the authors' is bilinear."""
+BEFORE = {"normalisation": "group", "biased_blocks": False, "standardised": True,
+          "scaled_logits": True}
+"""What both were built of when `config.json` did not say so."""
+NORMALISATIONS = ("instance", "group")
 TOKEN_GRID = 16
 """Side of the grid of visual tokens that queries look at: the paper's 64 / 4."""
 
@@ -28,11 +50,17 @@ class GroundingConfig:
     pixel_width: int  # channels of the map that is multiplied with a word's mask embedding
     evidence_timesteps: tuple[int, ...]  # of the leave-one-out contrast, 0..999
     feature_timestep: int  # of the latents that it was trained on, 0..999
+    normalisation: str  # of the encoder, of one picture: instance (a channel), group (8 groups)
+    biased_blocks: bool  # whether the encoder's 3x3 convolutions have biases
+    standardised: bool  # features are brought to mean 0 and deviation 1 of the training pictures
+    scaled_logits: bool  # logits are multiplied by pixel_width^-1/2
 
     def __post_init__(self) -> None:
         resolutions = sorted(self.feature_channels)
         rules = [
             (self.variant in VARIANTS, f"variant {self.variant!r}: expected one of {VARIANTS}"),
+            (self.normalisation in NORMALISATIONS, f"normalisation {self.normalisation!r}: "
+             f"expected one of {NORMALISATIONS}"),
             (resolutions == list(self.feature_channels),
              f"feature_channels: expected ascending resolutions, got {self.feature_channels}"),
             (len(self.encoder_widths) == len(resolutions),
@@ -64,7 +92,16 @@ class GroundingConfig:
 
     @classmethod
     def load(cls, file: Path) -> "GroundingConfig":
-        values = json.loads(Path(file).read_text())
+        """The config in a file. One from before the parts were fields is read as what it was
+        (`BEFORE`). Raises ValueError, naming the file, for other missing or unknown fields."""
+        values = json.loads(read_text(Path(file)))
+        if not set(BEFORE) & set(values):
+            values = BEFORE | values
+        expected = {f.name for f in fields(cls)}
+        if set(values) != expected:
+            raise ValueError(f"{file}: missing {sorted(expected - set(values))}, unknown "
+                             f"{sorted(set(values) - expected)}: not a config of this version's "
+                             "grounding module; train it again (stage grounding_model)")
         channels = {int(r): c for r, c in values["feature_channels"].items()}  # JSON keys are text
         values["feature_channels"] = dict(sorted(channels.items()))
         for name in ("encoder_widths", "evidence_timesteps"):
@@ -80,14 +117,19 @@ def make_config(
     feature_timestep: int,
     variant: str | None = None,
     evidence_timesteps: Sequence[int] | None = None,
+    learned_upsampling: bool | None = None,
 ) -> GroundingConfig:
     """The config that fits a diffusion model.
 
     Features of 64x64 and finer get the paper's sizes: the finest resolution keeps width / 4
     channels, each coarser one half of that, and logits are upsampled bilinearly. Coarser features
-    keep twice as much and are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear
-    mask cannot draw a chair's leg. Raises ValueError when the sizes do not fit.
+    keep twice as much and, with learned_upsampling (by default the variant's LEARNED_UPSAMPLING),
+    are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear mask cannot draw a
+    chair's leg. Raises ValueError when the sizes do not fit.
     """
+    variant = variant or params.variant
+    if learned_upsampling is None:
+        learned_upsampling = LEARNED_UPSAMPLING[variant]
     channels = dict(sorted(feature_channels.items()))
     finest = list(channels)[-1]
     upsampling = picture_size // finest
@@ -95,15 +137,15 @@ def make_config(
         raise ValueError(f"pictures of {picture_size} pixels and features of {finest}: expected a "
                          "ratio that is a power of 2; choose another picture size")
     doublings = 0
-    while finest * 2**doublings < 64 and 2**doublings < upsampling:
+    while learned_upsampling and finest * 2**doublings < 64 and 2**doublings < upsampling:
         doublings += 1
     kept = params.width // 4 if finest >= 64 else params.width // 2
     widths = tuple(max(kept >> step, 8) for step in reversed(range(len(channels))))
     return GroundingConfig(
-        variant=variant or params.variant, feature_channels=channels, encoder_widths=widths,
+        variant=variant, feature_channels=channels, encoder_widths=widths,
         text_width=text_width, width=params.width, layers=params.layers, heads=params.heads,
         patch=max(finest // TOKEN_GRID, 1), upsampling=upsampling, learned_doublings=doublings,
         pixel_width=max(params.width // 4, 8) if doublings else sum(widths),
         evidence_timesteps=tuple(evidence_timesteps or params.evidence_timesteps),
-        feature_timestep=feature_timestep,
+        feature_timestep=feature_timestep, **PARTS[variant],
     )

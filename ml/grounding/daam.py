@@ -1,10 +1,12 @@
-"""The DAAM baseline: a word's attention map, divided by its maximum, enlarged, thresholded.
+"""The DAAM baseline: a word's attention map, enlarged and scaled by its own range, thresholded.
+
+Other maps of words (contrast, OVAM's) are scored by the same thresholds and their own scales.
 
 The maps are those of the sampling run that made the picture, summed over all of its steps
 (`ml.diffusion.sampling`); the threshold is chosen on seen training pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,27 +17,42 @@ from ml.grounding.samples import Sample
 from ml.grounding.scores import class_mean_iou
 from ml.metrics import binary_iou
 
+Scale = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+"""Maps (n,h,w) to float32 (n,*size) in 0..1."""
 
-def normalised_maps(
-    maps: np.ndarray, size: tuple[int, int], exclusive: bool = False
-) -> np.ndarray:
-    """Maps float >= 0 (n,h,w) to float32 (n,*size) in 0..1: each by its own maximum, bilinear.
 
-    exclusive: a pixel keeps its strongest word alone, the others become 0. A map of zeros stays
-    zero. Evidence averaged over timesteps may be scored in the same way.
-    """
+def expand_as(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """DAAM's own way (`expand_as` of its code): maps (n,h,w) to float32 (n,*size) in 0..1, bicubic,
+    then each from its least value to its greatest. A map of one value becomes zeros."""
+    enlarged = _enlarged(np.asarray(maps, np.float32), size, "bicubic")
+    least, most = (f((-2, -1), keepdims=True) for f in (enlarged.min, enlarged.max))
+    return (enlarged - least) / (most - least + 1e-8)
+
+
+def by_maximum(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Maps float >= 0 (n,h,w) to float32 (n,*size) in 0..1: each by its own maximum, bilinear. A
+    map of zeros stays zero."""
     maps = np.asarray(maps, np.float32)
     maps = maps / np.maximum(maps.max((-2, -1), keepdims=True, initial=0), 1e-12)
-    enlarged = F.interpolate(torch.from_numpy(maps)[None], size=size, mode="bilinear",
-                             align_corners=False)[0].numpy()
-    return np.where(enlarged == enlarged.max(0), enlarged, 0) if exclusive else enlarged
+    return _enlarged(maps, size, "bilinear")
+
+
+def strongest(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`by_maximum`, of which a pixel keeps its strongest word alone; the others become 0."""
+    enlarged = by_maximum(maps, size)
+    return np.where(enlarged == enlarged.max(0), enlarged, 0)
+
+
+def _enlarged(maps: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    return F.interpolate(torch.from_numpy(maps)[None], size=size, mode=mode,
+                         align_corners=False)[0].numpy()
 
 
 def threshold_masks(
-    maps: np.ndarray, size: tuple[int, int], threshold: float, exclusive: bool = False
+    maps: np.ndarray, size: tuple[int, int], threshold: float, scale: Scale = expand_as
 ) -> np.ndarray:
-    """Masks bool (n,*size): where the normalised map is above the threshold."""
-    return normalised_maps(maps, size, exclusive) > threshold
+    """Masks bool (n,*size): where the scaled map is above the threshold."""
+    return scale(maps, size) > threshold
 
 
 def candidate_thresholds(count: int) -> np.ndarray:
@@ -45,7 +62,7 @@ def candidate_thresholds(count: int) -> np.ndarray:
 
 def best_threshold(
     samples: Sequence[Sample], maps: Sequence[np.ndarray], candidates: Sequence[float],
-    exclusive: bool = False,
+    scale: Scale = expand_as,
 ) -> tuple[float, float]:
     """The candidate with the best mIoU on accepted masks, and that mIoU in percent.
 
@@ -56,7 +73,7 @@ def best_threshold(
     ious: list[list[float]] = [[] for _ in candidates]
     classes: list[str] = []
     for sample, own in zip(tqdm(samples, desc="threshold"), maps, strict=True):
-        enlarged, masks = normalised_maps(own, sample.size, exclusive), sample.masks
+        enlarged, masks = scale(own, sample.size), sample.masks
         for i in np.flatnonzero(sample.present):
             classes.append(sample.entities[i])
             for scores, candidate in zip(ious, candidates, strict=True):

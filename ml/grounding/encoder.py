@@ -1,7 +1,7 @@
 """The visual encoder: U-Net features of all resolutions become one map, coarse to fine.
 
-Every normalisation is per sample (GroupNorm), so that a picture's map does not depend on the
-batch it is in. The authors' code runs BatchNorm with the statistics of one picture.
+Every normalisation is over one picture, so that its map does not depend on the batch it is in. The
+authors' BatchNorm of one picture is InstanceNorm.
 """
 
 import math
@@ -25,15 +25,23 @@ def resize(x: Tensor, size: int) -> Tensor:
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
 
 
+def own_norm(channels: int, kind: str) -> nn.Module:
+    """Normalisation over one picture without weights: each channel's ("instance", as the authors')
+    or that of 8 groups ("group")."""
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, eps=1e-4)
+    return group_norm(channels, affine=False)
+
+
 class SegBlock(nn.Module):
     """Residual block of two spectrally normalised 3x3 convolutions, (B,C,h,w) -> (B,C,h,w)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, normalisation: str, biased: bool) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels, affine=False)
-        self.conv1 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        self.norm2 = group_norm(channels, affine=False)
-        self.conv2 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        self.norm1 = own_norm(channels, normalisation)
+        self.conv1 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=biased))
+        self.norm2 = own_norm(channels, normalisation)
+        self.conv2 = spectral_norm(nn.Conv2d(channels, channels, 3, padding=1, bias=biased))
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm1(x))  # the skip carries this too, as in the authors' code
@@ -78,19 +86,27 @@ class VisualEncoder(nn.Module):
     then from coarse to fine: upsample, append the next, SegBlock.
     """
 
-    def __init__(self, feature_channels: Mapping[int, int], widths: Sequence[int]) -> None:
+    def __init__(
+        self, feature_channels: Mapping[int, int], widths: Sequence[int], normalisation: str,
+        biased: bool, standardised: bool,
+    ) -> None:
         super().__init__()
-        self.resolutions = tuple(feature_channels)
-        self.scales = nn.ModuleList(Standardise(c) for c in feature_channels.values())
+        self.resolutions, self.standardised = tuple(feature_channels), standardised
+        self.scales = nn.ModuleList(Standardise(c) if standardised else nn.Identity()
+                                    for c in feature_channels.values())
         self.reduce = nn.ModuleList(
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(feature_channels.values(), widths, strict=True)
         )
-        self.blocks = nn.ModuleList(SegBlock(sum(widths[: i + 1])) for i in range(1, len(widths)))
+        self.blocks = nn.ModuleList(SegBlock(sum(widths[: i + 1]), normalisation, biased)
+                                    for i in range(1, len(widths)))
         self.out_channels = sum(widths)
 
     def fit_scales(self, batches: Iterable[Mapping[int, Tensor]]) -> None:
-        """Sets the standardisation from features of some training pictures, batch by batch."""
+        """Sets the standardisation from features of some training pictures, batch by batch; does
+        nothing, and reads none, where there is no standardisation."""
+        if not self.standardised:
+            return
         before = 0
         for features in batches:
             for resolution, scale in zip(self.resolutions, self.scales, strict=True):
@@ -101,8 +117,8 @@ class VisualEncoder(nn.Module):
 
     def pictures_within(self, limit: int) -> int:
         """How many pictures' features take at most `limit` bytes in float32, at least 1."""
-        one = sum(4 * len(scale.mean) * r**2
-                  for r, scale in zip(self.resolutions, self.scales, strict=True))
+        one = sum(4 * reduce.in_channels * r**2
+                  for r, reduce in zip(self.resolutions, self.reduce, strict=True))
         return max(1, limit // one)
 
     def forward(self, features: Mapping[int, Tensor]) -> Tensor:

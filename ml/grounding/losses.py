@@ -1,8 +1,9 @@
 """Losses of the grounding module. Words without an accepted mask teach nothing about themselves.
 
 Masks are bool (B,N,H,W), `present` bool (B,N): words whose mask was accepted. `valid` bool (B,N):
-words that are no padding. `words`: how many words the sum is divided by, None: those present. A
-part of a batch is given the batch's number, so that the losses of the parts add up to the batch's.
+words that are no padding. `words`, `pictures`: how many the sum is divided by, None: those present
+and all. A part of a batch is given the batch's number, so that the losses of the parts add up to
+the batch's.
 """
 
 import torch
@@ -32,16 +33,21 @@ def _count(present: Tensor, words: int | None) -> Tensor | int:
 
 
 def paper_loss(
-    logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float, words: int | None = None
+    logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float,
+    pictures: int | None = None,
 ) -> Tensor:
-    """Binary cross-entropy over the pixels of present words, plus Dice. logits: (B,N,H,W).
+    """Binary cross-entropy, mean over the pixels of a word, summed over a picture's present words,
+    mean over pictures; plus Dice, which is not the authors'. logits: (B,N,H,W).
 
     A word whose mask is missing or empty is left out: taken as an empty target, it costs the
     paper 12 points of mIoU on unseen words.
     """
+    pictures = len(logits) if pictures is None else pictures
     each = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
-    bce = (each.mean((-2, -1)) * present).sum() / _count(present, words)
-    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present, words)
+    bce = (each.mean((-2, -1)) * present).sum() / pictures
+    if not dice_weight:
+        return bce
+    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present, pictures)
 
 
 def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ml.grounding.fusion import (
     evidence_prior,
     pooling_weights,
     settle,
+    start_as_the_authors,
 )
 
 PADDED = -1e4
@@ -27,7 +28,7 @@ PADDED = -1e4
 
 
 class GroundingModule(nn.Module):
-    """`paper`: a query is a word's text embedding, words are independent sigmoids.
+    """`paper`, the authors': a query is a word's text embedding, words are independent sigmoids.
 
     `seeded`: a query is the text embedding plus the visual tokens pooled by the word's evidence;
     the words of a picture and its background (a learned query) share each pixel by softmax. In eval
@@ -40,7 +41,9 @@ class GroundingModule(nn.Module):
         self.config = config
         self.settles = config.competition  # may be switched off, to see what it is worth
         width = config.width
-        self.encoder = VisualEncoder(config.feature_channels, config.encoder_widths)
+        self.encoder = VisualEncoder(
+            config.feature_channels, config.encoder_widths, config.normalisation,
+            config.biased_blocks, config.standardised)
         fused = self.encoder.out_channels
         self.to_k = nn.Linear(fused * config.patch**2, width, bias=False)
         self.to_q = nn.Linear(config.text_width, width, bias=False)
@@ -54,6 +57,8 @@ class GroundingModule(nn.Module):
         self.upsampling = LearnedUpsampling(
             fused, config.pixel_width, config.learned_doublings
         ) if config.learned_doublings else nn.Identity()
+        if not config.competition:
+            start_as_the_authors(self.layers)
         if config.competition:
             self.seed = EvidenceSeed(width)
             self.background = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -83,7 +88,8 @@ class GroundingModule(nn.Module):
             queries = layer(queries, tokens, allowed)
         pixels = self.upsampling(fused)
         logits = torch.einsum("bnc,bchw->bnhw", self.mask_embedding(queries), pixels)
-        logits = logits * self.config.pixel_width**-0.5
+        if self.config.scaled_logits:
+            logits = logits * self.config.pixel_width**-0.5
         size = self.config.picture_size
         if logits.shape[-1] != size:  # the same as upsampling the map first, as the paper does
             logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)

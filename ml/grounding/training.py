@@ -23,15 +23,11 @@ from ml.grounding.losses import competition_loss, paper_loss
 from ml.grounding.module import GroundingModule, masks_from_logits
 from ml.grounding.scores import class_mean_iou
 from ml.metrics import binary_iou
-from ml.params import GroundingParams
+from ml.params import GroundingParams, VariantParams
+from ml.precision import mixed_precision
 from ml.shards import split
 from ml.training_state import load_state, save_state
 
-WARM_UP = 20
-"""Steps in which the learning rate rises; Adam's first steps are as long as they can be."""
-
-WEIGHT_DECAY = 0.01
-CLIP_NORM = 1.0
 SCALE_PICTURES = 64
 """Training pictures from which the features' means and deviations are taken."""
 
@@ -88,8 +84,9 @@ def train(
     if not len(source) or not len(validation):
         raise ValueError(f"expected training and validation pictures, got {len(source)} and "
                          f"{len(validation)}; raise prompts.train_* or triplets.validation_share")
-    optimizer = torch.optim.AdamW(module.parameters(), params.learning_rate,
-                                  weight_decay=WEIGHT_DECAY)
+    own = params.training(module.config.variant)
+    optimizer = torch.optim.AdamW(module.parameters(), own.learning_rate,
+                                  weight_decay=own.weight_decay)
     progress = _load(checkpoint, module, optimizer) if checkpoint is not None else None
     if progress is None:
         progress = Progress()
@@ -131,9 +128,10 @@ def batch_indices(count: int, size: int, seed: int, step: int) -> list[int]:
     return [orders[p // count][p % count] for p in places]
 
 
-def learning_rate(params: GroundingParams, step: int) -> float:
-    """Rises over WARM_UP steps and falls linearly to 0 at the last."""
-    return params.learning_rate * min(1, (step + 1) / WARM_UP) * (1 - step / params.steps)
+def learning_rate(own: VariantParams, step: int, steps: int) -> float:
+    """The rate of a step: rises over the first `warm_up`, then stays or falls linearly to 0."""
+    left = 1 - step / steps if own.schedule == "linear" else 1.0
+    return own.learning_rate * min(1, (step + 1) / max(1, own.warm_up)) * left
 
 
 def _step(
@@ -151,19 +149,20 @@ def _step(
         batch = source.batch([indices[row] for row in rows])
         text = batch.text
         if module.config.competition:
-            own = kept[list(rows), : text.shape[1]].to(text.device)
-            text = text * own[..., None]
-        with torch.autocast(text.device.type, getattr(torch, params.precision),
-                            enabled=params.precision != "float32"):
+            told = kept[list(rows), : text.shape[1]].to(text.device)
+            text = text * told[..., None]
+        with mixed_precision(params.precision, text.device.type):
             logits = module(batch.features, text, batch.valid, batch.evidence)
-        return compute_loss(module, logits, batch, params.dice_weight, present,
+        return compute_loss(module, logits, batch, own.dice_weight, present,
                             len(rows) / len(indices))
 
+    own = params.training(module.config.variant)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(params, step)
+        group["lr"] = learning_rate(own, step, params.steps)
     rows = own_rows(params.batch_size, "grounding.batch_size")
     loss, most = backward_in_parts(module, rows, most, loss_of)
-    torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    if own.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(module.parameters(), own.clip_norm)
     optimizer.step()
     return loss, most
 
@@ -178,7 +177,8 @@ def compute_loss(
     if module.config.competition:
         return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight,
                                 words, share)
-    return paper_loss(logits, batch.masks, batch.present, dice_weight, words)
+    return paper_loss(logits, batch.masks, batch.present, dice_weight,
+                      round(len(logits) / share))
 
 
 @torch.no_grad()

@@ -74,7 +74,12 @@ def groups(lab: Lab) -> list[Group]:
             "default": Spec(),
             "text never hidden": Spec(text_dropout=0.0),
             "evidence has no say between words": Spec(settles=False),
-            "text query alone (the paper's)": Spec(variant="paper")}),
+            "the paper's module": Spec(variant="paper"),
+            "the paper's module, the default's upsampling": Spec(
+                variant="paper", learned_upsampling=True)},
+            note="The paper's module differs from the default in more than its query: also in "
+                 "normalisation, upsampling, loss and optimiser. On Stable Diffusion's features "
+                 "neither would have learned upsampling."),
         Group("Length of the training", {
             f"{name}, {longer * training} steps": Spec(variant=variant, longer=longer)
             for variant, name in (("seeded", "default"), ("paper", "paper's module"))

@@ -14,7 +14,12 @@ import torch
 
 from ml.batching import Batches
 from ml.diffusion.features import unet_features
-from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.grounding.daam import (
+    best_threshold,
+    candidate_thresholds,
+    strongest,
+    threshold_masks,
+)
 from ml.grounding.features import Batch, Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.paper.lab import Lab
@@ -86,7 +91,7 @@ def contrast_masks(
     evidence: Sequence[np.ndarray], questions: Sequence[Question], threshold: float
 ) -> list[np.ndarray]:
     """Contrast alone: bool (n_i,H,W), each place to its strongest word, above the threshold."""
-    return [threshold_masks(own.mean(1), q.image.shape[:2], threshold, exclusive=True)
+    return [threshold_masks(own.mean(1), q.image.shape[:2], threshold, strongest)
             for own, q in zip(evidence, questions, strict=True)]
 
 
@@ -107,7 +112,7 @@ def contrast_threshold(lab: Lab) -> float:
         own = training_set(lab, Spec(pictures=THRESHOLD_PICTURES))
         best, miou = best_threshold(own, [r.evidence.mean(1) for r in own],
                                     candidate_thresholds(lab.params.benchmark.daam_thresholds),
-                                    exclusive=True)
+                                    strongest)
         return pd.DataFrame([{"threshold": best, "miou": miou}])
 
     recipe = lab.recipe(threshold_of="contrast", pictures=THRESHOLD_PICTURES, size=lab.size.name,

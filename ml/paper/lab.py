@@ -23,7 +23,7 @@ from ml.params import ROOT, Params, load_params
 from ml.shards import end_with_parent
 from ml.stages import Workspace
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings give other results."""
 
 

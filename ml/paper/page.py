@@ -84,7 +84,8 @@ def facts(lab: Lab) -> list[tuple[str, str]]:
                       f"guidance {params.diffusion.guidance_scale:g}"),
         ("training of a grounding module",
          f"{own.steps} steps of {own.batch_size} pictures at most, judged on validation pictures "
-         f"every {own.evaluate_every}, stopped after {own.patience} without gain; {own.precision}"),
+         f"every {own.evaluate_every}, stopped after {own.patience} without gain; {own.precision}, "
+         "or float32 on a CPU without it"),
         ("training of a segmenter", f"{params.segmenter.steps} steps of "
          f"{params.segmenter.batch_size} pictures; {params.segmenter.precision}"),
     ]

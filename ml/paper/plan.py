@@ -76,7 +76,7 @@ def word_of(name: str) -> str:
 
 def training_prompts(size: Size, seed: int) -> list[dict]:
     """Prompts of one and two objects over all classes, as the stage `prompts` makes them."""
-    return _prompts("train", seed, train_one=size.train_one, train_two=size.train_two)
+    return prompts_of("train", seed, train_one=size.train_one, train_two=size.train_two)
 
 
 def few_class_prompts(size: Size, seen: int, seed: int) -> list[dict]:
@@ -84,12 +84,12 @@ def few_class_prompts(size: Size, seen: int, seed: int) -> list[dict]:
     split = load_vocabulary(SPLITS[0])
     chosen = Vocabulary(f"first-{seen}", split.seen[:seen], (), split.words)
     one = size.fixed * size.train_one // (size.train_one + size.train_two)
-    return _prompts("train", seed, chosen, train_one=one, train_two=size.fixed - one)
+    return prompts_of("train", seed, chosen, train_one=one, train_two=size.fixed - one)
 
 
 def synthetic_prompts(size: Size, seed: int) -> list[dict]:
     """Protocol II's sets of one and of two objects, `Size.synthetic` of each."""
-    return _prompts("synthetic", seed, synthetic_one=size.synthetic, synthetic_two=size.synthetic)
+    return prompts_of("synthetic", seed, synthetic_one=size.synthetic, synthetic_two=size.synthetic)
 
 
 def rich_prompts(size: Size, seed: int) -> list[dict]:
@@ -122,7 +122,10 @@ def _rich(
             "words": words, "phrases": phrases, "seed": int(number), "purpose": "synthetic"}
 
 
-def _prompts(purpose: str, seed: int, vocabulary: Vocabulary | None = None, **counts) -> list[dict]:
+def prompts_of(
+    purpose: str, seed: int, vocabulary: Vocabulary | None = None, **counts
+) -> list[dict]:
+    """Prompts of one purpose, as the stage `prompts` makes them; counts: fields of PromptParams."""
     none = dict.fromkeys(("train_one", "train_two", "sim_per_cell", "synthetic_one",
                           "synthetic_two"), 0)
     wanted = PromptParams(**none | counts, plain_share=0.6, attribute_share=0.0, scene_share=0.0,
@@ -135,7 +138,7 @@ def judged_prompts(size: Size, seed: int) -> list[dict]:
     """Protocol I's prompts: "a photograph of ...", every class, every pair, and more of the pairs
     that are unseen in a split."""
     chosen = combinations_of(size.sim_one, size.sim_pair, size.sim_unseen_pair, seed)
-    return [_plain(f"sim-{i:06d}", names, seed) for i, names in enumerate(chosen)]
+    return [plain_prompt(f"sim-{i:06d}", names, seed) for i, names in enumerate(chosen)]
 
 
 def real_classes(size: Size, seed: int) -> list[tuple[str, ...]]:
@@ -163,7 +166,8 @@ def combinations_of(one: int, pair: int, unseen_pair: int, seed: int) -> list[tu
         pair_[::-1] if rng.random() < 0.5 else pair_ for pair_ in pairs]
 
 
-def _plain(key: str, names: Sequence[str], seed: int) -> dict:
+def plain_prompt(key: str, names: Sequence[str], seed: int) -> dict:
+    """Protocol I's prompt of some classes; the key ends in its number of six digits."""
     words = [word_of(name) for name in names]
     number = np.random.SeedSequence([seed, int(key[-6:]), 7]).generate_state(1)[0]
     return {"key": key, "text": compose_prompt(words), "entities": list(names), "words": words,

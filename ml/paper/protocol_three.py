@@ -18,9 +18,10 @@ from ml.paper.protocol_one import (
     cells_apart,
     counted,
     make_baselines,
+    spec_of,
     trained_rows,
 )
-from ml.paper.trainings import Spec, real_pictures, train_all
+from ml.paper.trainings import real_pictures, train_all
 from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
 
@@ -34,7 +35,7 @@ METHODS = TRAINED | {"contrast alone": BASELINES["contrast alone"]}
 
 def make(lab: Lab, only: str | None = None) -> None:
     """Shares the trainings of Protocol I, which scored the drawn scenes already."""
-    train_all(lab, [Spec(split, variant) for label, variant in TRAINED.items()
+    train_all(lab, [spec_of(method, split) for label, method in TRAINED.items()
                     if only is None or only.startswith(label) for split in lab.size.splits])
     lab.run("baselines", [(make_baselines, lab, split) for split in lab.size.splits])
     lab.run("judge", [(judge_rows, lab, split) for split in lab.size.splits])

@@ -27,7 +27,13 @@ from ml.grounding.attribution import (
     own_maps,
     query_recorder,
 )
-from ml.grounding.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.grounding.daam import (
+    best_threshold,
+    by_maximum,
+    candidate_thresholds,
+    strongest,
+    threshold_masks,
+)
 from ml.paper.lab import Lab
 from ml.paper.pictures import Maker, Record
 from ml.paper.plan import everything
@@ -98,12 +104,12 @@ def _rows(
     for method, seed in [(ATTRIBUTION, 0), *((OPTIMISED, k) for k in range(lab.size.seeds))]:
         own = {name: [each[method][seed] for each in every] for name, every in maps.items()}
         chosen = [best_threshold([sets["threshold"][i] for i in seen],
-                                 [own["threshold"][i] for i in seen], candidates, exclusive)
-                  for exclusive in (False, True)]
-        exclusive = chosen[1][1] > chosen[0][1]
-        threshold = chosen[exclusive][0]
+                                 [own["threshold"][i] for i in seen], candidates, scale)
+                  for scale in (by_maximum, strongest)]
+        best = int(chosen[1][1] > chosen[0][1])
+        threshold, scale = chosen[best][0], (by_maximum, strongest)[best]
         for record, found in zip(sets["judged"], own["judged"], strict=True):
-            masks = threshold_masks(found, record.size, threshold, exclusive)
+            masks = threshold_masks(found, record.size, threshold, scale)
             said += raw_rows(record, masks, vocabulary,
                              {"method": method, "seed": seed, "split": split_name})
     return pd.DataFrame(said)

@@ -15,7 +15,7 @@ from ml.batching import Batches
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import find_device, load_pipeline
 from ml.diffusion.tokens import text_width
-from ml.grounding.config import make_config
+from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import refuse_unseen
@@ -45,6 +45,7 @@ class Spec:
     text_dropout: float = TEXT_DROPOUT
     settles: bool = True  # the evidence has a say between words when masks are made
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
+    learned_upsampling: bool | None = None  # of the map, by convolutions; None: as the variant is
     longer: int = 1  # times the profile's training steps, and its steps between validations
 
     @property
@@ -172,9 +173,16 @@ def recipe_of(lab: Lab, spec: Spec) -> str:
 
 
 def _recipe(lab: Lab, spec: Spec, seed: int) -> str:
-    sets = {"counts": lab.counts(), "grounding": lab.params.section("grounding"),
+    sets = {"counts": lab.counts(), "grounding": _settings(lab, spec),
             "seed": lab.params.seed}
     return lab.recipe(spec=spec.name, training=seed, **sets)
+
+
+def _settings(lab: Lab, spec: Spec) -> dict:
+    """The profile's settings of the module that its training reads: not the other variant's."""
+    others = set(VARIANTS) - {spec.variant}
+    return {name: value for name, value in lab.params.section("grounding").items()
+            if name not in others}
 
 
 def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
@@ -182,7 +190,8 @@ def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
     modules = _trained(lab, spec, pipe)
     sets = [[r.at(spec.place) for r in judged_pictures(lab) if r.whole]]
     if spec.place == 0:  # the drawn scenes were brought to the last step's timestep alone
-        ways = (0, 1) if spec == Spec(spec.vocabulary, spec.variant) else (0,)
+        plain = Spec(spec.vocabulary, spec.variant, learned_upsampling=spec.learned_upsampling)
+        ways = (0, 1) if spec == plain else (0,)
         sets += [[r.at(place) for r in real_pictures(lab)] for place in ways]
     return pd.concat([score(lab, spec, pipe, modules, records) for records in sets],
                      ignore_index=True)
@@ -219,7 +228,8 @@ def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> Groundin
     channels = feature_channels(pipe.unet)
     config = make_config(
         params, {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
-        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant)
+        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant,
+        learned_upsampling=spec.learned_upsampling)
     torch.manual_seed(seed)
     module = GroundingModule(config).to(pipe.device)
     train(module, *sources, [s.entities for s in sources[1].samples], params, seed,

@@ -19,6 +19,7 @@ from ml.batching import Batches
 from ml.gradients import ADVICE, backward_in_parts, own_rows, same_weights
 from ml.metrics import confusions, miou
 from ml.params import SegmenterParams
+from ml.precision import mixed_precision
 from ml.segmenters import architecture
 from ml.segmenters.pictures import batches, check_pictures
 from ml.training_state import load_state, save_state
@@ -82,8 +83,7 @@ class Learner:
         return loss
 
     def _autocast(self):
-        return torch.autocast(self.device.type, getattr(torch, self.params.precision),
-                              enabled=self.params.precision != "float32")
+        return mixed_precision(self.params.precision, self.device.type)
 
     def best(self) -> nn.Module:
         """The model to score and to keep: the averaged one where there is one."""

@@ -21,6 +21,7 @@ from ml.grounding.samples import Sample, load_samples, refuse_unseen
 from ml.grounding.training import Progress, predict_masks, train, write_curve
 from ml.params import GroundingParams, Params
 from ml.pictures import PALETTE, contact_sheet, spread
+from ml.precision import usable_precision
 from ml.stages import Output, Workspace
 from ml.vocabulary import Vocabulary, load_vocabulary
 
@@ -45,7 +46,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
     shutil.rmtree(folder / ".progress", ignore_errors=True)
-    return Output(facts=_facts(module, progress, samples))
+    precision = usable_precision(params.grounding.precision, pipe.device.type)
+    return Output(facts=_facts(module, progress, samples) | {"precision": precision})
 
 
 def train_variant(

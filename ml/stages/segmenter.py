@@ -18,6 +18,7 @@ from ml.files import atomic
 from ml.heldout import keep_apart
 from ml.params import Params
 from ml.pictures import IGNORED, contact_sheet, spread
+from ml.precision import usable_precision
 from ml.segmenters import architecture
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.segmenters.training import hold_out, predict_each, train
@@ -91,7 +92,9 @@ def fit(
     _sheet(model, [images[i] for i in places], [labels[i] for i in places],
            folder / "contact_sheet.jpg")
     shutil.rmtree(folder / ".progress", ignore_errors=True)
-    return _facts(curve, labels, model, vocabulary)
+    device = next(model.parameters()).device.type
+    return _facts(curve, labels, model, vocabulary) | {
+        "precision": usable_precision(settings.precision, device)}
 
 
 def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -> dict:

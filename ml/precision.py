@@ -1,0 +1,40 @@
+"""The precision that a training really has: the one asked for, where the machine can compute in it.
+
+A CPU without instructions for bfloat16 emulates it, 17 times slower than float32.
+"""
+
+import functools
+
+import torch
+
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
+"""Names in `torch.cpu.get_capabilities`, of x86 and of ARM."""
+
+
+def usable_precision(asked: str, device: str) -> str:
+    """The precision asked for, or float32, with a word, on a CPU that can only emulate bfloat16.
+
+    asked: float32, float16 or bfloat16; device: its type, "cpu" or "cuda".
+    """
+    if asked == "bfloat16" and device == "cpu" and not cpu_computes_bfloat16():
+        _say()
+        return "float32"
+    return asked
+
+
+def mixed_precision(asked: str, device: str) -> torch.autocast:
+    """The context of a forward pass in `usable_precision`."""
+    precision = usable_precision(asked, device)
+    return torch.autocast(device, getattr(torch, precision), enabled=precision != "float32")
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether the CPU has instructions for it."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in INSTRUCTIONS)
+
+
+@functools.cache
+def _say() -> None:
+    """Once a process: a training asks at every step."""
+    print("This CPU has no instructions for bfloat16: trained in float32 instead", flush=True)

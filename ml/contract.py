@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ml.errors import NotFinite
+from ml.reading import configured
 
 COMPUTED = ("num_batches_tracked", "position_ids", "relative_position_index",
             "criterion.empty_weight")
@@ -29,8 +31,14 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
     errors. Raises ValueError for weights that are missing, unknown, of another shape or not
     finite; what the library raises for missing or damaged files goes on up.
     """
-    model, found = kind.from_pretrained(*where, output_loading_info=True, use_safetensors=True,
-                                        ignore_mismatched_sizes=True, **options)
+    try:
+        with configured(source):
+            model, found = kind.from_pretrained(
+                *where, output_loading_info=True, use_safetensors=True,
+                ignore_mismatched_sizes=True, **options)
+    except SafetensorError as error:
+        raise ValueError(f"{source}: its weights are cut short or damaged ({error}): half a "
+                         "download? Bring it again") from error
     account(source, found["missing_keys"], found["unexpected_keys"],
             [_shapes(*key) for key in found["mismatched_keys"]], dropped)
     check_numbers(source, model.state_dict())

@@ -4,7 +4,10 @@ A byte-order mark is no part of the text, a file that is not UTF-8 is refused, a
 stands twice in a YAML mapping is an error, not the loss of the first.
 """
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -47,6 +50,36 @@ def read_yaml(file: Path | str) -> object:
         place = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
                          ) from error
+
+
+def read_json(file: Path | str) -> dict:
+    """The object in a JSON file that people bring (a model's configuration).
+
+    Raises ValueError naming the file for what `read_text` refuses and for anything else.
+    """
+    text = read_text(file)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}): expected JSON; bring it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} is damaged: it holds a {type(values).__name__}, expected an "
+                         "object; bring it again")
+    return values
+
+
+@contextmanager
+def configured(source: str) -> Iterator[None]:
+    """In the block a library makes a model, or a part of one, of files that people bring. What it
+    raises for files that make none becomes ValueError naming the source."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+            ValueError) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        raise ValueError(f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
+                         "Bring it again, as it was published") from error
 
 
 def _bounded(value: object, file: Path | str) -> object:

@@ -62,8 +62,8 @@ def check_name(word: object) -> str:
     one."""
     parts = fold(check_word(word)).split(" ")
     if SMALL.issuperset(parts):
-        raise ValueError(f"{word!r} stands in prompts by itself, so that it can't name a thing; use "
-                         "another word")
+        raise ValueError(f"{word!r} stands in prompts by itself, so that it can't name a thing; "
+                         "use another word")
     if parts[0] in ("a", "an", "the"):
         raise ValueError(f"{word!r}: prompts bring the article, and would say \"a {word}\"; leave "
                          f"{parts[0]!r} out")

@@ -4,10 +4,9 @@ Great Expectations' own Data Docs put values into the page as they are and load 
 from other sites. Here every value is escaped, nothing is loaded, and no script may run.
 """
 
-import json
 from pathlib import Path
 
-from ml.files import atomic
+from ml.files import atomic, read_note
 from ml.stages import STAGES, Workspace
 
 TEMPLATE = """<!doctype html>

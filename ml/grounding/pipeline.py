@@ -1,6 +1,5 @@
 """Pictures with masks for words: a frozen diffusion model and a grounding module together."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,10 @@ from ml.grounding.module import GroundingModule, masks_from_logits, probabilitie
 from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
+from ml.reading import read_json
 
 REFERENCE = "pipeline.json"
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ class GroundedDiffusionPipeline:
         if not (folder / REFERENCE).is_file():
             raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
                              "GroundedDiffusionPipeline.save_pretrained")
-        reference = json.loads((folder / REFERENCE).read_text())
+        reference = read_json(folder / REFERENCE)
+        _check_reference(folder / REFERENCE, reference)
         own, variant = folder / reference["diffusion"], reference.get("variant")
         found = find_checkpoint(str(own) if own.is_dir() else reference["diffusion"],
                                 reference.get("revision"), variant)
@@ -225,6 +227,18 @@ class GroundedDiffusionPipeline:
         pipe = read_pipeline(found, variant, getattr(torch, dtype))
         module = GroundingModule.from_pretrained(folder / "grounding")
         return cls(pipe.to(place), module, reference["batch_size"])
+
+
+def _check_reference(file: Path, said: dict) -> None:
+    """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
+    for name, fits, expected in (
+            ("diffusion", lambda value: isinstance(value, str) and value, "a folder or hub id"),
+            ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
+            ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
+            ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
+            ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}")):
+        if not fits(said.get(name)):
+            raise ValueError(f"{file}: {name}: expected {expected}, got {said.get(name)!r:.80}")
 
 
 def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutput:

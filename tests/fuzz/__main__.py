@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import random
 import sys
 import tempfile
 import time

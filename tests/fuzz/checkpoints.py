@@ -128,7 +128,9 @@ def _weights_cases(rng) -> Iterator[tuple[str, Callable, str]]:
     for file in (UNET, VAE, TEXT):
         part, _, _ = file.partition("/")
 
-        def pick(tensors: dict, number=rng.randrange(10**6)) -> str:
+        number = rng.randrange(10**6)
+
+        def pick(tensors: dict, number=number) -> str:
             names = sorted(name for name in tensors if tensors[name].ndim)
             return names[number % len(names)]
 
@@ -154,7 +156,8 @@ def _weights_cases(rng) -> Iterator[tuple[str, Callable, str]]:
         yield f"{part}: one more", _weights(file, more), part
         for what, change in (("cut", lambda data: data[: len(data) // 2]),
                              ("empty", lambda data: b""), ("HTML", lambda data: b"<html>" * 99),
-                             ("a head of garbage", lambda data: data[:8] + b"\xff" * 40 + data[48:]),
+                             ("a head of garbage",
+                              lambda data: data[:8] + b"\xff" * 40 + data[48:]),
                              ("an endless head", lambda data: b"\xff" * 8 + data[8:]),
                              ("a Git LFS pointer", lambda data: b"version https://git-lfs.github."
                                                                 b"com/spec/v1\noid sha256:0\n")):
@@ -164,7 +167,8 @@ def _weights_cases(rng) -> Iterator[tuple[str, Callable, str]]:
 
 CONFIGS = {
     "unet/config.json": {
-        "time_cond_proj_dim": 16, "in_channels": 9, "out_channels": 12, "class_embed_type": "timestep",
+        "time_cond_proj_dim": 16, "in_channels": 9, "out_channels": 12,
+        "class_embed_type": "timestep",
         "num_class_embeds": 10, "encoder_hid_dim": 8, "addition_embed_type": "text",
         "cross_attention_dim": 32, "sample_size": [16, 24], "attention_type": "gated",
         "dual_cross_attention": True, "only_cross_attention": True, "invented_field": 3,
@@ -208,8 +212,9 @@ def _diffusion(rng) -> Iterator[Case]:
         for field, value in fields.items():
             if value is None:
                 continue
+            says = "tokens" if field == "max_position_embeddings" else file.split("/")[0]
             yield _case(f"{file}: {field} = {value!r}", _json(file, **{field: value}), False,
-                        (file.split("/")[0], field))
+                        (says, field))
         for text in ("", "{}", "[]", "null", "{", "\xff", "7", "[" * 100_000):
             yield _case(f"{file}: {text[:9]!r}", _bytes(file, lambda _, text=text: text.encode(
                 "latin-1")), False, (file.split("/")[0], "model"))
@@ -281,7 +286,8 @@ def _saved(rng) -> Iterator[Case]:
     for value in (None, 7, [], "nowhere", "../model2", "/"):
         edits[f"pipeline.json: diffusion = {value!r}"] = _json("pipeline.json", diffusion=value)
     for field, value in (("width", 0), ("width", "64"), ("heads", 3), ("layers", -1),
-                         ("variant", "ours"), ("feature_channels", {}), ("feature_channels", {"x": 1}),
+                         ("variant", "ours"), ("feature_channels", {}),
+                         ("feature_channels", {"x": 1}),
                          ("evidence_timesteps", []), ("evidence_timesteps", 7), ("invented", 3),
                          ("text_width", 99), ("width", DROP), ("upsampling", 0)):
         edits[f"grounding/config.json: {field} = {'nothing' if value is DROP else value!r}"] = \

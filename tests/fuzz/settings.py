@@ -177,4 +177,5 @@ def _names(rng) -> Iterator[Case]:
     for file in ("a b.yaml", "real.yaml", "sd15.yaml", "ci.yml", ".yaml", "üb.yaml", "-x.yaml",
                  "x" * 70 + ".yaml", "params.yaml.yaml;.yaml", "foundation.yml"):
         yield _profile("file's name", "seed: 3\n", False, file=file)
-    yield _profile("file's name", f"seed: {rng.randrange(99)}\n", True, file="sub.folder/yard-2.yml")
+    yield _profile("file's name", f"seed: {rng.randrange(99)}\n", True,
+                   file="sub.folder/yard-2.yml")

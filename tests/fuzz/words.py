@@ -198,7 +198,8 @@ def _line(name: str, text: bytes | str, sound: bool, *names, entities=()) -> Cas
 def _lines(rng) -> Iterator[Case]:
     yield _line("one", f"a {rng.choice(('red', 'blue'))} dog on grass\n", True, entities=["dog"])
     yield _line("capitals", "A DOG near a Bus\n", True, entities=["dog", "bus"])
-    yield _line("plural", f"two {rng.choice(('dogs', 'buses', 'cats'))} on grass\n", False, "line 1")
+    yield _line("plural", f"two {rng.choice(('dogs', 'buses', 'cats'))} on grass\n", False,
+                "line 1")
     yield _line("three", "# mine\na dog, a cat and a bus\n", False, "line 2")
     yield _line("twice", "a dog and a dog\n", False, "line 1", "dog")
     yield _line("nothing", "a horse\n\na dog\n", False, "line 1")

@@ -1,4 +1,4 @@
-"""Workspaces: files that were cut off, edited or exchanged, and folders of the user's in the way."""
+"""Workspaces: files that were cut off, edited or exchanged, folders of the user's in the way."""
 
 import contextlib
 import io
@@ -175,8 +175,7 @@ def _in_the_way(rng) -> Case:
     if place.endswith(".json") or place == f".locks/{stage}":  # a note of ours that says "mine"
         own.append(f"root/data/yard/{place}")
     if kind == "link to a folder":  # who links a folder of ours elsewhere has it made there
-        own += [f"mine/deep/{name}*" for name in (*NAMES, "grounding", "segmenter", "made", "profile",
-                                                    "timing")]
+        own += [f"mine/deep/{name}*" for name in (*NAMES, "grounding", "made", "profile", "timing")]
     return Case("workspaces", f"{stage}: a {kind} at {place}{', forced' if forced else ''}", False,
                 prepare, codes=(2, 3), either=True,
                 ours=tuple(name for name in own if not name.startswith("root/data/yard/.making")))

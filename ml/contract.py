@@ -5,8 +5,10 @@ here it is an error. Not here: what a model's configuration may say (`ml.diffusi
 loaders themselves).
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -32,7 +34,7 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
     finite; what the library raises for missing or damaged files goes on up.
     """
     try:
-        with configured(source):
+        with configured(source), _quiet():
             model, found = kind.from_pretrained(
                 *where, output_loading_info=True, use_safetensors=True,
                 ignore_mismatched_sizes=True, **options)
@@ -43,6 +45,21 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
             [_shapes(*key) for key in found["mismatched_keys"]], dropped)
     check_numbers(source, model.state_dict())
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' lines on weights that do not fit, hundreds for a large model: what
+    counts of them is raised."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,

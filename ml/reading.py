@@ -74,9 +74,10 @@ def configured(source: str) -> Iterator[None]:
     raises for files that make none becomes ValueError naming the source."""
     try:
         yield
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
-            ValueError) as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # each class and each validator of theirs has kinds of its own
+        if type(error).__name__ in ("OutOfMemoryError", "SafetensorError"):  # of torch, and said
             raise
         raise ValueError(f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
                          "Bring it again, as it was published") from error

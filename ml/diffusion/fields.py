@@ -158,6 +158,10 @@ def check_folder(folder: Path) -> None:
         if kind not in kinds:
             raise ValueError(f"{folder / INDEX}: {part} is of class {kind!r}: expected "
                              f"{' or '.join(kinds)}; change diffusion.model in the profile")
+    for part in ("tokenizer", *(["tokenizer_2"] if xl else [])):
+        if not any((folder / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise ValueError(f"{folder / part} is missing or holds no tokenizer.json or vocab.json:"
+                             " texts could not be read as the model does; bring the model again")
     parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
     given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
     given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
@@ -187,6 +191,10 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
             raise ValueError(f"{folder}/{part}/config.json has {strange}, which "
                              f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
                              "Diffusion without additions; take the model that it was made from")
+    if "beta_schedule" not in known["scheduler"]:
+        raise ValueError(f"{folder}: its scheduler is of class "
+                         f"{given['scheduler']['_class_name']!r}: expected one with a noise "
+                         "schedule, as models of Stable Diffusion have")
     if silent := [name for name in NOISE if name not in given["scheduler"]]:
         raise ValueError(f"{folder}/scheduler/{CONFIGS['scheduler']} does not say {silent}: "
                          "expected the noise schedule that the U-Net was trained with; bring the "

@@ -212,7 +212,8 @@ def _diffusion(rng) -> Iterator[Case]:
         for field, value in fields.items():
             if value is None:
                 continue
-            says = "tokens" if field == "max_position_embeddings" else file.split("/")[0]
+            says = {"max_position_embeddings": "tokens", "hidden_size": "text encoders"}.get(
+                field, file.split("/")[0])
             yield _case(f"{file}: {field} = {value!r}", _json(file, **{field: value}), False,
                         (says, field))
         for text in ("", "{}", "[]", "null", "{", "\xff", "7", "[" * 100_000):

@@ -4,7 +4,17 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.fuzz import checkpoints, commands, folders, published, settings, words, workspaces
+from tests.fuzz import (
+    addresses,
+    checkpoints,
+    commands,
+    folders,
+    grounding,
+    published,
+    settings,
+    words,
+    workspaces,
+)
 from tests.fuzz.harness import Case
 
 
@@ -23,7 +33,9 @@ FAMILIES = (
     Family("folders", folders.cases, 5),
     Family("published", published.cases, 5),
     Family("workspaces", workspaces.cases, 5),
+    Family("addresses", addresses.cases, 3),
     Family("checkpoints", checkpoints.cases, 5, quick=False),
+    Family("grounding", grounding.cases, 3, quick=False),
 )
 
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.families import FAMILIES, choose
+from tests.fuzz.families import FAMILIES, as_processes, choose
 from tests.fuzz.harness import faults, run_all, table
 
 
@@ -16,9 +16,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=400, help="distinct inputs in all")
     parser.add_argument("--family", choices=[family.name for family in FAMILIES], help="this alone")
+    parser.add_argument("--processes", type=int, default=0,
+                        help="so many of the commands in processes of their own (2 s each)")
     parser.add_argument("--verbose", action="store_true", help="every input and what was said")
     chosen = parser.parse_args(arguments)
     cases = choose(chosen.seed, chosen.count, chosen.family)
+    cases = as_processes(cases, chosen.processes) if chosen.processes else cases
     numbers = itertools.count(1)
 
     def say(result) -> None:

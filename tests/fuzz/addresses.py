@@ -80,9 +80,10 @@ def _sound(rng) -> Iterator[Case]:
 TAKEN = re.compile(r"[\w.\- /]{1,250}")
 """What MLflow takes as the key of a metric, by its own documentation."""
 
-HOSTILE = ("men's shoe", "hard hat (yellow)", "C++", "cash $ and $ coin", "$\\foo$", "a/b", "..", ".",
-           "", " ", "_x41_", "_x_", "__x41_", "ß", "İ", "日本", "a\nb", "\t", "'; drop", "%s", "{0}",
-           "<b>", "_xsha", "x" * 300, "…" * 90, "a.", "🦊", "\0", "e\u0301", "/", "//")
+HOSTILE = (
+    "men's shoe", "hard hat (yellow)", "C++", "cash $ and $ coin", "$\\foo$", "a/b", "..", ".", "",
+    " ", "_x41_", "_x_", "__x41_", "ß", "İ", "日本", "a\nb", "\t", "'; drop", "%s", "{0}", "<b>",
+    "_xsha", "x" * 300, "…" * 90, "a.", "🦊", "\0", "e\u0301", "/", "//")
 
 
 def _stored(arguments) -> int:

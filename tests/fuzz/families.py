@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.fuzz import (
     addresses,
@@ -49,6 +49,13 @@ def choose(seed: int, count: int, only: str | None = None, quick: bool = False) 
         chosen += _distinct(family.cases(random.Random(f"{seed}/{family.name}")),
                             upto - len(chosen))
     return chosen
+
+
+def as_processes(cases: list[Case], count: int) -> list[Case]:
+    """So many of them in processes of their own, spread over the families."""
+    able = [place for place, case in enumerate(cases) if isinstance(case.command, str)]
+    chosen = set(able[:: max(1, len(able) // count)][:count])
+    return [replace(case, process=place in chosen) for place, case in enumerate(cases)]
 
 
 def _distinct(cases: Iterator[Case], count: int) -> list[Case]:

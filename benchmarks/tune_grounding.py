@@ -13,6 +13,7 @@ is added to `data/tune/results.jsonl`; a run that stands there already is not ma
 import argparse
 import itertools
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
@@ -26,6 +27,7 @@ from ml.batching import Batches
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
+from ml.errors import exit_path
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
@@ -209,4 +211,4 @@ def table(rows: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

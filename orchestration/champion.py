@@ -7,6 +7,7 @@ gate says: `previous`, `challenger` or a number. The gate leaves it there until 
 import argparse
 import sys
 
+from ml.errors import exit_path
 from ml.manifest import ManifestError
 from orchestration.resources import Project
 
@@ -55,4 +56,4 @@ def move(project: Project, model: str, wanted: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_path(main)())

@@ -6,12 +6,14 @@ orchestration.runs` does what can be done without a run: `make ui` opens on an h
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
+from ml.errors import exit_path
 from orchestration.resources import PARTITION, PROFILES, known_profiles, profile_name
 from orchestration.turns import try_lock
 
@@ -137,4 +139,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

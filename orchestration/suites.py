@@ -6,8 +6,10 @@ SUITE_VERSION when the tables come to mean something else. No GX import here: ch
 needed without it. `python -m orchestration.suites` prints docs/checks.md.
 """
 
+import sys
 from dataclasses import dataclass
 
+from ml.errors import exit_path
 from ml.params import Params
 from ml.vocabulary import load_vocabulary
 
@@ -249,5 +251,9 @@ def explained() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
     print(explained(), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_path(main)())

@@ -191,22 +191,20 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
             raise ValueError(f"{folder}/{part}/config.json has {strange}, which "
                              f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
                              "Diffusion without additions; take the model that it was made from")
-    if "beta_schedule" not in known["scheduler"]:
-        raise ValueError(f"{folder}: its scheduler is of class "
-                         f"{given['scheduler']['_class_name']!r}: expected one with a noise "
-                         "schedule, as models of Stable Diffusion have")
-    if silent := [name for name in NOISE if name not in given["scheduler"]]:
-        raise ValueError(f"{folder}/scheduler/{CONFIGS['scheduler']} does not say {silent}: "
-                         "expected the noise schedule that the U-Net was trained with; bring the "
-                         "file again")
     # A text encoder may come with the configuration of the whole of CLIP; its own is within.
+    used = given | {"scheduler": {name: value for name, value in given["scheduler"].items()
+                                  if name in known["scheduler"]}}  # fields of another class
     model = Model({part: known.get(part, {}) | config | (config.get("text_config") or {})
-                   for part, config in given.items()}, xl)
+                   for part, config in used.items()}, xl)
     for rule in (rule for rule in RULES if rule.part in model.configs):
         value = model.configs[rule.part].get(rule.field)
         if not rule.fits(value, model):
             raise ValueError(f"{folder}/{rule.part}/{CONFIGS[rule.part]}: {rule.field} is {value!r}"
                              f": expected {rule.why}")
+    if silent := [name for name in NOISE if name not in given["scheduler"]]:
+        raise ValueError(f"{folder}/scheduler/{CONFIGS['scheduler']} does not say {silent}: "
+                         "expected the noise schedule that the U-Net was trained with; bring the "
+                         "file again")
 
 
 def _arguments(kind: type) -> dict[str, object]:

@@ -38,7 +38,7 @@ def read_classes(file: Path) -> dict[int, str]:
     if lines and all(_NUMBERED.match(name) for _, name in lines):
         raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} begins with a number, as "
                          "all lines do; expected names alone, line n being label n")
-    if len(lines) == 1 and "," in lines[0][1]:
+    if len(lines) == 1 and "," in lines[0][1] and not _CVAT.fullmatch(lines[0][1]):
         raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} is one line of several "
                          "names; expected one class a line, line n being label n")
     for number, name in lines:

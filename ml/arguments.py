@@ -34,6 +34,15 @@ def folder(text: str) -> Path:
     return path
 
 
+def new_file(text: str) -> Path:
+    """A file that can be written: a name, in a folder that is there or can be made."""
+    path = Path(os.path.expanduser(text))
+    if not text.strip() or not path.name or path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a file, got {text!r}")
+    folder(str(path.absolute().parent))
+    return path
+
+
 def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float]:
     """A number of a kind (int, float) from `low` to `high`; NaN and infinity are none."""
     def read(text: str) -> float:

@@ -5,14 +5,18 @@ here it is an error. Not here: what a model's configuration may say (`ml.diffusi
 loaders themselves).
 """
 
+import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ml.errors import NotFinite
+from ml.reading import configured
 
 COMPUTED = ("num_batches_tracked", "position_ids", "relative_position_index",
             "criterion.empty_weight")
@@ -29,12 +33,33 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
     errors. Raises ValueError for weights that are missing, unknown, of another shape or not
     finite; what the library raises for missing or damaged files goes on up.
     """
-    model, found = kind.from_pretrained(*where, output_loading_info=True, use_safetensors=True,
-                                        ignore_mismatched_sizes=True, **options)
+    try:
+        with configured(source), _quiet():
+            model, found = kind.from_pretrained(
+                *where, output_loading_info=True, use_safetensors=True,
+                ignore_mismatched_sizes=True, **options)
+    except SafetensorError as error:
+        raise ValueError(f"{source}: its weights are cut short or damaged ({error}): half a "
+                         "download? Bring it again") from error
     account(source, found["missing_keys"], found["unexpected_keys"],
             [_shapes(*key) for key in found["mismatched_keys"]], dropped)
     check_numbers(source, model.state_dict())
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' lines on weights that do not fit, hundreds for a large model: what
+    counts of them is raised."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,

@@ -101,7 +101,7 @@ def replace_folder(new: Path, path: Path) -> None:
         kind = "symbolic link" if path.is_symlink() else "file"
         raise ValueError(f"{path} is a {kind}, expected a folder or nothing: move it away (to keep "
                          "data elsewhere, link the folder `data`)")
-    aside = _aside(path)
+    aside = aside_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         os.rename(path, aside)
@@ -117,16 +117,20 @@ def replace_folder(new: Path, path: Path) -> None:
 def settle(path: Path) -> None:
     """Ends what a kill cut off in `replace_folder`: the old folder comes back unless the new one
     is in its place. Only for who may write there."""
-    aside = _aside(path)
+    aside = aside_of(path)
     if not os.path.lexists(aside):
         return
+    if aside.is_symlink() or not aside.is_dir():
+        raise ValueError(f"{aside} is in the way: a folder that is replaced is kept there for a "
+                         "moment, and this is none. Move it elsewhere")
     if os.path.lexists(path):
         remove(aside)
     else:
         os.rename(aside, path)
 
 
-def _aside(path: Path) -> Path:
+def aside_of(path: Path) -> Path:
+    """Where `replace_folder` keeps the old folder until the new one is in its place."""
     return path.with_name(f".{path.name}.replaced")
 
 
@@ -166,7 +170,7 @@ def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Damaged(f"{path} can't be read as JSON ({error}): it was cut off or edited"
                       ) from error
     if isinstance(expected, type):

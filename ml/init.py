@@ -27,10 +27,10 @@ from ml.stages import Workspace
 from ml.stages.prompts import check
 from ml.texts import read_texts
 from ml.vocabulary import BACKGROUND, MAX_CLASSES, Vocabulary
-from ml.words import fold
+from ml.words import check_name, fold
 
 LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
-WORD = re.compile(rf"{LETTERS}(?:[ '’-]{LETTERS})*")
+WORD = re.compile(rf"{LETTERS}(?:(?:['’]?[ -]|['’]){LETTERS})*")  # "jack-o'-lantern", "dogs' bowl"
 PLURALS = {form: one for one in (*coco.CLASSES, *chain(*synonyms().values()))
            for form in plurals(one) - SINGULAR}
 """Of the words that detectors know: "wine glasses" looks like "safety glasses"."""
@@ -100,6 +100,10 @@ def parse_classes(text: str) -> list[str]:
         if not WORD.fullmatch(word) or fold(word) == BACKGROUND:
             raise ValueError(f"--classes: {word!r} cannot be a class; expected letters and digits "
                              "with single blanks or hyphens between words, and not `background`")
+        try:
+            check_name(word)
+        except ValueError as error:
+            raise ValueError(f"--classes: {error}") from error
         if one := PLURALS.get(word) or singular_of(word):
             raise ValueError(f"--classes: {word!r} is a plural, and prompts would say "
                              f"{with_article(word)!r}; use the singular, such as {one!r}. If it is "

@@ -90,11 +90,14 @@ def _open(path: Path) -> int | None:
     """The lock file's descriptor, None where this user can't write."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"{error.filename} is a file, expected a folder: --root is the folder "
                          "that holds data/") from error
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise ValueError(f"{path} is in the way: a lock of ours is a plain file. Move it "
+                             "elsewhere") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return None
         raise

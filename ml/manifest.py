@@ -5,6 +5,7 @@ MLflow's dataset digest and what DVC records.
 """
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from ml.files import say, sha256_file, sha256_json, write_json
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+SIDECAR = re.compile(r"\.(shard-\d+)\.json")
+HALF = re.compile(r"\..+\.\d+\.tmp")
+"""What `ml.files.atomic` calls a file that is not whole yet."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
                             f"run `python -m ml {folder.name}` first")
     try:
         content = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(f"{path} is not a JSON object ({error}): it was edited or damaged; "
                             "make the stage again") from error
     stated, schema = content.pop("digest", None), content.pop("schema", None)
@@ -102,16 +106,17 @@ def strays(folder: Path, names: Collection[str]) -> list[str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         known = relative.as_posix() in names or relative.as_posix() == NAME
-        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative):
+        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative, names):
             found.append(relative.as_posix())
     return found
 
 
-def _own_note(relative: Path) -> bool:
-    """A shard's sidecar, a training's checkpoint, a file that a kill left half-written."""
-    first, last = relative.parts[0], relative.name
-    return (first == ".progress" or (last.startswith(".") and last.endswith(".tmp"))
-            or (last.startswith(".shard-") and last.endswith(".json")))
+def _own_note(relative: Path, names: Collection[str]) -> bool:
+    """The sidecar of a shard that is named, a training's checkpoint, or a file that a kill left
+    half-written."""
+    found = SIDECAR.fullmatch(relative.as_posix())
+    return (relative.parts[0] == ".progress" or HALF.fullmatch(relative.name) is not None
+            or (found is not None and found[1] + ".parquet" in names))
 
 
 def _judge_strays(folder: Path, manifest: Manifest) -> None:

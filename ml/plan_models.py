@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ml.diffusion.schedulers import check_name
 from ml.params import Params
+from ml.reading import configured, read_json
 from ml.stages import Workspace
 
 VAE = 83_653_863
@@ -200,10 +201,10 @@ def drawing_of(found: Found) -> Drawing | None:
     from ml.diffusion.features import feature_channels
 
     def config(part: str) -> dict:
-        return json.loads((found.folder / part / "config.json").read_text())
+        return read_json(found.folder / part / "config.json")
 
     unet, vae = config("unet"), config("vae")
-    with torch.device("meta"):  # its structure without its weights
+    with configured(str(found.folder / "unet")), torch.device("meta"):  # without its weights
         features = feature_channels(UNet2DConditionModel.from_config(unet))
     encoders = [part for part in ("text_encoder", "text_encoder_2")
                 if (found.folder / part / "config.json").is_file()]

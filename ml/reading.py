@@ -4,10 +4,16 @@ A byte-order mark is no part of the text, a file that is not UTF-8 is refused, a
 stands twice in a YAML mapping is an error, not the loss of the first.
 """
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+
+MOST_VALUES = 100_000
+"""Of a YAML file, aliases followed: a few lines of them can stand for more than memory holds."""
 
 
 def read_text(file: Path | str) -> str:
@@ -35,7 +41,7 @@ def read_yaml(file: Path | str) -> object:
     """
     text = read_text(file)
     try:
-        return yaml.load(text, Loader=_Strict)
+        return _bounded(yaml.load(text, Loader=_Strict), file)
     except RecursionError as error:
         raise ValueError(f"{file}: nested too deeply; expected settings or lists of words"
                          ) from error
@@ -44,6 +50,49 @@ def read_yaml(file: Path | str) -> object:
         place = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
                          ) from error
+
+
+def read_json(file: Path | str) -> dict:
+    """The object in a JSON file that people bring (a model's configuration).
+
+    Raises ValueError naming the file for what `read_text` refuses and for anything else.
+    """
+    text = read_text(file)
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error}): expected JSON; bring it again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} is damaged: it holds a {type(values).__name__}, expected an "
+                         "object; bring it again")
+    return values
+
+
+@contextmanager
+def configured(source: str) -> Iterator[None]:
+    """In the block a library makes a model, or a part of one, of files that people bring. What it
+    raises for files that make none becomes ValueError naming the source."""
+    try:
+        yield
+    except (ImportError, MemoryError, OSError):
+        raise
+    except Exception as error:  # each class and each validator of theirs has kinds of its own
+        if type(error).__name__ in ("OutOfMemoryError", "SafetensorError"):  # of torch, and said
+            raise
+        raise ValueError(f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
+                         "Bring it again, as it was published") from error
+
+
+def _bounded(value: object, file: Path | str) -> object:
+    """The value itself. Raises ValueError when aliases make too much of it, or lead in a circle."""
+    open_, count = [value], 0
+    while open_:
+        one, count = open_.pop(), count + 1
+        if count > MOST_VALUES:
+            raise ValueError(f"{file}: more than {MOST_VALUES:,} values, or aliases (*name) that "
+                             "lead back to themselves; write out what is meant")
+        open_ += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return value
 
 
 class _Strict(yaml.SafeLoader):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ml.files import (
     Damaged,
+    aside_of,
     atomic,
     read_json,
     read_note,
@@ -25,7 +26,7 @@ from ml.files import (
     sync,
     write_json,
 )
-from ml.manifest import NAME, Manifest, ManifestError, read_manifest, strays
+from ml.manifest import HALF, NAME, Manifest, ManifestError, read_manifest, strays
 from ml.shards import read_sidecar, shard_files, sidecar
 
 MAKING, STRAYS, STATE = ".making", ".strays", ".state"
@@ -36,6 +37,9 @@ _MANIFEST = {"schema": int, "stage": str, "files": dict}
 _RECIPE = {"stage": str, "inputs": dict}
 OLD_NOTE = "recipe.json"
 """Where folders were made in their final place, their state had this instead."""
+
+NOTES = ("timing.json", MADE, "quality.json", "audit.json", OLD_NOTE)
+"""All that a stage's state holds, whoever wrote it; the next making replaces it."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,14 @@ class Successor:
 
     def check(self) -> None:
         """Raises ManifestError when what stands in the stage's place was not made by us."""
-        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
-            return
-        if not self.folder.is_dir() or self._own_files() is None:
-            raise ManifestError(
-                f"{self.folder} is in the way: the stage {self.stage!r} writes a folder of this "
-                "name, and what stands there was not made by it (no manifest of ours). Nothing of "
-                "it was touched: move it elsewhere, or give the profile another name")
+        for folder in (self.folder, aside_of(self.folder)):
+            if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+                continue
+            if not folder.is_dir() or self._own_files(folder) is None:
+                raise ManifestError(
+                    f"{folder} is in the way: the stage {self.stage!r} writes a folder of this "
+                    "name, and what stands there was not made by it (no manifest of ours). Nothing "
+                    "of it was touched: move it elsewhere, or give the profile another name")
 
     def waits(self) -> bool:
         """Whether something is left half-done."""
@@ -86,13 +91,7 @@ class Successor:
     def start(self, recipe: dict, afresh: bool) -> None:
         """Prepares `new` for a recipe; what the same recipe left there, or in the finished folder,
         is kept unless `afresh`."""
-        if self.folder.is_symlink():
-            raise ManifestError(f"{self.folder} is a symbolic link, which a new folder can't take "
-                                "the place of: move the data here, or link the whole of "
-                                f"{self.data.parent} to where there is room")
-        for path in (self.data / MAKING, self.new):
-            if path.is_symlink() or (path.exists() and not path.is_dir()):
-                raise ManifestError(f"{path} is in the way: expected a folder of ours or nothing")
+        self._check_places()
         said = read_note(self.note, _RECIPE)
         if self.new.exists() and not self.note.exists():
             raise ManifestError(f"{self.new} is in the way: it has no note {self.note.name} of "
@@ -106,6 +105,25 @@ class Successor:
             remove(left)
         if not afresh and self.folder.is_dir():
             self._take_over(sha256_json(recipe))
+
+    def _check_places(self) -> None:
+        """Raises ManifestError for what stands where we write, and is not ours."""
+        if self.folder.is_symlink():
+            raise ManifestError(f"{self.folder} is a symbolic link, which a new folder can't take "
+                                "the place of: move the data here, or link the whole of "
+                                f"{self.data.parent} to where there is room")
+        folders = [self.data / MAKING, self.new, self.new_state, self.state]
+        wrong = [path for path in folders if path.is_symlink()
+                 or (path.exists() and not path.is_dir())]
+        if self.note.is_symlink() or self.note.is_dir():
+            wrong.append(self.note)
+        if self.new_state.exists() and not (self.new_state / MADE).is_file():
+            wrong.append(self.new_state)
+        wrong += [path for path in sorted(self.state.glob("*")) if not (
+            path.name in NOTES or HALF.fullmatch(path.name))]
+        if wrong:
+            raise ManifestError(f"{wrong[0]} is in the way: it was not made by the stage "
+                                f"{self.stage!r}, which writes there. Move it elsewhere")
 
     def forget(self, recipe: dict) -> None:
         """Removes a half-made folder of a recipe that is made already."""
@@ -159,10 +177,11 @@ class Successor:
         if digest == made["digest"]:
             self._replace()
 
-    def _own_files(self) -> set[str] | None:
-        """The files in the finished folder that we made; None when it carries no mark of ours."""
+    def _own_files(self, folder: Path) -> set[str] | None:
+        """The files in the finished folder, wherever it stands, that we made; None when it carries
+        no mark of ours."""
         try:
-            said = read_json(self.folder / NAME, _MANIFEST)  # of any schema, also an edited one
+            said = read_json(folder / NAME, _MANIFEST)  # of any schema, also an edited one
         except Damaged:
             said = None
         if said is not None and said["stage"] == self.stage:
@@ -172,7 +191,7 @@ class Successor:
             return set(made["files"])
         old = read_note(self.state / OLD_NOTE, _RECIPE)
         if old is not None and old["stage"] == self.stage:
-            return {path.name for path in shard_files(self.folder) if sidecar(path).is_file()} \
+            return {path.name for path in shard_files(folder) if sidecar(path).is_file()} \
                 | {"metrics.json"}
         return None
 
@@ -180,7 +199,7 @@ class Successor:
         """Moves what others put into the finished folder aside, before that is replaced: where to,
         by name."""
         moved = {}
-        for name in strays(self.folder, self._own_files() or ()):
+        for name in strays(self.folder, self._own_files(self.folder) or ()):
             target = self.data / STRAYS / self.stage / name
             number = 0
             while os.path.lexists(target):

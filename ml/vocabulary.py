@@ -10,7 +10,7 @@ from ml.detectors.names import canonical
 from ml.english import SINGULAR, plurals, singular_of, with_article
 from ml.params import find_file
 from ml.reading import read_yaml
-from ml.words import check_word, fold
+from ml.words import check_name, fold
 
 FOLDER = Path(__file__).parent / "vocabularies"
 MAX_CLASSES = 254
@@ -132,7 +132,7 @@ def _words(listed: object, place: str) -> tuple[str, ...]:
             raise ValueError(f"{place}: expected a list of words, got {word!r} in it, which YAML "
                              "takes for something else than text; quote it, as in [\"no\", \"7\"]")
         try:
-            check_word(word)
+            check_name(word)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
         if fold(word) == BACKGROUND:

@@ -15,9 +15,13 @@ ALIKE = str.maketrans("’‘ʼ‐‑", "'''--")
 """Apostrophes and hyphens that are typed for one another."""
 GLUE = "-'"
 """Joins letters into one word: "dog" doesn't stand in "dog-friendly", "dog's" or "hot-dog"."""
+SMALL = frozenset("a an the and of next to near".split())
+"""What prompts are made of besides the words: none can be told from the prompt's own."""
 OPENING = re.compile(r"(?:an?|the) (?:photograph|picture|photo|image) of ")
 """How prompts begin. What a picture is no part of what it shows: asked for a "photograph",
 "a photograph of a photograph" names it once."""
+MOST_LETTERS = 200
+"""Of a word or phrase."""
 UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
 """Unicode's categories of what nobody sees in a file: control and format characters, line ends."""
 
@@ -46,6 +50,29 @@ def check_word(word: object) -> str:
     if word != word.strip() or not any(c.isalnum() for c in word):
         raise ValueError(f"{word!r}: expected at least one letter or digit, and no blank before or "
                          "after")
+    if len(word) > MOST_LETTERS:
+        raise ValueError(f"{word[:40]!r}... has {len(word)} letters, expected {MOST_LETTERS} at "
+                         "most: no text encoder reads more")
+    return word
+
+
+def check_name(word: object) -> str:
+    """A word that names a kind of thing, as `check_word` and more: prompts put an article before
+    it. Raises ValueError for one that brings its own, for small words alone, and for several in
+    one."""
+    parts = fold(check_word(word)).split(" ")
+    if SMALL.issuperset(parts):
+        raise ValueError(f"{word!r} stands in prompts by itself, so that it can't name a thing; "
+                         "use another word")
+    if parts[0] in ("a", "an", "the"):
+        raise ValueError(f"{word!r}: prompts bring the article, and would say \"a {word}\"; leave "
+                         f"{parts[0]!r} out")
+    if re.search(r" and (an?|the) ", fold(word)):
+        raise ValueError(f"{word!r} names two things; write each for itself")
+    if parts[-1] in SMALL:
+        raise ValueError(f"{word!r} ends in {parts[-1]!r}, as no name does; name one thing")
+    if ", " in word or word.endswith(","):
+        raise ValueError(f"{word!r} is several words in one; write each for itself")
     return word
 
 

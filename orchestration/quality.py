@@ -6,7 +6,6 @@ whatever run; `quality_page.py` shows the verdicts of all stages. Which rules ho
 7 s; it keeps nothing, and reports nothing.
 """
 
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ml.files import sha256_json, write_json
+from ml.files import read_note, sha256_json, write_json
 from ml.manifest import read_manifest
 from ml.params import Params
 from ml.stages import STAGE, Workspace, refuse_failed_inputs
@@ -76,7 +75,7 @@ def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict |
     """
     digest = read_manifest(workspace.folder(stage), verify=False).digest
     try:
-        said = json.loads((workspace.state(stage) / "quality.json").read_text())
+        said = read_note(workspace.state(stage) / "quality.json", dict) or {}
         if said["key"] != key_of(stage, digest, params):
             return None
         results = [Result(**entry) for entry in said["results"]]

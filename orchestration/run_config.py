@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ml.arguments import add_profile, add_root, make_parser
+from ml.arguments import add_profile, add_root, make_parser, new_file
 from ml.errors import exit_path
 from ml.files import atomic
 from ml.params import Params, load_params
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.run_config", __doc__)
     add_profile(parser)
     add_root(parser)
-    parser.add_argument("--write", type=Path, required=True, help="the run config, a YAML file")
+    parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
     config = {"resources": {"project": {"config": {"profile": chosen.profile}}},

@@ -138,6 +138,7 @@ def test_a_saved_pipeline_draws_with_its_scheduler(tmp_path, capsys):
     assert not np.array_equal(draw(older).images, expected)
     assert f"names no scheduler, as older ones do: pictures are drawn with the model's own, " \
         f"{came_with}" in capsys.readouterr().err
-    file.write_text("{")
-    with pytest.raises(ValueError, match=r"pipeline\.json can't be read as JSON"):
-        GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    for scheduler in ("EDMEulerScheduler", 7, ["DDIMScheduler"]):
+        file.write_text(json.dumps(said | {"scheduler": scheduler}))
+        with pytest.raises(ValueError, match=r"pipeline\.json: scheduler: expected one of"):
+            GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")

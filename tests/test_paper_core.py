@@ -13,7 +13,7 @@ import pytest
 
 from ml.grounding.samples import Pictures
 from ml.paper import limits, plan
-from ml.paper.blocks import Cell, Row
+from ml.paper.blocks import Cell, Row, Table
 from ml.paper.lab import make_lab
 from ml.paper.pictures import NOISED, Record
 from ml.paper.scores import difference, figure, mean_iou, paired_counts, raw_rows
@@ -294,3 +294,11 @@ def _alive(pid: int) -> bool:
     """A zombie is not: whoever adopted it will collect it."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_what_absent_words_cost_is_the_difference():
+    from ml.paper.absent_words import cost
+
+    said = cost(Table("mIoU", {"0": "none", "5": "5 absent"}, [
+        Row("a", {"0": Cell(80.0), "5": Cell(30.5)}), Row("not asked", {"0": Cell(80.0)})], ""))
+    assert "a 49.5." in said and "not asked" not in said

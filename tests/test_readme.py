@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -90,11 +92,14 @@ def test_dagster_home_is_there_before_any_make(tmp_path):
     assert done.returncode == 0 and "Job: pipeline" in done.stdout, done.stderr
 
 
-def test_dg_launch_is_the_other_way_to_start_a_job(tmp_path):
+def test_dg_launch_starts_a_run_without_a_warning(tmp_path):
     """`dagster job execute` says that it is superseded; this one does not."""
-    pytest.importorskip("dagster_dg_cli")
+    config = {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}
+    shutil.copy(ROOT / ".dagster" / "dagster.yaml", tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", "from dagster_dg_cli.cli import main; main()", "launch", "--job",
-         "nothing", "-m", "orchestration.definitions"], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"DAGSTER_HOME": str(tmp_path)})
-    assert "nothing" in done.stderr and "superseded" not in done.stderr
+        [str(Path(sys.executable).with_name("dg")), "launch", "--assets", "prompts", "--partition",
+         "ci", "-m", "orchestration.definitions", "--config-json", json.dumps(config)],
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"DAGSTER_HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "superseded" not in done.stdout + done.stderr
+    assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()

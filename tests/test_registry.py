@@ -49,7 +49,7 @@ print([len(row) for row in masks["masks"]])
 from pycocotools import mask as coco
 import json
 never = model.predict(pd.DataFrame({"image": [png], "words": [["dog", "cat"]]}),
-                      params={"min_presence": 1e9})
+                      params={"min_presence": 1e6})
 print([int(coco.area(json.loads(rle))) for rle in never["masks"][0]])
 """
 

@@ -24,7 +24,7 @@ from transformers import ResNetBackbone, ResNetConfig
 from ml.contract import fill
 from ml.detectors.base import Detector
 from ml.detectors.weights import load_weights
-from ml.reading import read_text
+from ml.reading import configured, read_json
 
 COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 PASTED_AT_ONCE = 16
@@ -177,15 +177,11 @@ def save_maskrcnn(model: detection.MaskRCNN, config: MaskRCNNConfig, folder: Pat
 
 def read_config(file: Path) -> MaskRCNNConfig:
     """The configuration in a JSON file. Raises ValueError, naming file and field."""
-    try:
-        values = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged ({error}): bring the detector again") from error
+    values = read_json(file)
     names = [field.name for field in fields(MaskRCNNConfig)]
-    if not isinstance(values, dict) or "classes" not in values or values.keys() - set(names):
-        got = sorted(values) if isinstance(values, dict) else type(values).__name__
+    if "classes" not in values or values.keys() - set(names):
         raise ValueError(f"{file}: expected an object with classes and fields of {names}, got "
-                         f"{got}: give a folder written by ml.microworld.train_detector")
+                         f"{sorted(values)}: give a folder written by ml.microworld.train_detector")
     config = MaskRCNNConfig(**{name: tuple(value) if isinstance(value, list) else value
                                for name, value in values.items()})  # fmt: skip
     lengths = {"hidden_sizes": 4, "depths": 4, "anchor_sizes": 4, "image_size": 2, "mean": 3,
@@ -210,7 +206,8 @@ def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
             "written by ml.microworld.train_detector, or 'coco' for torchvision's COCO weights."
         )
     config = read_config(folder / "config.json")
-    model = build_maskrcnn(config)
+    with configured(str(folder)):
+        model = build_maskrcnn(config)
     fill(model, load_weights(folder / "model.safetensors").tensors, str(folder))
     return model.eval(), config
 

@@ -3,7 +3,6 @@
 Only safetensors count. Not here: what is loaded from them (`loading.py`).
 """
 
-import json
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -172,8 +171,11 @@ def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         return [single]
     if not index.is_file():
         return []
-    return [folder / name for name in sorted(set(json.loads(index.read_text())
-                                                 ["weight_map"].values()))]
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise ValueError(f"{index} is damaged: expected weight_map, the file of each weight; bring "
+                         "the model again")
+    return [folder / name for name in sorted(set(listed.values()))]
 
 
 def _without_safetensors(folder: Path, variant: str | None) -> str:

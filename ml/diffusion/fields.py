@@ -7,7 +7,6 @@ here knows.
 """
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
-from ml.reading import read_text
+from ml.reading import read_json
 
 INDEX = "model_index.json"
 XL = "StableDiffusionXLPipeline"
@@ -29,6 +28,8 @@ CLASSES = {
 CONFIGS = {"unet": "config.json", "vae": "config.json", "text_encoder": "config.json",
            "text_encoder_2": "config.json", "scheduler": "scheduler_config.json"}
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+NOISE = ("beta_schedule", "beta_start", "beta_end")
+"""What a scheduler's file must say: the class's own defaults are another model's."""
 CLIP_WIDTH = 512
 """CLIPTextConfig's default of hidden_size and projection_dim, for files that do not say."""
 
@@ -56,6 +57,10 @@ class Model:
 
 def _none(value, _) -> bool:
     return value in (None, False)
+
+
+def _clip(value, _) -> bool:
+    return value in (None, "clip", "clip_text_model")
 
 
 def _square(value, _) -> bool:
@@ -121,6 +126,8 @@ RULES = (
     Rule("vae", "out_channels", lambda value, _: value == 3, "3, RGB"),
     # The scheduler's steps, spacing and offset are the sampler's own business and honoured by it;
     # clip_sample is off whatever the file says (schedulers.unclipped says why).
+    Rule("text_encoder", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
+    Rule("text_encoder_2", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
     Rule("scheduler", "beta_schedule", lambda value, _: isinstance(value, str),
          "the noise schedule that a U-Net of Stable Diffusion was trained with: flow matching's "
          "and EDM's models have none, and another scheduler would make one up"),
@@ -151,6 +158,10 @@ def check_folder(folder: Path) -> None:
         if kind not in kinds:
             raise ValueError(f"{folder / INDEX}: {part} is of class {kind!r}: expected "
                              f"{' or '.join(kinds)}; change diffusion.model in the profile")
+    for part in ("tokenizer", *(["tokenizer_2"] if xl else [])):
+        if not any((folder / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise ValueError(f"{folder / part} is missing or holds no tokenizer.json or vocab.json:"
+                             " texts could not be read as the model does; bring the model again")
     parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
     given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
     given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
@@ -181,27 +192,22 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
                              f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
                              "Diffusion without additions; take the model that it was made from")
     # A text encoder may come with the configuration of the whole of CLIP; its own is within.
+    used = given | {"scheduler": {name: value for name, value in given["scheduler"].items()
+                                  if name in known["scheduler"]}}  # fields of another class
     model = Model({part: known.get(part, {}) | config | (config.get("text_config") or {})
-                   for part, config in given.items()}, xl)
-    for rule in RULES:
+                   for part, config in used.items()}, xl)
+    for rule in (rule for rule in RULES if rule.part in model.configs):
         value = model.configs[rule.part].get(rule.field)
         if not rule.fits(value, model):
             raise ValueError(f"{folder}/{rule.part}/{CONFIGS[rule.part]}: {rule.field} is {value!r}"
                              f": expected {rule.why}")
+    if silent := [name for name in NOISE if name not in given["scheduler"]]:
+        raise ValueError(f"{folder}/scheduler/{CONFIGS['scheduler']} does not say {silent}: "
+                         "expected the noise schedule that the U-Net was trained with; bring the "
+                         "file again")
 
 
 def _arguments(kind: type) -> dict[str, object]:
     """What a class takes from its configuration, with what it does without."""
     return {name: None if parameter.default is parameter.empty else parameter.default
             for name, parameter in inspect.signature(kind.__init__).parameters.items()}
-
-
-def read_json(file: Path) -> dict:
-    try:
-        values = json.loads(read_text(file))
-        if not isinstance(values, dict):
-            raise ValueError(f"a {type(values).__name__}, not an object")
-        return values
-    except ValueError as error:
-        raise ValueError(f"{file} is missing or damaged ({error}): expected a folder written by "
-                         "save_pretrained; bring the model again") from error

@@ -19,6 +19,7 @@ from ml.diffusion.checkpoint import (
 )
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
 from ml.params import DiffusionParams
+from ml.reading import configured
 from ml.stages import Workspace
 
 # At 512x512 (latents of 64) decoding a batch at once takes gigabytes and no less time than one
@@ -75,8 +76,9 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
     parts = {part: load_whole(PARTS[part], str(folder / part), str(folder / part), dtype=dtype,
                               variant=weight_files(folder, part, variant)[1])
              for part in parts_of(folder)}
-    pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
-    pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
+    with configured(f"{folder}, its scheduler or tokenizer"):
+        pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
+        pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
     _fit_tokenizers(pipe, folder)
     guard(pipe)
     pipe.set_progress_bar_config(disable=True)

@@ -5,12 +5,12 @@ nowhere. Known from a loaded pipeline, or from its tokenizers' files alone, befo
 loaded. Not here: where a word's tokens stand (`tokens.py`).
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml.english import with_article
+from ml.reading import configured, read_json
 
 MOST_SHOWN = 3
 
@@ -69,9 +69,15 @@ def read_limit(folder: Path) -> TextLimit | None:
     configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
     if not parts or not all(config.is_file() for config in configs):
         return None
-    positions = [json.loads(config.read_text())["max_position_embeddings"] for config in configs]
-    return limit_of([AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}"))
-                     for part in parts], positions)
+    positions = [read_json(config).get("max_position_embeddings") for config in configs]
+    if wrong := [config for config, most in zip(configs, positions, strict=True)
+                 if type(most) is not int or most < 1]:
+        raise ValueError(f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
+                         "encoder reads; bring the model again")
+    with configured(str(folder / "tokenizer")):
+        cutters = [AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}"))
+                   for part in parts]
+    return limit_of(cutters, positions)
 
 
 def find_limit(model: str, revision: str | None = None) -> TextLimit | None:

@@ -7,14 +7,13 @@ does not have, are met with patches of one place; and how the spectral norms are
 which is the same once they have settled. `seeded` is ours and starts from other parts.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ml.files import write_json
 from ml.params import GroundingParams
-from ml.reading import read_text
+from ml.reading import read_json
 
 VARIANTS = ("paper", "seeded")
 PARTS = {
@@ -31,6 +30,7 @@ BEFORE = {"normalisation": "group", "biased_blocks": False, "standardised": True
           "scaled_logits": True}
 """What both were built of when `config.json` did not say so."""
 NORMALISATIONS = ("instance", "group")
+COUNTS = ("text_width", "width", "layers", "heads", "patch", "upsampling", "pixel_width")
 TOKEN_GRID = 16
 """Side of the grid of visual tokens that queries look at: the paper's 64 / 4."""
 
@@ -57,7 +57,18 @@ class GroundingConfig:
 
     def __post_init__(self) -> None:
         resolutions = sorted(self.feature_channels)
+        counts = {name: getattr(self, name) for name in COUNTS}
+        every = [*counts.values(), *resolutions, *self.feature_channels.values(),
+                 *self.encoder_widths]
+        if not resolutions or not all(type(count) is int and count > 0 for count in every):
+            raise ValueError("grounding config: expected feature_channels, and whole numbers above "
+                             f"0, got {self.feature_channels}, {self.encoder_widths}, {counts}")
+        times = (*self.evidence_timesteps, self.feature_timestep)
         rules = [
+            (all(type(time) is int and 0 <= time < 1000 for time in times),
+             f"timesteps {times}: expected whole numbers 0..999"),
+            (len(self.evidence_timesteps) > 0 or self.variant == "paper",
+             "evidence_timesteps: expected one or more"),
             (self.variant in VARIANTS, f"variant {self.variant!r}: expected one of {VARIANTS}"),
             (self.normalisation in NORMALISATIONS, f"normalisation {self.normalisation!r}: "
              f"expected one of {NORMALISATIONS}"),
@@ -94,7 +105,7 @@ class GroundingConfig:
     def load(cls, file: Path) -> "GroundingConfig":
         """The config in a file. One from before the parts were fields is read as what it was
         (`BEFORE`). Raises ValueError, naming the file, for other missing or unknown fields."""
-        values = json.loads(read_text(Path(file)))
+        values = read_json(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
         expected = {f.name for f in fields(cls)}
@@ -102,11 +113,15 @@ class GroundingConfig:
             raise ValueError(f"{file}: missing {sorted(expected - set(values))}, unknown "
                              f"{sorted(set(values) - expected)}: not a config of this version's "
                              "grounding module; train it again (stage grounding_model)")
-        channels = {int(r): c for r, c in values["feature_channels"].items()}  # JSON keys are text
-        values["feature_channels"] = dict(sorted(channels.items()))
-        for name in ("encoder_widths", "evidence_timesteps"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        try:
+            channels = {int(r): c for r, c in values["feature_channels"].items()}  # keys are text
+            values["feature_channels"] = dict(sorted(channels.items()))
+            for name in ("encoder_widths", "evidence_timesteps"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {error}: it was edited or damaged; train the module again "
+                             "(stage grounding_model)") from error
 
 
 def make_config(

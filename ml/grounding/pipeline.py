@@ -1,8 +1,9 @@
 """Pictures with masks for words: a frozen diffusion model and a grounding module together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, get_type_hints
 
 import numpy as np
 import torch
@@ -14,16 +15,26 @@ from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
 from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
+from ml.diffusion.schedulers import SCHEDULERS, TIMESTEPS
 from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import text_limit
-from ml.files import atomic, read_json, say, write_json
+from ml.files import atomic, say, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
+from ml.params import DiffusionParams
+from ml.ranges import Range, fit
+from ml.reading import read_json
 
 REFERENCE = "pipeline.json"
+DRAWING = get_type_hints(DiffusionParams, include_extras=True)
+SEED = Annotated[int, Range(0, 2**32 - 1)]
+"""More is not read: torch's generator takes the low 32 bits."""
+TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
+PRESENCE = Annotated[float, Range(-1e6, 1e6)]
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,11 @@ class GroundedDiffusionPipeline:
         alone. Raises ValueError when lengths differ, for a word or phrase that is not in its
         prompt or asked for twice, and for a prompt longer than the text encoder reads.
         """
-        prompts, seeds = _as_list(prompts, str), _as_list(seeds, int)
+        prompts, seeds = _as_list(prompts), _as_list(seeds)
         check_lengths(prompts=prompts, entities=entities, seeds=seeds)
+        seeds = [_number("seeds", seed, SEED) for seed in seeds]
+        steps = _number("steps", steps, DRAWING["steps"])
+        guidance_scale = _number("guidance_scale", guidance_scale, DRAWING["guidance_scale"])
         said = self._asked(entities, prompts, phrases)
 
         def draw(part: Sequence[tuple]) -> GroundedOutput:
@@ -119,7 +133,11 @@ class GroundedDiffusionPipeline:
         check_lengths(images=images, entities=entities)
         composed = prompts is None
         said = self._asked(entities, prompts, phrases, composed and min_presence is not None)
-        timestep = self.config.feature_timestep if timestep is None else timestep
+        timestep = _number("timestep", self.config.feature_timestep if timestep is None
+                           else timestep, TIMESTEP)
+        seed = _number("seed", seed, SEED)
+        if min_presence is not None:
+            min_presence = _number("min_presence", min_presence, PRESENCE)
 
         def segment(part: Sequence[tuple]) -> GroundedOutput:
             own, texts, words, left_out = zip(*part, strict=True)
@@ -214,10 +232,11 @@ class GroundedDiffusionPipeline:
         Raises ValueError when it is not there or damaged, or its diffusion model cannot be loaded.
         """
         folder = Path(folder)
-        reference = read_json(folder / REFERENCE, {"diffusion": str, "batch_size": int})
-        if reference is None:
+        if not (folder / REFERENCE).is_file():
             raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
                              "GroundedDiffusionPipeline.save_pretrained")
+        reference = read_json(folder / REFERENCE)
+        _check_reference(folder / REFERENCE, reference)
         own, variant = folder / reference["diffusion"], reference.get("variant")
         found = find_checkpoint(str(own) if own.is_dir() else reference["diffusion"],
                                 reference.get("revision"), variant)
@@ -231,6 +250,28 @@ class GroundedDiffusionPipeline:
                 f"with the model's own, {type(pipe.scheduler).__name__}")
         module = GroundingModule.from_pretrained(folder / "grounding")
         return cls(pipe.to(place), module, reference["batch_size"])
+
+
+def _number(name: str, value: object, hint: object):
+    """An argument as its annotation says (`ml.ranges`), numpy's numbers too. ValueError else."""
+    try:
+        return fit(value.item() if isinstance(value, np.generic) else value, hint)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _check_reference(file: Path, said: dict) -> None:
+    """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
+    for name, fits, expected in (
+            ("diffusion", lambda value: isinstance(value, str) and value, "a folder or hub id"),
+            ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
+            ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
+            ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
+            ("scheduler", lambda value: value in (None, *SCHEDULERS),
+             f"one of {', '.join(SCHEDULERS)}"),
+            ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}")):
+        if not fits(said.get(name)):
+            raise ValueError(f"{file}: {name}: expected {expected}, got {said.get(name)!r:.80}")
 
 
 def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutput:
@@ -254,5 +295,5 @@ def _scattered(
     return GroundedOutput(found.images, *filled, presence=scores)
 
 
-def _as_list(value, kind: type) -> list:
-    return [value] if isinstance(value, kind) else [kind(v) for v in value]
+def _as_list(value) -> list:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]

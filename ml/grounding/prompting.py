@@ -11,7 +11,7 @@ import numpy as np
 
 from ml.diffusion.tokens import without_phrase
 from ml.english import with_article
-from ml.words import check_word, own_spans
+from ml.words import check_name, check_word, own_spans
 
 ARTICLES = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)
 
@@ -40,6 +40,9 @@ def ask(
         raise ValueError(f"expected at least one word a picture, got {words}; leave out pictures "
                          "in which nothing is looked for")
     if prompts is None:
+        for own in words:
+            for word in own:
+                check_name(word)
         prompts = [compose_prompt(own) for own in words]
     check_lengths(prompts=prompts, entities=words)
     if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:

@@ -17,6 +17,7 @@ NO_CLASS = {"__ignore__", "ignore", "ignored", "void", "unlabeled", "unlabelled"
 """Names of 255 in palettes; as a line of classes.txt they would shift every label after them."""
 MOST = 254
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)?:[^:]*:[^:]*")
+_HEXADECIMAL = re.compile(r"#[0-9a-fA-F]{6}\s+\S")
 _NUMBERED = re.compile(r"\d+\s*[\s:,;.)-]\s*\S")
 
 
@@ -37,6 +38,9 @@ def read_classes(file: Path) -> dict[int, str]:
     if lines and all(_NUMBERED.match(name) for _, name in lines):
         raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} begins with a number, as "
                          "all lines do; expected names alone, line n being label n")
+    if len(lines) == 1 and "," in lines[0][1] and not _CVAT.fullmatch(lines[0][1]):
+        raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} is one line of several "
+                         "names; expected one class a line, line n being label n")
     for number, name in lines:
         _require_name(file, number, name)
         if not name:
@@ -57,8 +61,13 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, ...], int]
     """
     names: list[str] = []
     colours = {(0, 0, 0): 0}
-    for number, line in _lines(file):
-        if not line:
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        line = line.strip()
+        if _HEXADECIMAL.match(line):
+            raise ValueError(f"{file}, line {number}: {line!r} begins with a colour as web pages "
+                             "write it, and a line that starts with # is a remark; write `red "
+                             "green blue class` (0..255)")
+        if not line or line.startswith("#"):
             continue
         parts = line.split(maxsplit=3)
         if len(parts) < 4 or not all(p.isascii() and p.isdecimal() and int(p) < 256

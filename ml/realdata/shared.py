@@ -262,6 +262,8 @@ def read_list(
         raise ValueError(f"{title}: no split file {path}; unpack the data set's whole archive")
     lines = read_text(path).splitlines()
     keys = [key_of(line.strip()) for line in lines if line.strip()]
+    if not keys:
+        raise ValueError(f"{path} lists no picture; expected one a line, or no such file")
     repeated = sorted(key for key, count in Counter(keys).items() if count > 1)
     if repeated:
         raise ValueError(f"{path} lists {repeated[0]!r} more than once ({len(repeated)} keys): "

@@ -5,12 +5,12 @@ named as its transformers `model_type`, so that a saved folder says which one it
 prediction (`training.py`) are the same for all of them.
 """
 
-import json
 from pathlib import Path
 from types import ModuleType
 
 from torch import nn
 
+from ml.reading import read_json
 from ml.segmenters import maskformer, segformer
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
@@ -33,4 +33,4 @@ def load_segmenter(folder: Path) -> nn.Module:
     if not file.is_file():
         raise ValueError(f"no segmenter in {folder}: expected config.json and model.safetensors, "
                          "as the stage 'segmenter' leaves them in its folder `model`")
-    return architecture(json.loads(file.read_text()).get("model_type")).load(folder)
+    return architecture(read_json(file).get("model_type")).load(folder)

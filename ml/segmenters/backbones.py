@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ml.contract import check_finite, load_whole
+from ml.reading import configured
 
 HEAD = ("classifier.",)
 """Of a classifier: dropped on purpose, so that it may be of other classes, or not there at all."""
@@ -36,7 +37,8 @@ def load_backbone(
     where = f"segmenter.backbone {name!r}" + (f" at revision {revision!r}" if revision else "")
     expected = f"expected a folder or hub id of an image classifier ({', '.join(sorted(fitting))})"
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        with configured(name):
+            config = AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{where}: {expected} in the form of transformers, got {error}. Check the name and "

@@ -5,6 +5,7 @@ The models are real ones with random weights, so that loading and predicting are
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def promoted(scored) -> Workspace:
     assert registry.champions() == {}
     assert registry.log_challengers() == {"grounding": "models:/grounding-ci/1",
                                           "segmenter": "models:/segmenter-ci/1"}
+    assert not [name for name in sys.modules if re.match(r"ml_[0-9a-f]{12}", name)], \
+        "what MLflow loaded of one model to try its example would be the next model's code"
     assert registry.sync_champions() is False
     shown = registry.apply_verdict()
     assert shown["champion_segmenter"] == "models:/segmenter-ci/1"

@@ -4,31 +4,27 @@ Shows the versions of a profile's registered model, or gives the title to one of
 gate says: `previous`, `challenger` or a number. The gate leaves it there until a new model wins.
 """
 
-import argparse
 import sys
 
+from ml.arguments import add_profile, make_parser
 from ml.errors import exit_path
-from ml.manifest import ManifestError
 from orchestration.resources import Project
 
 ALIASES = ("champion", "previous", "challenger")
 
 
+@exit_path
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m orchestration.champion", description=__doc__)
+    parser = make_parser("python -m orchestration.champion", __doc__)
     parser.add_argument("model", choices=("grounding", "segmenter"))
     parser.add_argument("--set", default="", metavar="VERSION",
                         help="previous, challenger or the number of a version")
-    parser.add_argument("--profile", default="micro", help="name in profiles/ or a YAML file")
+    add_profile(parser)
     parser.add_argument("--root", default="", help="folder that holds data/")
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     project = Project(profile=chosen.profile, root=chosen.root, tracking_uri=chosen.tracking_uri)
-    try:
-        print(move(project, chosen.model, chosen.set))
-    except (ValueError, ManifestError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(move(project, chosen.model, chosen.set))
     return 0
 
 
@@ -56,4 +52,4 @@ def move(project: Project, model: str, wanted: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_path(main)())
+    sys.exit(main())

@@ -293,7 +293,7 @@ def test_a_rollback_stays_until_a_new_model_wins(workspace, capsys):
     assert "champion_segmenter" not in promote(workspace), "retired by hand"
     retrain(workspace, 24)
     assert promote(workspace)["champion_segmenter"] == "models:/segmenter-ci/3"
-    assert champion.main([*arguments, "--set", "9"]) == 1
+    assert champion.main([*arguments, "--set", "9"]) == 2
     assert "no version '9'" in capsys.readouterr().err
 
 

@@ -5,11 +5,14 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ml.params import load_params
+from ml.realdata import check, open_source
 from tests import phototrees as trees
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import labels, stage, write_profile, write_vocabulary
@@ -25,6 +28,7 @@ def cases(rng: random.Random) -> Iterator[Case]:
         every += [_coco(name, edit, True, rng.randrange(10**6)) for name, edit in SOUND.items()]
         every += [_coco_file(name, edit, *names) for name, (edit, *names) in FILES.items()]
         every += [_coco_field(rng) for _ in range(25)]
+        every += [_mat(rng.randrange(10**6)) for _ in range(8)]
         every += [_voc(name, edit, sound, *names) for name, (edit, sound, *names) in VOC.items()]
         yield from rng.sample(every, len(every))
 
@@ -260,3 +264,30 @@ VOC: dict[str, tuple] = {
     "no masks": (lambda root: shutil.rmtree(root / "SegmentationClass"), False,
                  "SegmentationClass"),
 }
+
+
+def _read_train(arguments) -> int:
+    """SBD's masks, as the real bound reads them."""
+    benchmark = replace(load_params().benchmark, source="voc2012", root="x", subset="any")
+    photos = open_source(benchmark, "train", arguments[0])
+    check(photos, photos.keys, "any")
+    return 0
+
+
+def _mat(seed: int) -> Case:
+    """A MATLAB file of SBD, cut or with other bytes."""
+    def prepare(folder: Path) -> list[str]:
+        rng = random.Random(seed)
+        trees.write_voc(folder / "voc")
+        trees.write_sbd(folder / "voc")
+        file = rng.choice(sorted((folder / "voc").rglob("*.mat")))
+        data = bytearray(file.read_bytes())
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        else:
+            for _ in range(rng.choice((1, 5, 50))):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        file.write_bytes(data)
+        return [str(folder / "voc")]
+
+    return Case("published", f"SBD with noise ({seed})", True, prepare, _read_train, either=True)

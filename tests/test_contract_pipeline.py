@@ -102,6 +102,9 @@ def test_a_text_encoder_of_another_kind_is_refused(tmp_path):
     given = {part: json.loads((folder / part / f"{name}.json").read_text())
              for part, name in parts.items()}
     check_configs(copy.deepcopy(given), xl=False)
+    for part, field in (("unet", "center_input_sample"), ("vae", "use_quant_conv")):
+        with pytest.raises(ValueError, match=f"{part}/config.json: {field} is 'perhaps'"):
+            check_configs(given | {part: given[part] | {field: "perhaps"}}, xl=False)
     given["text_encoder"]["model_type"] = "bert"
     with pytest.raises(ValueError, match="text_encoder/config.json: model_type is 'bert'"):
         check_configs(given, xl=False)

@@ -75,10 +75,11 @@ class Successor:
 
     def check(self) -> None:
         """Raises ManifestError when what stands in the stage's place was not made by us."""
-        for folder in (self.folder, aside_of(self.folder)):
+        aside = aside_of(self.folder)  # is deleted where the folder is in its place
+        for folder, ours in ((self.folder, self._own_files), (aside, lambda: self._named(aside))):
             if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
                 continue
-            if not folder.is_dir() or self._own_files(folder) is None:
+            if not folder.is_dir() or ours() is None:
                 raise ManifestError(
                     f"{folder} is in the way: the stage {self.stage!r} writes a folder of this "
                     "name, and what stands there was not made by it (no manifest of ours). Nothing "
@@ -177,21 +178,24 @@ class Successor:
         if digest == made["digest"]:
             self._replace()
 
-    def _own_files(self, folder: Path) -> set[str] | None:
-        """The files in the finished folder, wherever it stands, that we made; None when it carries
-        no mark of ours."""
+    def _named(self, folder: Path) -> set[str] | None:
+        """The files that a folder's manifest of this stage names; None without one."""
         try:
             said = read_json(folder / NAME, _MANIFEST)  # of any schema, also an edited one
         except Damaged:
-            said = None
-        if said is not None and said["stage"] == self.stage:
-            return set(said["files"])
+            return None
+        return set(said["files"]) if said is not None and said["stage"] == self.stage else None
+
+    def _own_files(self) -> set[str] | None:
+        """The files in the finished folder that we made; None when it carries no mark of ours."""
+        if (named := self._named(self.folder)) is not None:
+            return named
         made = read_note(self.state / MADE, _MADE)
         if made is not None and made["stage"] == self.stage:
             return set(made["files"])
         old = read_note(self.state / OLD_NOTE, _RECIPE)
         if old is not None and old["stage"] == self.stage:
-            return {path.name for path in shard_files(folder) if sidecar(path).is_file()} \
+            return {path.name for path in shard_files(self.folder) if sidecar(path).is_file()} \
                 | {"metrics.json"}
         return None
 
@@ -199,7 +203,7 @@ class Successor:
         """Moves what others put into the finished folder aside, before that is replaced: where to,
         by name."""
         moved = {}
-        for name in strays(self.folder, self._own_files(self.folder) or ()):
+        for name in strays(self.folder, self._own_files() or ()):
             target = self.data / STRAYS / self.stage / name
             number = 0
             while os.path.lexists(target):

@@ -191,6 +191,12 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
             raise ValueError(f"{folder}/{part}/config.json has {strange}, which "
                              f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
                              "Diffusion without additions; take the model that it was made from")
+        for name, default in known[part].items():
+            value = given[part].get(name, default)
+            if isinstance(default, bool) and not isinstance(
+                    value, bool | None | list | tuple):  # one a block, in some fields
+                raise ValueError(f"{folder}/{part}/config.json: {name} is {value!r}: expected true "
+                                 "or false")
     # A text encoder may come with the configuration of the whole of CLIP; its own is within.
     used = given | {"scheduler": {name: value for name, value in given["scheduler"].items()
                                   if name in known["scheduler"]}}  # fields of another class

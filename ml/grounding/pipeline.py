@@ -33,7 +33,7 @@ DRAWING = get_type_hints(DiffusionParams, include_extras=True)
 SEED = Annotated[int, Range(0, 2**32 - 1)]
 """More is not read: torch's generator takes the low 32 bits."""
 TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
-PRESENCE = Annotated[float, Range(-1e6, 1e6)]
+PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite
 DTYPES = ("float32", "float16", "bfloat16")
 
 

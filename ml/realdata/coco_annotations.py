@@ -68,7 +68,7 @@ def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> 
     except (TypeError, KeyError) as error:
         raise ValueError(f"{file}: expected categories with id and name, got {listed[:2]!r:.120}; "
                          "unpack annotations_trainval2017.zip again") from error
-    if odd or len(listed) != len(expected):
+    if odd or not all(type(number) is int for number in found) or len(listed) != len(expected):
         raise ValueError(f"{file}: expected COCO's {len(expected)} categories, got {len(listed)}; "
                          f"they differ at {odd[:4]}. For classes of your own use benchmark.source: "
                          "folder")

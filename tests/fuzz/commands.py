@@ -14,7 +14,7 @@ STAGES = ("benchmark", "prompts", "images", "masks", "triplets", "grounding_mode
 
 def cases(rng: random.Random) -> Iterator[Case]:
     while True:
-        every = [*_typed(rng), *_roots(rng), *_ticks(rng), *_early(rng)]
+        every = [*_typed(rng), *_beside(rng), *_roots(rng), *_ticks(rng), *_early(rng)]
         yield from rng.sample(every, len(every))
 
 
@@ -47,6 +47,23 @@ def _typed(rng) -> Iterator[Case]:
         yield Case("commands", f"{stage} --help {rng.randrange(10**6)}", True,
                    lambda _, stage=stage: [stage, "--help"],
                    check=lambda _, out: None if "exit codes" in out else "no codes")
+
+
+def _beside(rng) -> Iterator[Case]:
+    """The commands beside `ml`."""
+    wrong = rng.choice(("sd16", "", "../micro", "nowhere.yaml"))
+    for module, lines in {
+        "orchestration.champion": (["segmenter", "--profile", wrong], ["painter"], [],
+                                   ["segmenter", "--tracking-uri", "ftp://x"],
+                                   ["grounding", "--tracking-uri", "https://me:pw@server"]),
+        "orchestration.summary": (["--profile", wrong], ["--what"], ["--root", "/dev/null"],
+                                  ["more"]),
+        "orchestration.run_config": (["--profile", wrong, "--write", "x"], [], ["--write"]),
+        "ml.paper.__main__": (["--row", "ours"], ["--study", "99"], ["--quick=3"], ["more"],
+                              ["--root", "/dev/null"]),
+    }.items():
+        for line in lines:
+            yield Case("commands", f"{module} {line!r}", False, lambda _, line=line: line, module)
 
 
 def _roots(rng) -> Iterator[Case]:

@@ -63,7 +63,7 @@ def _words(rng) -> Iterator[Case]:
     small = rng.choice(("a", "and", "of", "the", "an"))
     yield _case("small word", False, [[small, word]], small)
     yield _case("article", False, [[f"a {word}"]], word)
-    yield _case("too long", False, [[" ".join([word] * rng.randint(15, 30))]], "tokens")
+    yield _case("too long", False, [[" ".join([word] * rng.randint(23, 40))]], "tokens")
     yield _case("too many", False, [["dog", "cat", "bus", "car", "horse", "sheep", "grass",
                                      "dining table", "potted plant", "aeroplane"]], "tokens")
     yield _case("a number of pictures", False, [[word]], images=_pictures(2))

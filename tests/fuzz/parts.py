@@ -39,3 +39,10 @@ def labels(folder: Path, profile: str = "yard") -> dict[str, object]:
     """Label maps of the benchmark that was made, by key."""
     made = rows(folder, "benchmark", profile)
     return {key: decode_png(label) for key, label in zip(made.key, made.label, strict=True)}
+
+
+def benchmark_of(folder: Path, source: str, root: str, seen) -> list[str]:
+    """Arguments that read a data set below the folder, whole or not."""
+    words = write_vocabulary(folder, seen, ["bus"])
+    benchmark = {"source": source, "root": str(folder / root), "subset": "any"}
+    return stage(folder, "benchmark", write_profile(folder, vocabulary=words, benchmark=benchmark))

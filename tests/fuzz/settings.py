@@ -11,17 +11,26 @@ from ml.params import ROOT, load_params
 from tests.fuzz.harness import Case
 
 MICRO = yaml.safe_load((ROOT / "params.yaml").read_text())
-FIELDS = {f"{section}.{name}": value for section, values in MICRO.items()
-          if isinstance(values, dict) for name, value in values.items()} | {"seed": 0,
-                                                                           "vocabulary": "voc-1"}
+
+
+def _leaves(values: dict, above: str = "") -> dict[str, object]:
+    found = {}
+    for name, value in values.items():
+        found |= _leaves(value, f"{above}{name}.") if isinstance(value, dict) else {
+            f"{above}{name}": value}
+    return found
+
+
+FIELDS = {name: value for name, value in _leaves(MICRO).items() if name != "profile"}
 NULLABLE = ("diffusion.revision", "diffusion.variant", "detector.revision", "detector.weights",
             "prompts.texts", "segmenter.backbone_revision", "segmenter.crop_size",
-            "benchmark.root")
+            "benchmark.root", "grounding.paper.clip_norm")
 NUMBERS = ("diffusion.steps", "diffusion.guidance_scale", "diffusion.batch_size",
-           "segmenter.crop_size")
+           "segmenter.crop_size", "grounding.paper.clip_norm")
 NO_ZERO = ("diffusion.steps", "diffusion.guidance_scale", "diffusion.batch_size",
            "detector.batch_size", "shards.size", "grounding.steps", "grounding.batch_size",
-           "grounding.learning_rate", "grounding.width", "grounding.layers", "grounding.heads",
+           "grounding.seeded.learning_rate", "grounding.paper.learning_rate",
+           "grounding.width", "grounding.layers", "grounding.heads",
            "grounding.evaluate_every", "grounding.patience", "segmenter.width",
            "segmenter.queries", "segmenter.decoder_layers", "segmenter.heads", "segmenter.scale",
            "segmenter.steps", "segmenter.batch_size", "segmenter.learning_rate",
@@ -32,13 +41,14 @@ ABOVE_ONE = {"detector.score_threshold", "prompts.plain_share", "prompts.attribu
              "prompts.scene_share", "triplets.min_score", "triplets.min_area",
              "triplets.max_area", "triplets.validation_share", "synthetic.min_area",
              "synthetic.max_ignore", "segmenter.colour_jitter", "segmenter.ema_decay",
-             "grounding.learning_rate", "segmenter.learning_rate"}
+             "grounding.seeded.learning_rate", "grounding.paper.learning_rate",
+             "segmenter.learning_rate"}
 """Shares, and rates that only diverge."""
 SOUND = {
     "seed": lambda rng: rng.randrange(2**32), "prompts.train_one": lambda rng: rng.randrange(9000),
     "diffusion.steps": lambda rng: rng.randint(2, 1000),
     "diffusion.guidance_scale": lambda rng: round(rng.uniform(1.1, 20), 3),
-    "grounding.learning_rate": lambda rng: 10 ** -rng.uniform(1, 6),
+    "grounding.seeded.learning_rate": lambda rng: 10 ** -rng.uniform(1, 6),
     "grounding.evidence_timesteps": lambda rng: sorted(rng.sample(range(1000), 3)),
     "synthetic.ignore_band": lambda rng: sorted(rng.uniform(0.01, 0.99) for _ in "ab"),
     "segmenter.crop_size": lambda rng: 32 * rng.randint(2, 30),
@@ -74,9 +84,9 @@ def _profile(name: str, text: str | bytes, sound: bool, *names, check=None, file
 
 
 def _nested(field: str, value: object) -> str:
-    section, _, name = field.rpartition(".")
-    return yaml.safe_dump({section: {name: value}} if section else {name: value},
-                          allow_unicode=True)
+    for name in reversed(field.split(".")):
+        value = {name: value}
+    return yaml.safe_dump(value, allow_unicode=True)
 
 
 def _values(rng) -> Iterator[Case]:
@@ -125,8 +135,7 @@ def _typos(rng) -> Iterator[Case]:
         typo = rng.choice((name[:place] + name[place + 1 :], name[:place] + "x" + name[place:],
                            name.upper(), f"{name} ", name.replace("_", "-") + "-"))
         full = f"{section}.{typo}" if section else typo
-        yield _profile("typo", yaml.safe_dump({section: {typo: FIELDS[field]}} if section else
-                                              {typo: 1}), False, "yard.yaml, line", full)
+        yield _profile("typo", _nested(full, FIELDS[field]), False, "yard.yaml, line", full)
     section = rng.choice([name for name, values in MICRO.items() if isinstance(values, dict)])
     for value in (None, 7, [], "x"):
         yield _profile("section", yaml.safe_dump({section: value}), False, section)

@@ -183,7 +183,7 @@ def test_mask2former_refuses_half_a_download(tmp_path):
     write_mask2former(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="damaged or half a download.*get it again"):
+    with pytest.raises(ValueError, match="cut short or damaged.*half a download.*Bring it again"):
         load_detector("transformers", tmp_path, device="cpu")
 
 

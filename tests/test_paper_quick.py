@@ -41,7 +41,8 @@ def lab(tmp_path_factory):
 def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
     first = load(lab, "protocol_one").blocks[0]
     assert [row.label for row in first.rows] == [
-        "our default", "the paper's module", "DAAM, best threshold", "DAAM, threshold 0.4",
+        "our default", "the paper's module", "the paper's module, our upsampling",
+        "DAAM, best threshold", "DAAM, threshold 0.4",
         "contrast alone", "OVAM, attribution prompts", "OVAM, optimised queries"]
     rows = rows_of(lab, Spec())
     judged = rows[(rows.source == GENERATED) & (rows.cell == "two_unseen")]

@@ -27,7 +27,7 @@ from ml.batching import Batches
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
-from ml.errors import exit_path
+from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
@@ -158,7 +158,7 @@ def parse(text: str) -> tuple[str, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="only make the pictures")
     parser.add_argument("--runs", nargs="*", default=[], help="variant:setting=value,...")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from ml.diffusion.schedulers import SCHEDULERS
 from ml.profile_files import INSTALLED, Settings, read_settings
 from ml.ranges import TEXT, Length, Pattern, Range, fit
 
@@ -38,7 +39,6 @@ Percent = Annotated[float, Range(0, 100)]
 Inside = Annotated[float, Range(0, 1, above=True, below=True)]
 Device = Annotated[str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?",
                                 "auto, cpu, cuda, cuda:1, ...")]
-ClassName = Annotated[str, Pattern(r"[A-Za-z_]\w*", "the name of a class")]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DiffusionParams:
     model: Text  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
     revision: Text | None  # pinned revision of a hub id, null for a folder
     variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
-    scheduler: ClassName  # in diffusers, e.g. DDIMScheduler
+    scheduler: Literal[*SCHEDULERS]  # of diffusers; another one than the model's own may be
     steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
     guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
     batch_size: Batch  # pictures sampled at once

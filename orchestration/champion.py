@@ -6,7 +6,7 @@ gate says: `previous`, `challenger` or a number. The gate leaves it there until 
 
 import sys
 
-from ml.arguments import add_profile, make_parser
+from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import exit_path
 from orchestration.resources import Project
 
@@ -14,18 +14,18 @@ ALIASES = ("champion", "previous", "challenger")
 
 
 @exit_path
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = make_parser("python -m orchestration.champion", __doc__)
     parser.add_argument("model", choices=("grounding", "segmenter"))
     parser.add_argument("--set", default="", metavar="VERSION",
                         help="previous, challenger or the number of a version")
     add_profile(parser)
-    parser.add_argument("--root", default="", help="folder that holds data/")
+    add_root(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
-    project = Project(profile=chosen.profile, root=chosen.root, tracking_uri=chosen.tracking_uri)
+    project = Project(profile=chosen.profile, root=str(chosen.root),
+                      tracking_uri=chosen.tracking_uri)
     print(move(project, chosen.model, chosen.set))
-    return 0
 
 
 def move(project: Project, model: str, wanted: str = "") -> str:

@@ -9,6 +9,7 @@ import ast
 import importlib.metadata
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -44,7 +45,15 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
             artifacts={"model": str(folder)}, code_paths=[str(code)],
             signature=SIGNATURE[model](side), input_example=EXAMPLE[model](side),
             pip_requirements=requirements())
+    _forget(code.name)
     return str(info.registered_model_version)
+
+
+def _forget(package: str) -> None:
+    """Drops a package that MLflow loaded to try its example, from a folder that is gone by now: the
+    next model of the same code would find no further module in it."""
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]
 
 
 def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
@@ -108,7 +117,7 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
     own = params.diffusion
     write_json(target / "pipeline.json", {
         "diffusion": model, "revision": own.revision, "variant": own.variant, "dtype": own.dtype,
-        "batch_size": own.batch_size})
+        "scheduler": own.scheduler, "batch_size": own.batch_size})
 
 
 def segmenter_signature(side: int):

@@ -7,7 +7,7 @@ from other sites. Here every value is escaped, nothing is loaded, and no script 
 from pathlib import Path
 
 from ml.files import atomic, read_note
-from ml.stages import STAGES, Workspace
+from ml.stages import STAGES, VERDICT, Workspace
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -43,11 +43,9 @@ def write_page(workspace: Workspace) -> None:
 
     verdicts = []
     for stage in STAGES:
-        try:
-            said = read_note(workspace.state(stage.name) / "quality.json", dict) or {}
-            verdicts.append((stage.name, {"passed": said["passed"], "results": said["results"]}))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        said = read_note(workspace.state(stage.name) / "quality.json", VERDICT | {"results": list})
+        if said is not None:
+            verdicts.append((stage.name, said))
     template = Environment(autoescape=True).from_string(TEMPLATE)
     with atomic(page_of(workspace)) as temporary:
         temporary.write_text(template.render(profile=workspace.profile, verdicts=verdicts),

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from ml.errors import ManifestError
 from ml.files import atomic, read_note, write_json
 from ml.manifest import Manifest, read_manifest
 from ml.params import Params
@@ -92,9 +93,17 @@ class Registry:
         return {model: self.log_challenger(model) for model in MODELS}
 
     def log_challenger(self, model: str) -> str:
-        """Registers a model unless that was done; its scores are logged again when they changed."""
+        """Registers a model unless that was done; its scores are logged again when they changed.
+
+        Raises ManifestError when the scores are another model's.
+        """
         name, made = self.names[model], read_manifest(self.workspace.folder(MODELS[model]))
         scores = read_manifest(self.workspace.folder(SCORES[model]))
+        if scores.inputs.get(MODELS[model]) != made.digest:
+            raise ManifestError(
+                f"{self.workspace.folder(SCORES[model])} holds the scores of another model than "
+                f"{self.workspace.folder(MODELS[model])}, which can't be logged as its own: run "
+                f"`python -m ml {SCORES[model]} --profile {self.params.profile}`")
         run, version = self._run(model, made), self.version_of(model, made.digest)
         if version is not None:  # before its record is written, by which old versions are known
             self._set_title(model, version, HELD if self._held(model, version) else NEVER)

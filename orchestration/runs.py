@@ -132,6 +132,7 @@ def in_process_or_multiprocess(init_context) -> Beginning:
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 
+@exit_path
 def main() -> None:
     with dg.DagsterInstance.get() as instance:
         write_off_the_dead(instance)
@@ -139,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_path(main)())
+    sys.exit(main())

@@ -251,9 +251,10 @@ def explained() -> str:
     return "\n".join(lines)
 
 
+@exit_path
 def main() -> None:
     print(explained(), end="")
 
 
 if __name__ == "__main__":
-    sys.exit(exit_path(main)())
+    sys.exit(main())

@@ -4,12 +4,11 @@ DVC never runs the graph here; `dvc.yaml` mirrors it for those who have no Dagst
 a process of its own, because DVC keeps a lock on the checkout and changes process-wide state.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-from ml.files import sha256_file, write_json
+from ml.files import read_note, sha256_file, write_json
 from ml.manifest import read_manifest
 from ml.params import ROOT, load_params
 from ml.stages import STAGES, Workspace
@@ -55,19 +54,12 @@ def seal(workspace: Workspace) -> dict[str, str]:
 def _seal(workspace: Workspace, root: Path, names: list[str]) -> dict[str, str]:
     digests = {name: read_manifest(workspace.folder(name), verify=False).digest for name in names}
     note, lock = workspace.state("sealed_data") / "seal.json", root / "dvc.lock"
-    if lock.is_file() and _said(note) == {"digests": digests, "dvc_lock": sha256_file(lock)}:
+    sealed = read_note(note, dict)
+    if lock.is_file() and sealed == {"digests": digests, "dvc_lock": sha256_file(lock)}:
         return {"sealed": "was sealed already", "dvc_lock_sha256": sha256_file(lock)}
     dvc(["commit", "--force", *names], root)
     write_json(note, {"digests": digests, "dvc_lock": sha256_file(lock)})
     return {"sealed": ", ".join(names), "dvc_lock_sha256": sha256_file(lock)}
-
-
-def _said(note: Path) -> object:
-    """What a note holds; None when there is none, or a damaged one: sealed once more."""
-    try:
-        return json.loads(note.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def dvc(arguments: list[str], root: Path = ROOT) -> str:

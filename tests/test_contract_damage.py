@@ -129,6 +129,19 @@ def test_a_champions_record_that_cannot_be_read_is_one_clear_error(tmp_path, bro
         read_json(file, {"digest": str})
 
 
+def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_path, broken):
+    from orchestration.quality_page import page_of, write_page
+
+    workspace = Workspace(tmp_path, "micro")
+    for stage in ("prompts", "masks"):
+        write_json(workspace.state(stage) / "quality.json", {
+            "digest": "", "passed": False, "failures": [], "results": []})
+    broken(workspace.state("prompts") / "quality.json")
+    write_page(workspace)
+    page = page_of(workspace).read_text(encoding="utf-8")
+    assert "masks: failed" in page and "prompts" not in page
+
+
 def test_a_note_of_the_studies_that_cannot_be_read_is_absent(tmp_path, broken):
     from ml.paper.lab import make_lab
 

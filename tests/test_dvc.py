@@ -97,6 +97,8 @@ def test_sharing_as_it_is_documented(checkout, tmp_path):
     shown = versioning.seal(workspace)  # what `make run` does last
     assert shown["sealed"] == ", ".join(names)
     assert versioning.seal(workspace)["sealed"] == "was sealed already"
+    (workspace.state("sealed_data") / "seal.json").write_text('{"digests": ')
+    assert versioning.seal(workspace) == shown, "a damaged note is none"
     assert set(yaml.safe_load((checkout / "dvc.lock").read_text())["stages"]) == set(names)
     assert call(checkout, "git", "status", "--porcelain", "--", "data/micro") == "", \
         "DVC's data must stay out of git"

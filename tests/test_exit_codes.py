@@ -64,6 +64,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_reaches_commands():
+    """A shell starts what it puts in the background with Ctrl-C ignored, and so would the suite's
+    commands be, which leave an ignored signal alone."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # The commands
 
 
@@ -124,7 +133,8 @@ def test_no_command_goes_round_it(file):
 
 @pytest.mark.parametrize("arguments", [["-m", "ml", "prompts"], ["-m", "ml", "plan"],
                                        ["-m", "ml", "init"], ["-m", "ml.paper"],
-                                       ["-m", "orchestration.summary"]])
+                                       ["-m", "orchestration.summary"],
+                                       ["-m", "orchestration.champion"]])
 def test_help_has_the_codes(arguments):
     code, out, _ = run(*arguments, "--help")
     assert code == 0
@@ -417,3 +427,21 @@ def test_make_refuses_a_profile_before_dagster_starts(make, profile):
     code, out, err = make("run", f"PROFILE={profile}")
     assert code == 2 and f"error: unknown profile '{profile}'" in err and "job execute" not in out
     assert "Traceback" not in err
+
+
+def test_a_picture_that_the_judge_cannot_name_is_2(tmp_path, monkeypatch, capsys):
+    """Missing, no picture, and of another size; its own folder damaged."""
+    from PIL import Image
+
+    from ml.microworld import judge
+
+    monkeypatch.chdir(ROOT)
+    wrong = {name: tmp_path / f"{name}.png" for name in ("missing", "text", "large")}
+    wrong["text"].write_text("no picture")
+    Image.new("RGB", (65, 64)).save(wrong["large"])
+    for path in wrong.values():
+        assert exit_path(judge.main)(["name", str(path)]) == 2
+        assert str(path) in said(capsys.readouterr().err)
+    (tmp_path / "config.json").write_text("{")
+    assert exit_path(judge.main)(["name", str(path), "--folder", str(tmp_path)]) == 2
+    assert "config.json" in said(capsys.readouterr().err)

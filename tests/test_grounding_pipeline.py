@@ -1,12 +1,14 @@
 """The pipeline on a tiny diffusion model: what it returns, and that pictures stand alone."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
 
 from ml.diffusion.features import feature_channels
+from ml.diffusion.loading import read_pipeline, set_scheduler
 from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
@@ -111,3 +113,32 @@ def test_errors_say_what_to_do(tmp_path):
         grounded.ground(np.zeros((1, 32, 32, 3), np.uint8), [["dog"]])
     with pytest.raises(ValueError, match="save_pretrained"):
         GroundedDiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_a_saved_pipeline_draws_with_its_scheduler(tmp_path, capsys):
+    """Not with the one that the checkpoint came with; an older one says what it draws with."""
+    fresh = make_pipeline()
+    fresh.pipe.save_pretrained(tmp_path / "checkpoint", safe_serialization=True)
+    pipe = read_pipeline(tmp_path / "checkpoint", None, torch.float32)
+    came_with = type(pipe.scheduler).__name__
+    assert came_with != "HeunDiscreteScheduler"
+    set_scheduler(pipe, "HeunDiscreteScheduler")  # as `load_pipeline` does by the profile
+    grounded = GroundedDiffusionPipeline(pipe, fresh.module)
+    capsys.readouterr()
+    expected = draw(grounded).images
+    grounded.save_pretrained(tmp_path / "saved", str(tmp_path / "checkpoint"))
+    again = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert np.array_equal(draw(again).images, expected)
+    file = tmp_path / "saved" / "pipeline.json"
+    said = json.loads(file.read_text())
+    assert said.pop("scheduler") == "HeunDiscreteScheduler"
+    assert "scheduler" not in capsys.readouterr().err
+    file.write_text(json.dumps(said))
+    older = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert not np.array_equal(draw(older).images, expected)
+    assert f"names no scheduler, as older ones do: pictures are drawn with the model's own, " \
+        f"{came_with}" in capsys.readouterr().err
+    for scheduler in ("EDMEulerScheduler", 7, ["DDIMScheduler"]):
+        file.write_text(json.dumps(said | {"scheduler": scheduler}))
+        with pytest.raises(ValueError, match=r"pipeline\.json: scheduler: expected one of"):
+            GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")

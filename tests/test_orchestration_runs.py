@@ -159,31 +159,30 @@ def test_a_lock_is_its_holders_and_the_kernels(tmp_path):
 def test_two_profiles_keep_histories_of_their_own(tmp_path):
     """A failed check of one stays failed after another's success; nothing is stale for it."""
     poisoned, sound = tmp_path / "a", tmp_path / "b"
-    handmade.data_stages(sound, "micro")
+    handmade.data_stages(sound, "small")
     handmade.data_stages(poisoned, "ci")
     handmade.write_masks(Workspace(poisoned, "ci"), lambda rows: rows.assign(score=0.01))
     job, check = defs.resolve_job_def("data"), dg.AssetCheckKey(dg.AssetKey("masks"),
                                                                "scores_in_range")
     with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions(PROFILES.name, ["ci", "micro"])
-        # micro's folders were made by hand with the ci profile's settings
-        small = tmp_path / "micro.yaml"
-        small.write_text((ROOT / "profiles" / "ci.yaml").read_text())
-        for profile, path, root in (("ci", "ci", poisoned), ("micro", str(small), sound)):
+        instance.add_dynamic_partitions(PROFILES.name, ["ci", "small"])
+        small = tmp_path / "small.yaml"  # handmade folders have the ci profile's settings
+        small.write_text("base: ci\n")
+        for profile, path, root in (("ci", "ci", poisoned), ("small", str(small), sound)):
             job.execute_in_process(
                 instance=instance, partition_key=profile, raise_on_error=False,
                 run_config={"resources": {"project": {"config": {"profile": path,
                                                                  "root": str(root)}}}})
         passed = {}
-        for profile in ("ci", "micro"):
+        for profile in ("ci", "small"):
             record = instance.event_log_storage.get_latest_asset_check_execution_by_key(
                 [check], PartitionKeyFilter(key=profile))[check]
             passed[profile] = record.status.value
-        assert passed == {"ci": "FAILED", "micro": "SUCCEEDED"}
+        assert passed == {"ci": "FAILED", "small": "SUCCEEDED"}
         stale = CachingStaleStatusResolver(instance, defs.resolve_asset_graph(),
                                            LoadingContextForTest(instance))
         for name in ("prompts", "images", "masks", "triplets"):
-            assert stale.get_status(dg.AssetKey(name), "micro").value == "FRESH", name
+            assert stale.get_status(dg.AssetKey(name), "small").value == "FRESH", name
         assert stale.get_status(dg.AssetKey("masks"), "ci").value == "FRESH"
         assert stale.get_status(dg.AssetKey("triplets"), "ci").value == "MISSING"
 

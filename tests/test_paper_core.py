@@ -96,6 +96,24 @@ def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, se
     assert recipe_of(changed, Spec()) != recipe_of(lab, Spec())
 
 
+def test_a_detector_by_its_backends_own_name_needs_no_folder(tmp_path, monkeypatch):
+    """It stands in the recipe as its name; a folder that happens to be called so is no model."""
+    own = make_lab("quick", tmp_path)
+    named = dataclasses.replace(own.params, detector=dataclasses.replace(
+        own.params.detector, backend="torchvision", model="coco"))
+    monkeypatch.chdir(tmp_path)
+    recipes = []
+    for folder in (False, True):
+        if folder:
+            (tmp_path / "coco").mkdir()
+            (tmp_path / "coco" / "annotations.json").write_text("{}")
+        lab = make_lab("quick", tmp_path)
+        lab.__dict__["params"] = named
+        recipes.append(lab.recipe())
+        assert lab.workspace.digest(named, "detector.model") == "coco"
+    assert recipes[0] == recipes[1] != own.recipe()
+
+
 def test_fewer_seen_classes_make_the_others_unseen():
     few = vocabulary_of(Spec(seen=5))
     assert few.seen == load_vocabulary("voc-1").seen[:5]

@@ -97,8 +97,8 @@ def test_dg_launch_starts_a_run_without_a_warning(tmp_path):
     config = {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}
     shutil.copy(ROOT / ".dagster" / "dagster.yaml", tmp_path)
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("dg")), "launch", "--assets", "prompts", "--partition", "ci", "-m",
-         "orchestration.definitions", "--config-json", json.dumps(config)],
+        [str(Path(sys.executable).with_name("dg")), "launch", "--assets", "prompts", "--partition",
+         "ci", "-m", "orchestration.definitions", "--config-json", json.dumps(config)],
         cwd=ROOT, capture_output=True, text=True, env=os.environ | {"DAGSTER_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "superseded" not in done.stdout + done.stderr

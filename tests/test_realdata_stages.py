@@ -180,7 +180,7 @@ def test_a_class_that_is_gone_or_a_changed_picture_fails_the_checks(voc, tmp_pat
     found = rules("benchmark", params, workspace)
     failed = {name for name, result in found.items() if not result.passed}
     assert failed == {"row_count", "frozen", "not_blank", "every_class_present"}
-    assert found["every_class_present"].examples == ["dog"]
+    assert found["every_class_present"].examples == ["class dog, missing dog"]
 
 
 def test_changed_data_makes_the_stage_again_and_moved_data_does_not(voc, tmp_path):

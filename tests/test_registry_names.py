@@ -110,15 +110,18 @@ def test_the_mask_leaves_the_rest():
 
 
 def test_every_asset_refuses_it_before_anything_is_made(tmp_path):
+    import dagster as dg
+
     from orchestration.assets import materialize
     from orchestration.resources import Project
 
     for bad in ({"tracking_uri": "http://me:hunter2@host"}, {"tracking_uri": "mlruns"},
                 {"tracking_uri": "http://host", "artifacts": "mlartifacts"},
                 {"tracking_uri": "postgresql://host/db"}):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(dg.Failure) as caught:
             materialize(Project(profile="ci", root=str(tmp_path), **bad), "prompts")
-        assert "hunter2" not in str(caught.value) and not list(tmp_path.iterdir())
+        assert isinstance(caught.value.__cause__, ValueError) and not caught.value.allow_retries
+        assert "hunter2" not in caught.value.description and not list(tmp_path.iterdir())
 
 
 def test_where_artifacts_go(tmp_path):
@@ -144,7 +147,7 @@ def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
     """Through the command line: not on the console, nor in anything that Dagster keeps."""
     home, config = tmp_path / "dagster", tmp_path / "run.yaml"
     home.mkdir()
-    shutil.copyfile(ROOT / "dagster.yaml", home / "dagster.yaml")
+    shutil.copyfile(ROOT / ".dagster" / "dagster.yaml", home / "dagster.yaml")
     config.write_text(yaml.safe_dump({"resources": {"project": {"config": {
         "profile": "ci", "root": str(tmp_path / "root"),
         "tracking_uri": "http://me:hunter2@127.0.0.1:9"}}}}))

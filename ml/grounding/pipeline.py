@@ -13,12 +13,12 @@ from ml.batching import Batches
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
-from ml.diffusion.loading import find_device, read_pipeline
+from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
-from ml.diffusion.schedulers import TIMESTEPS
+from ml.diffusion.schedulers import SCHEDULERS, TIMESTEPS
 from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import text_limit
-from ml.files import atomic, write_json
+from ml.files import atomic, say, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
@@ -213,7 +213,7 @@ class GroundedDiffusionPipeline:
     ) -> None:
         """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id (with
         its revision and variant) or an absolute folder is given for it, as a reference in
-        pipeline.json."""
+        pipeline.json, which also names the scheduler: a checkpoint may come with another one."""
         folder = Path(folder)
         self.module.save_pretrained(folder / "grounding")
         if diffusion is None:
@@ -221,13 +221,15 @@ class GroundedDiffusionPipeline:
                 self.pipe.save_pretrained(temporary, safe_serialization=True)
         write_json(folder / REFERENCE, {
             "diffusion": diffusion or "diffusion", "revision": revision, "variant": variant,
+            "scheduler": type(self.pipe.scheduler).__name__,
             "dtype": str(self.pipe.dtype).removeprefix("torch."), "batch_size": self.batches.size})
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
-        """The pipeline that `save_pretrained` wrote, in the dtype that it had; float32 on a CPU.
+        """The pipeline that `save_pretrained` wrote, drawing with the scheduler and in the dtype
+        that it had; float32 on a CPU.
 
-        Raises ValueError when it is not there, or its diffusion model cannot be loaded.
+        Raises ValueError when it is not there or damaged, or its diffusion model cannot be loaded.
         """
         folder = Path(folder)
         if not (folder / REFERENCE).is_file():
@@ -241,6 +243,11 @@ class GroundedDiffusionPipeline:
         place = find_device(device)
         dtype = "float32" if place.type == "cpu" else reference.get("dtype", "float32")
         pipe = read_pipeline(found, variant, getattr(torch, dtype))
+        if (scheduler := reference.get("scheduler")) is not None:
+            set_scheduler(pipe, scheduler)
+        else:
+            say(f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
+                f"with the model's own, {type(pipe.scheduler).__name__}")
         module = GroundingModule.from_pretrained(folder / "grounding")
         return cls(pipe.to(place), module, reference["batch_size"])
 
@@ -260,6 +267,8 @@ def _check_reference(file: Path, said: dict) -> None:
             ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
             ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
             ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
+            ("scheduler", lambda value: value in (None, *SCHEDULERS),
+             f"one of {', '.join(SCHEDULERS)}"),
             ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}")):
         if not fits(said.get(name)):
             raise ValueError(f"{file}: {name}: expected {expected}, got {said.get(name)!r:.80}")

@@ -10,7 +10,6 @@ no scene with the backbone and the detector.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import nn
 from ml.arguments import number
 from ml.contract import fill
 from ml.errors import EXIT_CODES, exit_path
-from ml.files import atomic, write_json
+from ml.files import atomic, read_json, write_json
 from ml.microworld.batches import classification_figures, multi_hot, to_pixels
 from ml.microworld.scenes import load_scenes
 from ml.microworld.train_backbone import label_loss
@@ -87,7 +86,7 @@ def load_judge(folder: Path = FOLDER) -> Judge:
             f"{folder}: expected config.json and model.safetensors of the judge; "
             "train it with: python -m ml.microworld.judge train"
         )
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    config = read_json(Path(folder) / "config.json", {"widths": list})
     model = Judge(config["widths"])
     fill(model, load_file(Path(folder) / "model.safetensors"), str(folder))
     return model.eval()
@@ -156,7 +155,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     model = load_judge(chosen.folder)
     for path in chosen.pictures:
-        probabilities = model.judge([open_picture(path)])[0]
+        picture = open_picture(path)
+        if picture.shape != (SIZE, SIZE, 3):
+            raise ValueError(f"{path}: expected a picture of {SIZE}x{SIZE} pixels, got "
+                             f"{picture.shape[1]}x{picture.shape[0]}; resize it first")
+        probabilities = model.judge([picture])[0]
         found = [f"{CLASSES[i]} {p:.2f}" for i, p in enumerate(probabilities) if p > 0.5]
         print(f"{path}: {', '.join(found) or 'nothing'}")
 

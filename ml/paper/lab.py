@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from ml.errors import starting_workers
-from ml.files import atomic, read_note, sha256_folder, sha256_json, write_json
+from ml.files import atomic, read_note, sha256_json, write_json
 from ml.paper.plan import SHARED, SIZES, Size
 from ml.params import ROOT, Params, load_params
 from ml.shards import end_with_parent
@@ -64,9 +64,8 @@ class Lab:
     @cached_property
     def _model(self) -> str:
         """Digest of the diffusion model and the detector."""
-        folders = (self.workspace.model(self.params.diffusion.model),
-                   self.workspace.detector(self.params.detector))
-        return sha256_json([sha256_folder(Path(folder)) for folder in folders])
+        return sha256_json([self.workspace.digest(self.params, place)
+                            for place in ("diffusion.model", "detector.model")])
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""

@@ -13,7 +13,7 @@ import torch
 
 from ml.batching import Batches
 from ml.diffusion.loading import load_pipeline
-from ml.files import atomic, sha256_folder
+from ml.files import atomic
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import probabilities
 from ml.metrics import confusions
@@ -200,7 +200,7 @@ def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     it learned from, and the label maps uint8 (SHOWN, H, W) of the pictures `shown`.
     """
     labels = [recipe for name in sets_of([model]) for _, recipe, _ in labelling(lab, name)]
-    backbone = sha256_folder(Path(lab.workspace.model(lab.params.segmenter.backbone)))
+    backbone = lab.workspace.digest(lab.params, "segmenter.backbone")
     recipe = lab.recipe(model=asdict(model), training=seed, labels=labels, backbone=backbone,
                         counts=composition(lab.size, model),
                         segmenter=lab.params.section("segmenter"),

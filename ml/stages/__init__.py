@@ -129,13 +129,26 @@ class Workspace:
                 return str(base / name)
         return name
 
-
     def detector(self, detector: DetectorParams) -> str:
         """`model` of `detector.model`, where a backend's own name comes first: a folder or file
         of that name below the root is something else."""
-        named = {"torchvision": detector.model == "coco",
-                 "detectron2": detector.model.endswith((".yaml", ".py"))}  # fmt: skip
-        return detector.model if named.get(detector.backend) else self.model(detector.model)
+        return detector.model if _own_name(detector) else self.model(detector.model)
+
+    def digest(self, params: Params, place: str) -> str | None:
+        """What a recipe says of the setting `place` ("diffusion.model"): the sha256 of a folder or
+        file, a hub id or a backend's own name as it is; None when the setting is null."""
+        value = params.section(place)
+        if value is None or (place == "detector.model" and _own_name(params.detector)):
+            return value
+        model = Path(self.model(value))
+        return (sha256_folder(model) if model.is_dir() else
+                sha256_file(model) if model.is_file() else value)
+
+
+def _own_name(detector: DetectorParams) -> bool:
+    """Whether `detector.model` is a name of its backend's."""
+    return {"torchvision": detector.model == "coco",
+            "detectron2": detector.model.endswith((".yaml", ".py"))}.get(detector.backend, False)
 
 
 @dataclass(frozen=True)
@@ -168,14 +181,8 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
         settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
-    for place in stage.models:
-        section, name = place.split(".")
-        if (value := getattr(getattr(params, section), name)) is None:
-            continue
-        model = Path(workspace.detector(params.detector) if place == "detector.model" else
-                     workspace.model(value))
-        inputs[place] = (sha256_folder(model) if model.is_dir() else
-                         sha256_file(model) if model.is_file() else value)
+    models = {place: workspace.digest(params, place) for place in stage.models}
+    inputs |= {place: digest for place, digest in models.items() if digest is not None}
     if stage.real_part and params.benchmark.source in REAL_SOURCES:
         from ml.realdata import data_digest  # scipy and pycocotools, only where they are needed
 

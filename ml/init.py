@@ -190,6 +190,7 @@ def make_profile(
     check(vocabulary, replace(base.prompts, **details))
     limit = find_limit(Workspace(root, name).model(base.diffusion.model), base.diffusion.revision)
     if limit is not None:
+        limit.refuse_words(vocabulary.owners())
         limit.refuse(query_text(word) for words in vocabulary.words.values() for word in words)
     relative = [path.relative_to(root).as_posix() for path in [*files, copied]]
     prompts = details | ({"texts": relative[2]} if texts else {})

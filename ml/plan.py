@@ -62,9 +62,11 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     """Plans a run. Raises ValueError for settings that the first stage would refuse."""
     vocabulary = load_vocabulary(params.vocabulary)
     check(vocabulary, params.prompts)
+    limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
+    if limit is not None:
+        limit.refuse_words(vocabulary.owners())
     if params.prompts.texts:
-        read_texts(params.prompts.texts, vocabulary,
-                   find_limit(workspace.model(params.diffusion.model), params.diffusion.revision))
+        read_texts(params.prompts.texts, vocabulary, limit)
     models = find_models(params, workspace)
     plan = Plan(params, counts_of(params, vocabulary), models, drawing_of(models[0]))
     plan.there = {path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*"))

@@ -280,6 +280,20 @@ def test_names_match_whatever_their_case(own):
         assert sample.entities == ("forklift", "hard hat")
 
 
+def test_a_class_that_is_all_but_one_of_ours_is_refused(own):
+    """`forklifts` for forklift: every one of its pixels was ignored, with exit code 0."""
+    (own / "classes.txt").write_text("forklifts\nhard hat\n")
+    with pytest.raises(ValueError, match="its class 'forklifts' is none of vocabulary.*'forklift' "
+                       "it does not label"):
+        checked("folder", own, YARD)
+
+
+def test_classes_that_are_ignored_are_said(own, capsys):
+    (own / "classes.txt").write_text("forklift\nspoon\n")
+    checked("folder", own, YARD)
+    assert "not in the vocabulary, so ignored (255): 'spoon'" in capsys.readouterr().err
+
+
 CLASSES = {
     "a byte-order mark": (b"\xef\xbb\xbfforklift\r\npallet\r\n", ("forklift", "pallet")),
     "background first": (b"Background\nforklift\npallet\n", ("forklift", "pallet")),

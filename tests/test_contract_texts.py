@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.diffusion.text_limit import find_limit, limit_of, query_text
+from ml.diffusion.text_limit import TextLimit, find_limit, limit_of, query_text
 from ml.diffusion.tokens import (
     all_positions,
     encode_prompts,
@@ -24,6 +24,8 @@ from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
 from ml.init import parse_classes
 from ml.microworld.captions import phrase, synonyms
 from ml.params import ROOT, PromptParams, load_params
+from ml.plan import make_plan
+from ml.stages import Workspace, run_stage
 from ml.stages.prompts import check, make_prompts
 from ml.texts import parse_text, read_texts
 from ml.vocabulary import Vocabulary, load_vocabulary
@@ -532,3 +534,31 @@ def test_words_beside_the_seen_classes_are_counted():
     world = World("COCO", coco.CLASSES, coco.SEEN, False)
     with pytest.raises(ValueError, match="240 new words beside 30 seen classes are 270"):
         choose([f"thing{i}x" for i in range(240)], world, "x")
+
+
+def test_words_that_the_model_never_learned_are_refused(tmp_path):
+    """A hand-written vocabulary of a word that the drawn world lacks: "zebra" was drawn as
+    anything, with exit code 0, in every stage."""
+    (tmp_path / "words.yaml").write_text("seen: [bus, cat, chair]\nunseen: [dog, zebra]\n")
+    profile = tmp_path / "safari.yaml"
+    profile.write_text(f"base: ci\nvocabulary: {tmp_path / 'words.yaml'}\n")
+    params = load_params(str(profile))
+    with pytest.raises(ValueError, match="never learned 'zebra'.*words:"):
+        run_stage("prompts", params, tmp_path)
+    with pytest.raises(ValueError, match="never learned 'zebra'"):
+        make_plan(params, Workspace(tmp_path, "safari"), probe=False)
+
+
+def test_words_of_a_large_tokenizer_may_be_cut_but_not_spelled():
+    class Cutter:  # CLIP's own is not at hand; its size and its way of cutting are
+        def __len__(self):
+            return 49408
+
+        def tokenize(self, text):
+            return {"forklift": ["fork", "lift</w>"], "okapi": ["o", "kapi</w>"],
+                    "xqzj": ["x", "q", "z", "j</w>"]}.get(text, [f"{text}</w>"])
+
+    limit = TextLimit([Cutter()], 77)
+    limit.refuse_words(["forklift", "okapi", "3d printer", "hard hat"])
+    with pytest.raises(ValueError, match="never learned 'xqzj'"):
+        limit.refuse_words(["forklift", "xqzj"])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import tiny
@@ -510,6 +511,7 @@ def test_unknown_profile(capsys):
 
 
 SMALL = """
+vocabulary: {words}
 diffusion: {{model: {folder}, batch_size: 2, steps: 4}}
 grounding: {{width: 32, layers: 1, batch_size: 2}}
 detector: {{batch_size: 2}}
@@ -517,10 +519,18 @@ segmenter: {{batch_size: 2, scale: 1}}
 """
 
 
+def small(tmp_path, folder: Path) -> str:
+    """SMALL with words that the tiny model's tokenizer knows."""
+    words = tmp_path / "words.yaml"
+    words.write_text("seen: [cat, bus, car, horse]\nunseen: [dog, sheep]\n"
+                     "words: {bus: [bus], car: [car]}\n")
+    return SMALL.format(folder=folder, words=words)
+
+
 def test_the_probe_runs_real_models(tmp_path, capsys):
     """A tiny Stable Diffusion with random weights, the micro detector and backbone."""
     folder = tiny.save_tiny_pipeline(tmp_path / "tiny")
-    done, said = run(tmp_path, capsys, SMALL.format(folder=folder))
+    done, said = run(tmp_path, capsys, small(tmp_path, folder))
     assert done == 0, said
     assert "time on " in said and "2 pictures at once" in said and "PNG measured" in said
     assert "unknown" not in said and "not measured" not in said
@@ -532,7 +542,7 @@ def test_the_probe_names_what_it_cannot_load(tmp_path, capsys):
     (folder / "unet" / "config.json").write_text(json.dumps(
         json.loads((folder / "unet" / "config.json").read_text()) | {"sample_size": 16}))
     (folder / "scheduler" / "scheduler_config.json").unlink()
-    text = SMALL.format(folder=folder).replace("detector: {", "detector: {model: coco, ")
+    text = small(tmp_path, folder).replace("detector: {", "detector: {model: coco, ")
     done, said = run(tmp_path, capsys, text)
     assert done == 0 and "not measured: diffusion.model: " in said
     assert "not measured: detector.model: coco is not on this machine yet" in said

@@ -5,6 +5,7 @@ nowhere. Known from a loaded pipeline, or from its tokenizers' files alone, befo
 loaded. Not here: where a word's tokens stand (`tokens.py`).
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from ml.english import with_article
 from ml.reading import configured, read_json
 
 MOST_SHOWN = 3
+WORD_LIST = 1000
+"""Tokens below which a tokenizer is a list of words (micro: 679, 512 of them letters): what it cuts
+into pieces the model never learned. CLIP's own has 49,408."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,28 @@ class TextLimit:
             more = f"\n  ... and {len(long) - MOST_SHOWN} more" if len(long) > MOST_SHOWN else ""
             raise ValueError("\n  ".join(long[:MOST_SHOWN]) + more)
 
+    def spelled(self, word: str) -> bool:
+        """Whether a part of a word is cut into single letters, or at all by a list of words: the
+        model has learned nothing of it."""
+        return any(self._spells(cutter, part) for cutter in self.tokenizers
+                   for part in re.split(r"[^\w]+", word) if len(part) > 2 and part.isalpha())
+
+    @staticmethod
+    def _spells(cutter, part: str) -> bool:
+        pieces = [piece.removesuffix("</w>") for piece in cutter.tokenize(part)]
+        if len(pieces) < 2:
+            return False
+        return len(cutter) < WORD_LIST or all(len(piece) == 1 for piece in pieces)
+
+    def refuse_words(self, words: Iterable[str]) -> None:
+        """Raises ValueError for words that the model was never taught: it would draw anything, and
+        the checks could not tell."""
+        if strange := [word for word in dict.fromkeys(words) if self.spelled(word)]:
+            more = f" and {len(strange) - MOST_SHOWN} more" if len(strange) > MOST_SHOWN else ""
+            raise ValueError(
+                f"the diffusion model never learned {', '.join(map(repr, strange[:MOST_SHOWN]))}"
+                f"{more}: its tokenizer spells it letter by letter. Give the class a word that the "
+                "model knows under `words:`, or take a model that draws it (--profile sd15)")
 
     def refuse_prompts(self, prompts: Iterable[dict]) -> None:
         """`refuse` all that rows of the PROMPTS schema ask the model: prompts and text queries."""

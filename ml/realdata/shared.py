@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from ml.reading import read_text
 from ml.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error
+ALIKE, SHORTEST = 0.85, 5  # pallett is pallet, forklifts forklift; cart is no car
 READER = 2
 """Raised when the same files are read as something else, so that what was made of them is made
 again. 2: orientation, depth, alpha and colour profile are honoured."""
@@ -94,6 +96,8 @@ def check(
     """
     if vocabulary is not None:
         class_table(photos, vocabulary)  # raises before the pictures are looked at, one by one
+        if photos.official is None:
+            _refuse_misspelt(photos, vocabulary)
     found = len(photos.keys)
     if found == 0:
         raise ValueError(f"{photos.title}: no picture is listed; {photos.hint}")
@@ -120,6 +124,24 @@ def check(
     if unlabelled and photos.official is None:
         print(f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
               f"(ignored) and no class, first {unlabelled[0]!r}", file=sys.stderr)
+
+
+def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
+    """ValueError for a class of a user's data that is all but a class of the vocabulary that the
+    data lacks: its pixels would be ignored. Says which other classes are."""
+    known = matches(photos.names, vocabulary)
+    ignored = [name for label, name in photos.names.items() if label not in known]
+    missing = {_known_as(name): name for name in set(vocabulary.classes) - set(known.values())}
+    for name in ignored:
+        close = get_close_matches(_known_as(name), missing, 1, ALIKE)
+        if close and len(name) >= SHORTEST:
+            raise ValueError(
+                f"{photos.title}: its class {name!r} is none of vocabulary {vocabulary.name!r}, "
+                f"whose {missing[close[0]]!r} it does not label. If they are one, write it the "
+                f"same way in both; if not, give its pixels label {IGNORED} and take its name out")
+    if ignored:
+        print(f"{photos.title}: not in the vocabulary, so ignored ({IGNORED}): "
+              f"{', '.join(map(repr, ignored))}", file=sys.stderr)
 
 
 def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:

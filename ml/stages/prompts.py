@@ -39,9 +39,11 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
+    if limit is not None:  # else `images` refuses what is too long, once the model is here
+        limit.refuse_words(vocabulary.owners())
     texts = read_texts(params.prompts.texts, vocabulary, limit) if params.prompts.texts else []
     prompts, left_out = make_prompts(vocabulary, params.prompts, params.seed, texts)
-    if limit is not None:  # else `images` refuses them, once the model is here
+    if limit is not None:
         try:
             limit.refuse_prompts(prompts)
         except ValueError as error:

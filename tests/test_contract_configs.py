@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import torch
 
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.diffusion.fields import RULES, check_configs, check_folder
-from ml.diffusion.loading import load_pipeline, read_pipeline
+from ml.diffusion.loading import read_pipeline
 from ml.params import ROOT, load_params
 from ml.plan_models import find_diffusion
 from ml.segmenters.backbones import normalisation
 from ml.stages import Workspace
-from tests.tiny import save_tiny_pipeline, tiny_pipeline
+from tests.tiny import edit, load, save_tiny_pipeline, settings, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"
 
@@ -29,21 +28,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
-def settings(folder, **changes):
-    changes = {"model": str(folder), "device": "cpu"} | changes
-    return dataclasses.replace(load_params().diffusion, **changes)
-
-
-def load(folder, **changes):
-    return load_pipeline(settings(folder, **changes), Workspace(Path(folder).parent, "micro"))
-
-
-def edit(file: Path, **changes) -> None:
-    """Changes fields of a JSON file; None takes one out."""
-    values = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
 
 
 CONFIGS = {"unet": dict(tiny_pipeline().unet.config), "vae": dict(tiny_pipeline().vae.config),

@@ -1,7 +1,6 @@
 """Checkpoints that people bring: every weight accounted for, finite numbers in every batch."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from ml.detectors.base import Detector
 from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors
 from ml.diffusion.features import unet_features
 from ml.diffusion.inversion import invert
-from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length
 from ml.errors import NotFinite
@@ -34,7 +32,7 @@ from ml.params import ROOT, load_params
 from ml.segmenters import load_segmenter, maskformer, segformer
 from ml.segmenters.backbones import load_backbone
 from ml.stages import Workspace
-from tests.tiny import LENGTH, save_tiny_pipeline, tiny_pipeline
+from tests.tiny import LENGTH, edit, load, save_tiny_pipeline, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"
 ONE = "a photograph of a bus"
@@ -48,21 +46,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
-def settings(folder, **changes):
-    changes = {"model": str(folder), "device": "cpu"} | changes
-    return dataclasses.replace(load_params().diffusion, **changes)
-
-
-def load(folder, **changes):
-    return load_pipeline(settings(folder, **changes), Workspace(Path(folder).parent, "micro"))
-
-
-def edit(file: Path, **changes) -> None:
-    """Changes fields of a JSON file; None takes one out."""
-    values = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
 
 
 def spoil(folder: Path, what: str) -> None:

@@ -4,6 +4,8 @@ The same classes, latents (6 channels, 16x16) and cross-attention places as the 
 tenth of its size; its pictures are noise, but every contract of the code can be tested on it.
 """
 
+import dataclasses
+import json
 from pathlib import Path
 
 import torch
@@ -15,8 +17,11 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ml.diffusion.loading import load_pipeline
 from ml.microworld.tokenizer import MAX_LENGTH as LENGTH
 from ml.microworld.tokenizer import build_tokenizer
+from ml.params import load_params
+from ml.stages import Workspace
 
 WORDS = ("a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "
          "dining table potted plant red blue")
@@ -66,3 +71,20 @@ def save_tiny_pipeline(folder: Path, prediction_type: str = "v_prediction") -> P
     """Writes it as `StableDiffusionPipeline.from_pretrained` reads it; returns the folder."""
     tiny_pipeline(prediction_type).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def settings(folder, **changes):
+    """Micro's diffusion settings for a model folder, on the CPU."""
+    changes = {"model": str(folder), "device": "cpu"} | changes
+    return dataclasses.replace(load_params().diffusion, **changes)
+
+
+def load(folder, **changes):
+    """The pipeline of a folder, as stages load it."""
+    return load_pipeline(settings(folder, **changes), Workspace(Path(folder).parent, "micro"))
+
+
+def edit(file: Path, **changes) -> None:
+    """Changes fields of a JSON file; None takes one out."""
+    values = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))

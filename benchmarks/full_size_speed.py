@@ -52,9 +52,21 @@ from ml.params import load_params
 from ml.pictures import encode_rle
 
 PROMPT, WORDS = "a photograph of a dog and a cat", ("dog", "cat")
-COLUMNS = ("device", "shape", "dtype", "batch", "plain /s", "with DAAM", "grounded, paper",
-           "grounded, seeded", "training /s", "training with pictures /s", "official /s",
-           "peak GB: drawing", "peak GB: training")
+COLUMNS = (
+    "device",
+    "shape",
+    "dtype",
+    "batch",
+    "plain /s",
+    "with DAAM",
+    "grounded, paper",
+    "grounded, seeded",
+    "training /s",
+    "training with pictures /s",
+    "official /s",
+    "peak GB: drawing",
+    "peak GB: training",
+)
 
 
 class Bench:
@@ -63,18 +75,30 @@ class Bench:
     def __init__(self, chosen: argparse.Namespace) -> None:
         self.steps, self.repeats = chosen.steps, chosen.repeats
         self.settings = dataclasses.replace(
-            load_params().diffusion, scheduler="DDIMScheduler", steps=chosen.steps,
-            device=chosen.device, dtype=chosen.dtype)
+            load_params().diffusion,
+            scheduler="DDIMScheduler",
+            steps=chosen.steps,
+            device=chosen.device,
+            dtype=chosen.dtype,
+        )
         self.device = find_device(chosen.device)
         self.pipe = prepare_pipeline(
             random_pipeline(chosen.shape, str(self.device), getattr(torch, chosen.dtype)),
-            self.settings)
+            self.settings,
+        )
         sizes = {} if chosen.shape.startswith("tiny") else {"width": 512, "heads": 8}
         self.grounding = dataclasses.replace(load_params().grounding, layers=3, **sizes)
         self.modules = {
-            variant: GroundingModule(make_config(
-                self.grounding, feature_channels(self.pipe.unet), text_width(self.pipe),
-                picture_size(self.pipe)[0], 1, variant)).to(self.device)
+            variant: GroundingModule(
+                make_config(
+                    self.grounding,
+                    feature_channels(self.pipe.unet),
+                    text_width(self.pipe),
+                    picture_size(self.pipe)[0],
+                    1,
+                    variant,
+                )
+            ).to(self.device)
             for variant in VARIANTS
         }
 
@@ -107,25 +131,46 @@ class Bench:
         self.pipe(
             **encode_prompts(self.pipe, [PROMPT] * batch).sampling(),
             **encode_prompts(self.pipe, [""] * batch).sampling("negative_"),
-            num_inference_steps=self.steps, guidance_scale=7.5, output_type="np",
-            generator=[torch.Generator().manual_seed(i) for i in range(batch)])
+            num_inference_steps=self.steps,
+            guidance_scale=7.5,
+            output_type="np",
+            generator=[torch.Generator().manual_seed(i) for i in range(batch)],
+        )
 
     def with_daam(self, batch: int) -> None:
-        sample(self.pipe, [PROMPT] * batch, range(batch), steps=self.steps, guidance_scale=7.5,
-               words=[WORDS] * batch)
+        sample(
+            self.pipe,
+            [PROMPT] * batch,
+            range(batch),
+            steps=self.steps,
+            guidance_scale=7.5,
+            words=[WORDS] * batch,
+        )
 
     def grounded(self, batch: int, variant: str) -> None:
         grounded = GroundedDiffusionPipeline(self.pipe, self.modules[variant], batch)
-        grounded([PROMPT] * batch, [WORDS] * batch, seeds=list(range(batch)), steps=self.steps,
-                 guidance_scale=7.5)
+        grounded(
+            [PROMPT] * batch,
+            [WORDS] * batch,
+            seeds=list(range(batch)),
+            steps=self.steps,
+            guidance_scale=7.5,
+        )
         if grounded.batches.size < batch:
             raise OutOfMemory("the batch was halved")
 
     def evidence(self, batch: int) -> None:
         images = np.zeros((batch, *picture_size(self.pipe), 3), np.uint8)
         batches = Batches(batch)
-        compute_evidence(self.pipe, images, [PROMPT] * batch, [["a dog", "a cat"]] * batch,
-                         self.grounding.evidence_timesteps, list(range(batch)), batches)
+        compute_evidence(
+            self.pipe,
+            images,
+            [PROMPT] * batch,
+            [["a dog", "a cat"]] * batch,
+            self.grounding.evidence_timesteps,
+            list(range(batch)),
+            batches,
+        )
         if batches.size < batch:
             raise OutOfMemory("the batch was halved")
 
@@ -135,12 +180,27 @@ class Bench:
         mask = np.zeros((height, width), bool)
         mask[height // 4 : height // 2, width // 4 : width // 2] = True
         latent = latent_shape(self.pipe)
-        samples = [Sample(
-            key=f"{i}", text=PROMPT, entities=WORDS, words=WORDS, phrases=("a dog", "a cat"),
-            cell="two_seen", subset="train", seed=i, size=(height, width), shard=Path(), row=0,
-            pictures=Pictures(), latent=rng.standard_normal(latent).astype(np.float32),
-            timestep=1, rles=(encode_rle(mask),) * 2,
-            daam=np.zeros((2, *latent[1:]), np.float32)) for i in range(batch)]
+        samples = [
+            Sample(
+                key=f"{i}",
+                text=PROMPT,
+                entities=WORDS,
+                words=WORDS,
+                phrases=("a dog", "a cat"),
+                cell="two_seen",
+                subset="train",
+                seed=i,
+                size=(height, width),
+                shard=Path(),
+                row=0,
+                pictures=Pictures(),
+                latent=rng.standard_normal(latent).astype(np.float32),
+                timestep=1,
+                rles=(encode_rle(mask),) * 2,
+                daam=np.zeros((2, *latent[1:]), np.float32),
+            )
+            for i in range(batch)
+        ]
         times = len(self.grounding.evidence_timesteps)
         evidence = [rng.random((2, times, *latent[1:])).astype(np.float32) for _ in samples]
         return FeatureSource(self.pipe, samples, evidence, cache_bytes=0)
@@ -154,6 +214,7 @@ class Bench:
             learn(module, optimizer, source.batch(range(batch)))
             if source.batches.size < batch:
                 raise OutOfMemory("the batch was halved")
+
         return step
 
     def official(self) -> Callable[[], None]:
@@ -164,6 +225,7 @@ class Bench:
         def step() -> None:
             self.plain(1)
             learn(module, optimizer, tapped)
+
         return step
 
 
@@ -188,56 +250,82 @@ def measure(bench: Bench, batch: int, visits: int) -> dict:
     training, peak = bench.rate(batch, bench.training(batch))
     known = all((daam, evidence, training))
     return {
-        "batch": batch, "plain": plain, "with_daam": daam, "grounded": grounded,
-        "training": training, "peak_gb": {
-            "drawing": max(drawing) if all(drawing) else None, "training": peak},
-        "training_with_pictures":
-            1 / (1 / training + (1 / daam + 1 / evidence) / visits) if known else None,
+        "batch": batch,
+        "plain": plain,
+        "with_daam": daam,
+        "grounded": grounded,
+        "training": training,
+        "peak_gb": {"drawing": max(drawing) if all(drawing) else None, "training": peak},
+        "training_with_pictures": 1 / (1 / training + (1 / daam + 1 / evidence) / visits)
+        if known
+        else None,
     }
 
 
 def row(result: dict, own: dict, official: float | None) -> str:
     """One row of the table of COLUMNS, with ratios to the baselines of the same run."""
+
     def ratio(value: float | None, base: float | None) -> str:
         if value is None:
             return "out of memory"
         return f"{value:.3g}" + (f" ({value / base:.2f}x)" if base else "")
 
     peaks = [f"{gb:.1f}" if gb else "-" for gb in own["peak_gb"].values()]
-    cells = [result["device"], result["shape"], result["dtype"], str(own["batch"]),
-             ratio(own["plain"], None), ratio(own["with_daam"], own["plain"]),
-             *(ratio(own["grounded"][variant], own["plain"]) for variant in VARIANTS),
-             ratio(own["training"], official), ratio(own["training_with_pictures"], official),
-             ratio(official, None), *peaks]
+    cells = [
+        result["device"],
+        result["shape"],
+        result["dtype"],
+        str(own["batch"]),
+        ratio(own["plain"], None),
+        ratio(own["with_daam"], own["plain"]),
+        *(ratio(own["grounded"][variant], own["plain"]) for variant in VARIANTS),
+        ratio(own["training"], official),
+        ratio(own["training_with_pictures"], official),
+        ratio(official, None),
+        *peaks,
+    ]
     return f"| {' | '.join(cells)} |"
 
 
 def main(arguments: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", default="sd-v1", choices=sorted(SHAPES))
     parser.add_argument("--tiny", action="store_true", help="--shape tiny: to see that it runs")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--dtype", help="float32, float16 or bfloat16; by default float16, on a "
-                        "CPU float32")
+    parser.add_argument(
+        "--dtype", help="float32, float16 or bfloat16; by default float16, on a CPU float32"
+    )
     parser.add_argument("--batch-sizes", nargs="+", type=number(int, 1, 4096), default=[1, 2, 4, 8])
-    parser.add_argument("--steps", type=number(int, 2, 1000), default=50,
-                        help="denoising steps a picture")
+    parser.add_argument(
+        "--steps", type=number(int, 2, 1000), default=50, help="denoising steps a picture"
+    )
     parser.add_argument("--repeats", type=number(int, 1), default=3)
-    parser.add_argument("--visits", type=number(int, 1), default=10,
-                        help="of the training to each picture")
+    parser.add_argument(
+        "--visits", type=number(int, 1), default=10, help="of the training to each picture"
+    )
     chosen = parser.parse_args(arguments)
     chosen.shape = "tiny" if chosen.tiny else chosen.shape
     on_cpu = find_device(chosen.device).type == "cpu"
     chosen.dtype = chosen.dtype or ("float32" if on_cpu else "float16")
     bench = Bench(chosen)
-    device = platform.processor() or platform.machine() if on_cpu else \
-        torch.cuda.get_device_name(bench.device)
+    device = (
+        platform.processor() or platform.machine()
+        if on_cpu
+        else torch.cuda.get_device_name(bench.device)
+    )
     official, _ = bench.rate(1, bench.official())
-    result = {"device": device, "shape": chosen.shape, "dtype": chosen.dtype,
-              "steps": chosen.steps, "torch": torch.__version__, "visits": chosen.visits,
-              "official": official,
-              "by_batch": [measure(bench, size, chosen.visits) for size in chosen.batch_sizes]}
+    result = {
+        "device": device,
+        "shape": chosen.shape,
+        "dtype": chosen.dtype,
+        "steps": chosen.steps,
+        "torch": torch.__version__,
+        "visits": chosen.visits,
+        "official": official,
+        "by_batch": [measure(bench, size, chosen.visits) for size in chosen.batch_sizes],
+    }
     print(json.dumps(result, indent=2))
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for own in result["by_batch"]:

@@ -50,26 +50,39 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
         started = time.perf_counter()
         module, *_ = train_variant(pipe, training, params, variant)
         seconds[variant] = time.perf_counter() - started
-        masks[variant] = [mask for _, found in ground_batches(
-            GroundedDiffusionPipeline(pipe, module), sim, params.diffusion.batch_size)
-            for mask in found]
+        masks[variant] = [
+            mask
+            for _, found in ground_batches(
+                GroundedDiffusionPipeline(pipe, module), sim, params.diffusion.batch_size
+            )
+            for mask in found
+        ]
     contrast = [
-        [maps.mean(1) for maps in sample_evidence(pipe, samples,
-                                                  params.grounding.evidence_timesteps,
-                                                  params.diffusion.batch_size)]
+        [
+            maps.mean(1)
+            for maps in sample_evidence(
+                pipe, samples, params.grounding.evidence_timesteps, params.diffusion.batch_size
+            )
+        ]
         for samples in (training, sim)
     ]
-    baselines = {"daam": ([s.daam for s in training], [s.daam for s in sim], expand_as),
-                 "contrast": (*contrast, strongest)}
+    baselines = {
+        "daam": ([s.daam for s in training], [s.daam for s in sim], expand_as),
+        "contrast": (*contrast, strongest),
+    }
     candidates = candidate_thresholds(params.benchmark.daam_thresholds)
     thresholds = {}
     for name, (on_training, on_sim, scale) in baselines.items():
         thresholds[name], _ = best_threshold(training, on_training, candidates, scale)
-        masks[name] = [threshold_masks(maps, s.size, thresholds[name], scale)
-                       for maps, s in zip(on_sim, sim, strict=True)]
+        masks[name] = [
+            threshold_masks(maps, s.size, thresholds[name], scale)
+            for maps, s in zip(on_sim, sim, strict=True)
+        ]
     scores = score_rows(sim, masks, vocabulary)
     return protocol_one(scores, list(masks), params.benchmark.bootstrap) | {
-        "seconds": seconds, "thresholds": thresholds}
+        "seconds": seconds,
+        "thresholds": thresholds,
+    }
 
 
 def print_table(table: dict, methods: list[str]) -> None:
@@ -86,8 +99,9 @@ def print_table(table: dict, methods: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_profile(parser)
     add_root(parser)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)

@@ -60,10 +60,12 @@ def pictures_a_second(heads: int, processor: type, bf16: bool, seconds: float) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=number(float, 0, 86_400), default=6.0,
-                        help="for each row")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seconds", type=number(float, 0, 86_400), default=6.0, help="for each row"
+    )
     chosen = parser.parse_args()
     torch.set_flush_denormal(True)
     base = None
@@ -71,8 +73,11 @@ def main() -> None:
         speed = pictures_a_second(heads, processor, bf16, chosen.seconds)
         base = base or speed
         kind = "fused" if processor is AttnProcessor2_0 else "plain"
-        print(f"{heads} heads, {kind}, {'bfloat16' if bf16 else 'float32':8}"
-              f"  {speed:6.1f} pictures/s  {speed / base:4.2f}x", flush=True)
+        print(
+            f"{heads} heads, {kind}, {'bfloat16' if bf16 else 'float32':8}"
+            f"  {speed:6.1f} pictures/s  {speed / base:4.2f}x",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

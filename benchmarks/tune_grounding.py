@@ -66,17 +66,20 @@ def training_pictures(lab: Lab) -> list[Record]:
     """One- and two-object pictures of split 1's seen classes, each with a mask at least."""
     split = load_vocabulary(SPLIT)
     seen = Vocabulary("seen", split.seen, (), split.words)
-    prompts = plan.prompts_of("train", SEED, seen, train_one=SIZE.train_one,
-                            train_two=SIZE.train_two)
+    prompts = plan.prompts_of(
+        "train", SEED, seen, train_one=SIZE.train_one, train_two=SIZE.train_two
+    )
     return [r for r in generated(lab, "train", prompts) if any(r.rles)]
 
 
 def judged_pictures(lab: Lab) -> list[Record]:
     """Pictures of all five cells, those whose every word the detector found."""
     split, rng = load_vocabulary(SPLIT), np.random.default_rng([SEED, 9])
-    pairs = {"two_seen": itertools.combinations(split.seen, 2),
-             "two_mixed": itertools.product(split.seen, split.unseen),
-             "two_unseen": itertools.combinations(split.unseen, 2)}
+    pairs = {
+        "two_seen": itertools.combinations(split.seen, 2),
+        "two_mixed": itertools.product(split.seen, split.unseen),
+        "two_unseen": itertools.combinations(split.unseen, 2),
+    }
     chosen = [(name,) for name in split.classes] * JUDGED_ONE
     for cell, known in pairs.items():
         known = list(known)
@@ -96,24 +99,40 @@ class Bench:
         for record in training_pictures(lab):
             parts[subset_of(record.key, "train", share)].append(record)
         self.judged = judged_pictures(lab)
-        self.sources = [FeatureSource(self.pipe, own, [r.evidence for r in own])
-                        for own in (*parts.values(), self.judged)]
+        self.sources = [
+            FeatureSource(self.pipe, own, [r.evidence for r in own])
+            for own in (*parts.values(), self.judged)
+        ]
 
     def run(self, variant: str, changes: dict, seed: int) -> dict:
         """Trains one module and scores it: settings, best step, seconds, mIoU % of each cell."""
         params, changed = settings(self.lab.params.grounding, variant, changes)
         channels = feature_channels(self.pipe.unet)
         example = self.judged[0]
-        config = replace(make_config(params, channels, text_width(self.pipe), example.size[0],
-                                     example.timestep, variant), **changed)
+        config = replace(
+            make_config(
+                params, channels, text_width(self.pipe), example.size[0], example.timestep, variant
+            ),
+            **changed,
+        )
         torch.manual_seed(SEED + seed)
         module, started = GroundingModule(config).to(self.pipe.device), time.perf_counter()
         train_source, validation, judged = self.sources
-        progress = train(module, train_source, validation,
-                         [s.entities for s in validation.samples], params, SEED + seed)
+        progress = train(
+            module,
+            train_source,
+            validation,
+            [s.entities for s in validation.samples],
+            params,
+            SEED + seed,
+        )
         seconds = time.perf_counter() - started
-        return {"best_step": progress.best_step, "seconds": round(seconds),
-                "validation": round(progress.best_miou, 1), **self._scores(module, judged)}
+        return {
+            "best_step": progress.best_step,
+            "seconds": round(seconds),
+            "validation": round(progress.best_miou, 1),
+            **self._scores(module, judged),
+        }
 
     def _scores(self, module: GroundingModule, source: FeatureSource) -> dict[str, float]:
         unseen = set(load_vocabulary(SPLIT).unseen)
@@ -134,16 +153,18 @@ def cell_of(entities: Sequence[str], unseen: set[str]) -> str:
     return ("two_seen", "two_mixed", "two_unseen")[new]
 
 
-def settings(
-    params: GroundingParams, variant: str, changes: dict
-) -> tuple[GroundingParams, dict]:
+def settings(params: GroundingParams, variant: str, changes: dict) -> tuple[GroundingParams, dict]:
     """The profile's settings with changes, and the changes to the module's config. Raises
     ValueError for a name that is none of theirs."""
-    names = {kind: {f.name for f in fields(kind)}
-             for kind in (VariantParams, GroundingParams, GroundingConfig)}
+    names = {
+        kind: {f.name for f in fields(kind)}
+        for kind in (VariantParams, GroundingParams, GroundingConfig)
+    }
     if unknown := set(changes) - set().union(*names.values()):
-        raise ValueError(f"unknown settings {sorted(unknown)}: expected fields of "
-                         f"{[kind.__name__ for kind in names]}")
+        raise ValueError(
+            f"unknown settings {sorted(unknown)}: expected fields of "
+            f"{[kind.__name__ for kind in names]}"
+        )
     own = {name: value for name, value in changes.items() if name in names[VariantParams]}
     whole = {name: value for name, value in changes.items() if name in names[GroundingParams]}
     built = {name: value for name, value in changes.items() if name not in own | whole}
@@ -151,15 +172,16 @@ def settings(
 
 
 def parse(text: str) -> tuple[str, dict]:
-    """"paper:learning_rate=0.0003,schedule=constant" as a variant and its changes."""
+    """ "paper:learning_rate=0.0003,schedule=constant" as a variant and its changes."""
     variant, _, listed = text.partition(":")
     pairs = [pair.split("=") for pair in listed.split(",") if pair]
     return variant, {name: yaml.safe_load(value) for name, value in pairs}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXIT_CODES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prepare", action="store_true", help="only make the pictures")
     parser.add_argument("--runs", nargs="*", default=[], help="variant:setting=value,...")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="added to SEED")
@@ -174,8 +196,14 @@ def main() -> None:
     for text, seed in itertools.product(chosen.runs, chosen.seeds):
         variant, changes = parse(text)
         params, built = settings(lab.params.grounding, variant, changes)
-        asked = {"variant": variant, "seed": seed, "steps": params.steps,
-                 "batch_size": params.batch_size, **asdict(params.training(variant)), **built}
+        asked = {
+            "variant": variant,
+            "seed": seed,
+            "steps": params.steps,
+            "batch_size": params.batch_size,
+            **asdict(params.training(variant)),
+            **built,
+        }
         if any(asked == settings_of(row) for row in done):
             continue
         row = asked | bench.run(variant, changes, seed)
@@ -192,8 +220,9 @@ SCORES = ("validation", *CELLS)
 
 def settings_of(row: dict) -> dict:
     """What a result was asked for: all of its fields but what came out."""
-    return {name: value for name, value in row.items()
-            if name not in (*SCORES, "best_step", "seconds")}
+    return {
+        name: value for name, value in row.items() if name not in (*SCORES, "best_step", "seconds")
+    }
 
 
 def table(rows: Sequence[dict]) -> str:

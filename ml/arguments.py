@@ -15,8 +15,12 @@ def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_profile(parser: argparse.ArgumentParser, default: str = "micro") -> None:
-    parser.add_argument("--profile", type=os.path.expanduser, default=default,
-                        help=f"name in profiles/ or a YAML file (default {default})")
+    parser.add_argument(
+        "--profile",
+        type=os.path.expanduser,
+        default=default,
+        help=f"name in profiles/ or a YAML file (default {default})",
+    )
 
 
 def add_root(parser: argparse.ArgumentParser, help: str = "folder that holds data/") -> None:
@@ -45,6 +49,7 @@ def new_file(text: str) -> Path:
 
 def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float]:
     """A number of a kind (int, float) from `low` to `high`; NaN and infinity are none."""
+
     def read(text: str) -> float:
         try:
             value = kind(text)
@@ -52,7 +57,9 @@ def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float
             value = None
         if value is None or not low <= value <= high:
             name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {name} from {low:,} to {high:,}, "
-                                             f"got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected {name} from {low:,} to {high:,}, got {text!r}"
+            )
         return value
+
     return read

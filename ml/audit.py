@@ -37,8 +37,12 @@ def choose_items(
     of the class that no other turn took, until the count or the pictures run out.
     """
     rng = np.random.default_rng([seed, 100])
-    piles = {name: [int(i) for i in rng.permutation(
-        [i for i, own in enumerate(entities) if name in own])] for name in classes}
+    piles = {
+        name: [
+            int(i) for i in rng.permutation([i for i, own in enumerate(entities) if name in own])
+        ]
+        for name in classes
+    }
     chosen: list[tuple[int, str]] = []
     taken: set[int] = set()
     while len(chosen) < count and any(piles.values()):
@@ -67,15 +71,24 @@ def precision(ticks: Sequence[dict]) -> list[dict]:
     ticks: {"entity", "verdict"} each; a picture that was not ticked is none of them.
     """
     rows = []
-    by_class = {name: [tick for tick in ticks if tick["entity"] == name]
-                for name in sorted({tick["entity"] for tick in ticks})}
+    by_class = {
+        name: [tick for tick in ticks if tick["entity"] == name]
+        for name in sorted({tick["entity"] for tick in ticks})
+    }
     for name, own in [*by_class.items(), ("all", ticks)]:  # "all" may be a class, too
         counts = Counter(tick["verdict"] for tick in own)
         judged = sum(counts.values())
         low, high = wilson(counts["right"], judged)
-        rows.append({"class": name, "judged": judged, **{v: counts[v] for v in VERDICTS},
-                     "precision": 100 * counts["right"] / judged,
-                     "low": 100 * low, "high": 100 * high})
+        rows.append(
+            {
+                "class": name,
+                "judged": judged,
+                **{v: counts[v] for v in VERDICTS},
+                "precision": 100 * counts["right"] / judged,
+                "low": 100 * low,
+                "high": 100 * high,
+            }
+        )
     return rows
 
 
@@ -83,8 +96,10 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
     """The ticks of a saved sheet. Raises ValueError for a file that is none, is empty, or is
     about other pictures than the profile's synthetic set holds now."""
     if not path.is_file():
-        raise ValueError(f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
-                         "browser, tick, and save")
+        raise ValueError(
+            f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
+            "browser, tick, and save"
+        )
     try:
         saved = json.loads(read_text(path))
         ticks, digest = list(saved["ticks"]), saved["synthetic_dataset"]
@@ -92,21 +107,28 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
         if odd := [pair for pair in pairs if not all(isinstance(part, str) for part in pair)]:
             raise ValueError(f"expected texts, got {odd[0]!r:.80}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no saved audit sheet ({type(error).__name__}: {error}); "
-                         "save it with the sheet's button") from error
+        raise ValueError(
+            f"{path} is no saved audit sheet ({type(error).__name__}: {error}); "
+            "save it with the sheet's button"
+        ) from error
     now = read_manifest(workspace.folder(STAGE), verify=False).digest
     if digest != now:
-        raise ValueError(f"{path} is about the synthetic set {str(digest)[:12]}, profile "
-                         f"{workspace.profile!r} holds {now[:12]}: tick the sheet of its report")
+        raise ValueError(
+            f"{path} is about the synthetic set {str(digest)[:12]}, profile "
+            f"{workspace.profile!r} holds {now[:12]}: tick the sheet of its report"
+        )
     if not pairs:
         raise ValueError(f"{path} holds no tick; judge some pictures before saving")
     rows = read_shards(workspace.folder(STAGE), ["key", "entities"])
-    named = {(key, name) for key, names in zip(rows.key, rows.entities, strict=True)
-             for name in names}
+    named = {
+        (key, name) for key, names in zip(rows.key, rows.entities, strict=True) for name in names
+    }
     for key, entity, verdict in pairs:
         if verdict not in VERDICTS or (key, entity) not in named:
-            raise ValueError(f"{path}: picture {key!r}, class {entity!r}, verdict {verdict!r}: "
-                             f"expected one of the set's pictures and one of {VERDICTS}")
+            raise ValueError(
+                f"{path}: picture {key!r}, class {entity!r}, verdict {verdict!r}: "
+                f"expected one of the set's pictures and one of {VERDICTS}"
+            )
     if len({pair[:2] for pair in pairs}) < len(pairs):
         raise ValueError(f"{path}: a picture is judged twice; save the sheet again")
     return ticks

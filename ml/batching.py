@@ -15,9 +15,11 @@ from ml.errors import OutOfMemory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ADVICE = ("set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
-          "then diffusion.attention_slicing or diffusion.vae_tiling to true, or take a smaller "
-          "diffusion.model; end what else holds the device's memory")
+ADVICE = (
+    "set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
+    "then diffusion.attention_slicing or diffusion.vae_tiling to true, or take a smaller "
+    "diffusion.model; end what else holds the device's memory"
+)
 
 
 class Batches:

@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from ml.errors import NotFinite
 from ml.reading import configured
 
-COMPUTED = ("num_batches_tracked", "position_ids", "relative_position_index",
-            "criterion.empty_weight")
+COMPUTED = (
+    "num_batches_tracked",
+    "position_ids",
+    "relative_position_index",
+    "criterion.empty_weight",
+)
 """Parts of names that either side may lack: counted or computed, never learned."""
 ANOTHER = "Take the weights and the configuration of one checkpoint, as it was published"
-LORA = ("it was saved with a LoRA attached: load it where it was made, fuse_lora() and "
-        "unload_lora_weights(), and save it again")
+LORA = (
+    "it was saved with a LoRA attached: load it where it was made, fuse_lora() and "
+    "unload_lora_weights(), and save it again"
+)
 
 
 def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **options):
@@ -36,13 +42,24 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
     try:
         with configured(source), _quiet():
             model, found = kind.from_pretrained(
-                *where, output_loading_info=True, use_safetensors=True,
-                ignore_mismatched_sizes=True, **options)
+                *where,
+                output_loading_info=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
     except SafetensorError as error:
-        raise ValueError(f"{source}: its weights are cut short or damaged ({error}): half a "
-                         "download? Bring it again") from error
-    account(source, found["missing_keys"], found["unexpected_keys"],
-            [_shapes(*key) for key in found["mismatched_keys"]], dropped)
+        raise ValueError(
+            f"{source}: its weights are cut short or damaged ({error}): half a "
+            "download? Bring it again"
+        ) from error
+    account(
+        source,
+        found["missing_keys"],
+        found["unexpected_keys"],
+        [_shapes(*key) for key in found["mismatched_keys"]],
+        dropped,
+    )
     check_numbers(source, model.state_dict())
     return model
 
@@ -70,9 +87,17 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,
     source: named in errors. optional: parts of names that either side may lack.
     """
     own = model.state_dict()
-    account(source, own.keys() - tensors.keys(), tensors.keys() - own.keys(),
-            [_shapes(name, tensors[name].shape, own[name].shape) for name in own
-             if name in tensors and own[name].shape != tensors[name].shape], optional=optional)
+    account(
+        source,
+        own.keys() - tensors.keys(),
+        tensors.keys() - own.keys(),
+        [
+            _shapes(name, tensors[name].shape, own[name].shape)
+            for name in own
+            if name in tensors and own[name].shape != tensors[name].shape
+        ],
+        optional=optional,
+    )
     check_numbers(source, tensors)
     model.load_state_dict(tensors, strict=False)
 
@@ -88,18 +113,27 @@ def account(source: str, missing: Iterable[str], unexpected: Iterable[str],
     free = (*COMPUTED, *optional)
 
     def counted(names: Iterable[str]) -> list[str]:
-        return sorted(str(name) for name in names if not any(part in str(name) for part in free)
-                      and not str(name).startswith(tuple(dropped)))
+        return sorted(
+            str(name)
+            for name in names
+            if not any(part in str(name) for part in free)
+            and not str(name).startswith(tuple(dropped))
+        )
 
-    kinds = {"of its weights are missing": counted(missing), "are unknown": counted(unexpected),
-             "have another shape": counted(mismatched)}
-    odd = [f"{len(names)} {what} ({', '.join(names[:3])})"
-           for what, names in kinds.items() if names]
+    kinds = {
+        "of its weights are missing": counted(missing),
+        "are unknown": counted(unexpected),
+        "have another shape": counted(mismatched),
+    }
+    odd = [
+        f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in kinds.items() if names
+    ]
     if not odd:
         return
     lora = any("lora_" in name or "base_layer" in name for name in kinds["are unknown"])
-    raise ValueError(f"{source}: weights of another model: {', '.join(odd)}. "
-                     f"{LORA if lora else ANOTHER}")
+    raise ValueError(
+        f"{source}: weights of another model: {', '.join(odd)}. {LORA if lora else ANOTHER}"
+    )
 
 
 def check_numbers(source: str, tensors: Mapping[str, Tensor]) -> None:
@@ -107,8 +141,10 @@ def check_numbers(source: str, tensors: Mapping[str, Tensor]) -> None:
     for name, value in tensors.items():
         # The sum is finite if all numbers are, and is read at the memory's speed.
         if value.is_floating_point() and not math.isfinite(value.sum(dtype=torch.float32)):
-            raise ValueError(f"{source}: the weight {name} has NaN or infinite numbers: bring the "
-                             "model again, or from before it was converted to another dtype")
+            raise ValueError(
+                f"{source}: the weight {name} has NaN or infinite numbers: bring the "
+                "model again, or from before it was converted to another dtype"
+            )
 
 
 def check_finite(values: Tensor, what: str, advice: str) -> None:
@@ -120,8 +156,11 @@ def check_finite(values: Tensor, what: str, advice: str) -> None:
 def check_loss(loss: float, what: str) -> None:
     """Raises NotFinite unless a training's loss is a finite number."""
     if not math.isfinite(loss):
-        _stop(f"the loss of {what}", "lower its learning_rate, or set its precision to "
-                   "bfloat16 or float32; the data may have it too: look at its checks")
+        _stop(
+            f"the loss of {what}",
+            "lower its learning_rate, or set its precision to "
+            "bfloat16 or float32; the data may have it too: look at its checks",
+        )
 
 
 def _stop(what: str, advice: str) -> NoReturn:

@@ -13,4 +13,4 @@ def label(text: str, most: int = MOST) -> str:
     """A text on one line, without control characters, cut with an ellipsis when it is longer than
     `most`."""
     line = " ".join(NO_TEXT.sub("\ufffd", text).split())
-    return line if len(line) <= most else line[:most - 1].rstrip() + "…"
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"

@@ -8,20 +8,51 @@ Irregular nouns are few, and no new ones come.
 import re
 import unicodedata
 
-AN = re.compile(r"^(?!uni(?!n|m|den)|us[aeiu]|ut[ei]|u[k-]|eu|ewe|one\b|once\b|ufo)[aeiou]"
-                r"|^(hour|honest|honou?r|heir)|^[fhlmnrsx][-\d]|^8|^1[18](?!\d)", re.IGNORECASE)
+AN = re.compile(
+    r"^(?!uni(?!n|m|den)|us[aeiu]|ut[ei]|u[k-]|eu|ewe|one\b|once\b|ufo)[aeiou]"
+    r"|^(hour|honest|honou?r|heir)|^[fhlmnrsx][-\d]|^8|^1[18](?!\d)",
+    re.IGNORECASE,
+)
 """Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
 
 PREPOSITION = re.compile(r" (?:of|in|on|with|for|at|from|by) ")
-IRREGULAR = {"person": "people", "man": "men", "child": "children", "foot": "feet",
-             "tooth": "teeth", "goose": "geese", "mouse": "mice", "louse": "lice", "ox": "oxen"}
+IRREGULAR = {
+    "person": "people",
+    "man": "men",
+    "child": "children",
+    "foot": "feet",
+    "tooth": "teeth",
+    "goose": "geese",
+    "mouse": "mice",
+    "louse": "lice",
+    "ox": "oxen",
+}
 ENDINGS = ("people", "children", "feet", "teeth", "geese")
 """Plurals that end longer words too, and nothing else: "grandchildren"; not mice, of "pumice"."""
-VES = {one.removesuffix("e")[:-1] + "ves": one for one in (
-    "knife", "wife", "wolf", "leaf", "loaf", "shelf", "scarf", "hoof", "calf", "half", "thief",
-    "dwarf", "wharf", "sheaf", "life", "elf")}
+VES = {
+    one.removesuffix("e")[:-1] + "ves": one
+    for one in (
+        "knife",
+        "wife",
+        "wolf",
+        "leaf",
+        "loaf",
+        "shelf",
+        "scarf",
+        "hoof",
+        "calf",
+        "half",
+        "thief",
+        "dwarf",
+        "wharf",
+        "sheaf",
+        "life",
+        "elf",
+    )
+}
 OES = ("potatoes", "tomatoes", "heroes", "mangoes", "volcanoes", "buffaloes", "torpedoes")
-SINGULAR = frozenset("""
+SINGULAR = frozenset(
+    """
     gas atlas canvas bias alias pancreas christmas ananas lens news series species means chaos
     cosmos rhinoceros thermos asbestos molasses headquarters biceps triceps forceps cyclops
     mercedes billiards
@@ -29,7 +60,8 @@ SINGULAR = frozenset("""
     underpants jeans shorts tights leggings overalls dungarees pyjamas pajamas tongs pliers
     tweezers shears headphones earphones handcuffs clothes stairs barracks crossroads gallows
     bagpipes bellows fries oats
-""".split())
+""".split()
+)
 """One thing by a name in -s, or a thing that has no other name: no plural to be mended."""
 
 
@@ -48,9 +80,17 @@ def plurals(word: str) -> set[str]:
     for one, many in (IRREGULAR | {one: many for many, one in VES.items()}).items():
         if head.endswith(one):
             forms.add(head.removesuffix(one) + many)
-    for ending, others in (("s", ("ses",)), ("x", ("xes",)), ("z", ("zes", "zzes")),
-                           ("ch", ("ches",)), ("sh", ("shes",)), ("o", ("oes",)),
-                           ("is", ("es",)), ("ium", ("ia",)), ("us", ("i",))):
+    for ending, others in (
+        ("s", ("ses",)),
+        ("x", ("xes",)),
+        ("z", ("zes", "zzes")),
+        ("ch", ("ches",)),
+        ("sh", ("shes",)),
+        ("o", ("oes",)),
+        ("is", ("es",)),
+        ("ium", ("ia",)),
+        ("us", ("i",)),
+    ):
         if head.endswith(ending) and not (ending == "us" and len(head) < 5):
             forms |= {head.removesuffix(ending) + other for other in others}
     if re.search(r"[^aeiou]y$", head):

@@ -49,7 +49,16 @@ class Terminated(KeyboardInterrupt):
 
 
 DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = (
-    0, 1, 2, 3, 4, 5, 130, 141, 143)
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    130,
+    141,
+    143,
+)
 EXIT_CODES = """exit codes: 0 done; 1 a defect of this program, with a traceback; 2 a setting,
 command line or file of yours that cannot be used; 3 a stage's folder that is missing, damaged, or
 refused by its checks; 4 something ran out or is not there: memory, disk, permission, network, a
@@ -85,16 +94,19 @@ PACKAGES = ("ml", "orchestration", "benchmarks")
 OWN = tuple(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in PACKAGES)
 READERS = ("diffusers", "huggingface_hub", "PIL", "safetensors", "tokenizers", "transformers")
 """Libraries that read what people bring: their ValueErrors (and bare Exceptions) are about that."""
-OUT_OF = {errno.ENOSPC: "free some disk space, or put data/ on another disk (--root)",
-          errno.EDQUOT: "your quota is used up: free some, or choose another --root",
-          errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
-          errno.EROFS: "the disk is read-only: choose another --root",
-          errno.EACCES: "change its permissions, or choose another --root",
-          errno.EPERM: "change its permissions, or choose another --root",
-          errno.EMFILE: "too many files are open (ulimit -n)",
-          errno.ENFILE: "too many files are open on this machine",
-          errno.ENOMEM: "main memory is used up", errno.EAGAIN: "no more processes (ulimit -u)",
-          errno.EIO: "the disk does not work"}
+OUT_OF = {
+    errno.ENOSPC: "free some disk space, or put data/ on another disk (--root)",
+    errno.EDQUOT: "your quota is used up: free some, or choose another --root",
+    errno.EFBIG: "a limit on the size of files is reached (ulimit -f)",
+    errno.EROFS: "the disk is read-only: choose another --root",
+    errno.EACCES: "change its permissions, or choose another --root",
+    errno.EPERM: "change its permissions, or choose another --root",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "main memory is used up",
+    errno.EAGAIN: "no more processes (ulimit -u)",
+    errno.EIO: "the disk does not work",
+}
 SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -105,6 +117,7 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
     What went wrong becomes one line on stderr. A defect of ours goes on up: Python prints the
     traceback and ends with 1, which is its code.
     """
+
     @wraps(command)
     def run(*args, **kwargs) -> int:
         for stream in (sys.stdout, sys.stderr):
@@ -132,6 +145,7 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return code
         return done if isinstance(done, int) else DONE
+
     return run
 
 
@@ -168,8 +182,9 @@ def exit_code(error: BaseException) -> int:
         return INPUT  # one that numpy, torch or Python raised amid our work is a defect
     if (isinstance(error, ValueError) or type(error) is Exception) and _read(error):
         return INPUT
-    if isinstance(error, ImportError) and (_ours(error) or error.name is not None and
-                                           error.name.partition(".")[0] not in PACKAGES):
+    if isinstance(error, ImportError) and (
+        _ours(error) or error.name is not None and error.name.partition(".")[0] not in PACKAGES
+    ):
         return RESOURCES
     return exit_code(error.__cause__) if error.__cause__ is not None else DEFECT
 

@@ -83,12 +83,17 @@ def remove(path: Path) -> None:
 def _refuse_others(path: Path, new: Path, also: str) -> None:
     if not path.is_dir():
         return
-    others = sorted(entry.name for entry in path.iterdir()
-                    if not os.path.lexists(new / entry.name) and not (also and entry.match(also)))
+    others = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if not os.path.lexists(new / entry.name) and not (also and entry.match(also))
+    )
     if others:
-        raise ValueError(f"{path} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}, "
-                         "which would be deleted: expected no folder there, or an earlier one of "
-                         "the same kind. Move it away, or choose another place")
+        raise ValueError(
+            f"{path} holds {', '.join(others[:3])}{' ...' if others[3:] else ''}, "
+            "which would be deleted: expected no folder there, or an earlier one of "
+            "the same kind. Move it away, or choose another place"
+        )
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -99,8 +104,10 @@ def replace_folder(new: Path, path: Path) -> None:
     settle(path)
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         kind = "symbolic link" if path.is_symlink() else "file"
-        raise ValueError(f"{path} is a {kind}, expected a folder or nothing: move it away (to keep "
-                         "data elsewhere, link the folder `data`)")
+        raise ValueError(
+            f"{path} is a {kind}, expected a folder or nothing: move it away (to keep "
+            "data elsewhere, link the folder `data`)"
+        )
     aside = aside_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -121,8 +128,10 @@ def settle(path: Path) -> None:
     if not os.path.lexists(aside):
         return
     if aside.is_symlink() or not aside.is_dir():
-        raise ValueError(f"{aside} is in the way: a folder that is replaced is kept there for a "
-                         "moment, and this is none. Move it elsewhere")
+        raise ValueError(
+            f"{aside} is in the way: a folder that is replaced is kept there for a "
+            "moment, and this is none. Move it elsewhere"
+        )
     if os.path.lexists(path):
         remove(aside)
     else:
@@ -171,8 +180,9 @@ def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{path} can't be read as JSON ({error}): it was cut off or edited"
-                      ) from error
+        raise Damaged(
+            f"{path} can't be read as JSON ({error}): it was cut off or edited"
+        ) from error
     if isinstance(expected, type):
         wrong = _wrong({"value": value}, {"value": expected})
     else:
@@ -195,8 +205,7 @@ def _wrong(value: object, fields: Mapping[str, type | tuple]) -> str:
 
 
 def read_note(path: Path, expected: type | Mapping[str, type | tuple]):
-    """`read_json` for what can be made again: a damaged file is said on stderr and counts as none.
-    """
+    """`read_json` for what can be made again: a damaged file is told on stderr, counts as none."""
     try:
         return read_json(path, expected)
     except Damaged as error:
@@ -236,8 +245,9 @@ def _below(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         elif path.is_symlink() and not path.name.startswith("."):
-            raise ValueError(f"{path} is a link to nothing (half a download?): bring the model "
-                             "again")
+            raise ValueError(
+                f"{path} is a link to nothing (half a download?): bring the model again"
+            )
 
 
 def sha256_folder(folder: Path) -> str:

@@ -15,8 +15,10 @@ from ml import processes
 from ml.batching import OutOfMemory, attempt
 from ml.contract import check_loss
 
-ADVICE = ("take a smaller segmenter.crop_size, width or backbone, or a smaller grounding.width; "
-          "end what else holds the device's memory")
+ADVICE = (
+    "take a smaller segmenter.crop_size, width or backbone, or a smaller grounding.width; "
+    "end what else holds the device's memory"
+)
 
 
 def own_rows(rows: int, setting: str) -> range:
@@ -26,8 +28,10 @@ def own_rows(rows: int, setting: str) -> range:
     """
     count = processes.count()
     if rows < count:
-        raise ValueError(f"{setting} is {rows}: expected at least 1 for each of the {count} "
-                         "processes; raise it or start fewer processes")
+        raise ValueError(
+            f"{setting} is {rows}: expected at least 1 for each of the {count} "
+            "processes; raise it or start fewer processes"
+        )
     index = processes.state().process_index if count > 1 else 0
     return range(index * rows // count, (index + 1) * rows // count)
 
@@ -39,7 +43,10 @@ def same_weights(module: nn.Module) -> None:
 
 
 def backward_in_parts(
-    module: nn.Module, rows: Sequence[int], most: int, loss_of: Callable[[Sequence[int]], Tensor],
+    module: nn.Module,
+    rows: Sequence[int],
+    most: int,
+    loss_of: Callable[[Sequence[int]], Tensor],
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> tuple[float, int]:
     """Leaves the gradients of the whole batch, of all processes, in the module.

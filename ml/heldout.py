@@ -18,10 +18,14 @@ def keep_apart(keys: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
     Raises ValueError for fewer than two keys.
     """
     if len(keys) < 2:
-        raise ValueError(f"{len(keys)} synthetic picture was accepted; expected two or more, since "
-                         "without a real benchmark (benchmark.source none) a tenth of them is kept "
-                         "for scoring. Ask for more prompts")
+        raise ValueError(
+            f"{len(keys)} synthetic picture was accepted; expected two or more, since "
+            "without a real benchmark (benchmark.source none) a tenth of them is kept "
+            "for scoring. Ask for more prompts"
+        )
     order = np.random.default_rng([seed, 2]).permutation(len(keys))
     held = set(order[: max(1, round(SHARE * len(keys)))].tolist())
-    return ([key for place, key in enumerate(keys) if place not in held],
-            [key for place, key in enumerate(keys) if place in held])
+    return (
+        [key for place, key in enumerate(keys) if place not in held],
+        [key for place, key in enumerate(keys) if place in held],
+    )

@@ -31,8 +31,11 @@ from ml.words import check_name, fold
 
 LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
 WORD = re.compile(rf"{LETTERS}(?:(?:['’]?[ -]|['’]){LETTERS})*")  # "jack-o'-lantern", "dogs' bowl"
-PLURALS = {form: one for one in (*coco.CLASSES, *chain(*synonyms().values()))
-           for form in plurals(one) - SINGULAR}
+PLURALS = {
+    form: one
+    for one in (*coco.CLASSES, *chain(*synonyms().values()))
+    for form in plurals(one) - SINGULAR
+}
 """Of the words that detectors know: "wine glasses" looks like "safety glasses"."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -89,25 +92,33 @@ def parse_classes(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text)
     words = [" ".join(word.lower().split()) for word in text.split(",")]
     if not any(words):
-        raise ValueError('--classes: expected words separated by commas, such as "forklift, hard '
-                         f'hat", got {text!r}')
+        raise ValueError(
+            '--classes: expected words separated by commas, such as "forklift, hard '
+            f'hat", got {text!r}'
+        )
     if len(words) > MAX_CLASSES:
-        raise ValueError(f"--classes: {len(words)} words, expected {MAX_CLASSES} classes at most, "
-                         "the seen ones included: label maps are 8-bit. Name fewer")
+        raise ValueError(
+            f"--classes: {len(words)} words, expected {MAX_CLASSES} classes at most, "
+            "the seen ones included: label maps are 8-bit. Name fewer"
+        )
     for word in words:
         if not word:
             raise ValueError(f"--classes {text!r}: nothing stands between two commas; take one out")
         if not WORD.fullmatch(word) or fold(word) == BACKGROUND:
-            raise ValueError(f"--classes: {word!r} cannot be a class; expected letters and digits "
-                             "with single blanks or hyphens between words, and not `background`")
+            raise ValueError(
+                f"--classes: {word!r} cannot be a class; expected letters and digits "
+                "with single blanks or hyphens between words, and not `background`"
+            )
         try:
             check_name(word)
         except ValueError as error:
             raise ValueError(f"--classes: {error}") from error
         if one := PLURALS.get(word) or singular_of(word):
-            raise ValueError(f"--classes: {word!r} is a plural, and prompts would say "
-                             f"{with_article(word)!r}; use the singular, such as {one!r}. If it is "
-                             "none, use any other word and mend it in the vocabulary file")
+            raise ValueError(
+                f"--classes: {word!r} is a plural, and prompts would say "
+                f"{with_article(word)!r}; use the singular, such as {one!r}. If it is "
+                "none, use any other word and mend it in the vocabulary file"
+            )
     named: dict[str, str] = {}
     for word in words:
         if other := named.get(canonical(word)):
@@ -116,8 +127,10 @@ def parse_classes(text: str) -> list[str]:
     for word in words:
         longer = next((other for other in words if other != word and _part_of(word, other)), None)
         if longer:
-            raise ValueError(f"--classes: {word!r} is part of {longer!r}, so that the two cannot "
-                             "be told apart in a prompt; use another word for one of them")
+            raise ValueError(
+                f"--classes: {word!r} is part of {longer!r}, so that the two cannot "
+                "be told apart in a prompt; use another word for one of them"
+            )
     return words
 
 
@@ -129,8 +142,10 @@ def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, l
     ids = [canonical(word) for word in words]
     if world.closed:
         if strange := [w for w, i in zip(words, ids, strict=True) if i not in world.known]:
-            raise ValueError(f"{world.name} has no {strange}: its model draws nothing but "
-                             f"{', '.join(world.known)}. Take --profile sd15 for other words")
+            raise ValueError(
+                f"{world.name} has no {strange}: its model draws nothing but "
+                f"{', '.join(world.known)}. Take --profile sd15 for other words"
+            )
         # Everything is known here, so that holding the words out is what is left to rehearse.
         known, new = [], ids
     else:
@@ -143,27 +158,42 @@ def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, l
             spoken[i] = (word, *(other for other in spoken[i] if other != word))
     seen = []
     for one in dict.fromkeys([*world.seen, *known]):
-        clash = next((w for w in words if one not in ids and any(
-            _part_of(a, w) or _part_of(w, a) for a in spoken[one])), None)
+        clash = next(
+            (
+                w
+                for w in words
+                if one not in ids and any(_part_of(a, w) or _part_of(w, a) for a in spoken[one])
+            ),
+            None,
+        )
         if clash:
-            notes.append(f"{one}: left out of the seen classes, its words and {clash!r} could not "
-                         "be told apart in a prompt")
+            notes.append(
+                f"{one}: left out of the seen classes, its words and {clash!r} could not "
+                "be told apart in a prompt"
+            )
         elif one not in new:
             seen.append(one)
     if len(seen) < 2:
-        raise ValueError(f"only {seen} is left as seen classes, expected two or more: name fewer "
-                         "classes")
+        raise ValueError(
+            f"only {seen} is left as seen classes, expected two or more: name fewer classes"
+        )
     classes = (*sorted(seen), *new)
     if len(classes) > MAX_CLASSES:
-        raise ValueError(f"--classes: {len(new)} new words beside {len(seen)} seen classes are "
-                         f"{len(classes)}, expected {MAX_CLASSES} at most: label maps are 8-bit. "
-                         "Name fewer")
-    return Vocabulary(name, tuple(sorted(seen)), tuple(new),
-                      {i: tuple(spoken[i]) for i in classes}), notes
+        raise ValueError(
+            f"--classes: {len(new)} new words beside {len(seen)} seen classes are "
+            f"{len(classes)}, expected {MAX_CLASSES} at most: label maps are 8-bit. "
+            "Name fewer"
+        )
+    return Vocabulary(
+        name, tuple(sorted(seen)), tuple(new), {i: tuple(spoken[i]) for i in classes}
+    ), notes
 
 
 def make_profile(
-    classes: str, profile: str, name: str | None = None, texts: str | None = None,
+    classes: str,
+    profile: str,
+    name: str | None = None,
+    texts: str | None = None,
     root: Path = ROOT,
 ) -> tuple[list[Path], Vocabulary, list[str]]:
     """Writes the files; returns them, the vocabulary, and what there is to say about the words.
@@ -174,16 +204,20 @@ def make_profile(
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
     if not NAME.fullmatch(name) or name in RESERVED:
-        raise ValueError(f"--name {name!r}: expected small letters, digits, - and _, 40 at "
-                         f"most, and not {' or '.join(RESERVED)}")
+        raise ValueError(
+            f"--name {name!r}: expected small letters, digits, - and _, 40 at "
+            f"most, and not {' or '.join(RESERVED)}"
+        )
     base = load_params(profile, root)
     folder = root / "profiles"
     files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]
     copied = folder / "words" / f"{name}.txt"
     taken = next((f for f in [*files, copied] if f.exists()), None)
     if taken or name == load_params(root=root).profile:
-        raise ValueError(f"profile {name!r} exists ({taken or root / 'params.yaml'}): choose "
-                         "another --name, or remove it first")
+        raise ValueError(
+            f"profile {name!r} exists ({taken or root / 'params.yaml'}): choose "
+            "another --name, or remove it first"
+        )
     world = world_of(base, root)
     vocabulary, notes = choose(words, world, name)
     details = {} if world.closed else DETAILS
@@ -194,14 +228,20 @@ def make_profile(
         limit.refuse(query_text(word) for words in vocabulary.words.values() for word in words)
     relative = [path.relative_to(root).as_posix() for path in [*files, copied]]
     prompts = details | ({"texts": relative[2]} if texts else {})
-    content = PROFILE.format(classes=", ".join(words), base=profile, name=name,
-                             vocabulary=relative[1])
+    content = PROFILE.format(
+        classes=", ".join(words), base=profile, name=name, vocabulary=relative[1]
+    )
     if prompts:
         content += "\n" + yaml.safe_dump({"prompts": prompts}, sort_keys=False)
-    contents = {files[0]: content, files[1]: WORDS.format(
-        name=name, seen=", ".join(map(_quoted, vocabulary.seen)),
-        unseen=", ".join(map(_quoted, vocabulary.unseen)),
-        example=_quoted((vocabulary.unseen or vocabulary.seen)[0]))}
+    contents = {
+        files[0]: content,
+        files[1]: WORDS.format(
+            name=name,
+            seen=", ".join(map(_quoted, vocabulary.seen)),
+            unseen=", ".join(map(_quoted, vocabulary.unseen)),
+            example=_quoted((vocabulary.unseen or vocabulary.seen)[0]),
+        ),
+    }
     if texts:
         read = read_texts(texts, vocabulary, limit)
         contents[copied] = "".join(f"{text.text}\n" for text in read)
@@ -230,8 +270,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--texts", help="your own prompts, a text file with one a line")
     add_root(parser, "the checkout")
     chosen = parser.parse_args(arguments)
-    files, vocabulary, notes = make_profile(chosen.classes, chosen.profile, chosen.name,
-                                            chosen.texts, chosen.root)
+    files, vocabulary, notes = make_profile(
+        chosen.classes, chosen.profile, chosen.name, chosen.texts, chosen.root
+    )
     print(f"seen ({len(vocabulary.seen)}): {', '.join(vocabulary.seen)}")
     print(f"unseen ({len(vocabulary.unseen)}): {', '.join(vocabulary.unseen) or 'none'}")
     for note in notes:

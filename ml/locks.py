@@ -47,10 +47,16 @@ class FolderLock:
         nothing can be written."""
         self._take(fcntl.LOCK_EX)
         if self.handle is None:
-            raise ValueError(f"{self.data} can't be written by this user: expected a folder of "
-                             "your own as --root, or the rights to write there")
-        said = {"pid": os.getpid(), "host": HOST, "stage": self.stage,
-                "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            raise ValueError(
+                f"{self.data} can't be written by this user: expected a folder of "
+                "your own as --root, or the rights to write there"
+            )
+        said = {
+            "pid": os.getpid(),
+            "host": HOST,
+            "stage": self.stage,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         os.ftruncate(self.handle, 0)
         os.pwrite(self.handle, json.dumps(said).encode(), 0)
 
@@ -64,7 +70,8 @@ class FolderLock:
             if time.monotonic() > end:
                 raise WorkspaceBusy(
                     f"{self.data / self.stage} is in use: {holders(self.data)}. Wait for it, or "
-                    "stop it, and start again (what it has made so far stays)")
+                    "stop it, and start again (what it has made so far stays)"
+                )
             time.sleep(0.05)
 
 
@@ -81,8 +88,10 @@ def holders(data: Path) -> str:
         except Damaged:
             said = None
         if said:
-            found.append(f"process {said['pid']} on {said['host']} makes {said['stage']!r} since "
-                         f"{said['since']}")
+            found.append(
+                f"process {said['pid']} on {said['host']} makes {said['stage']!r} since "
+                f"{said['since']}"
+            )
     return ", ".join(found) or "another process reads it"
 
 
@@ -92,12 +101,14 @@ def _open(path: Path) -> int | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{error.filename} is a file, expected a folder: --root is the folder "
-                         "that holds data/") from error
+        raise ValueError(
+            f"{error.filename} is a file, expected a folder: --root is the folder that holds data/"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR):
-            raise ValueError(f"{path} is in the way: a lock of ours is a plain file. Move it "
-                             "elsewhere") from error
+            raise ValueError(
+                f"{path} is in the way: a lock of ours is a plain file. Move it elsewhere"
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return None
         raise
@@ -111,6 +122,8 @@ def _lock(handle: int, kind: int) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        say(f"the file system knows no locks ({error.strerror}): nothing keeps two runs from "
-            "writing the same folder")
+        say(
+            f"the file system knows no locks ({error.strerror}): nothing keeps two runs from "
+            "writing the same folder"
+        )
     return True

@@ -65,24 +65,31 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """
     path = folder / NAME
     if not path.is_file():
-        raise ManifestError(f"no {path}: the stage that writes {folder.name!r} has not finished; "
-                            f"run `python -m ml {folder.name}` first")
+        raise ManifestError(
+            f"no {path}: the stage that writes {folder.name!r} has not finished; "
+            f"run `python -m ml {folder.name}` first"
+        )
     try:
         content = dict(json.loads(path.read_text()))
     except (ValueError, TypeError, RecursionError) as error:
-        raise ManifestError(f"{path} is not a JSON object ({error}): it was edited or damaged; "
-                            "make the stage again") from error
+        raise ManifestError(
+            f"{path} is not a JSON object ({error}): it was edited or damaged; make the stage again"
+        ) from error
     stated, schema = content.pop("digest", None), content.pop("schema", None)
     if schema != SCHEMA_VERSION:
         raise ManifestError(f"{path}: schema {schema}, expected {SCHEMA_VERSION}; make it again")
     try:
         manifest = Manifest(**content)
     except TypeError as error:
-        raise ManifestError(f"{path}: fields {sorted(content)}, expected those of "
-                            "ml.manifest.Manifest; make the stage again") from error
+        raise ManifestError(
+            f"{path}: fields {sorted(content)}, expected those of "
+            "ml.manifest.Manifest; make the stage again"
+        ) from error
     if manifest.digest != stated:
-        raise ManifestError(f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
-                            "it was edited or damaged; make the stage again")
+        raise ManifestError(
+            f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
+            "it was edited or damaged; make the stage again"
+        )
     if verify:
         for problem in damage(folder, manifest):
             raise ManifestError(f"{problem}; make the stage {folder.name!r} again")
@@ -96,8 +103,10 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
         if not (folder / name).is_file():
             yield f"{folder / name} is missing"
         elif (found := sha256_file(folder / name)) != entry["sha256"]:
-            yield (f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
-                   f"{entry['sha256'][:12]})")
+            yield (
+                f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
+                f"{entry['sha256'][:12]})"
+            )
 
 
 def strays(folder: Path, names: Collection[str]) -> list[str]:
@@ -115,8 +124,11 @@ def _own_note(relative: Path, names: Collection[str]) -> bool:
     """The sidecar of a shard that is named, a training's checkpoint, or a file that a kill left
     half-written."""
     found = SIDECAR.fullmatch(relative.as_posix())
-    return (relative.parts[0] == ".progress" or HALF.fullmatch(relative.name) is not None
-            or (found is not None and found[1] + ".parquet" in names))
+    return (
+        relative.parts[0] == ".progress"
+        or HALF.fullmatch(relative.name) is not None
+        or (found is not None and found[1] + ".parquet" in names)
+    )
 
 
 def _judge_strays(folder: Path, manifest: Manifest) -> None:
@@ -126,7 +138,11 @@ def _judge_strays(folder: Path, manifest: Manifest) -> None:
         if any(part.startswith(".") for part in Path(name).parts):
             continue
         if Path(name).suffix in kinds:
-            raise ManifestError(f"{folder / name} was not made by the stage {folder.name!r} and "
-                                "would be read as part of it; move it elsewhere")
-        say(f"{folder / name} was not made by the stage {folder.name!r}: it is left there, and "
-            "not read")
+            raise ManifestError(
+                f"{folder / name} was not made by the stage {folder.name!r} and "
+                "would be read as part of it; move it elsewhere"
+            )
+        say(
+            f"{folder / name} was not made by the stage {folder.name!r}: it is left there, and "
+            "not read"
+        )

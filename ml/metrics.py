@@ -13,9 +13,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Takes summed counts (..., *rest) and gives scores (...): any number of resamples at once."""
 
 
-def confusion(
-    pred: np.ndarray, label: np.ndarray, n_classes: int, ignore: int = 255
-) -> np.ndarray:
+def confusion(pred: np.ndarray, label: np.ndarray, n_classes: int, ignore: int = 255) -> np.ndarray:
     """Pixel counts int64 (n+1, n+1), rows truth, columns prediction, 0 is background.
 
     pred, label: integer arrays of one shape, values 0..n_classes; pixels where `label` is
@@ -24,14 +22,18 @@ def confusion(
     """
     pred, label = np.asarray(pred), np.asarray(label)
     if pred.shape != label.shape:
-        raise ValueError(f"prediction {pred.shape} and truth {label.shape} differ in shape: "
-                         "resize the prediction to the picture first")
+        raise ValueError(
+            f"prediction {pred.shape} and truth {label.shape} differ in shape: "
+            "resize the prediction to the picture first"
+        )
     counted = label != ignore
     truth, said = label[counted].astype(np.int64), pred[counted].astype(np.int64)
     for name, values in (("truth", truth), ("prediction", said)):
         if values.size and not 0 <= values.min() <= values.max() <= n_classes:
-            raise ValueError(f"{name}: expected labels 0..{n_classes}, got {values.min()}.."
-                             f"{values.max()}: was it made with another vocabulary?")
+            raise ValueError(
+                f"{name}: expected labels 0..{n_classes}, got {values.min()}.."
+                f"{values.max()}: was it made with another vocabulary?"
+            )
     size = n_classes + 1
     return np.bincount(truth * size + said, minlength=size * size).reshape(size, size)
 
@@ -73,8 +75,10 @@ def binary_iou(pred: np.ndarray, true: np.ndarray) -> float:
     """IoU of two masks bool (H,W); nan when both are empty. Raises ValueError for others."""
     pred, true = np.asarray(pred), np.asarray(true)
     if pred.dtype != bool or true.dtype != bool or pred.shape != true.shape:
-        raise ValueError(f"expected two bool masks of one shape, got {pred.dtype} {pred.shape} "
-                         f"and {true.dtype} {true.shape}: threshold and resize them first")
+        raise ValueError(
+            f"expected two bool masks of one shape, got {pred.dtype} {pred.shape} "
+            f"and {true.dtype} {true.shape}: threshold and resize them first"
+        )
     union = int((pred | true).sum())
     return float((pred & true).sum() / union) if union else float("nan")
 
@@ -107,8 +111,10 @@ def paired_bootstrap(
     Raises ValueError when the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"paired counts differ in shape, {a.shape} and {b.shape}: "
-                         "give both for the same pictures in the same order")
+        raise ValueError(
+            f"paired counts differ in shape, {a.shape} and {b.shape}: "
+            "give both for the same pictures in the same order"
+        )
     resampled_a, resampled_b = _resample([a, b], n, seed)
     low, high = _interval(statistic(resampled_a) - statistic(resampled_b))
     return float(statistic(a.sum(0)) - statistic(b.sum(0))), low, high
@@ -125,8 +131,7 @@ def _resample(stacks: list[np.ndarray], n: int, seed: int) -> list[np.ndarray]:
         raise ValueError(f"bootstrap of {pictures} pictures, {n} resamples: expected at least 1")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=n).astype(np.float64)
-    return [(drawn @ stack.reshape(pictures, -1)).reshape(n, *stack.shape[1:])
-            for stack in stacks]
+    return [(drawn @ stack.reshape(pictures, -1)).reshape(n, *stack.shape[1:]) for stack in stacks]
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:

@@ -37,8 +37,9 @@ Rate = Annotated[float, Range(0, 1, above=True)]
 Share = Annotated[float, Range(0, 1)]
 Percent = Annotated[float, Range(0, 100)]
 Inside = Annotated[float, Range(0, 1, above=True, below=True)]
-Device = Annotated[str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?",
-                                "auto, cpu, cuda, cuda:1, ...")]
+Device = Annotated[
+    str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?", "auto, cpu, cuda, cuda:1, ...")
+]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class PromptParams:
 class ShardParams:
     size: Annotated[int, Range(1, 1_000_000)]  # samples a shard
     processes: Annotated[int, Range(0, 1024)] = dataclasses.field(
-        metadata=EXECUTION)  # making shards; 0: one a GPU
+        metadata=EXECUTION
+    )  # making shards; 0: one a GPU
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,9 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
     params = _build(Params, settings.values, settings, "")
     for fields, expected, got, holds in _relations(params):
         if not holds:
-            raise ValueError(f"{settings.place(*fields)}: {fields[0]}: expected {expected}, "
-                             f"got {got!r}")
+            raise ValueError(
+                f"{settings.place(*fields)}: {fields[0]}: expected {expected}, got {got!r}"
+            )
     file, root = settings.file.resolve(), Path(root).resolve()
     own = str(file.relative_to(root) if file.is_relative_to(root) else file)
     object.__setattr__(params, "file", own)  # frozen, and no field
@@ -243,45 +246,82 @@ def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, b
     value, and whether it is. The error names the file that set one of them last."""
     prompts, triplets, grounding = params.prompts, params.triplets, params.grounding
     segmenter, benchmark = params.segmenter, params.benchmark
-    yield (("prompts.train_one", "prompts.train_two"), "2 or more training prompts together with "
-           "prompts.train_two", prompts.train_one, prompts.train_one + prompts.train_two >= 2)
-    yield (("prompts.synthetic_one", "prompts.synthetic_two"), "1 or more synthetic prompts "
-           "together with prompts.synthetic_two", prompts.synthetic_one,
-           prompts.synthetic_one + prompts.synthetic_two >= 1)
-    yield (("diffusion.device", "shards.processes"), "auto, cuda or cpu, with no number, when "
-           "shards.processes is not 1: each takes a GPU of its own", params.diffusion.device,
-           params.shards.processes == 1 or ":" not in params.diffusion.device)
-    yield (("triplets.max_area", "triplets.min_area"), "more than triplets.min_area "
-           f"{triplets.min_area}", triplets.max_area, triplets.max_area > triplets.min_area)
-    yield (("grounding.heads", "grounding.width"), f"a divisor of grounding.width "
-           f"{grounding.width}", grounding.heads, grounding.width % grounding.heads == 0)
+    yield (
+        ("prompts.train_one", "prompts.train_two"),
+        "2 or more training prompts together with prompts.train_two",
+        prompts.train_one,
+        prompts.train_one + prompts.train_two >= 2,
+    )
+    yield (
+        ("prompts.synthetic_one", "prompts.synthetic_two"),
+        "1 or more synthetic prompts together with prompts.synthetic_two",
+        prompts.synthetic_one,
+        prompts.synthetic_one + prompts.synthetic_two >= 1,
+    )
+    yield (
+        ("diffusion.device", "shards.processes"),
+        "auto, cuda or cpu, with no number, when "
+        "shards.processes is not 1: each takes a GPU of its own",
+        params.diffusion.device,
+        params.shards.processes == 1 or ":" not in params.diffusion.device,
+    )
+    yield (
+        ("triplets.max_area", "triplets.min_area"),
+        f"more than triplets.min_area {triplets.min_area}",
+        triplets.max_area,
+        triplets.max_area > triplets.min_area,
+    )
+    yield (
+        ("grounding.heads", "grounding.width"),
+        f"a divisor of grounding.width {grounding.width}",
+        grounding.heads,
+        grounding.width % grounding.heads == 0,
+    )
     band = params.synthetic.ignore_band
     yield (("synthetic.ignore_band",), "[low, high] with low <= high", band, band[0] <= band[1])
-    yield (("segmenter.heads", "segmenter.width"), f"a divisor of segmenter.width "
-           f"{segmenter.width}", segmenter.heads, segmenter.width % segmenter.heads == 0)
-    yield (("segmenter.width", "segmenter.architecture"), "a multiple of 32 for maskformer, whose "
-           "pyramid normalises 32 groups of channels", segmenter.width,
-           segmenter.architecture != "maskformer" or segmenter.width % 32 == 0)
+    yield (
+        ("segmenter.heads", "segmenter.width"),
+        f"a divisor of segmenter.width {segmenter.width}",
+        segmenter.heads,
+        segmenter.width % segmenter.heads == 0,
+    )
+    yield (
+        ("segmenter.width", "segmenter.architecture"),
+        "a multiple of 32 for maskformer, whose pyramid normalises 32 groups of channels",
+        segmenter.width,
+        segmenter.architecture != "maskformer" or segmenter.width % 32 == 0,
+    )
     scales = segmenter.scale_range
-    yield (("segmenter.scale_range", "segmenter.crop_size"), "[low, high] with low <= high, and "
-           "[1, 1] where segmenter.crop_size is null", scales, scales[0] <= scales[1]
-           and (segmenter.crop_size is not None or scales == [1, 1]))
+    yield (
+        ("segmenter.scale_range", "segmenter.crop_size"),
+        "[low, high] with low <= high, and [1, 1] where segmenter.crop_size is null",
+        scales,
+        scales[0] <= scales[1] and (segmenter.crop_size is not None or scales == [1, 1]),
+    )
     real = benchmark.source in REAL_SOURCES
-    yield (("benchmark.root", "benchmark.source"), "the folder of the real pictures" if real else
-           f"null with benchmark.source {benchmark.source}", benchmark.root,
-           bool(benchmark.root) == real)
+    yield (
+        ("benchmark.root", "benchmark.source"),
+        "the folder of the real pictures"
+        if real
+        else f"null with benchmark.source {benchmark.source}",
+        benchmark.root,
+        bool(benchmark.root) == real,
+    )
 
 
 def _build(cls: type, values: object, settings: Settings, above: str) -> object:
     every = typing.get_type_hints(cls, include_extras=True)
     hints = {field.name: every[field.name] for field in dataclasses.fields(cls)}
     if not isinstance(values, dict):
-        raise ValueError(f"{settings.places[above[:-1]]}: {above[:-1]}: expected a mapping of "
-                         f"settings, got {values!r}")
+        raise ValueError(
+            f"{settings.places[above[:-1]]}: {above[:-1]}: expected a mapping of "
+            f"settings, got {values!r}"
+        )
     unknown, missing = sorted(set(values) - set(hints)), sorted(set(hints) - set(values))
     if unknown or missing:  # a profile cannot: it may override only what params.yaml has
-        raise ValueError(f"{settings.base}: {above[:-1]}: unknown settings {unknown}, missing "
-                         f"settings {missing}")
+        raise ValueError(
+            f"{settings.base}: {above[:-1]}: unknown settings {unknown}, missing settings {missing}"
+        )
     built = {}
     for name, hint in hints.items():
         full = f"{above}{name}"

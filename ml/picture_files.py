@@ -32,10 +32,15 @@ DARKEST = 16
 """Of 255: a 16-bit picture that stays below it everywhere holds values of another range."""
 SAME_COLOUR = 4
 """Levels at any pixel: sRGB profiles of several makers differ by rounding, their files are kept."""
-_TURNED = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-           4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-           8: Image.Transpose.ROTATE_90}
+_TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 """Pillow stretches grey samples of 1, 2 and 4 bits to 0..255; a label is the sample itself."""
 
@@ -68,7 +73,8 @@ class Mask:
             raise ValueError(
                 f"{self.path}: expected labels as grey levels or palette indices (mode L or P), got"
                 f" mode {image.mode}; export it as an indexed PNG, or list its colours in "
-                "palette.txt instead of classes.txt")
+                "palette.txt instead of classes.txt"
+            )
         return np.asarray(image)
 
     def greys(self) -> dict[int, int]:
@@ -85,8 +91,10 @@ class Mask:
         """uint8 (H,W,3) as the mask is shown; what is transparent is black, the background."""
         image = self.image
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
-            raise ValueError(f"{self.path}: expected a mask in colours of 8 bits, got mode "
-                             f"{image.mode}; export it as an RGB or indexed PNG")
+            raise ValueError(
+                f"{self.path}: expected a mask in colours of 8 bits, got mode "
+                f"{image.mode}; export it as an RGB or indexed PNG"
+            )
         return _without_alpha(image, "black")
 
 
@@ -113,16 +121,24 @@ def load_photo(source: Path | bytes, name: str = "the picture") -> tuple[bytes, 
     if mode.startswith("I;16") and not inverted:
         pixels = _scaled(np.asarray(turned), 4095 if raw == "I;12" else 65535)
     elif mode == "F" or mode.startswith("I"):
-        raise ValueError(f"{name}: expected a picture of 8 or 16 bits a channel, got mode {mode}, "
-                         "whose range the file does not say; save it as 8-bit RGB")
+        raise ValueError(
+            f"{name}: expected a picture of 8 or 16 bits a channel, got mode {mode}, "
+            "whose range the file does not say; save it as 8-bit RGB"
+        )
     else:
         pixels = _srgb(turned, image.info.get("icc_profile"), name)
     deep = mode.startswith("I;16") or ";16" in raw and not raw.startswith("BGR")  # BMP's 5-6-5
     if deep and pixels.max() < DARKEST:
-        raise ValueError(f"{name}: its 16-bit values use so little of their range that it would be "
-                         "black; scale them to the whole range, or save it with 8 bits")
-    if kind in KEPT_FORMATS and mode == "RGB" and turned is image and np.array_equal(
-            pixels, np.asarray(image)):
+        raise ValueError(
+            f"{name}: its 16-bit values use so little of their range that it would be "
+            "black; scale them to the whole range, or save it with 8 bits"
+        )
+    if (
+        kind in KEPT_FORMATS
+        and mode == "RGB"
+        and turned is image
+        and np.array_equal(pixels, np.asarray(image))
+    ):
         return data, pixels
     return encode_png(pixels), pixels
 
@@ -145,8 +161,10 @@ def open_mask(path: Path) -> Mask:
     data, name = _bytes(path, "")
     image = _opened(io.BytesIO(data), name, MASK_FORMATS)
     if _inverted(image):
-        raise ValueError(f"{name}: white is stored as 0 in this TIFF, so that a sample is not its "
-                         "label; save it as PNG")
+        raise ValueError(
+            f"{name}: white is stored as 0 in this TIFF, so that a sample is not its "
+            "label; save it as PNG"
+        )
     step = _STEPS.get(_raw(image), 1)
     orientation = _load(image, data, name)
     if orientation in _TURNED:
@@ -157,14 +175,16 @@ def open_mask(path: Path) -> Mask:
 def _bytes(source: Path | bytes, name: str) -> tuple[bytes, str]:
     if not isinstance(source, Path):
         if not isinstance(source, bytes | bytearray | memoryview):
-            raise ValueError(f"{name}: expected the bytes of a picture file, got "
-                             f"{type(source).__name__}")
+            raise ValueError(
+                f"{name}: expected the bytes of a picture file, got {type(source).__name__}"
+            )
         return bytes(source), name
     try:
         return source.read_bytes(), str(source)
     except OSError as error:
-        raise ValueError(f"{source} cannot be decoded ({error.strerror or error}); expected a "
-                         "picture file") from error
+        raise ValueError(
+            f"{source} cannot be decoded ({error.strerror or error}); expected a picture file"
+        ) from error
 
 
 def _opened(stream: BinaryIO, name: str, formats: Sequence[str]) -> Image.Image:
@@ -175,20 +195,26 @@ def _opened(stream: BinaryIO, name: str, formats: Sequence[str]) -> Image.Image:
             image = Image.open(stream, formats=formats)
             pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: expected at most {MAX_PIXELS:,} pixels, got more ({error}); "
-                         "make it smaller") from error
+        raise ValueError(
+            f"{name}: expected at most {MAX_PIXELS:,} pixels, got more ({error}); make it smaller"
+        ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is no picture: it cannot be decoded as {', '.join(formats)}: half"
-                         " a download, or another format? Get it again, or convert it to PNG"
-                         ) from error
+        raise ValueError(
+            f"{name} is no picture: it cannot be decoded as {', '.join(formats)}: half"
+            " a download, or another format? Get it again, or convert it to PNG"
+        ) from error
     except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
         raise _damaged(name, error) from error
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{name}: expected at most {MAX_PIXELS:,} pixels, got {image.width}x"
-                         f"{image.height}; make it smaller")
+        raise ValueError(
+            f"{name}: expected at most {MAX_PIXELS:,} pixels, got {image.width}x"
+            f"{image.height}; make it smaller"
+        )
     if pages > 1:
-        raise ValueError(f"{name} holds {pages} pictures (pages, or an animation); expected one: "
-                         "save the one that is meant as a file of its own")
+        raise ValueError(
+            f"{name} holds {pages} pictures (pages, or an animation); expected one: "
+            "save the one that is meant as a file of its own"
+        )
     return image
 
 
@@ -206,8 +232,9 @@ def _load(image: Image.Image, data: bytes, name: str) -> int:
 
 
 def _damaged(name: str, error: Exception) -> ValueError:
-    return ValueError(f"{name} cannot be decoded ({type(error).__name__}: {error}): half a "
-                      "download? Get it again")
+    return ValueError(
+        f"{name} cannot be decoded ({type(error).__name__}: {error}): half a download? Get it again"
+    )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -245,8 +272,9 @@ def _without_alpha(image: Image.Image, behind: str) -> np.ndarray:
     if not image.has_transparency_data:
         return np.asarray(image.convert("RGB"))
     image = image.convert("RGBA")
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, behind),
-                                            image).convert("RGB"))
+    return np.asarray(
+        Image.alpha_composite(Image.new("RGBA", image.size, behind), image).convert("RGB")
+    )
 
 
 def _srgb(image: Image.Image, profile: bytes | None, name: str) -> np.ndarray:
@@ -257,15 +285,21 @@ def _srgb(image: Image.Image, profile: bytes | None, name: str) -> np.ndarray:
     try:
         plain = _without_alpha(image, "white")
     except ValueError as error:
-        raise ValueError(f"{name}: mode {image.mode} cannot be shown as RGB ({error}); save it as "
-                         "8-bit RGB") from error
+        raise ValueError(
+            f"{name}: mode {image.mode} cannot be shown as RGB ({error}); save it as 8-bit RGB"
+        ) from error
     if not profile:
         return plain
     flat = image if image.mode in ("L", "CMYK") else Image.fromarray(plain)
     try:
-        changed = np.asarray(ImageCms.profileToProfile(
-            flat, ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-            ImageCms.createProfile("sRGB"), outputMode="RGB"))
+        changed = np.asarray(
+            ImageCms.profileToProfile(
+                flat,
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+        )
     except (ImageCms.PyCMSError, OSError):
         return plain
     return changed if np.abs(changed.astype(np.int16) - plain).max() > SAME_COLOUR else plain

@@ -54,8 +54,10 @@ def encode_png(picture: np.ndarray) -> bytes:
     """PNG bytes of a picture uint8 (H,W,3) or a label map uint8 (H,W). ValueError for others."""
     colour = picture.ndim == 3 and picture.shape[2] == 3
     if picture.dtype != np.uint8 or not (colour or picture.ndim == 2) or picture.size == 0:
-        raise ValueError(f"expected uint8 (H,W,3) or (H,W), got {picture.dtype} {picture.shape}: "
-                         "scale to 0..255 and put channels last")
+        raise ValueError(
+            f"expected uint8 (H,W,3) or (H,W), got {picture.dtype} {picture.shape}: "
+            "scale to 0..255 and put channels last"
+        )
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -75,8 +77,10 @@ def decode_png(data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, TypeError) as error:
-        raise ValueError(f"expected the bytes of a PNG, got {len(data or b'')} bytes that start "
-                         f"with {bytes(data or b'')[:8]!r}: make this sample again") from error
+        raise ValueError(
+            f"expected the bytes of a PNG, got {len(data or b'')} bytes that start "
+            f"with {bytes(data or b'')[:8]!r}: make this sample again"
+        ) from error
     if image.mode not in ("L", "P", "RGB"):
         image = image.convert("RGB")
     return np.array(image)
@@ -92,8 +96,10 @@ def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
         frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
         found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
     if missing := sorted(wanted - set(found)):
-        raise ValueError(f"{folder} holds no picture {missing[0]!r} ({len(missing)} are missing): "
-                         "make the stages that name it from these pictures")
+        raise ValueError(
+            f"{folder} holds no picture {missing[0]!r} ({len(missing)} are missing): "
+            "make the stages that name it from these pictures"
+        )
     return found
 
 
@@ -116,8 +122,10 @@ def decode_rle(text: str) -> np.ndarray:
         rle = json.loads(text)
         (height, width), runs = (int(side) for side in rle["size"]), run_lengths(rle["counts"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'expected JSON {{"size": [h, w], "counts": str}}, got {text[:60]!r} '
-                         '("" stands for no mask: look at `found` first)') from error
+        raise ValueError(
+            f'expected JSON {{"size": [h, w], "counts": str}}, got {text[:60]!r} '
+            '("" stands for no mask: look at `found` first)'
+        ) from error
     return runs_to_mask(runs, height, width)
 
 
@@ -150,8 +158,10 @@ def runs_to_mask(runs: Sequence[int], height: int, width: int) -> np.ndarray:
     """The mask bool (H,W) of runs down the columns, background first. ValueError unless they are
     the runs of so many pixels."""
     if min(height, width) < 1 or min(runs, default=-1) < 0 or sum(runs) != height * width:
-        raise ValueError(f"expected run lengths over {height}x{width} pixels, got {len(runs)} runs "
-                         f"over {sum(runs)}")
+        raise ValueError(
+            f"expected run lengths over {height}x{width} pixels, got {len(runs)} runs "
+            f"over {sum(runs)}"
+        )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -169,8 +179,13 @@ def picture_facts(image: np.ndarray) -> dict:
     share = np.bincount(grey.ravel(), minlength=256) / grey.size
     share = share[share > 0]
     level = grey.astype(np.float64)
-    edges = (level[:-2, 1:-1] + level[2:, 1:-1] + level[1:-1, :-2] + level[1:-1, 2:]
-             - 4 * level[1:-1, 1:-1])  # the 4-neighbour Laplacian, inner pixels only
+    edges = (
+        level[:-2, 1:-1]
+        + level[2:, 1:-1]
+        + level[1:-1, :-2]
+        + level[1:-1, 2:]
+        - 4 * level[1:-1, 1:-1]
+    )  # the 4-neighbour Laplacian, inner pixels only
     return {
         "width": int(image.shape[1]),
         "height": int(image.shape[0]),
@@ -282,9 +297,11 @@ def contact_sheet(
     over = list(masks_or_labels) if masks_or_labels is not None else [None] * len(images)
     tints = list(colours) if colours is not None else [None] * len(images)
     if not len(images) or not len(images) == len(over) == len(captions) == len(tints):
-        raise ValueError(f"contact sheet {path}: expected one caption and one overlay a picture "
-                         f"and at least one picture, got {len(images)} pictures, {len(over)} "
-                         f"overlays, {len(captions)} captions, {len(tints)} colours")
+        raise ValueError(
+            f"contact sheet {path}: expected one caption and one overlay a picture "
+            f"and at least one picture, got {len(images)} pictures, {len(over)} "
+            f"overlays, {len(captions)} captions, {len(tints)} colours"
+        )
     scale = scale or SHEET_WIDTH / max(image.shape[1] for image in images)
     while True:
         tiles = [_tile(*item, scale) for item in zip(images, over, tints, strict=True)]
@@ -309,8 +326,10 @@ def _tile(image: np.ndarray, over: np.ndarray | None, colours, scale: float) -> 
         labels = np.asarray(Image.fromarray(over).resize(size, Image.Resampling.NEAREST))
         return Image.fromarray(label_overlay(big, labels))
     masks = [
-        np.asarray(Image.fromarray(mask.astype(np.uint8) * 255)
-                   .resize(size, Image.Resampling.BILINEAR)) > 127
+        np.asarray(
+            Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+        )
+        > 127
         for mask in over.reshape(-1, *image.shape[:2])
     ]
     return Image.fromarray(overlay(big, np.array(masks, bool), colours))

@@ -69,11 +69,14 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
         read_texts(params.prompts.texts, vocabulary, limit)
     models = find_models(params, workspace)
     plan = Plan(params, counts_of(params, vocabulary), models, drawing_of(models[0]))
-    plan.there = {path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*"))
-                  if path.is_dir()}
+    plan.there = {
+        path.name: folder_bytes(path) for path in sorted(workspace.data.glob("*")) if path.is_dir()
+    }
     if plan.drawing is None:
-        plan.notes.append(f"{models[0].name} is neither on this machine nor in the table of known "
-                          "models: disk, memory and hours are not planned; download it first")
+        plan.notes.append(
+            f"{models[0].name} is neither on this machine nor in the table of known "
+            "models: disk, memory and hours are not planned; download it first"
+        )
         return plan
     _judge_data(plan, workspace)
     device = _device(plan)
@@ -121,14 +124,20 @@ def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
     plan.module = module, kept = grounding_size(plan.params, plan.drawing)
     backbone = plan.models[2].parameters
     measured = plan.probe.picture_bytes if plan.probe else None
-    plan.disk = disk_needs(plan.counts, plan.drawing, plan.params, len(vocabulary.classes), module,
-                           backbone, measured)
+    plan.disk = disk_needs(
+        plan.counts, plan.drawing, plan.params, len(vocabulary.classes), module, backbone, measured
+    )
     on_cpu = device is not None and device.type == "cpu"  # one memory for both
-    plan.gpu = gpu_needs(plan.drawing, plan.params, module, kept, backbone,
-                         **({"context": 0} if on_cpu else {}))
+    plan.gpu = gpu_needs(
+        plan.drawing, plan.params, module, kept, backbone, **({"context": 0} if on_cpu else {})
+    )
     if plan.probe:
-        plan.gpu = [replace(n, bytes=plan.probe.memory[n.name], how="measured by the probe")
-                    if n.name in plan.probe.memory else n for n in plan.gpu]
+        plan.gpu = [
+            replace(n, bytes=plan.probe.memory[n.name], how="measured by the probe")
+            if n.name in plan.probe.memory
+            else n
+            for n in plan.gpu
+        ]
     plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, CACHE_BYTES)
     if on_cpu:
         plan.ram = [replace(n, bytes=n.bytes + _by_name(plan.gpu, n.name)) for n in plan.ram]
@@ -162,8 +171,10 @@ def grounding_size(params: Params, drawing: Drawing) -> tuple[int, int]:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             module(features, *words, evidence if config.competition else None)
     own = {p.untyped_storage()._cdata for p in module.parameters()}
-    return (sum(p.numel() for p in module.parameters()),
-            sum(size for place, (size, _) in kept.items() if place not in own))
+    return (
+        sum(p.numel() for p in module.parameters()),
+        sum(size for place, (size, _) in kept.items() if place not in own),
+    )
 
 
 def _judge_disk(plan: Plan, workspace: Workspace) -> None:
@@ -173,8 +184,10 @@ def _judge_disk(plan: Plan, workspace: Workspace) -> None:
     wanted: dict[int, tuple[Path, float]] = {}
     data = sum(max((n.bytes or 0) - plan.there.get(n.name, 0), 0) for n in plan.disk)
     if again := max((plan.there.get(n.name, 0) for n in plan.disk), default=0):
-        plan.notes.append("a stage that is made anew, with other settings, needs up to "
-                          f"{show_bytes(again)} more while its old folder still stands")
+        plan.notes.append(
+            "a stage that is made anew, with other settings, needs up to "
+            f"{show_bytes(again)} more while its old folder still stands"
+        )
     downloads = sum(m.bytes or 0 for m in plan.models if m.state == "to download")
     for place, size in ((workspace.data, data), (Path(HF_HUB_CACHE), downloads)):
         place = next(p for p in (place, *place.absolute().parents) if p.exists())
@@ -182,37 +195,45 @@ def _judge_disk(plan: Plan, workspace: Workspace) -> None:
         wanted[place.stat().st_dev] = (first, before + size)
     for place, size in wanted.values():
         free = shutil.disk_usage(place).free
-        plan.notes.append(f"disk at {place}: {show_bytes(size)} still to be written, "
-                          f"{show_bytes(free)} free")
+        plan.notes.append(
+            f"disk at {place}: {show_bytes(size)} still to be written, {show_bytes(free)} free"
+        )
         if size * SPARE > free:
             plan.refusals.append(
                 f"disk: {show_bytes(size)} are still needed at {place} and {show_bytes(free)} are "
                 "free; free some, ask for fewer pictures (--images, prompts.*), or put data/ on a "
-                "larger disk (--root)")
+                "larger disk (--root)"
+            )
 
 
 def _judge_memory(plan: Plan, device) -> None:
     total = ram_bytes()
     plan.notes.append(f"main memory: {show_bytes(total)}")
     if (need := largest(plan.ram)) > total:
-        plan.refusals.append(f"main memory: {show_bytes(need)} are needed, this machine has "
-                             f"{show_bytes(total)}; ask for fewer training pictures "
-                             "(prompts.train_*), or take a larger machine")
+        plan.refusals.append(
+            f"main memory: {show_bytes(need)} are needed, this machine has "
+            f"{show_bytes(total)}; ask for fewer training pictures "
+            "(prompts.train_*), or take a larger machine"
+        )
     if device is None or device.type != "cuda":
         return
     import torch
 
     total = torch.cuda.get_device_properties(device).total_memory
     plan.notes.append(f"GPU memory: {show_bytes(total)} on {torch.cuda.get_device_name(device)}")
-    least = largest(gpu_needs(plan.drawing, plan.params, *plan.module, plan.models[2].parameters,
-                              single=True))
+    least = largest(
+        gpu_needs(plan.drawing, plan.params, *plan.module, plan.models[2].parameters, single=True)
+    )
     if least > total:
         plan.refusals.append(
             f"GPU memory: {show_bytes(least)} are needed even one picture at a time, the device has"
-            f" {show_bytes(total)}; set diffusion.dtype to float16, or take a smaller model")
+            f" {show_bytes(total)}; set diffusion.dtype to float16, or take a smaller model"
+        )
     elif (need := largest(plan.gpu)) > total:
-        plan.notes.append(f"GPU memory does not suffice for the batches asked for "
-                          f"({show_bytes(need)}): they are halved as the run goes")
+        plan.notes.append(
+            f"GPU memory does not suffice for the batches asked for "
+            f"({show_bytes(need)}): they are halved as the run goes"
+        )
 
 
 def ram_bytes() -> int:
@@ -250,16 +271,22 @@ def show_seconds(seconds: float | None) -> str:
 def page(plan: Plan) -> str:
     """The plan as text."""
     counts, prompts = plan.counts, plan.params.prompts
-    lines = [f"plan of profile {plan.params.profile}: {counts.train} training pictures, "
-             f"{counts.sim} to judge, {counts.synthetic} synthetic (prompts.synthetic_one "
-             f"{prompts.synthetic_one}, synthetic_two {prompts.synthetic_two})", "", "models"]
+    lines = [
+        f"plan of profile {plan.params.profile}: {counts.train} training pictures, "
+        f"{counts.sim} to judge, {counts.synthetic} synthetic (prompts.synthetic_one "
+        f"{prompts.synthetic_one}, synthetic_two {prompts.synthetic_two})",
+        "",
+        "models",
+    ]
     for found in plan.models:
-        lines.append(f"  {found.setting:20} {show_bytes(found.bytes):>9}  {found.state:16} "
-                     f"{found.name}")
+        lines.append(
+            f"  {found.setting:20} {show_bytes(found.bytes):>9}  {found.state:16} {found.name}"
+        )
     for title, needs, total in (
-            ("disk, when all is made", plan.disk, sum(n.bytes or 0 for n in plan.disk)),
-            ("GPU memory at its peak (on a CPU: part of main memory)", plan.gpu, None),
-            ("main memory at its peak", plan.ram, None)):
+        ("disk, when all is made", plan.disk, sum(n.bytes or 0 for n in plan.disk)),
+        ("GPU memory at its peak (on a CPU: part of main memory)", plan.gpu, None),
+        ("main memory at its peak", plan.ram, None),
+    ):
         if needs:
             lines += ["", title]
             lines += [f"  {n.name:20} {show_bytes(n.bytes):>9}  {n.how}" for n in needs]
@@ -274,8 +301,10 @@ def _time_lines(plan: Plan) -> list[str]:
     if plan.probe is None:
         return ["time: not measured (no probe)"]
     probe = plan.probe
-    lines = [f"time on {probe.device} (probe of {probe.seconds:.0f} s, {probe.batch} pictures at "
-             "once; at most: nothing rejected, no training stopped early)"]
+    lines = [
+        f"time on {probe.device} (probe of {probe.seconds:.0f} s, {probe.batch} pictures at "
+        "once; at most: nothing rejected, no training stopped early)"
+    ]
     lines += [f"  {name:20} {show_seconds(value):>9}" for name, value in plan.seconds.items()]
     known = [value for value in plan.seconds.values() if value is not None]
     more = "" if len(known) == len(plan.seconds) else " and what is unknown"
@@ -287,8 +316,11 @@ def _time_lines(plan: Plan) -> list[str]:
 def main(arguments: list[str]) -> int:
     parser = make_parser("python -m ml plan", __doc__)
     add_profile(parser)
-    parser.add_argument("--images", type=number(int, 1, 10_000_000),
-                        help="synthetic pictures, instead of the profile's")
+    parser.add_argument(
+        "--images",
+        type=number(int, 1, 10_000_000),
+        help="synthetic pictures, instead of the profile's",
+    )
     parser.add_argument("--no-probe", action="store_true", help="measure nothing, load no model")
     add_root(parser)
     chosen = parser.parse_args(arguments)

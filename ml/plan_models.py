@@ -35,13 +35,33 @@ class Drawing:
     vae_float32: bool  # it runs in float32 whatever the dtype (SDXL: it overflows in float16)
 
 
-SD1 = Drawing(512, (4, 64, 64), {"unet": 859_520_964, "vae": VAE, "text_encoder": CLIP_L},
-              {8: 15360, 16: 14080, 32: 8320, 64: 5120}, 768, 256, False)
-SD2 = Drawing(512, (4, 64, 64), {"unet": 865_910_724, "vae": VAE, "text_encoder": OPENCLIP_H},
-              {8: 15360, 16: 14080, 32: 8320, 64: 5120}, 1024, 256, False)
-SDXL = Drawing(1024, (4, 128, 128), {"unet": 2_567_463_684, "vae": VAE, "text_encoder": CLIP_L,
-                                     "text_encoder_2": OPENCLIP_G},
-               {32: 14080, 64: 8320, 128: 5120}, 2048, 256, True)
+SD1 = Drawing(
+    512,
+    (4, 64, 64),
+    {"unet": 859_520_964, "vae": VAE, "text_encoder": CLIP_L},
+    {8: 15360, 16: 14080, 32: 8320, 64: 5120},
+    768,
+    256,
+    False,
+)
+SD2 = Drawing(
+    512,
+    (4, 64, 64),
+    {"unet": 865_910_724, "vae": VAE, "text_encoder": OPENCLIP_H},
+    {8: 15360, 16: 14080, 32: 8320, 64: 5120},
+    1024,
+    256,
+    False,
+)
+SDXL = Drawing(
+    1024,
+    (4, 128, 128),
+    {"unet": 2_567_463_684, "vae": VAE, "text_encoder": CLIP_L, "text_encoder_2": OPENCLIP_G},
+    {32: 14080, 64: 8320, 128: 5120},
+    2048,
+    256,
+    True,
+)
 
 DRAWINGS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": SD1,
@@ -81,8 +101,11 @@ def find_models(params: Params, workspace: Workspace) -> list[Found]:
     Raises ValueError for a scheduler that does not fit, or a diffusion model on this machine whose
     configuration asks for what is not done here.
     """
-    return [find_diffusion(params, workspace), find_detector(params, workspace),
-            find_backbone(params, workspace)]
+    return [
+        find_diffusion(params, workspace),
+        find_detector(params, workspace),
+        find_backbone(params, workspace),
+    ]
 
 
 def find_diffusion(params: Params, workspace: Workspace) -> Found:
@@ -91,8 +114,11 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
     variant = getattr(diffusion, "variant", None)
     folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
     if folder:
-        parts = [file for part in ("unet", "vae", "text_encoder", "text_encoder_2")
-                 for file in weight_files(folder / part, variant)]
+        parts = [
+            file
+            for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+            for file in weight_files(folder / part, variant)
+        ]
         if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
             from ml.diffusion import fields  # diffusers takes seconds to import
 
@@ -101,8 +127,9 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
             return _on_disk("diffusion.model", diffusion.model, parts, folder)
     known = DRAWINGS.get(diffusion.model)
     width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]
-    return _to_download("diffusion.model", diffusion.model,
-                        known and sum(known.parameters.values()), width)
+    return _to_download(
+        "diffusion.model", diffusion.model, known and sum(known.parameters.values()), width
+    )
 
 
 def find_detector(params: Params, workspace: Workspace) -> Found:
@@ -113,8 +140,9 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
         return Found(setting, given, "on this machine", file.stat().st_size, None, file.parent)
     if (detector.backend, detector.model) == ("torchvision", "coco"):
         return _torchvision_coco(setting)
-    folder = local_folder(workspace.detector(detector), "config.json",
-                          getattr(detector, "revision", None))
+    folder = local_folder(
+        workspace.detector(detector), "config.json", getattr(detector, "revision", None)
+    )
     if folder and weight_files(folder):
         return _on_disk(setting, detector.model, weight_files(folder), folder)
     return _to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
@@ -122,8 +150,11 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
 
 def find_backbone(params: Params, workspace: Workspace) -> Found:
     segmenter, setting = params.segmenter, "segmenter.backbone"
-    folder = local_folder(workspace.model(segmenter.backbone), "config.json",
-                          getattr(segmenter, "backbone_revision", None))
+    folder = local_folder(
+        workspace.model(segmenter.backbone),
+        "config.json",
+        getattr(segmenter, "backbone_revision", None),
+    )
     if folder and weight_files(folder):
         return _on_disk(setting, segmenter.backbone, weight_files(folder), folder)
     return _to_download(setting, segmenter.backbone, PARAMETERS.get(segmenter.backbone), 4)
@@ -137,13 +168,25 @@ def _torchvision_coco(setting: str) -> Found:
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
     there = file.is_file()
     size = file.stat().st_size if there else round(weights.meta["_file_size"] * MIB)
-    return Found(setting, "coco", "on this machine" if there else "to download", size,
-                 weights.meta["num_params"], file.parent if there else None)
+    return Found(
+        setting,
+        "coco",
+        "on this machine" if there else "to download",
+        size,
+        weights.meta["num_params"],
+        file.parent if there else None,
+    )
 
 
 def _on_disk(setting: str, name: str, files: Sequence[Path], folder: Path) -> Found:
-    return Found(setting, name, "on this machine", sum(file.stat().st_size for file in files),
-                 sum(count_parameters(file) for file in files), folder)
+    return Found(
+        setting,
+        name,
+        "on this machine",
+        sum(file.stat().st_size for file in files),
+        sum(count_parameters(file) for file in files),
+        folder,
+    )
 
 
 def _to_download(setting: str, name: str, parameters: int | None, width: int) -> Found:
@@ -178,8 +221,10 @@ def count_parameters(file: Path) -> int:
         start = handle.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 0 < length < file.stat().st_size:
-            raise ValueError(f"{file} is no whole safetensors file (half a download?): remove it "
-                             "and get it again")
+            raise ValueError(
+                f"{file} is no whole safetensors file (half a download?): remove it "
+                "and get it again"
+            )
         header = json.loads(handle.read(length))
     total = 0
     for name, entry in header.items():
@@ -206,14 +251,29 @@ def drawing_of(found: Found) -> Drawing | None:
     unet, vae = config("unet"), config("vae")
     with configured(str(found.folder / "unet")), torch.device("meta"):  # without its weights
         features = feature_channels(UNet2DConditionModel.from_config(unet))
-    encoders = [part for part in ("text_encoder", "text_encoder_2")
-                if (found.folder / part / "config.json").is_file()]
+    encoders = [
+        part
+        for part in ("text_encoder", "text_encoder_2")
+        if (found.folder / part / "config.json").is_file()
+    ]
     widths = vae["block_out_channels"]
     side = unet["sample_size"] if isinstance(unet["sample_size"], int) else unet["sample_size"][0]
-    weights = {part: sum(map(count_parameters, weight_files(found.folder / part)
-                             or sorted((found.folder / part).glob("*.safetensors"))[:1]))
-               for part in ("unet", "vae", *encoders)}
+    weights = {
+        part: sum(
+            map(
+                count_parameters,
+                weight_files(found.folder / part)
+                or sorted((found.folder / part).glob("*.safetensors"))[:1],
+            )
+        )
+        for part in ("unet", "vae", *encoders)
+    }
     return Drawing(
-        side * 2 ** (len(widths) - 1), (unet["in_channels"], side, side), weights, features,
-        sum(config(part)["hidden_size"] for part in encoders), widths[min(1, len(widths) - 1)],
-        "text_encoder_2" in encoders)
+        side * 2 ** (len(widths) - 1),
+        (unet["in_channels"], side, side),
+        weights,
+        features,
+        sum(config(part)["hidden_size"] for part in encoders),
+        widths[min(1, len(widths) - 1)],
+        "text_encoder_2" in encoders,
+    )

@@ -83,16 +83,24 @@ def counts_of(params: Params, vocabulary: Vocabulary) -> Counts:
     one = [seen >= 1, unseen >= 1]
     two = [seen >= 2, seen >= 1 and unseen >= 1, unseen >= 2]
     return Counts(
-        train=wanted.train_one + wanted.train_two, sim=wanted.sim_per_cell * sum(one + two),
+        train=wanted.train_one + wanted.train_two,
+        sim=wanted.sim_per_cell * sum(one + two),
         synthetic=wanted.synthetic_one + wanted.synthetic_two,
-        image_words=wanted.train_one + 2 * wanted.train_two
+        image_words=wanted.train_one
+        + 2 * wanted.train_two
         + wanted.sim_per_cell * (sum(one) + 2 * sum(two)),
-        synthetic_words=wanted.synthetic_one + 2 * wanted.synthetic_two)
+        synthetic_words=wanted.synthetic_one + 2 * wanted.synthetic_two,
+    )
 
 
 def disk_needs(
-    counts: Counts, drawing: Drawing, params: Params, classes: int, module: int,
-    backbone: int | None, picture_bytes: float | None = None,
+    counts: Counts,
+    drawing: Drawing,
+    params: Params,
+    classes: int,
+    module: int,
+    backbone: int | None,
+    picture_bytes: float | None = None,
 ) -> list[Need]:
     """Bytes by stage. module, backbone: parameters. picture_bytes: of a PNG, if measured."""
     side, (c, h, w) = drawing.side, drawing.latent
@@ -102,32 +110,48 @@ def disk_needs(
     latent, heat, rle = 4 * c * h * w, 2 * h * w, RLE_BYTES_A_SIDE * side
     words = counts.image_words + counts.synthetic_words
     masks = counts.image_words * (rle + ROW_BYTES)
-    synthetic = round(counts.synthetic * (picture + LABEL_SHARE * side * side + ROW_BYTES)
-                      + counts.synthetic_words * rle)
+    synthetic = round(
+        counts.synthetic * (picture + LABEL_SHARE * side * side + ROW_BYTES)
+        + counts.synthetic_words * rle
+    )
     trained = round(4 * HEAD_SHARE * backbone * MODEL_COPIES) if backbone else None
     source = params.benchmark.source
     tested = BENCHMARK_PICTURES.get(source)
     scored = tested or round(0.1 * counts.synthetic)  # without a benchmark, a tenth is held out
     each = DRAWN_BYTES if source == "drawn" else PHOTO_BYTES
     segmenter = None if trained is None else trained + synthetic
-    weights = (f"{MODEL_COPIES} x weights, and the pictures again while it trains" if backbone
-               else "its backbone is not known")
+    weights = (
+        f"{MODEL_COPIES} x weights, and the pictures again while it trains"
+        if backbone
+        else "its backbone is not known"
+    )
     return [
-        Need("benchmark", None if tested is None else tested * each, f"{source}: "
-             + ("unknown number of" if tested is None else f"{tested}") + " pictures"),
+        Need(
+            "benchmark",
+            None if tested is None else tested * each,
+            f"{source}: " + ("unknown number of" if tested is None else f"{tested}") + " pictures",
+        ),
         Need("prompts", ROW_BYTES * (counts.images + counts.synthetic), f"{words} named objects"),
-        Need("images", round(counts.images * (picture + latent + ROW_BYTES)
-                             + counts.image_words * heat),
-             f"{counts.images} x ({png}, latent {latent / 1024:.0f} KB), DAAM {heat / 1024:.1f} KB "
-             "an object; no features"),
+        Need(
+            "images",
+            round(counts.images * (picture + latent + ROW_BYTES) + counts.image_words * heat),
+            f"{counts.images} x ({png}, latent {latent / 1024:.0f} KB), DAAM {heat / 1024:.1f} KB "
+            "an object; no features",
+        ),
         Need("masks", masks, f"{counts.image_words} run-length masks"),
         Need("triplets", masks, "as masks"),
-        Need("grounding_model", 4 * module * MODEL_COPIES,
-             f"{MODEL_COPIES} x {module / 1e6:.1f} M weights"),
+        Need(
+            "grounding_model",
+            4 * module * MODEL_COPIES,
+            f"{MODEL_COPIES} x {module / 1e6:.1f} M weights",
+        ),
         Need("synthetic_dataset", synthetic, f"{counts.synthetic} x ({png}, label map, masks)"),
         Need("segmenter", segmenter, weights),
-        Need("real_bound", 0 if source == "none" else segmenter,
-             "no real pictures" if source == "none" else "as segmenter, at most"),
+        Need(
+            "real_bound",
+            0 if source == "none" else segmenter,
+            "no real pictures" if source == "none" else "as segmenter, at most",
+        ),
         Need("benchmark_scores", 16 * scored * (classes + 1) ** 2, "a confusion a picture, twice"),
         Need("report", 3_000_000, "report and audit sheet"),
     ]
@@ -139,8 +163,14 @@ def feature_bytes(drawing: Drawing, width: int) -> int:
 
 
 def gpu_needs(
-    drawing: Drawing, params: Params, module: int, kept: int, backbone: int | None,
-    *, single: bool = False, context: int = CUDA_BYTES,
+    drawing: Drawing,
+    params: Params,
+    module: int,
+    kept: int,
+    backbone: int | None,
+    *,
+    single: bool = False,
+    context: int = CUDA_BYTES,
 ) -> list[Need]:
     """Peak memory by stage, modelled. kept: bytes that autograd keeps of one grounding sample.
 
@@ -156,8 +186,13 @@ def gpu_needs(
     trained = 1 if single else params.grounding.batch_size
     features = feature_bytes(drawing, width)
     decoded = 1 if drawing.latent[1] >= SLICED_FROM else drawn
-    decode = (decoded * DECODE_MAPS * drawing.vae_width * drawing.side**2
-              * (4 if drawing.vae_float32 else width))
+    decode = (
+        decoded
+        * DECODE_MAPS
+        * drawing.vae_width
+        * drawing.side**2
+        * (4 if drawing.vae_float32 else width)
+    )
     if getattr(params.diffusion, "vae_tiling", False):
         decode //= 4  # tiles of half the side
     draw = weights + max(drawn * 2 * features, decode)
@@ -167,16 +202,18 @@ def gpu_needs(
         Need("images", draw, f"{note}, {drawn} at once"),
         Need("grounding_model", learn, f"{note}, Adam, {trained} at once"),
         Need("synthetic_dataset", draw + 4 * module, f"{note}, {drawn} at once"),
-        Need("segmenter", round(ADAM_BYTES * HEAD_SHARE * backbone) if backbone else None,
-             "weights and Adam alone: activations are known after a probe" if backbone
-             else "its backbone is not known"),
+        Need(
+            "segmenter",
+            round(ADAM_BYTES * HEAD_SHARE * backbone) if backbone else None,
+            "weights and Adam alone: activations are known after a probe"
+            if backbone
+            else "its backbone is not known",
+        ),
     ]
     return [replace(n, bytes=n.bytes and n.bytes + context) for n in needs]
 
 
-def ram_needs(
-    counts: Counts, drawing: Drawing, params: Params, cache_bytes: int
-) -> list[Need]:
+def ram_needs(counts: Counts, drawing: Drawing, params: Params, cache_bytes: int) -> list[Need]:
     """Main memory: the training samples' latents, heat maps and evidence, and a cache of their
     features; pictures and masks stay in their shards."""
     c, h, w = drawing.latent
@@ -185,9 +222,14 @@ def ram_needs(
     samples = 4 * h * w * (counts.train * c + counts.image_words * maps)
     cache = min(2 * cache_bytes, counts.train * feature_bytes(drawing, 2))
     load = BYTES[params.diffusion.dtype] * sum(drawing.parameters.values())  # before they move
-    return [Need("images", PROCESS_BYTES + load, "libraries, and weights while they are loaded"),
-            Need("grounding_model", PROCESS_BYTES + max(load, samples + cache),
-                 f"latents and maps {samples / 1e9:.1f} GB, cached features {cache / 1e9:.1f} GB")]
+    return [
+        Need("images", PROCESS_BYTES + load, "libraries, and weights while they are loaded"),
+        Need(
+            "grounding_model",
+            PROCESS_BYTES + max(load, samples + cache),
+            f"latents and maps {samples / 1e9:.1f} GB, cached features {cache / 1e9:.1f} GB",
+        ),
+    ]
 
 
 def passes(pictures: int, uses: int, cached: int) -> float:
@@ -209,22 +251,28 @@ def stage_seconds(
     held = round(params.triplets.validation_share * counts.train)
     learnt = counts.train - held
     evaluations = -(-grounding.steps // grounding.evaluate_every)
-    unet_passes = (passes(learnt, grounding.steps * grounding.batch_size, cached)
-                   + passes(held, evaluations * held, cached))
+    unet_passes = passes(learnt, grounding.steps * grounding.batch_size, cached) + passes(
+        held, evaluations * held, cached
+    )
     evidence = counts.train if grounding.variant == "seeded" else 0
     steps = params.segmenter.steps
     return {
         "images": times((counts.images, wanted.draw)),
         "masks": times((counts.images, wanted.detect)),
-        "grounding_model": times((evidence, wanted.evidence), (unet_passes, wanted.features),
-                                 (grounding.steps, wanted.grounding_step),
-                                 (evaluations * held, wanted.validate)),
+        "grounding_model": times(
+            (evidence, wanted.evidence),
+            (unet_passes, wanted.features),
+            (grounding.steps, wanted.grounding_step),
+            (evaluations * held, wanted.validate),
+        ),
         "grounding_scores": times((counts.sim, wanted.ground)),
-        "synthetic_dataset": times((counts.synthetic, wanted.draw),
-                                   (counts.synthetic, wanted.ground)),
+        "synthetic_dataset": times(
+            (counts.synthetic, wanted.draw), (counts.synthetic, wanted.ground)
+        ),
         "segmenter": times((steps, wanted.segmenter_step)),
-        "real_bound": 0.0 if params.benchmark.source == "none" else times(
-            (steps, wanted.segmenter_step)),
+        "real_bound": 0.0
+        if params.benchmark.source == "none"
+        else times((steps, wanted.segmenter_step)),
     }
 
 

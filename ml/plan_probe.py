@@ -71,8 +71,11 @@ def run_probe(
     device = find_device(params.diffusion.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
-    parts: dict[str, Callable] = {"diffusion.model": _diffusion, "detector.model": _detector,
-                                  "segmenter.backbone": _segmenter}
+    parts: dict[str, Callable] = {
+        "diffusion.model": _diffusion,
+        "detector.model": _detector,
+        "segmenter.backbone": _segmenter,
+    }
     images = None
     for found in models:
         if found.state != "on this machine" and found.folder is None:
@@ -112,11 +115,17 @@ def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarra
 
 def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.detector
-    extra = {name: getattr(settings, name) for name in ("revision", "weights")
-             if hasattr(settings, name)}
+    extra = {
+        name: getattr(settings, name) for name in ("revision", "weights") if hasattr(settings, name)
+    }
     model = workspace.detector(settings)
-    detector = load_detector(settings.backend, model, batch_size=settings.batch_size,
-                             score_threshold=settings.score_threshold, **extra)
+    detector = load_detector(
+        settings.backend,
+        model,
+        batch_size=settings.batch_size,
+        score_threshold=settings.score_threshold,
+        **extra,
+    )
     images = noise(probe.side) if images is None else images
     one = timed(lambda: detector.detect(images[:1]))
     size = settings.batch_size if one * settings.batch_size < PATIENCE else 1
@@ -127,7 +136,8 @@ def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
 def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.segmenter
     model = architecture(settings.architecture).build(
-        workspace.model(settings.backbone), ["background", *vocabulary.classes], settings)
+        workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
+    )
     images = noise(probe.side) if images is None else images
     count = settings.batch_size + 1
     pictures = np.stack([images[i % len(images)] for i in range(count)])
@@ -138,13 +148,13 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     def steps(number: int, size: int) -> None:
         folder = Path(tempfile.mkdtemp())
         try:
-            train_segmenter(model, pictures, labels, replace(
-                settings, steps=number, batch_size=size), folder, 0)
+            train_segmenter(
+                model, pictures, labels, replace(settings, steps=number, batch_size=size), folder, 0
+            )
         finally:
             shutil.rmtree(folder)
 
-    probe.figures = replace(probe.figures, segmenter_step=step_seconds(
-        steps, settings.batch_size))
+    probe.figures = replace(probe.figures, segmenter_step=step_seconds(steps, settings.batch_size))
     note_memory(probe, "segmenter", torch.device(device))
 
 
@@ -185,8 +195,9 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     evidence, found = None, {}
     if config.competition:
         started = time.perf_counter()
-        evidence = sample_evidence(pipe, samples, config.evidence_timesteps,
-                                   params.diffusion.batch_size)
+        evidence = sample_evidence(
+            pipe, samples, config.evidence_timesteps, params.diffusion.batch_size
+        )
         found["evidence"] = (time.perf_counter() - started) / count
     source = FeatureSource(pipe, samples, evidence)
     places, size = list(range(count)), min(count, settings.batch_size)
@@ -196,12 +207,21 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     entities = [sample.entities for sample in samples]
 
     def steps(number: int, size: int) -> None:
-        train_grounding(module, source, source, entities, replace(
-            settings, steps=number, evaluate_every=number, patience=number, batch_size=size), 0)
+        train_grounding(
+            module,
+            source,
+            source,
+            entities,
+            replace(
+                settings, steps=number, evaluate_every=number, patience=number, batch_size=size
+            ),
+            0,
+        )
 
     found["grounding_step"] = step_seconds(steps, settings.batch_size)
-    found["validate"] = timed(lambda: validation_miou(
-        module, source, entities, settings.batch_size)) / count
+    found["validate"] = (
+        timed(lambda: validation_miou(module, source, entities, settings.batch_size)) / count
+    )
     grounded = GroundedDiffusionPipeline(pipe, module, params.diffusion.batch_size)
     part = samples[: params.diffusion.batch_size]
     found["ground"] = timed(lambda: grounded.ground_samples(part)) / len(part)
@@ -212,16 +232,32 @@ def store_samples(rows: pd.DataFrame, workspace: Workspace) -> list[Sample]:
     """Training samples of drawn pictures, read from shards as the stages read them; each word's
     mask is a box. rows: of the stage `images`."""
     triplets = [
-        {"key": row.key, "text": row.text, "entity": entity, "word": word, "phrase": phrase,
-         "purpose": row.purpose, "cell": row.cell, "subset": "train", "accepted": True,
-         "reason": "", "score": 1.0, "area": 0.25, "std": row.std, "dhash": row.dhash,
-         "rle": encode_rle(box_mask(row.width, place))}
+        {
+            "key": row.key,
+            "text": row.text,
+            "entity": entity,
+            "word": word,
+            "phrase": phrase,
+            "purpose": row.purpose,
+            "cell": row.cell,
+            "subset": "train",
+            "accepted": True,
+            "reason": "",
+            "score": 1.0,
+            "area": 0.25,
+            "std": row.std,
+            "dhash": row.dhash,
+            "rle": encode_rle(box_mask(row.width, place)),
+        }
         for row in rows.itertuples()
         for place, (entity, word, phrase) in enumerate(
-            zip(row.entities, row.words, row.phrases, strict=True))
+            zip(row.entities, row.words, row.phrases, strict=True)
+        )
     ]
-    for stage, frame, schema in (("images", rows, IMAGES),
-                                 ("triplets", pd.DataFrame(triplets), TRIPLETS)):
+    for stage, frame, schema in (
+        ("images", rows, IMAGES),
+        ("triplets", pd.DataFrame(triplets), TRIPLETS),
+    ):
         write_shards(workspace.folder(stage), "probe", [frame], lambda group: group, schema)
     return load_samples(workspace, ["train"])
 
@@ -229,8 +265,14 @@ def store_samples(rows: pd.DataFrame, workspace: Workspace) -> list[Sample]:
 def _prompts(params: Params, vocabulary: Vocabulary) -> list[dict]:
     """As many prompts of the profile's training sets as are drawn at once, two objects first."""
     size = params.diffusion.batch_size
-    few = replace(params.prompts, train_one=size, train_two=size if len(vocabulary.seen) > 1 else 0,
-                  sim_per_cell=0, synthetic_one=0, synthetic_two=0)
+    few = replace(
+        params.prompts,
+        train_one=size,
+        train_two=size if len(vocabulary.seen) > 1 else 0,
+        sim_per_cell=0,
+        synthetic_one=0,
+        synthetic_two=0,
+    )
     return make_prompts(vocabulary, few, params.seed)[0][-size:]
 
 

@@ -81,8 +81,10 @@ def claim(data: Path, file: str | None, root: Path) -> None:
     if other == file:
         return
     if other is not None and (root / other).is_file():
-        raise ValueError(f"{data} holds the stages of {root / other}, not of {root / file}: rename "
-                         "one of the two files, or choose another --root")
+        raise ValueError(
+            f"{data} holds the stages of {root / other}, not of {root / file}: rename "
+            "one of the two files, or choose another --root"
+        )
     write_json(note, {"file": file})
 
 
@@ -119,13 +121,17 @@ def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict, dic
         file = _profile_file(profile, default, root, chain[0][0] if chain else None)
         if any(file.resolve() == other.resolve() for other, *_ in chain):
             way = " -> ".join([str(file), *(str(other) for other, *_ in chain)])
-            raise ValueError(f"`base:` goes in a circle: {way}; one of them must build upon "
-                             f"{default!r} (leave `base:` out)")
+            raise ValueError(
+                f"`base:` goes in a circle: {way}; one of them must build upon "
+                f"{default!r} (leave `base:` out)"
+            )
         own, lines = _read(file)
         profile, line = own.pop("base", default), lines.pop("base", None)
         if not isinstance(profile, str):
-            raise ValueError(f"{Place(0, str(file), line)}: base: expected the name of a profile, "
-                             f"got {profile!r}")
+            raise ValueError(
+                f"{Place(0, str(file), line)}: base: expected the name of a profile, "
+                f"got {profile!r}"
+            )
         chain.insert(0, (file, own, lines))
     return chain
 
@@ -136,11 +142,19 @@ def _profile_file(profile: str, default: str, root: Path, named_by: Path | None)
         file = Path(profile) if is_path else _shipped(root, f"profiles/{profile}.yaml")
         if file.is_file():
             return file
-    known = sorted({p.stem for place in (root, INSTALLED) for p in place.glob("profiles/*.yaml")
-                    if "." not in p.stem})  # ci.run.yaml is Dagster's, not a profile
+    known = sorted(
+        {
+            p.stem
+            for place in (root, INSTALLED)
+            for p in place.glob("profiles/*.yaml")
+            if "." not in p.stem
+        }
+    )  # ci.run.yaml is Dagster's, not a profile
     asked = f" (the base of {named_by})" if named_by else ""
-    raise ValueError(f"unknown profile {reprlib.repr(profile)}{asked}: expected {default!r}, one "
-                     f"of {known} or the path of a YAML file that is there")
+    raise ValueError(
+        f"unknown profile {reprlib.repr(profile)}{asked}: expected {default!r}, one "
+        f"of {known} or the path of a YAML file that is there"
+    )
 
 
 def _refuse_name(settings: Settings, default: str, root: Path) -> None:
@@ -150,12 +164,15 @@ def _refuse_name(settings: Settings, default: str, root: Path) -> None:
         raise ValueError(
             f"{place}: profile: expected a name of letters, digits, - _ and . that is not "
             f"{' or '.join(RESERVED)}, since it is a folder below data/, got {reprlib.repr(name)}. "
-            "Rename the file, or set `profile:` in it")
+            "Rename the file, or set `profile:` in it"
+        )
     known = _shipped(root, "params.yaml" if name == default else f"profiles/{name}.yaml")
     if known.is_file() and known.resolve() != settings.file.resolve():
-        raise ValueError(f"{place}: profile: expected another name than {name!r}, which is that of "
-                         f"{known}: both would write into data/{name}. Rename the file, or set "
-                         "`profile:` in it")
+        raise ValueError(
+            f"{place}: profile: expected another name than {name!r}, which is that of "
+            f"{known}: both would write into data/{name}. Rename the file, or set "
+            "`profile:` in it"
+        )
 
 
 def _merge(values: dict, override: dict, above: str, file: Path, lines: dict[str, int]) -> None:
@@ -165,8 +182,9 @@ def _merge(values: dict, override: dict, above: str, file: Path, lines: dict[str
         if key not in values:
             near = difflib.get_close_matches(str(key), values, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {sorted(values)}"
-            raise ValueError(f"{Place(0, str(file), lines.get(full))}: unknown setting {full!r}; "
-                             f"{hint}")
+            raise ValueError(
+                f"{Place(0, str(file), lines.get(full))}: unknown setting {full!r}; {hint}"
+            )
         if isinstance(values[key], dict) and isinstance(value, dict):
             _merge(values[key], value, f"{full}.", file, lines)
         else:

@@ -13,8 +13,10 @@ import numpy as np
 from ml.metrics import Statistic, paired_bootstrap
 
 BOOTSTRAP_SEED = 0
-BY_HAND = ("`python -m orchestration.champion` moves the title by hand; without a registry, remove "
-           "the champion on record")
+BY_HAND = (
+    "`python -m orchestration.champion` moves the title by hand; without a registry, remove "
+    "the champion on record"
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Verdict:
     difference: tuple[float, float, float] | None = None
 
 
-def decide(candidate: Contender, champion: Contender | None, policy: Policy,
-           former: Collection[str] = ()) -> Verdict:
+def decide(
+    candidate: Contender, champion: Contender | None, policy: Policy, former: Collection[str] = ()
+) -> Verdict:
     """The rules in order; the first that holds decides. former: digests of earlier champions.
 
     A champion is beaten on its own test set only, and a model that was champion is not promoted
@@ -61,8 +64,9 @@ def decide(candidate: Contender, champion: Contender | None, policy: Policy,
     if champion is not None and champion.digest == candidate.digest:
         return Verdict(False, "kept", "already champion")
     if candidate.digest in former:
-        return Verdict(False, "refused", f"was champion before; only a new model is promoted. "
-                       f"{BY_HAND}")
+        return Verdict(
+            False, "refused", f"was champion before; only a new model is promoted. {BY_HAND}"
+        )
     score, floor = candidate.score, policy.floor
     if not math.isfinite(score) or not score >= floor:
         return Verdict(False, "refused", f"{score:.1f} % does not reach the floor of {floor:.1f} %")
@@ -70,14 +74,21 @@ def decide(candidate: Contender, champion: Contender | None, policy: Policy,
     if champion is None:
         return Verdict(True, "promoted", f"first champion: {reached}")
     if not comparable(candidate, champion):
-        return Verdict(False, "refused", f"{reached}, but the champion's {champion.score:.1f} % "
-                       "were measured on another test set or with other words, so the two cannot "
-                       f"be compared. {BY_HAND}")
-    difference = paired_bootstrap(policy.statistic, candidate.counts, champion.counts,
-                                  policy.resamples, BOOTSTRAP_SEED)
+        return Verdict(
+            False,
+            "refused",
+            f"{reached}, but the champion's {champion.score:.1f} % "
+            "were measured on another test set or with other words, so the two cannot "
+            f"be compared. {BY_HAND}",
+        )
+    difference = paired_bootstrap(
+        policy.statistic, candidate.counts, champion.counts, policy.resamples, BOOTSTRAP_SEED
+    )
     points, low, high = difference
-    said = (f"{points:+.1f} points against the champion's {champion.score:.1f} % (95 % interval "
-            f"{low:+.1f} to {high:+.1f}, same {len(champion.keys)} pictures)")
+    said = (
+        f"{points:+.1f} points against the champion's {champion.score:.1f} % (95 % interval "
+        f"{low:+.1f} to {high:+.1f}, same {len(champion.keys)} pictures)"
+    )
     if not all(map(math.isfinite, difference)):
         return Verdict(False, "refused", f"not comparable in numbers: {said}. {BY_HAND}")
     if high < 0:
@@ -87,5 +98,8 @@ def decide(candidate: Contender, champion: Contender | None, policy: Policy,
 
 def comparable(one: Contender, other: Contender) -> bool:
     """Whether two models were scored on the same pictures with the same truth and classes."""
-    return (one.test_set == other.test_set and one.keys == other.keys
-            and one.counts.shape == other.counts.shape)
+    return (
+        one.test_set == other.test_set
+        and one.keys == other.keys
+        and one.counts.shape == other.counts.shape
+    )

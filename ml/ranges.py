@@ -32,7 +32,8 @@ class Range:
 
     def holds(self, value: float) -> bool:
         return (self.low < value if self.above else self.low <= value) and (
-            value < self.high if self.below else value <= self.high)
+            value < self.high if self.below else value <= self.high
+        )
 
     def __str__(self) -> str:
         first = f"{'above' if self.above else 'from'} {self.low:,}"
@@ -62,8 +63,12 @@ class Pattern:
     says: str
 
     def holds(self, value: str) -> bool:
-        return (value.isprintable() and value == value.strip() and len(value) <= 4096
-                and re.fullmatch(self.pattern, value) is not None)
+        return (
+            value.isprintable()
+            and value == value.strip()
+            and len(value) <= 4096
+            and re.fullmatch(self.pattern, value) is not None
+        )
 
     def __str__(self) -> str:
         return self.says
@@ -78,8 +83,9 @@ def fit(value: object, hint: object) -> object:
     Raises ValueError "expected ..., got ..." when it is not what the annotation says.
     """
     if not _fits(value, hint):
-        raise ValueError(f"expected {describe(hint)}, got {_short.repr(value)}"
-                         f"{_advice(value, hint)}")
+        raise ValueError(
+            f"expected {describe(hint)}, got {_short.repr(value)}{_advice(value, hint)}"
+        )
     return _converted(value, hint)
 
 

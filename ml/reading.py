@@ -26,11 +26,13 @@ def read_text(file: Path | str) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(f"{file}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
-                         ) from error
+        raise ValueError(
+            f"{file}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from error
     except OSError as error:
-        raise ValueError(f"{file} can't be read: {error.strerror or error}; expected a text file"
-                         ) from error
+        raise ValueError(
+            f"{file} can't be read: {error.strerror or error}; expected a text file"
+        ) from error
 
 
 def read_yaml(file: Path | str) -> object:
@@ -43,13 +45,15 @@ def read_yaml(file: Path | str) -> object:
     try:
         return _bounded(yaml.load(text, Loader=_Strict), file)
     except RecursionError as error:
-        raise ValueError(f"{file}: nested too deeply; expected settings or lists of words"
-                         ) from error
+        raise ValueError(
+            f"{file}: nested too deeply; expected settings or lists of words"
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
-                         ) from error
+        raise ValueError(
+            f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
+        ) from error
 
 
 def read_json(file: Path | str) -> dict:
@@ -63,8 +67,10 @@ def read_json(file: Path | str) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}): expected JSON; bring it again") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{file} is damaged: it holds a {type(values).__name__}, expected an "
-                         "object; bring it again")
+        raise ValueError(
+            f"{file} is damaged: it holds a {type(values).__name__}, expected an "
+            "object; bring it again"
+        )
     return values
 
 
@@ -79,8 +85,10 @@ def configured(source: str) -> Iterator[None]:
     except Exception as error:  # each class and each validator of theirs has kinds of its own
         if type(error).__name__ in ("OutOfMemoryError", "SafetensorError"):  # of torch, and said
             raise
-        raise ValueError(f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
-                         "Bring it again, as it was published") from error
+        raise ValueError(
+            f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
+            "Bring it again, as it was published"
+        ) from error
 
 
 def _bounded(value: object, file: Path | str) -> object:
@@ -89,8 +97,10 @@ def _bounded(value: object, file: Path | str) -> object:
     while open_:
         one, count = open_.pop(), count + 1
         if count > MOST_VALUES:
-            raise ValueError(f"{file}: more than {MOST_VALUES:,} values, or aliases (*name) that "
-                             "lead back to themselves; write out what is meant")
+            raise ValueError(
+                f"{file}: more than {MOST_VALUES:,} values, or aliases (*name) that "
+                "lead back to themselves; write out what is meant"
+            )
         open_ += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
     return value
 
@@ -108,15 +118,20 @@ class _Strict(yaml.SafeLoader):
             known = str(key)
             if known in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice; keep one", key_node.start_mark)
+                    None, None, f"the key {key!r} stands twice; keep one", key_node.start_mark
+                )
             seen.add(known)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node):
         if re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value) is None:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value} is not a decimal number; quote it if it is text, "
-                "else write its digits", node.start_mark)
+                None,
+                None,
+                f"{node.value} is not a decimal number; quote it if it is text, "
+                "else write its digits",
+                node.start_mark,
+            )
         return super().construct_yaml_int(node)
 
 

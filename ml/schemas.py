@@ -47,39 +47,46 @@ IMAGES = pa.schema(
 )
 
 # One row per picture and entity named in its prompt.
-MASKS = pa.schema([
-    ("key", _text),
-    ("entity", _text),
-    ("word", _text),
-    ("purpose", _text),
-    ("cell", _text),
-    ("role", _text),  # labeller (seen classes only) or oracle (judges the sim set)
-    ("found", _flag),
-    ("score", _real),  # best detection of the class, 0 when none
-    ("instances", _int),  # detections merged into the mask
-    ("area", _real),  # share of the picture
-    ("x0", _real), ("y0", _real), ("x1", _real), ("y1", _real),  # box, pixels; 0 when none
-    ("rle", _text),  # JSON {"size": [h, w], "counts": str} of pycocotools; "" when none
-])
+MASKS = pa.schema(
+    [
+        ("key", _text),
+        ("entity", _text),
+        ("word", _text),
+        ("purpose", _text),
+        ("cell", _text),
+        ("role", _text),  # labeller (seen classes only) or oracle (judges the sim set)
+        ("found", _flag),
+        ("score", _real),  # best detection of the class, 0 when none
+        ("instances", _int),  # detections merged into the mask
+        ("area", _real),  # share of the picture
+        ("x0", _real),
+        ("y0", _real),
+        ("x1", _real),
+        ("y1", _real),  # box, pixels; 0 when none
+        ("rle", _text),  # JSON {"size": [h, w], "counts": str} of pycocotools; "" when none
+    ]
+)
 
 # One row per picture and entity: the filter's verdict. Masks of accepted rows are never empty.
-TRIPLETS = pa.schema([
-    ("key", _text),
-    ("text", _text),
-    ("entity", _text),
-    ("word", _text),
-    ("phrase", _text),
-    ("purpose", _text),
-    ("cell", _text),
-    ("subset", _text),  # train, validation (early stopping; seen only) or sim
-    ("accepted", _flag),
-    ("reason", _text),  # "" when accepted, else one of ml.stages.triplets.REASONS
-    ("score", _real),
-    ("area", _real),
-    ("std", _real),  # of the picture
-    ("dhash", _text),
-    ("rle", _text),
-])
+TRIPLETS = pa.schema(
+    [
+        ("key", _text),
+        ("text", _text),
+        ("entity", _text),
+        ("word", _text),
+        ("phrase", _text),
+        ("purpose", _text),
+        ("cell", _text),
+        ("subset", _text),  # train, validation (early stopping; seen only) or sim
+        ("accepted", _flag),
+        ("reason", _text),  # "" when accepted, else one of ml.stages.triplets.REASONS
+        ("score", _real),
+        ("area", _real),
+        ("std", _real),  # of the picture
+        ("dhash", _text),
+        ("rle", _text),
+    ]
+)
 
 # One row per generated and labelled picture.
 SYNTHETIC = pa.schema(
@@ -97,12 +104,14 @@ SYNTHETIC = pa.schema(
     + _PICTURE
 )
 
-BENCHMARK = pa.schema([
-    ("key", _text),
-    ("text", _text),  # caption
-    ("entities", _texts),
-    ("image", _bytes),  # PNG or JPEG, RGB
-    ("label", _bytes),  # PNG, grey, as above
-    ("dhash", _text),
-    ("sha256", _text),
-])
+BENCHMARK = pa.schema(
+    [
+        ("key", _text),
+        ("text", _text),  # caption
+        ("entities", _texts),
+        ("image", _bytes),  # PNG or JPEG, RGB
+        ("label", _bytes),  # PNG, grey, as above
+        ("dhash", _text),
+        ("sha256", _text),
+    ]
+)

@@ -52,16 +52,22 @@ def write_shards(
     raised here; RuntimeError when a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {shard_name(i): _rows_in_place(folder / shard_name(i), recipe)
-            for i in range(len(plan))}
-    todo = {name: group for (name, count), group in zip(rows.items(), plan, strict=True)
-            if count is None}
+    rows = {shard_name(i): _rows_in_place(folder / shard_name(i), recipe) for i in range(len(plan))}
+    todo = {
+        name: group
+        for (name, count), group in zip(rows.items(), plan, strict=True)
+        if count is None
+    }
     total, left = (sum(map(len, groups)) for groups in (plan, todo.values()))
     workers = min(processes or _gpus(), len(todo))
-    with tqdm(total=total, initial=total - left, desc=folder.name, unit="row",
-              disable=left == 0) as bar:
-        made = _make_here(folder, recipe, todo, make, schema) if workers <= 1 else \
-            _make_apart(folder, recipe, todo, make, schema, workers)
+    with tqdm(
+        total=total, initial=total - left, desc=folder.name, unit="row", disable=left == 0
+    ) as bar:
+        made = (
+            _make_here(folder, recipe, todo, make, schema)
+            if workers <= 1
+            else _make_apart(folder, recipe, todo, make, schema, workers)
+        )
         for name, count in made:
             rows[name] = count
             bar.update(len(todo[name]))
@@ -84,15 +90,18 @@ def _make_apart(
     with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
         try:
             with starting_workers():
-                futures = {pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
-                           for name, group in todo.items()}
+                futures = {
+                    pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
+                    for name, group in todo.items()
+                }
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
                 f"a process that made shards of {folder} was killed (out of memory?) or could not "
                 "start; what it said stands above. Shards that are done stay: start the stage "
-                "again, with fewer shards.processes if memory is short") from error
+                "again, with fewer shards.processes if memory is short"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -83,7 +83,8 @@ class Successor:
                 raise ManifestError(
                     f"{folder} is in the way: the stage {self.stage!r} writes a folder of this "
                     "name, and what stands there was not made by it (no manifest of ours). Nothing "
-                    "of it was touched: move it elsewhere, or give the profile another name")
+                    "of it was touched: move it elsewhere, or give the profile another name"
+                )
 
     def waits(self) -> bool:
         """Whether something is left half-done."""
@@ -95,8 +96,10 @@ class Successor:
         self._check_places()
         said = read_note(self.note, _RECIPE)
         if self.new.exists() and not self.note.exists():
-            raise ManifestError(f"{self.new} is in the way: it has no note {self.note.name} of "
-                                "ours beside it. Move it elsewhere")
+            raise ManifestError(
+                f"{self.new} is in the way: it has no note {self.note.name} of "
+                "ours beside it. Move it elsewhere"
+            )
         if afresh or said is None or sha256_json(said) != sha256_json(recipe):
             remove(self.new)
         remove(self.new_state)
@@ -110,21 +113,29 @@ class Successor:
     def _check_places(self) -> None:
         """Raises ManifestError for what stands where we write, and is not ours."""
         if self.folder.is_symlink():
-            raise ManifestError(f"{self.folder} is a symbolic link, which a new folder can't take "
-                                "the place of: move the data here, or link the whole of "
-                                f"{self.data.parent} to where there is room")
+            raise ManifestError(
+                f"{self.folder} is a symbolic link, which a new folder can't take "
+                "the place of: move the data here, or link the whole of "
+                f"{self.data.parent} to where there is room"
+            )
         folders = [self.data / MAKING, self.new, self.new_state, self.state]
-        wrong = [path for path in folders if path.is_symlink()
-                 or (path.exists() and not path.is_dir())]
+        wrong = [
+            path for path in folders if path.is_symlink() or (path.exists() and not path.is_dir())
+        ]
         if self.note.is_symlink() or self.note.is_dir():
             wrong.append(self.note)
         if self.new_state.exists() and not (self.new_state / MADE).is_file():
             wrong.append(self.new_state)
-        wrong += [path for path in sorted(self.state.glob("*")) if not (
-            path.name in NOTES or HALF.fullmatch(path.name))]
+        wrong += [
+            path
+            for path in sorted(self.state.glob("*"))
+            if not (path.name in NOTES or HALF.fullmatch(path.name))
+        ]
         if wrong:
-            raise ManifestError(f"{wrong[0]} is in the way: it was not made by the stage "
-                                f"{self.stage!r}, which writes there. Move it elsewhere")
+            raise ManifestError(
+                f"{wrong[0]} is in the way: it was not made by the stage "
+                f"{self.stage!r}, which writes there. Move it elsewhere"
+            )
 
     def forget(self, recipe: dict) -> None:
         """Removes a half-made folder of a recipe that is made already."""
@@ -149,8 +160,10 @@ class Successor:
         with atomic(self.new_state) as temporary:
             temporary.mkdir()
             write_json(temporary / "timing.json", timing)
-            write_json(temporary / MADE, {"stage": self.stage, "digest": manifest.digest,
-                                          "files": sorted(manifest.files)})
+            write_json(
+                temporary / MADE,
+                {"stage": self.stage, "digest": manifest.digest, "files": sorted(manifest.files)},
+            )
         self._replace()
 
     def _replace(self) -> None:
@@ -195,8 +208,9 @@ class Successor:
             return set(made["files"])
         old = read_note(self.state / OLD_NOTE, _RECIPE)
         if old is not None and old["stage"] == self.stage:
-            return {path.name for path in shard_files(self.folder) if sidecar(path).is_file()} \
-                | {"metrics.json"}
+            return {path.name for path in shard_files(self.folder) if sidecar(path).is_file()} | {
+                "metrics.json"
+            }
         return None
 
     def _move_strays(self) -> dict[str, Path]:
@@ -220,8 +234,10 @@ class Successor:
         for name, path in moved.items():
             place = self.folder / name
             if place.suffix in kinds or os.path.lexists(place):
-                say(f"{place} was not made by the stage {self.stage!r}, whose folder is replaced: "
-                    f"moved to {path}")
+                say(
+                    f"{place} was not made by the stage {self.stage!r}, whose folder is replaced: "
+                    f"moved to {path}"
+                )
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(path, place)
@@ -241,5 +257,7 @@ def check_shards(folder: Path, recipe: str, files: dict[str, dict]) -> None:
     for path in shard_files(folder):
         said, found = read_sidecar(path), files[path.name]
         if said != {"recipe": recipe, "sha256": found["sha256"], "rows": found.get("rows")}:
-            raise ManifestError(f"{path} is not of this run: its sidecar {sidecar(path).name} says "
-                                f"{said}. Did another run write there? Run the stage again")
+            raise ManifestError(
+                f"{path} is not of this run: its sidecar {sidecar(path).name} says "
+                f"{said}. Did another run write there? Run the stage again"
+            )

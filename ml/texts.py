@@ -24,10 +24,44 @@ one that is counts its own (`ml.diffusion.text_limit`)."""
 SHOWN_ERRORS = 10
 
 ARTICLES = {"a", "an", "the", "one", "this", "that"}
-STOPS = {"and", "or", "with", "of", "in", "on", "at", "by", "near", "beside", "behind", "under",
-         "over", "above", "below", "to", "from", "for", "into", "onto", "inside", "outside",
-         "between", "next", "is", "are", "as", "while", "without", "through", "around", "against",
-         "along", "across", "beneath", "towards"}
+STOPS = {
+    "and",
+    "or",
+    "with",
+    "of",
+    "in",
+    "on",
+    "at",
+    "by",
+    "near",
+    "beside",
+    "behind",
+    "under",
+    "over",
+    "above",
+    "below",
+    "to",
+    "from",
+    "for",
+    "into",
+    "onto",
+    "inside",
+    "outside",
+    "between",
+    "next",
+    "is",
+    "are",
+    "as",
+    "while",
+    "without",
+    "through",
+    "around",
+    "against",
+    "along",
+    "across",
+    "beneath",
+    "towards",
+}
 """What ends the run of adjectives before a word, read backwards."""
 MOST_ADJECTIVES = 4
 
@@ -50,8 +84,9 @@ def read_texts(path: str, vocabulary: Vocabulary, limit: TextLimit | None = None
     """
     file = find_file(path)
     if not file.is_file():
-        raise ValueError(f"prompts.texts: no file {path}; expected a text file with one prompt a "
-                         "line, or null")
+        raise ValueError(
+            f"prompts.texts: no file {path}; expected a text file with one prompt a line, or null"
+        )
     found, wrong, known = [], [], Known(vocabulary)
     for number, line in enumerate(read_text(file).splitlines(), 1):
         text = " ".join(line.split())
@@ -65,8 +100,10 @@ def read_texts(path: str, vocabulary: Vocabulary, limit: TextLimit | None = None
             wrong.append(f"line {number}: {error}")
     if wrong:
         more = f"\n  ... and {len(wrong) - SHOWN_ERRORS} more" if len(wrong) > SHOWN_ERRORS else ""
-        raise ValueError(f"{path}: {len(wrong)} of its lines cannot be used; correct them or take "
-                         "them out:\n  " + "\n  ".join(wrong[:SHOWN_ERRORS]) + more)
+        raise ValueError(
+            f"{path}: {len(wrong)} of its lines cannot be used; correct them or take "
+            "them out:\n  " + "\n  ".join(wrong[:SHOWN_ERRORS]) + more
+        )
     if not found:
         raise ValueError(f"{path} holds no prompt; write one a line, or set prompts.texts to null")
     return found
@@ -84,33 +121,47 @@ class Known:
         self.classes = vocabulary.classes
         self.owner = vocabulary.owners()
         self.spelt = {fold(word): word for words in vocabulary.words.values() for word in words}
-        self.plural = {form: word for key, word in self.spelt.items() for form in plurals(key)
-                       if form not in self.owner}
+        self.plural = {
+            form: word
+            for key, word in self.spelt.items()
+            for form in plurals(key)
+            if form not in self.owner
+        }
         self.keys = self.owner.keys() | self.plural.keys()
 
     def parse(self, text: str, line: int) -> Text:
         """As `parse_text`."""
         if (length := len(text.split())) > MOST_WORDS:
-            raise ValueError(f"has {length} words, expected {MOST_WORDS} at most: the text encoder "
-                             "would not read its end")
+            raise ValueError(
+                f"has {length} words, expected {MOST_WORDS} at most: the text encoder "
+                "would not read its end"
+            )
         if bad := next((c for c in text if unicodedata.category(c) in UNSEEN), None):
-            raise ValueError(f"{text!r} has the invisible character U+{ord(bad):04X}; type the "
-                             "line again without it")
+            raise ValueError(
+                f"{text!r} has the invisible character U+{ord(bad):04X}; type the "
+                "line again without it"
+            )
         hits = self._own(text)
         entities = tuple(self.owner[hit.key] for hit in hits)
         words = tuple(self.spelt[hit.key] for hit in hits)
         if not entities:
-            raise ValueError(f"{text!r} names no class; expected a word of one of "
-                             f"{', '.join(self.classes)}")
+            raise ValueError(
+                f"{text!r} names no class; expected a word of one of {', '.join(self.classes)}"
+            )
         if twice := next((name for name in entities if entities.count(name) > 1), None):
-            raise ValueError(f"{text!r} names {twice!r} more than once; one mask covers all of a "
-                             "class")
+            raise ValueError(
+                f"{text!r} names {twice!r} more than once; one mask covers all of a class"
+            )
         if len(entities) > MOST_ENTITIES:
-            raise ValueError(f"{text!r} names {len(entities)} classes ({', '.join(entities)}), "
-                             f"expected {MOST_ENTITIES} at most")
+            raise ValueError(
+                f"{text!r} names {len(entities)} classes ({', '.join(entities)}), "
+                f"expected {MOST_ENTITIES} at most"
+            )
         floors = (0, *(hit.end for hit in hits))
-        spans = [(_phrase_start(text, hit.start, floor), hit.end)
-                 for hit, floor in zip(hits, floors, strict=False)]
+        spans = [
+            (_phrase_start(text, hit.start, floor), hit.end)
+            for hit, floor in zip(hits, floors, strict=False)
+        ]
         phrases = tuple(text[start:end] for start, end in spans)
         _refuse_lost(text, spans, phrases)
         return Text(line, text, entities, words, phrases)
@@ -124,13 +175,17 @@ class Known:
         """
         hits = find(text, self.keys)
         if plural := next((hit for hit in hits if hit.key in self.plural), None):
-            raise ValueError(f"{text!r} names {text[plural.start : plural.end]!r}; write the "
-                             f"singular {self.plural[plural.key]!r}")
+            raise ValueError(
+                f"{text!r} names {text[plural.start : plural.end]!r}; write the "
+                f"singular {self.plural[plural.key]!r}"
+            )
         for hit in find(text, self.keys, glued=True):
             if not any(own.start <= hit.start and hit.end <= own.end for own in hits):
-                raise ValueError(f"{text!r}: {text[hit.start : hit.end]!r} stands there only as a "
-                                 f"part of {whole_word(text, hit)!r}; write it as a word of its "
-                                 "own, or say it otherwise")
+                raise ValueError(
+                    f"{text!r}: {text[hit.start : hit.end]!r} stands there only as a "
+                    f"part of {whole_word(text, hit)!r}; write it as a word of its "
+                    "own, or say it otherwise"
+                )
         return hits
 
 
@@ -140,7 +195,7 @@ def _phrase_start(text: str, start: int, floor: int) -> int:
     Never before `floor`, the end of the word before.
     """
     clause = re.search(r"[\w'’ -]*$", text[floor:start])
-    before = list(re.finditer(r"[\w'’-]+", text[floor:start][clause.start():]))
+    before = list(re.finditer(r"[\w'’-]+", text[floor:start][clause.start() :]))
     first = start
     for count, word in enumerate(reversed(before)):
         if word[0].casefold() in STOPS:
@@ -157,5 +212,6 @@ def _refuse_lost(text: str, spans: list[tuple[int, int]], phrases: tuple[str, ..
     """The stages look a phrase up by its first occurrence; it must be this one."""
     for span, phrase, found in zip(spans, phrases, occurrences(text, phrases), strict=True):
         if found[:1] != [span]:
-            raise ValueError(f"{text!r}: {phrase!r} stands there more than once; say one of them "
-                             "otherwise")
+            raise ValueError(
+                f"{text!r}: {phrase!r} stands there more than once; say one of them otherwise"
+            )

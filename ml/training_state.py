@@ -36,7 +36,9 @@ def load_state(file: Path) -> dict | None:
     data = file.read_bytes()
     title, _, content = data.partition(b"\n")
     if title != _TITLE + hashlib.sha256(content).hexdigest().encode():
-        say(f"{file} is damaged, or of an earlier version: the training starts again from its "
-            "beginning")
+        say(
+            f"{file} is damaged, or of an earlier version: the training starts again from its "
+            "beginning"
+        )
         return None
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

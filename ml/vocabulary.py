@@ -48,16 +48,19 @@ class Vocabulary:
         for name, words in self.words.items():
             for word in words:
                 if (other := owners.setdefault(fold(word), name)) != name:
-                    raise ValueError(f"vocabulary {self.name!r}: {word!r} is a word of {other!r} "
-                                     f"and of {name!r}, which cannot be told apart in a prompt; "
-                                     "give one of them another word under `words:`")
+                    raise ValueError(
+                        f"vocabulary {self.name!r}: {word!r} is a word of {other!r} "
+                        f"and of {name!r}, which cannot be told apart in a prompt; "
+                        "give one of them another word under `words:`"
+                    )
         return owners
 
     @property
     def digest(self) -> str:
         """sha256 of everything in it, for manifests: a user's file may change under its name."""
-        return hashlib.sha256(repr((self.seen, self.unseen, sorted(self.words.items())))
-                              .encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.seen, self.unseen, sorted(self.words.items()))).encode()
+        ).hexdigest()
 
 
 def load_vocabulary(name: str) -> Vocabulary:
@@ -90,34 +93,44 @@ def _vocabulary(values: object, stem: str) -> Vocabulary:
     for key in values:
         if key not in KEYS:
             near = difflib.get_close_matches(str(key), KEYS, 1)
-            raise ValueError(f"unknown key {key!r}: expected {', '.join(KEYS)}"
-                             + (f"; did you mean `{near[0]}:`?" if near else ""))
+            raise ValueError(
+                f"unknown key {key!r}: expected {', '.join(KEYS)}"
+                + (f"; did you mean `{near[0]}:`?" if near else "")
+            )
     values = {"name": stem} | {key: value for key, value in values.items() if value is not None}
     own, called = values.get("words", {}), values["name"]
     if not isinstance(own, dict) or not isinstance(called, str):
-        raise ValueError("expected `name:` as text and `words:` as {class: [word, word]}, got "
-                         f"{called!r} and {_short(own)}")
+        raise ValueError(
+            "expected `name:` as text and `words:` as {class: [word, word]}, got "
+            f"{called!r} and {_short(own)}"
+        )
     seen, unseen = (_words(values.get(key, []), key) for key in ("seen", "unseen"))
     classes = seen + unseen
     if len(classes) > MAX_CLASSES:
-        raise ValueError(f"{len(classes)} classes, expected {MAX_CLASSES} at most: label maps are "
-                         "8-bit and 255 means ignored")
+        raise ValueError(
+            f"{len(classes)} classes, expected {MAX_CLASSES} at most: label maps are "
+            "8-bit and 255 means ignored"
+        )
     if not seen:
         raise ValueError("no seen class; the labeller needs at least one")
     refuse_repeated(classes, "classes")
     spelt: dict[str, str] = {}
     for name in classes:
         if (other := spelt.setdefault(canonical(name), name)) != name:
-            raise ValueError(f"{other!r} and {name!r} are one class to every detector, "
-                             f"{canonical(name)!r}; keep one of them")
+            raise ValueError(
+                f"{other!r} and {name!r} are one class to every detector, "
+                f"{canonical(name)!r}; keep one of them"
+            )
     _words(list(own), "words")
     if strangers := sorted(set(own) - set(classes)):
         raise ValueError(f"words given for classes that are not listed: {strangers}")
     for name, words in own.items():
         refuse_repeated(_words(words, f"words of {name!r}"), f"words of {name!r}")
         if not words:
-            raise ValueError(f"words of {name!r}: expected one or more, got none; leave the line "
-                             "out to take the class's own name")
+            raise ValueError(
+                f"words of {name!r}: expected one or more, got none; leave the line "
+                "out to take the class's own name"
+            )
     synonyms = read_yaml(FOLDER / "synonyms.yaml")
     words = {c: tuple(own.get(c) or synonyms.get(c) or [c]) for c in classes}
     return Vocabulary(called, seen, unseen, words)
@@ -129,8 +142,10 @@ def _words(listed: object, place: str) -> tuple[str, ...]:
         raise ValueError(f"{place}: expected a list of words, got {_short(listed)}; write [a, b]")
     for word in listed:
         if not isinstance(word, str):
-            raise ValueError(f"{place}: expected a list of words, got {word!r} in it, which YAML "
-                             "takes for something else than text; quote it, as in [\"no\", \"7\"]")
+            raise ValueError(
+                f"{place}: expected a list of words, got {word!r} in it, which YAML "
+                'takes for something else than text; quote it, as in ["no", "7"]'
+            )
         try:
             check_name(word)
         except ValueError as error:
@@ -154,14 +169,18 @@ def refuse_plurals(vocabulary: Vocabulary, given: dict[str, list[str]]) -> None:
     for word in list(owner.values()):
         for form in plurals(word):
             if form in owner and form not in SINGULAR:
-                raise ValueError(f"{owner[form]!r} is the plural of {word!r}; prompts say "
-                                 f"{with_article(word)!r}, so list the singular alone")
+                raise ValueError(
+                    f"{owner[form]!r} is the plural of {word!r}; prompts say "
+                    f"{with_article(word)!r}, so list the singular alone"
+                )
     for name, words in vocabulary.words.items():
         one = None if name in given else singular_of(words[0])
         if one:
-            raise ValueError(f"{name!r} is a plural: prompts would say {with_article(words[0])!r}. "
-                             f"Use the singular, such as {one!r}; if it is none, give the word "
-                             f"itself under `words:`, as in {{{name}: [{words[0]}]}}")
+            raise ValueError(
+                f"{name!r} is a plural: prompts would say {with_article(words[0])!r}. "
+                f"Use the singular, such as {one!r}; if it is none, give the word "
+                f"itself under `words:`, as in {{{name}: [{words[0]}]}}"
+            )
 
 
 def _short(value: object) -> str:

@@ -29,15 +29,46 @@ AGES = ("old", "new")
 THING_ATTRIBUTES = COLOURS + MATERIALS + SIZES + AGES
 
 LIVING_ATTRIBUTES = SIZES + ("old", "young")
-LIVING = frozenset({"person", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear",
-                    "zebra", "giraffe"})
+LIVING = frozenset(
+    {
+        "person",
+        "bird",
+        "cat",
+        "dog",
+        "horse",
+        "sheep",
+        "cow",
+        "elephant",
+        "bear",
+        "zebra",
+        "giraffe",
+    }
+)
 """COCO's living classes: "a wooden horse" is drawn as a toy, "a blue person" as a costume."""
 
 SCENES = (
-    "on a street", "in a city", "in a park", "in a field", "in a forest", "in a garden",
-    "on a beach", "in the snow", "on a lawn", "in a yard", "in a warehouse", "in a factory",
-    "in a workshop", "at a construction site", "in a hall", "in an office", "in a kitchen",
-    "in a living room", "on a wooden floor", "against a brick wall", "at night", "at sunset",
+    "on a street",
+    "in a city",
+    "in a park",
+    "in a field",
+    "in a forest",
+    "in a garden",
+    "on a beach",
+    "in the snow",
+    "on a lawn",
+    "in a yard",
+    "in a warehouse",
+    "in a factory",
+    "in a workshop",
+    "at a construction site",
+    "in a hall",
+    "in an office",
+    "in a kitchen",
+    "in a living room",
+    "on a wooden floor",
+    "against a brick wall",
+    "at night",
+    "at sunset",
 )
 """Where or when. None names a thing that covers much of the picture and is a usual class."""
 
@@ -47,8 +78,9 @@ def template_of(prompt: dict) -> str:
     its scene; OWN_TEXT for a text that no template gives."""
     text = prompt["text"]
     places = occurrences(text, prompt["phrases"])
-    for (start, end), letter in sorted(((own[0], letter) for own, letter in
-                                        zip(places, "AB", strict=False)), reverse=True):
+    for (start, end), letter in sorted(
+        ((own[0], letter) for own, letter in zip(places, "AB", strict=False)), reverse=True
+    ):
         text = f"{text[:start]}{{{letter}}}{text[end:]}"
     scene = next((scene for scene in SCENES if text.endswith(f" {scene}")), None)
     text = text.removesuffix(f" {scene}")
@@ -57,8 +89,13 @@ def template_of(prompt: dict) -> str:
 
 
 def word_prompt(
-    rng: np.random.Generator, entities: Sequence[str], vocabulary: Vocabulary, plain: bool,
-    details: np.random.Generator, attributes: dict[str, list[str]], scene: str,
+    rng: np.random.Generator,
+    entities: Sequence[str],
+    vocabulary: Vocabulary,
+    plain: bool,
+    details: np.random.Generator,
+    attributes: dict[str, list[str]],
+    scene: str,
 ) -> dict:
     """Text, words and phrases of a prompt. attributes: class -> what may stand before its word,
     drawn by `details`; {} for none. scene: what the text ends in, "" for nothing."""
@@ -71,8 +108,9 @@ def word_prompt(
     phrases = []
     for entity, word in zip(entities, words, strict=True):
         fitting = [a for a in attributes.get(entity, ()) if not fold(word).startswith(a)]
-        phrases.append(with_article(f"{fitting[details.integers(len(fitting))]} {word}" if fitting
-                                    else word))
+        phrases.append(
+            with_article(f"{fitting[details.integers(len(fitting))]} {word}" if fitting else word)
+        )
     text = template.format(**dict(zip("AB", phrases, strict=False)))
     text = f"{text} {scene}" if scene else text
     return {"text": text, "words": words, "phrases": phrases}
@@ -106,4 +144,5 @@ def refuse_attribute_words(vocabulary: Vocabulary) -> None:
             raise ValueError(
                 f"vocabulary {vocabulary.name!r}: {word!r} of class {name!r} is what "
                 f"prompts.attribute_share makes of {short!r} of class {owner[short]!r}; set it to "
-                "0, or give one of them another word under `words:`")
+                "0, or give one of them another word under `words:`"
+            )

@@ -42,17 +42,22 @@ def fold(word: str) -> str:
 def check_word(word: object) -> str:
     """The word itself. Raises ValueError, saying what is wrong, when nothing can be named by it."""
     if not isinstance(word, str):
-        raise ValueError(f"expected a word, got {word!r}; quote what YAML takes for something "
-                         f"else: \"{word}\"")
+        raise ValueError(
+            f'expected a word, got {word!r}; quote what YAML takes for something else: "{word}"'
+        )
     if bad := next((c for c in word if unicodedata.category(c) in UNSEEN), None):
-        raise ValueError(f"{word!r} has the invisible character U+{ord(bad):04X}; type the word "
-                         "again without it")
+        raise ValueError(
+            f"{word!r} has the invisible character U+{ord(bad):04X}; type the word again without it"
+        )
     if word != word.strip() or not any(c.isalnum() for c in word):
-        raise ValueError(f"{word!r}: expected at least one letter or digit, and no blank before or "
-                         "after")
+        raise ValueError(
+            f"{word!r}: expected at least one letter or digit, and no blank before or after"
+        )
     if len(word) > MOST_LETTERS:
-        raise ValueError(f"{word[:40]!r}... has {len(word)} letters, expected {MOST_LETTERS} at "
-                         "most: no text encoder reads more")
+        raise ValueError(
+            f"{word[:40]!r}... has {len(word)} letters, expected {MOST_LETTERS} at "
+            "most: no text encoder reads more"
+        )
     return word
 
 
@@ -62,11 +67,13 @@ def check_name(word: object) -> str:
     one."""
     parts = fold(check_word(word)).split(" ")
     if SMALL.issuperset(parts):
-        raise ValueError(f"{word!r} stands in prompts by itself, so that it can't name a thing; "
-                         "use another word")
+        raise ValueError(
+            f"{word!r} stands in prompts by itself, so that it can't name a thing; use another word"
+        )
     if parts[0] in ("a", "an", "the"):
-        raise ValueError(f"{word!r}: prompts bring the article, and would say \"a {word}\"; leave "
-                         f"{parts[0]!r} out")
+        raise ValueError(
+            f'{word!r}: prompts bring the article, and would say "a {word}"; leave {parts[0]!r} out'
+        )
     if re.search(r" and (an?|the) ", fold(word)):
         raise ValueError(f"{word!r} names two things; write each for itself")
     if parts[-1] in SMALL:
@@ -115,8 +122,10 @@ def occurrences(text: str, words: Sequence[str]) -> list[list[tuple[int, int]]]:
     for row, word in enumerate(words):
         key = fold(check_word(word))
         if key in rows:
-            raise ValueError(f"{words[rows[key]]!r} and {word!r} are one word, asked for twice in "
-                             f"{text!r}: one mask covers all that a word names, so name it once")
+            raise ValueError(
+                f"{words[rows[key]]!r} and {word!r} are one word, asked for twice in "
+                f"{text!r}: one mask covers all that a word names, so name it once"
+            )
         rows[key] = row
     found: list[list[tuple[int, int]]] = [[] for _ in words]
     for hit in find(text, rows):
@@ -141,10 +150,17 @@ def own_spans(text: str, word: str, words: Sequence[str] = ()) -> list[tuple[int
     every, keys = ([*words], keys) if own in keys else ([*words, word], [*keys, own])
     if spans := occurrences(text, every)[keys.index(own)]:
         return spans
-    part = next((f"; it stands there only within {whole_word(text, hit)!r}"
-                 for hit in find(text, {own}, glued=True)), "")
-    raise ValueError(f"{word!r} is not in the prompt {text!r}{part}; name a word or phrase as it "
-                     "is written there, for itself and not as a part of another that is asked for")
+    part = next(
+        (
+            f"; it stands there only within {whole_word(text, hit)!r}"
+            for hit in find(text, {own}, glued=True)
+        ),
+        "",
+    )
+    raise ValueError(
+        f"{word!r} is not in the prompt {text!r}{part}; name a word or phrase as it "
+        "is written there, for itself and not as a part of another that is asked for"
+    )
 
 
 def whole_word(text: str, hit: Hit) -> str:
@@ -180,15 +196,18 @@ def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
 def _begins(text: str, i: int, glued: bool) -> bool:
     if i == 0:
         return True
-    return not (_wordy(text[i - 1]) or (not glued and i > 1 and text[i - 1] in GLUE
-                                        and _wordy(text[i - 2])))
+    return not (
+        _wordy(text[i - 1]) or (not glued and i > 1 and text[i - 1] in GLUE and _wordy(text[i - 2]))
+    )
 
 
 def _ends(text: str, j: int, glued: bool) -> bool:
     if j == len(text):
         return True
-    return not (_wordy(text[j]) or (not glued and text[j] in GLUE and j + 1 < len(text)
-                                    and _wordy(text[j + 1])))
+    return not (
+        _wordy(text[j])
+        or (not glued and text[j] in GLUE and j + 1 < len(text) and _wordy(text[j + 1]))
+    )
 
 
 def _wordy(letter: str) -> bool:

@@ -17,14 +17,19 @@ ALIASES = ("champion", "previous", "challenger")
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser("python -m orchestration.champion", __doc__)
     parser.add_argument("model", choices=("grounding", "segmenter"))
-    parser.add_argument("--set", default="", metavar="VERSION",
-                        help="previous, challenger or the number of a version")
+    parser.add_argument(
+        "--set",
+        default="",
+        metavar="VERSION",
+        help="previous, challenger or the number of a version",
+    )
     add_profile(parser)
     add_root(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
-    project = Project(profile=chosen.profile, root=str(chosen.root),
-                      tracking_uri=chosen.tracking_uri)
+    project = Project(
+        profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri
+    )
     print(move(project, chosen.model, chosen.set))
 
 
@@ -37,17 +42,23 @@ def move(project: Project, model: str, wanted: str = "") -> str:
 
     registry = Registry(*project.registry, project.params, project.workspace)
     name = registry.names[model]
-    versions = sorted((str(v.version) for v in registry.client.search_model_versions(
-        f"name = '{name}'")), key=int)
+    versions = sorted(
+        (str(v.version) for v in registry.client.search_model_versions(f"name = '{name}'")), key=int
+    )
     if wanted:
         version = registry.alias(model, wanted) if wanted in ALIASES else wanted
         if version not in versions:
-            raise ValueError(f"{name!r} has no version {wanted!r}: expected one of {versions}, "
-                             "previous or challenger")
+            raise ValueError(
+                f"{name!r} has no version {wanted!r}: expected one of {versions}, "
+                "previous or challenger"
+            )
         registry.move_title(model, version)
     held = {alias: registry.alias(model, alias) for alias in ALIASES}
-    lines = [f"models:/{name}/{version}  " + ", ".join(
-        alias for alias in ALIASES if held[alias] == version) for version in versions]
+    lines = [
+        f"models:/{name}/{version}  "
+        + ", ".join(alias for alias in ALIASES if held[alias] == version)
+        for version in versions
+    ]
     return "\n".join(line.rstrip() for line in lines) or f"{name!r} has no version yet"
 
 

@@ -18,8 +18,16 @@ from orchestration.suites import DOCS, RULES
 def specs(stage: str) -> list[dg.AssetCheckSpec]:
     with warnings.catch_warnings():  # partitions of checks are a preview in this dagster
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return [dg.AssetCheckSpec(rule.name, asset=stage, blocking=True, description=rule.says,
-                                  partitions_def=PROFILES) for rule in RULES[stage]]
+        return [
+            dg.AssetCheckSpec(
+                rule.name,
+                asset=stage,
+                blocking=True,
+                description=rule.says,
+                partitions_def=PROFILES,
+            )
+            for rule in RULES[stage]
+        ]
 
 
 def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
@@ -29,16 +37,23 @@ def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
     verdict = validate(stage, project.params, workspace)
     shown = pictures(workspace.folder(stage))
     for index, result in enumerate(verdict.results):
-        metadata = {"observed": str(result.observed), "bound": result.bound,
-                    "unexpected_percent": result.unexpected_percent,
-                    "examples": dg.MetadataValue.json(result.examples),
-                    "all_verdicts": dg.MetadataValue.path(str(verdict.page)),
-                    "explained_in": f"{DOCS}#{stage}"}
+        metadata = {
+            "observed": str(result.observed),
+            "bound": result.bound,
+            "unexpected_percent": result.unexpected_percent,
+            "examples": dg.MetadataValue.json(result.examples),
+            "all_verdicts": dg.MetadataValue.path(str(verdict.page)),
+            "explained_in": f"{DOCS}#{stage}",
+        }
         yield dg.AssetCheckResult(
-            asset_key=stage, check_name=result.name, passed=result.passed,
-            severity=dg.AssetCheckSeverity.ERROR, description=result.says,
+            asset_key=stage,
+            check_name=result.name,
+            passed=result.passed,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=result.says,
             # 130 KB a sheet in the event log: once a stage, and wherever somebody has to look.
-            metadata=metadata | (shown if index == 0 or not result.passed else {}))
+            metadata=metadata | (shown if index == 0 or not result.passed else {}),
+        )
 
 
 @dg.multi_asset_check(name="benchmark_quality", specs=specs("benchmark"))
@@ -96,6 +111,16 @@ def benchmark_scores_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
     yield from judge(project, "benchmark_scores")
 
 
-CHECKS = [benchmark_quality, prompts_quality, images_quality, masks_quality, triplets_quality,
-          grounding_model_quality, grounding_scores_quality, synthetic_dataset_quality,
-          segmenter_quality, real_bound_quality, benchmark_scores_quality]
+CHECKS = [
+    benchmark_quality,
+    prompts_quality,
+    images_quality,
+    masks_quality,
+    triplets_quality,
+    grounding_model_quality,
+    grounding_scores_quality,
+    synthetic_dataset_quality,
+    segmenter_quality,
+    real_bound_quality,
+    benchmark_scores_quality,
+]

@@ -9,24 +9,42 @@ from orchestration.paper import GROUP
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 pipeline = dg.define_asset_job(
-    "pipeline", config=QUIET,
+    "pipeline",
+    config=QUIET,
     selection=dg.AssetSelection.all() - dg.AssetSelection.groups(GROUP),
-    description="The whole graph with its checks: class names in, promoted segmenter out.")
+    description="The whole graph with its checks: class names in, promoted segmenter out.",
+)
 data = dg.define_asset_job(
-    "data", config=QUIET,
+    "data",
+    config=QUIET,
     selection=dg.AssetSelection.assets(a.prompts, a.images, a.masks, a.triplets),
-    description="Prompts to accepted triplets.")
+    description="Prompts to accepted triplets.",
+)
 train_and_score = dg.define_asset_job(
-    "train_and_score", config=QUIET,
+    "train_and_score",
+    config=QUIET,
     selection=dg.AssetSelection.assets(
-        a.benchmark, a.grounding_model, a.grounding_scores, a.synthetic_dataset, a.segmenter,
-        a.real_bound, a.benchmark_scores),
-    description="From triplets to both protocols' scores.")
+        a.benchmark,
+        a.grounding_model,
+        a.grounding_scores,
+        a.synthetic_dataset,
+        a.segmenter,
+        a.real_bound,
+        a.benchmark_scores,
+    ),
+    description="From triplets to both protocols' scores.",
+)
 promote = dg.define_asset_job(
-    "promote", config=QUIET, selection=dg.AssetSelection.assets(a.promotion, a.report),
-    description="The gate, the registry's aliases and the report.")
+    "promote",
+    config=QUIET,
+    selection=dg.AssetSelection.assets(a.promotion, a.report),
+    description="The gate, the registry's aliases and the report.",
+)
 paper = dg.define_asset_job(
-    "paper", config=QUIET, selection=dg.AssetSelection.groups(GROUP),
-    description="The paper's questions: every study and the page, as `make paper`.")
+    "paper",
+    config=QUIET,
+    selection=dg.AssetSelection.groups(GROUP),
+    description="The paper's questions: every study and the page, as `make paper`.",
+)
 
 JOBS = [pipeline, data, train_and_score, promote, paper]

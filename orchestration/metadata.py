@@ -71,8 +71,11 @@ def typed(value: object) -> dg.MetadataValue:
         return dg.MetadataValue.int(value)
     if isinstance(value, float):
         return dg.MetadataValue.float(value)
-    return dg.MetadataValue.json(value) if isinstance(value, list) else dg.MetadataValue.text(
-        str(value))
+    return (
+        dg.MetadataValue.json(value)
+        if isinstance(value, list)
+        else dg.MetadataValue.text(str(value))
+    )
 
 
 def read_curve(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -101,11 +104,16 @@ def draw_curve(path: Path, width: int = 480, height: int = 200) -> bytes:
         values = [value for _, value in points]
         low, span = min(values), (max(values) - min(values)) or 1.0
         colour = COLOURS[index % len(COLOURS)]
-        line = [(8 + (width - 16) * step / last, height - 8 - (height - 60) * (value - low) / span)
-                for step, value in points]
+        line = [
+            (8 + (width - 16) * step / last, height - 8 - (height - 60) * (value - low) / span)
+            for step, value in points
+        ]
         pen.line(line, fill=colour, width=2)
-        pen.text((8 + 150 * (index % 3), 4 + 14 * (index // 3)),
-                 f"{name} {values[0]:.3g} > {values[-1]:.3g}", fill=colour)
+        pen.text(
+            (8 + 150 * (index % 3), 4 + 14 * (index // 3)),
+            f"{name} {values[0]:.3g} > {values[-1]:.3g}",
+            fill=colour,
+        )
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -19,9 +19,14 @@ def curve_tables(workspace: Workspace, stage: str) -> Tables:
     quarter = max(len(loss) // 4, 1)
     ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
     weights = workspace.folder(stage).rglob("*.safetensors")
-    return {"loss": pd.DataFrame({"loss": loss.astype(float)}),
-            "total": one_row(last_to_first_loss=float(ratio), expected_weights=True,
-                             weights=sum(path.stat().st_size for path in weights) > 0)}
+    return {
+        "loss": pd.DataFrame({"loss": loss.astype(float)}),
+        "total": one_row(
+            last_to_first_loss=float(ratio),
+            expected_weights=True,
+            weights=sum(path.stat().st_size for path in weights) > 0,
+        ),
+    }
 
 
 def grounding_model_tables(params: Params, workspace: Workspace) -> Tables:
@@ -37,17 +42,25 @@ def real_bound_tables(params: Params, workspace: Workspace) -> Tables:
     if facts.get("model", True):
         return curve_tables(workspace, "real_bound")
     # Nothing was trained, and the facts say why: no step whose loss could be wrong.
-    return {"loss": one_row(loss=0.0, note=facts["why"]),
-            "total": one_row(last_to_first_loss=0.0, expected_weights=False,
-                             weights=any(workspace.folder("real_bound").rglob("*.safetensors")))}
+    return {
+        "loss": one_row(loss=0.0, note=facts["why"]),
+        "total": one_row(
+            last_to_first_loss=0.0,
+            expected_weights=False,
+            weights=any(workspace.folder("real_bound").rglob("*.safetensors")),
+        ),
+    }
 
 
 def score_tables(workspace: Workspace, stage: str, heads: tuple[str, ...]) -> Tables:
     """One row per number below the named heads of a stage's metrics, and one row of all."""
     metrics = json.loads((workspace.folder(stage) / "metrics.json").read_text())
-    flat = {name: float("nan") if value is None else float(value)
-            for head in heads for name, value in flatten(metrics[head], f"{head}/").items()
-            if value is None or isinstance(value, int | float)}
+    flat = {
+        name: float("nan") if value is None else float(value)
+        for head in heads
+        for name, value in flatten(metrics[head], f"{head}/").items()
+        if value is None or isinstance(value, int | float)
+    }
     frame = pd.DataFrame({"score": list(flat), "value": list(flat.values())})
     return {"scores": frame.dropna(), "total": pd.DataFrame([flat])}
 

@@ -23,14 +23,16 @@ def stored(*parts: str) -> str:
     if len(name) <= MAX_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:DIGEST]
-    return f"{name[:MAX_LENGTH - DIGEST - 5]}_xsha{digest}"
+    return f"{name[: MAX_LENGTH - DIGEST - 5]}_xsha{digest}"
 
 
 def typed(name: str) -> tuple[str, ...]:
     """The parts that `stored` was given. Raises ValueError for a name that was cut."""
     if "_xsha" in name:
-        raise ValueError(f"{name!r} is the beginning of a longer name: expected a whole one; the "
-                         "texts of its run are in the artifact names.json")
+        raise ValueError(
+            f"{name!r} is the beginning of a longer name: expected a whole one; the "
+            "texts of its run are in the artifact names.json"
+        )
     return tuple(ESCAPE.sub(_unescape, part) for part in name.split("/"))
 
 

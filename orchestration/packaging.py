@@ -27,8 +27,21 @@ HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
 IMPORTS = re.compile(r"^(\s*(?:from|import)) ml(?=[.\s])", re.M)
 MODULES = re.compile(r"""(?<=["'])ml(?=\.\w)""")  # imported by name: "ml.detectors.base"
-NEEDED = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "safetensors",
-          "pycocotools", "scipy", "pandas", "pyarrow", "pillow", "pyyaml", "tqdm")
+NEEDED = (
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "pycocotools",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "pyyaml",
+    "tqdm",
+)
 
 
 def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> str:
@@ -41,10 +54,15 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
         PACK[model](workspace, params, folder)
         info = mlflow.pyfunc.log_model(
-            name=model, registered_model_name=name, python_model=str(wrapper),
-            artifacts={"model": str(folder)}, code_paths=[str(code)],
-            signature=SIGNATURE[model](side), input_example=EXAMPLE[model](side),
-            pip_requirements=requirements())
+            name=model,
+            registered_model_name=name,
+            python_model=str(wrapper),
+            artifacts={"model": str(folder)},
+            code_paths=[str(code)],
+            signature=SIGNATURE[model](side),
+            input_example=EXAMPLE[model](side),
+            pip_requirements=requirements(),
+        )
     _forget(code.name)
     return str(info.registered_model_version)
 
@@ -71,8 +89,10 @@ def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
         text = IMPORTS.sub(rf"\1 {package.name}", file.read_text(encoding="utf-8"))
         text = MODULES.sub(package.name, text)
         if left := _imports_ml(text):
-            raise ValueError(f"{file.name}, line {left}: imports `ml` in a way that a copy under "
-                             "another name can't have; write `from ml.x import y`")
+            raise ValueError(
+                f"{file.name}, line {left}: imports `ml` in a way that a copy under "
+                "another name can't have; write `from ml.x import y`"
+            )
         file.write_text(text, encoding="utf-8")
     return package, target / wrapper.name
 
@@ -80,8 +100,13 @@ def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
 def _imports_ml(text: str) -> int:
     """The line of the first import of `ml` in a source, 0 without one."""
     for node in ast.walk(ast.parse(text)):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [
-            alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
         if any(name.split(".")[0] == "ml" for name in names):
             return node.lineno
     return 0
@@ -90,8 +115,11 @@ def _imports_ml(text: str) -> int:
 def requirements() -> list[str]:
     """The pinned requirements that the models need to run: of the checkout, or of the wheel."""
     file = ROOT / "requirements.txt"
-    lines = (file.read_text(encoding="utf-8").splitlines() if file.is_file()
-             else importlib.metadata.requires("words-to-masks") or [])
+    lines = (
+        file.read_text(encoding="utf-8").splitlines()
+        if file.is_file()
+        else importlib.metadata.requires("words-to-masks") or []
+    )
     return [line.strip() for line in lines if line.strip().split("==")[0].lower() in NEEDED]
 
 
@@ -115,9 +143,17 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
         shutil.copytree(model, target / "diffusion")
         model = "diffusion"
     own = params.diffusion
-    write_json(target / "pipeline.json", {
-        "diffusion": model, "revision": own.revision, "variant": own.variant, "dtype": own.dtype,
-        "scheduler": own.scheduler, "batch_size": own.batch_size})
+    write_json(
+        target / "pipeline.json",
+        {
+            "diffusion": model,
+            "revision": own.revision,
+            "variant": own.variant,
+            "dtype": own.dtype,
+            "scheduler": own.scheduler,
+            "batch_size": own.batch_size,
+        },
+    )
 
 
 def segmenter_signature(side: int):
@@ -127,7 +163,8 @@ def segmenter_signature(side: int):
 
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, side, side, 3))]),
-        outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, side, side))]))
+        outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, side, side))]),
+    )
 
 
 def grounding_signature(side: int):
@@ -137,10 +174,12 @@ def grounding_signature(side: int):
     from mlflow.types.schema import Array
 
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image"),
-                       ColSpec(Array(DataType.string), "words")]),
+        inputs=Schema(
+            [ColSpec(DataType.binary, "image"), ColSpec(Array(DataType.string), "words")]
+        ),
         outputs=Schema([ColSpec(Array(DataType.string), "masks")]),
-        params=ParamSchema([ParamSpec("min_presence", DataType.double, 0.0)]))
+        params=ParamSchema([ParamSpec("min_presence", DataType.double, 0.0)]),
+    )
 
 
 def segmenter_example(side: int) -> np.ndarray:

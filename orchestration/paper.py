@@ -37,8 +37,13 @@ def asset_name(study: str) -> str:
 def study_asset(name: str) -> dg.AssetsDefinition:
     """The asset of one study: made or found, its blocks saved for the page."""
 
-    @dg.asset(name=asset_name(name), description=ABOUT[name], kinds={"pytorch", "parquet"},
-              **LABELS, **GPU)
+    @dg.asset(
+        name=asset_name(name),
+        description=ABOUT[name],
+        kinds={"pytorch", "parquet"},
+        **LABELS,
+        **GPU,
+    )
     def asset(paper: PaperRun) -> dg.MaterializeResult:
         from ml.paper.studies import run
 
@@ -61,17 +66,24 @@ def shown(saved) -> dict[str, dg.MetadataValue]:
     return values | ({"table": dg.MetadataValue.md(table(first))} if first else {})
 
 
-@dg.asset(deps=[asset_name(name) for name in STUDIES], kinds={"python", "html"},
-          tags={"compute": "cpu"}, **LABELS)
+@dg.asset(
+    deps=[asset_name(name) for name in STUDIES],
+    kinds={"python", "html"},
+    tags={"compute": "cpu"},
+    **LABELS,
+)
 def paper_page(paper: PaperRun) -> dg.MaterializeResult:
     """results.md and results.html: our figures beside the paper's, with the command of each row."""
     from ml.paper.page import publish
 
     pages = publish(paper.lab)
-    return dg.MaterializeResult(metadata={
-        "markdown": dg.MetadataValue.path(str(pages.markdown)),
-        "html": dg.MetadataValue.path(str(pages.html)),
-        "bytes": pages.html.stat().st_size})
+    return dg.MaterializeResult(
+        metadata={
+            "markdown": dg.MetadataValue.path(str(pages.markdown)),
+            "html": dg.MetadataValue.path(str(pages.html)),
+            "bytes": pages.html.stat().st_size,
+        }
+    )
 
 
 PAPER_ASSETS = [*map(study_asset, STUDIES), paper_page]

@@ -23,12 +23,14 @@ class Grounding(mlflow.pyfunc.PythonModel):
         from ml.picture_files import open_picture
         from ml.pictures import encode_rle
 
-        images = np.stack([open_picture(data, f"picture {row}")
-                           for row, data in enumerate(model_input["image"])])
+        images = np.stack(
+            [open_picture(data, f"picture {row}") for row, data in enumerate(model_input["image"])]
+        )
         least = (params or {}).get("min_presence") or None
         found = self.pipe.ground(images, list(model_input["words"]), min_presence=least)
-        return pd.DataFrame({"masks": [[encode_rle(mask) for mask in masks]
-                                       for masks in found.masks]})
+        return pd.DataFrame(
+            {"masks": [[encode_rle(mask) for mask in masks] for masks in found.masks]}
+        )
 
 
 mlflow.models.set_model(Grounding())

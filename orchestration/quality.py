@@ -61,11 +61,16 @@ class Verdict:
 
 def key_of(stage: str, digest: str, params: Params) -> str:
     """Names a verdict: the data, the rules, and all that their bounds and tables depend on."""
-    return sha256_json({
-        "manifest": digest, "suite_version": SUITE_VERSION,
-        "rules": [asdict(rule) for rule in RULES[stage]], "bounds": bounds(stage, params),
-        "settings": {name: params.section(name) for name in SETTINGS},
-        "vocabulary": load_vocabulary(params.vocabulary).digest})
+    return sha256_json(
+        {
+            "manifest": digest,
+            "suite_version": SUITE_VERSION,
+            "rules": [asdict(rule) for rule in RULES[stage]],
+            "bounds": bounds(stage, params),
+            "settings": {name: params.section(name) for name in SETTINGS},
+            "vocabulary": load_vocabulary(params.vocabulary).digest,
+        }
+    )
 
 
 def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict | None:
@@ -97,12 +102,20 @@ def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
         started = time.perf_counter()
         digest = read_manifest(workspace.folder(stage)).digest
         results = judge(stage, TABLES[stage](params, workspace), bounds(stage, params))
-        verdict = Verdict(stage, digest, all(r.passed for r in results), results,
-                          page_of(workspace))
-        write_json(workspace.state(stage) / "quality.json", {
-            "digest": digest, "key": key_of(stage, digest, params), "passed": verdict.passed,
-            "failures": verdict.failures, "results": [asdict(r) for r in results],
-            "seconds": time.perf_counter() - started})
+        verdict = Verdict(
+            stage, digest, all(r.passed for r in results), results, page_of(workspace)
+        )
+        write_json(
+            workspace.state(stage) / "quality.json",
+            {
+                "digest": digest,
+                "key": key_of(stage, digest, params),
+                "passed": verdict.passed,
+                "failures": verdict.failures,
+                "results": [asdict(r) for r in results],
+                "seconds": time.perf_counter() - started,
+            },
+        )
         write_page(workspace)
     return verdict
 
@@ -137,37 +150,60 @@ def open_context():
         InMemoryStoreBackendDefaults,
     )
 
-    return gx.get_context(mode="ephemeral", project_config=DataContextConfig(
-        analytics_enabled=False, store_backend_defaults=InMemoryStoreBackendDefaults(),
-        data_docs_sites={},
-        progress_bars={"globally": False, "metric_calculations": False}))
+    return gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            analytics_enabled=False,
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            data_docs_sites={},
+            progress_bars={"globally": False, "metric_calculations": False},
+        ),
+    )
 
 
-def run_suite(context, name: str, rules: list[Rule], frame: pd.DataFrame,
-              limits: dict) -> list[Result]:
+def run_suite(
+    context, name: str, rules: list[Rule], frame: pd.DataFrame, limits: dict
+) -> list[Result]:
     """One GX suite on one table. An empty table fails, because GX would pass it unseen."""
     import great_expectations as gx
     from great_expectations import expectations
 
-    resolved = [{key: limits[value[1:]] if isinstance(value, str) and value.startswith("@")
-                 else value for key, value in rule.arguments.items()} for rule in rules]
-    suite = gx.ExpectationSuite(name=name, expectations=[
-        getattr(expectations, rule.kind)(**arguments, description=rule.says,
-                                         meta={"rule": rule.name})
-        for rule, arguments in zip(rules, resolved, strict=True)])
+    resolved = [
+        {
+            key: limits[value[1:]] if isinstance(value, str) and value.startswith("@") else value
+            for key, value in rule.arguments.items()
+        }
+        for rule in rules
+    ]
+    suite = gx.ExpectationSuite(
+        name=name,
+        expectations=[
+            getattr(expectations, rule.kind)(
+                **arguments, description=rule.says, meta={"rule": rule.name}
+            )
+            for rule, arguments in zip(rules, resolved, strict=True)
+        ],
+    )
     context.suites.add_or_update(suite)
     batch = context.data_sources.add_pandas(name).add_dataframe_asset(name)
-    definition = context.validation_definitions.add(gx.ValidationDefinition(
-        name=name, suite=context.suites.get(name),
-        data=batch.add_batch_definition_whole_dataframe(name)))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(
+            name=name,
+            suite=context.suites.get(name),
+            data=batch.add_batch_definition_whole_dataframe(name),
+        )
+    )
     named = [c for c in frame.columns if c in NAMES]
     columns = [c for c in frame.columns if c in named or any(c in _names(a) for a in resolved)]
     outcome = definition.run(
         batch_parameters={"dataframe": frame[columns]},
-        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": named})
+        result_format={"result_format": "SUMMARY", "unexpected_index_column_names": named},
+    )
     by_rule = {r.expectation_config.meta["rule"]: r for r in outcome.results}
-    return [_result(rule, arguments, by_rule[rule.name], len(frame))
-            for rule, arguments in zip(rules, resolved, strict=True)]
+    return [
+        _result(rule, arguments, by_rule[rule.name], len(frame))
+        for rule, arguments in zip(rules, resolved, strict=True)
+    ]
 
 
 def _names(arguments: dict) -> list[str]:
@@ -185,12 +221,22 @@ def _result(rule: Rule, arguments: dict, outcome, rows: int) -> Result:
     rows_found = details.get("partial_unexpected_index_list") or []
     if not rows_found or not isinstance(rows_found[0], dict):  # rows without a name
         rows_found = [{"": value} for value in details.get("partial_unexpected_list", [])]
-    examples = [", ".join(f"{name} {row[name]}".strip() for name in
-                          sorted(row, key=lambda name: name not in NAMES))
-                for row in rows_found[:EXAMPLES]]
+    examples = [
+        ", ".join(
+            f"{name} {row[name]}".strip()
+            for name in sorted(row, key=lambda name: name not in NAMES)
+        )
+        for row in rows_found[:EXAMPLES]
+    ]
     passed = bool(outcome.success) and rows > 0
-    return Result(rule.name, passed, observed if rows else "no rows", _bound(rule, arguments),
-                  float(details.get("unexpected_percent") or 0.0), examples)
+    return Result(
+        rule.name,
+        passed,
+        observed if rows else "no rows",
+        _bound(rule, arguments),
+        float(details.get("unexpected_percent") or 0.0),
+        examples,
+    )
 
 
 def _bound(rule: Rule, arguments: dict) -> str:

@@ -48,5 +48,6 @@ def write_page(workspace: Workspace) -> None:
             verdicts.append((stage.name, said))
     template = Environment(autoescape=True).from_string(TEMPLATE)
     with atomic(page_of(workspace)) as temporary:
-        temporary.write_text(template.render(profile=workspace.profile, verdicts=verdicts),
-                             encoding="utf-8")
+        temporary.write_text(
+            template.render(profile=workspace.profile, verdicts=verdicts), encoding="utf-8"
+        )

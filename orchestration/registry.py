@@ -42,8 +42,9 @@ def registered_name(model: str, profile: str) -> str:
 class Registry:
     """One MLflow store, for the models of one workspace."""
 
-    def __init__(self, tracking_uri: str, artifacts: str | None, params: Params,
-                 workspace: Workspace) -> None:
+    def __init__(
+        self, tracking_uri: str, artifacts: str | None, params: Params, workspace: Workspace
+    ) -> None:
         """Opens the store, making it when it is not there (sqlite: 10 s the first time).
 
         artifacts: folder or URL, None for what the server decides. Raises ValueError when it can't
@@ -65,9 +66,11 @@ class Registry:
             self.experiment = self._experiment(f"words-to-masks {params.profile}", artifacts)
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             said = (mask(str(error)).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"the registry {tracking_uri} can't be opened: {said}; look at "
-                             f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
-                             "environment") from None  # its traceback may hold the password
+            raise ValueError(
+                f"the registry {tracking_uri} can't be opened: {said}; look at "
+                f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
+                "environment"
+            ) from None  # its traceback may hold the password
 
     def _experiment(self, name: str, artifacts: str | None) -> str:
         """The id of the profile's experiment, found or made."""
@@ -76,16 +79,23 @@ class Registry:
             own = artifacts if is_url or artifacts is None else Path(artifacts).resolve().as_uri()
             return self.client.create_experiment(name, artifact_location=own)
         if known.lifecycle_stage == "deleted":
-            raise ValueError(f"the experiment {name!r} was deleted and keeps its name: restore it "
-                             f"(`mlflow experiments restore -x {known.experiment_id}`), or take "
-                             "another tracking_uri")
-        moved = is_url and not artifacts.startswith("file:") and artifacts.rstrip("/") != (
-            known.artifact_location.rstrip("/"))
+            raise ValueError(
+                f"the experiment {name!r} was deleted and keeps its name: restore it "
+                f"(`mlflow experiments restore -x {known.experiment_id}`), or take "
+                "another tracking_uri"
+            )
+        moved = (
+            is_url
+            and not artifacts.startswith("file:")
+            and artifacts.rstrip("/") != (known.artifact_location.rstrip("/"))
+        )
         if moved:
-            raise ValueError(f"artifacts: {artifacts!r}, but the experiment {name!r} keeps its "
-                             f"artifacts at {known.artifact_location!r} since it was made, and a "
-                             "store can't move them: leave `artifacts` as it was, or take another "
-                             "tracking_uri")
+            raise ValueError(
+                f"artifacts: {artifacts!r}, but the experiment {name!r} keeps its "
+                f"artifacts at {known.artifact_location!r} since it was made, and a "
+                "store can't move them: leave `artifacts` as it was, or take another "
+                "tracking_uri"
+            )
         return known.experiment_id
 
     def log_challengers(self) -> dict[str, str]:
@@ -103,7 +113,8 @@ class Registry:
             raise ManifestError(
                 f"{self.workspace.folder(SCORES[model])} holds the scores of another model than "
                 f"{self.workspace.folder(MODELS[model])}, which can't be logged as its own: run "
-                f"`python -m ml {SCORES[model]} --profile {self.params.profile}`")
+                f"`python -m ml {SCORES[model]} --profile {self.params.profile}`"
+            )
         run, version = self._run(model, made), self.version_of(model, made.digest)
         if version is not None:  # before its record is written, by which old versions are known
             self._set_title(model, version, HELD if self._held(model, version) else NEVER)
@@ -125,15 +136,20 @@ class Registry:
         """The run of a model, found by its tags or made."""
         if found := self._runs(model, made.digest):
             return found[0]
-        tags = {"manifest_sha": made.digest, "registered_name": model,
-                "profile": self.params.profile}
-        return self.client.create_run(self.experiment, tags=tags,
-                                      run_name=f"{model} {made.digest[:8]}")
+        tags = {
+            "manifest_sha": made.digest,
+            "registered_name": model,
+            "profile": self.params.profile,
+        }
+        return self.client.create_run(
+            self.experiment, tags=tags, run_name=f"{model} {made.digest[:8]}"
+        )
 
     def _runs(self, model: str, manifest_sha: str) -> list:
         return self.client.search_runs(
             [self.experiment],
-            f"tags.manifest_sha = '{manifest_sha}' and tags.registered_name = '{model}'")
+            f"tags.manifest_sha = '{manifest_sha}' and tags.registered_name = '{model}'",
+        )
 
     def _log_facts(self, model: str, run_id: str, made: Manifest, scores: Manifest) -> None:
         """Parameters, metrics, data set digests, the model card, and what a gate compares with."""
@@ -156,16 +172,23 @@ class Registry:
             with tempfile.TemporaryDirectory() as scratch:
                 write_record(self.params, self.workspace, model, Path(scratch))
                 mlflow.log_artifacts(scratch, RECORD)
-            mlflow.set_tags({"scores_sha": scores.digest, **{
-                stored("input_sha", key): value for key, value in made.inputs.items()}})
+            mlflow.set_tags(
+                {
+                    "scores_sha": scores.digest,
+                    **{stored("input_sha", key): value for key, value in made.inputs.items()},
+                }
+            )
 
     def _log_batches(self, run_id: str, settings: dict, metrics: dict) -> None:
         """A store takes so many at once, and 254 classes have more. A setting is logged once."""
         from mlflow.entities import Metric, Param
 
         known = self.client.get_run(run_id).data.params
-        rows = [Param(stored(*path), str(value)) for path, value in settings.items()
-                if stored(*path) not in known]
+        rows = [
+            Param(stored(*path), str(value))
+            for path, value in settings.items()
+            if stored(*path) not in known
+        ]
         for part in _parts(rows):
             self.client.log_batch(run_id, params=part)
         now = int(time.time() * 1000)
@@ -196,8 +219,11 @@ class Registry:
     def champions(self) -> dict[str, str]:
         """Model URI by model, of those that have a champion."""
         found = {model: self.alias(model, "champion") for model in MODELS}
-        return {model: f"models:/{self.names[model]}/{version}"
-                for model, version in found.items() if version}
+        return {
+            model: f"models:/{self.names[model]}/{version}"
+            for model, version in found.items()
+            if version
+        }
 
     def sync_champions(self) -> bool:
         """Makes the champions on record those of the registry, for the gate to compare with.
@@ -220,17 +246,24 @@ class Registry:
         if record is not None and record["digest"] == champion.tags.get("manifest_sha"):
             return False
         if not self.client.list_artifacts(champion.run_id, RECORD):
-            raise ValueError(f"champion of {self.names[model]!r} is version {version}, whose run "
-                             f"has no scores to compare with (no artifacts {RECORD}/): run the "
-                             "job `promote` where it was made, or give the alias `champion` to "
-                             "another version")
+            raise ValueError(
+                f"champion of {self.names[model]!r} is version {version}, whose run "
+                f"has no scores to compare with (no artifacts {RECORD}/): run the "
+                "job `promote` where it was made, or give the alias `champion` to "
+                "another version"
+            )
         former = self._former(model) | set((record or {}).get("former", []))
         with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
-            shutil.copytree(self.mlflow.artifacts.download_artifacts(
-                run_id=champion.run_id, artifact_path=RECORD, dst_path=scratch), temporary)
+            shutil.copytree(
+                self.mlflow.artifacts.download_artifacts(
+                    run_id=champion.run_id, artifact_path=RECORD, dst_path=scratch
+                ),
+                temporary,
+            )
             own = json.loads((temporary / "record.json").read_text())
-            write_json(temporary / "record.json",
-                       own | {"former": sorted(former - {own["digest"]})})
+            write_json(
+                temporary / "record.json", own | {"former": sorted(former - {own["digest"]})}
+            )
         return True
 
     def _adopt(self, model: str, digest: str) -> str | None:
@@ -249,8 +282,11 @@ class Registry:
     def _former(self, model: str) -> set[str]:
         """Digests of the models that hold the title or held it once."""
         found = self.client.search_model_versions(f"name = '{self.names[model]}'")
-        return {v.tags["manifest_sha"] for v in found
-                if "manifest_sha" in v.tags and self._held(model, str(v.version))}
+        return {
+            v.tags["manifest_sha"]
+            for v in found
+            if "manifest_sha" in v.tags and self._held(model, str(v.version))
+        }
 
     def _held(self, model: str, version: str) -> bool:
         """Whether a version holds the title of champion, or held it once."""
@@ -274,8 +310,11 @@ class Registry:
         for model, stage in MODELS.items():
             candidate = read_manifest(self.workspace.folder(stage), verify=False).digest
             self.client.set_model_version_tag(
-                self.names[model], self.version_of(model, candidate), "verdict",
-                verdict[model]["reason"])
+                self.names[model],
+                self.version_of(model, candidate),
+                "verdict",
+                verdict[model]["reason"],
+            )
             if digest := verdict[model]["digest_after"]:
                 self._crown(model, digest)
         shown = {f"champion_{model}": uri for model, uri in self.champions().items()}
@@ -305,16 +344,18 @@ def champion_folder(workspace: Workspace, model: str) -> Path:
 
 
 def champion_record(workspace: Workspace, model: str) -> dict | None:
-    """Whose record it is; None without one that can be read, which the registry then brings back.
-    """
+    """Whose record it is; None without a readable one, which the registry then brings back."""
     return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
 
 
 def numbers(facts: dict, *prefix: str) -> dict[tuple[str, ...], float]:
     """The finite numbers of nested facts by their path."""
-    return {path: float(value) for path, value in paths(facts, *prefix).items()
-            if isinstance(value, int | float) and math.isfinite(value)}
+    return {
+        path: float(value)
+        for path, value in paths(facts, *prefix).items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _parts(rows: list) -> list[list]:
-    return [rows[start:start + BATCH] for start in range(0, len(rows), BATCH)]
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

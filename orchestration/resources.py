@@ -36,7 +36,8 @@ class Profiles(dg.DynamicPartitionsDefinition):
 
     def has_partition_key(self, partition_key: str, *args, **more) -> bool:
         return partition_key in known_profiles() or super().has_partition_key(
-            partition_key, *args, **more)
+            partition_key, *args, **more
+        )
 
 
 PROFILES = Profiles(name="profile")
@@ -66,8 +67,11 @@ class Project(dg.ConfigurableResource):
         try:
             _ = self.registry
         except ValueError:
-            run = context.instance and context.run_id and context.instance.get_run_by_id(
-                context.run_id)
+            run = (
+                context.instance
+                and context.run_id
+                and context.instance.get_run_by_id(context.run_id)
+            )
             if run and (masked := masked_values(run.run_config)) != run.run_config:
                 context.instance.run_storage.delete_run(run.run_id)
                 context.instance.run_storage.add_run(run._replace(run_config=masked))
@@ -91,8 +95,10 @@ class Project(dg.ConfigurableResource):
             return params
         if self.profile == DEFAULT:  # the config left it open
             return load_params(self._partition)
-        raise ValueError(f"the run's partition is {self._partition!r}, but its config says profile "
-                         f"{self.profile!r}; expected the same, or no profile in the config")
+        raise ValueError(
+            f"the run's partition is {self._partition!r}, but its config says profile "
+            f"{self.profile!r}; expected the same, or no profile in the config"
+        )
 
     @property
     def workspace(self) -> Workspace:

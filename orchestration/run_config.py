@@ -32,8 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
-    config = {"resources": {"project": {"config": {"profile": chosen.profile}}},
-              "loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+    config = {
+        "resources": {"project": {"config": {"profile": chosen.profile}}},
+        "loggers": {"console": {"config": {"log_level": "WARNING"}}},
+    }
     with atomic(chosen.write) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
     print(int(not models_elsewhere(params, Workspace(chosen.root, params.profile))))

@@ -18,8 +18,10 @@ from orchestration.resources import PARTITION, PROFILES, known_profiles, profile
 from orchestration.turns import try_lock
 
 ALL_ASSETS = "__ASSET_JOB"  # Dagster's own job of all assets
-DEAD = ("The run's process ended without a word: it was killed, or the machine went down. Start "
-        "the same command again; it goes on from what is finished.")
+DEAD = (
+    "The run's process ended without a word: it was killed, or the machine went down. Start "
+    "the same command again; it goes on from what is finished."
+)
 MODULE = "orchestration.definitions"
 GRACE = 60.0
 """Seconds after its start in which a run of ours has left its file; it does so at once."""
@@ -55,13 +57,15 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
                     gone.add(path.name)
         except FileNotFoundError:
             continue  # another run was faster
-    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED,
-                                        dg.DagsterRunStatus.CANCELING])
+    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     dead = []
     for record in instance.get_run_records(under_way):
         run, age = record.dagster_run, time.time() - (record.start_time or time.time())
-        silent = is_ours(run) and age > GRACE and not (
-            folder_of_the_living(instance) / run.run_id).exists()
+        silent = (
+            is_ours(run)
+            and age > GRACE
+            and not (folder_of_the_living(instance) / run.run_id).exists()
+        )
         if run.run_id in gone or silent:
             instance.report_run_failed(run, DEAD)
             dead.append(run.run_id)
@@ -109,11 +113,14 @@ class Beginning(dg.Executor):
             raise dg.DagsterInvalidSubsetError(
                 "The selection matches no asset; expected one or more of "
                 f"{', '.join(sorted(k.to_user_string() for k in layer.selected_asset_keys))}. "
-                "The whole graph is the job `pipeline`")
+                "The whole graph is the job `pipeline`"
+            )
         stay_alive(instance, run.run_id)
         write_off_the_dead(instance)
-        if any(layer.get(key).partitions_def
-               for key in run.asset_selection or layer.selected_asset_keys):
+        if any(
+            layer.get(key).partitions_def
+            for key in run.asset_selection or layer.selected_asset_keys
+        ):
             take_partition(instance, run)
         yield from self.inner.execute(plan_context, execution_plan)
 
@@ -121,10 +128,16 @@ class Beginning(dg.Executor):
 @dg.executor(
     name="in_process_or_multiprocess",
     config_schema=dg.Field(
-        dg.Selector({"in_process": dg.in_process_executor.config_schema.as_field(),
-                     "multiprocess": dg.multiprocess_executor.config_schema.as_field()}),
-        default_value={"in_process": {}}),
-    requirements=dg.multi_or_in_process_executor.get_requirements)
+        dg.Selector(
+            {
+                "in_process": dg.in_process_executor.config_schema.as_field(),
+                "multiprocess": dg.multiprocess_executor.config_schema.as_field(),
+            }
+        ),
+        default_value={"in_process": {}},
+    ),
+    requirements=dg.multi_or_in_process_executor.get_requirements,
+)
 def in_process_or_multiprocess(init_context) -> Beginning:
     """One process by default: every further one pays 11 s of imports, more than most of the micro
     profile's stages take. `execution: {config: {multiprocess: {max_concurrent: 2}}}` in run config

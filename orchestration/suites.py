@@ -16,8 +16,16 @@ from ml.vocabulary import load_vocabulary
 SUITE_VERSION = 3
 DOCS = "docs/checks.md"
 # What bounds and tables read, of any stage; a verdict under other ones is judged again.
-SETTINGS = ("vocabulary", "prompts", "triplets", "benchmark.source", "benchmark.subset",
-            "diffusion.model", "detector.score_threshold", "synthetic.max_ignore")
+SETTINGS = (
+    "vocabulary",
+    "prompts",
+    "triplets",
+    "benchmark.source",
+    "benchmark.subset",
+    "diffusion.model",
+    "detector.score_threshold",
+    "synthetic.max_ignore",
+)
 
 
 @dataclass(frozen=True)
@@ -64,16 +72,38 @@ PROMPTS = (
     within("cells_known", "rows", "cell", CELLS, "every prompt has a known cell"),
     pair("counts_as_asked", "counts", "count", "expected", "each set is as large as asked for"),
     within("entities_in_vocabulary", "entities", "entity", "@classes", "only known classes"),
-    within("entities_named_in_text", "entities", "named_in_text", [True],
-           "the text holds the word of every entity"),
-    within("words_mean_entities", "entities", "word_means_entity", [True],
-           "every word is one of its class's synonyms"),
+    within(
+        "entities_named_in_text",
+        "entities",
+        "named_in_text",
+        [True],
+        "the text holds the word of every entity",
+    ),
+    within(
+        "words_mean_entities",
+        "entities",
+        "word_means_entity",
+        [True],
+        "every word is one of its class's synonyms",
+    ),
     within("training_classes_seen", "train", "entity", "@seen", "training names seen classes only"),
     # Made balanced, so far off means a broken generator; 0.5 leaves room for sets of 3 a class.
-    between("training_balanced", "train classes", "share_of_even", 0.5, 2,
-            "every seen class has 0.5 to 2 times the even share of the training entities"),
-    between("synthetic_balanced", "synthetic classes", "share_of_even", 0.5, 2,
-            "every class has 0.5 to 2 times the even share of the synthetic entities"),
+    between(
+        "training_balanced",
+        "train classes",
+        "share_of_even",
+        0.5,
+        2,
+        "every seen class has 0.5 to 2 times the even share of the training entities",
+    ),
+    between(
+        "synthetic_balanced",
+        "synthetic classes",
+        "share_of_even",
+        0.5,
+        2,
+        "every class has 0.5 to 2 times the even share of the synthetic entities",
+    ),
     between("sim_classes_present", "sim classes", "count", 1, HUGE, "Protocol I asks every class"),
 )
 
@@ -89,13 +119,29 @@ IMAGES = (
     between("mean_in_range", "rows", "mean", 8, 248, "neither black nor white", mostly=0.98),
     unique("no_exact_duplicates", "rows", "sha256", "no picture twice"),
     # 2 % of drawn scenes from different seeds have a hash that close by chance (35 of 1,500).
-    between("few_near_duplicates", "total", "near_duplicate_share", 0, 0.15,
-            "at most 15 % of the pictures nearly repeat an earlier one"),
+    between(
+        "few_near_duplicates",
+        "total",
+        "near_duplicate_share",
+        0,
+        0.15,
+        "at most 15 % of the pictures nearly repeat an earlier one",
+    ),
     within("entities_in_vocabulary", "entities", "entity", "@classes", "only known classes"),
-    within("entities_named_in_text", "entities", "named_in_text", [True],
-           "the text holds the word of every entity"),
-    within("words_mean_entities", "entities", "word_means_entity", [True],
-           "every word is one of its class's synonyms"),
+    within(
+        "entities_named_in_text",
+        "entities",
+        "named_in_text",
+        [True],
+        "the text holds the word of every entity",
+    ),
+    within(
+        "words_mean_entities",
+        "entities",
+        "word_means_entity",
+        [True],
+        "every word is one of its class's synonyms",
+    ),
 )
 
 MASKS = (
@@ -106,14 +152,33 @@ MASKS = (
     within("labels_seen_only", "labels", "entity", "@seen", "the labeller uses seen classes only"),
     within("labels_never_sim", "labels", "purpose", ["train"], "no label on the sim set"),
     between("scores_in_range", "found", "score", "@score_threshold", 1, "above the threshold"),
-    between("areas_in_range", "found", "area", 1e-4, 0.98, "neither a speck nor the whole picture",
-            mostly=0.98),
+    between(
+        "areas_in_range",
+        "found",
+        "area",
+        1e-4,
+        0.98,
+        "neither a speck nor the whole picture",
+        mostly=0.98,
+    ),
     within("found_have_masks", "found", "has_rle", [True], "what was found has a mask"),
     # Pictures that do not show what was asked, or a detector that does not know them: below half.
-    between("found_share", "total", "labels_found_share", 0.5, 1,
-            "half or more of the training entities were found"),
-    between("every_class_found", "classes", "share_of_even", 0.1, 10,
-            "every seen class is found, at 0.1 times the even share or more"),
+    between(
+        "found_share",
+        "total",
+        "labels_found_share",
+        0.5,
+        1,
+        "half or more of the training entities were found",
+    ),
+    between(
+        "every_class_found",
+        "classes",
+        "share_of_even",
+        0.1,
+        10,
+        "every seen class is found, at 0.1 times the even share or more",
+    ),
 )
 
 TRIPLETS = (
@@ -126,8 +191,14 @@ TRIPLETS = (
     within("labels_seen_only", "labels", "entity", "@seen", "training uses seen classes only"),
     within("entities_named_in_text", "rows", "named_in_text", [True], "the text holds the word"),
     between("yield_share", "total", "yield_share", 0.3, 1, "30 % or more were accepted"),
-    between("enough_per_class", "classes", "share_of_even", 0.2, 5,
-            "every seen class has 0.2 times the even share of the accepted or more"),
+    between(
+        "enough_per_class",
+        "classes",
+        "share_of_even",
+        0.2,
+        5,
+        "every seen class has 0.2 times the even share of the accepted or more",
+    ),
     between("two_per_class", "classes", "count", 2, HUGE, "two or more accepted a seen class"),
     between("validation_exists", "total", "validation", 1, HUGE, "something to stop early on"),
     between("sim_exists", "total", "sim", 1, HUGE, "something to score on"),
@@ -135,67 +206,143 @@ TRIPLETS = (
 
 # A loss that is not a number, or that rose, means a broken training; 1.0 allows the shortest runs.
 MODEL = (
-    Rule("loss_finite", "loss", "ExpectColumnValuesToNotBeNull", {"column": "loss"},
-         "the loss is a number at every step"),
-    between("loss_fell", "total", "last_to_first_loss", -HUGE, 1,
-            "the last quarter's loss is below the first quarter's"),
-    pair("weights_written", "total", "weights", "expected_weights",
-         "safetensors weights exist where a model was trained"),
+    Rule(
+        "loss_finite",
+        "loss",
+        "ExpectColumnValuesToNotBeNull",
+        {"column": "loss"},
+        "the loss is a number at every step",
+    ),
+    between(
+        "loss_fell",
+        "total",
+        "last_to_first_loss",
+        -HUGE,
+        1,
+        "the last quarter's loss is below the first quarter's",
+    ),
+    pair(
+        "weights_written",
+        "total",
+        "weights",
+        "expected_weights",
+        "safetensors weights exist where a model was trained",
+    ),
 )
 
 SYNTHETIC = (
     unique("keys_unique", "rows", "key", "no two pictures share a key"),
     unique("no_exact_duplicates", "rows", "sha256", "no picture twice"),
     within("no_overlap_flagged", "rows", "benchmark_overlap", [False], "no overlap was flagged"),
-    between("no_overlap_found", "total", "in_benchmark", 0, 0,
-            "no picture is, or nearly is, one of the benchmark's (compared here again)"),
+    between(
+        "no_overlap_found",
+        "total",
+        "in_benchmark",
+        0,
+        0,
+        "no picture is, or nearly is, one of the benchmark's (compared here again)",
+    ),
     pair("width_as_model", "rows", "width", "expected_side", "as wide as the model draws"),
     pair("height_as_model", "rows", "height", "expected_side", "as high as the model draws"),
     between("not_blank", "rows", "std", "@min_std", 128, "grey levels vary", mostly=0.98),
     within("labels_fit", "rows", "label_fits", [True], "label maps are as large as the pictures"),
-    within("labels_named", "accepted", "labels_named", [True],
-           "label maps hold the prompt's classes, background and ignored only"),
-    within("entities_named_in_text", "entities", "named_in_text", [True],
-           "the text holds the word of every entity"),
-    within("words_mean_entities", "entities", "word_means_entity", [True],
-           "every word is one of its class's synonyms"),
+    within(
+        "labels_named",
+        "accepted",
+        "labels_named",
+        [True],
+        "label maps hold the prompt's classes, background and ignored only",
+    ),
+    within(
+        "entities_named_in_text",
+        "entities",
+        "named_in_text",
+        [True],
+        "the text holds the word of every entity",
+    ),
+    within(
+        "words_mean_entities",
+        "entities",
+        "word_means_entity",
+        [True],
+        "every word is one of its class's synonyms",
+    ),
     between("ignored_per_picture", "accepted", "ignored", 0, "@max_ignore", "as the filter's"),
     between("ignored_on_average", "total", "mean_ignored", 0, 0.2, "20 % ignored at most"),
     between("yield_share", "total", "yield_share", 0.2, 1, "20 % or more were accepted"),
     between("every_class_present", "classes", "count", 1, HUGE, "no class is gone"),
-    between("no_class_dominates", "classes", "share_of_even", 0, 4,
-            "no class has more than four times the even share"),
+    between(
+        "no_class_dominates",
+        "classes",
+        "share_of_even",
+        0,
+        4,
+        "no class has more than four times the even share",
+    ),
 )
 
 BENCHMARK = (
     unique("keys_unique", "rows", "key", "no two pictures share a key"),
     # Published photo collections repeat a picture here and there; the drawn one is `frozen`.
-    between("no_exact_duplicates", "total", "repeated_share", 0, 0.01,
-            "at most 1 % of the pictures are there twice"),
+    between(
+        "no_exact_duplicates",
+        "total",
+        "repeated_share",
+        0,
+        0.01,
+        "at most 1 % of the pictures are there twice",
+    ),
     pair("row_count", "total", "rows", "published", "as many as were published, or listed"),
-    pair("frozen", "rows", "pixels", "published",
-         "pixels (and drawn labels) are those that were published, or read"),
+    pair(
+        "frozen",
+        "rows",
+        "pixels",
+        "published",
+        "pixels (and drawn labels) are those that were published, or read",
+    ),
     within("labels_fit", "rows", "label_fits", [True], "label maps are as large as the pictures"),
-    within("labels_known", "rows", "labels_known", [True],
-           "labels are the vocabulary's, background or ignored, and the entities are those labels"),
+    within(
+        "labels_known",
+        "rows",
+        "labels_known",
+        [True],
+        "labels are the vocabulary's, background or ignored, and the entities are those labels",
+    ),
     within("not_blank", "rows", "blank", [False], "grey levels vary", mostly=0.98),
-    within("every_class_present", "classes", "missing", [""],
-           "no class that the benchmark labels is missing"),
+    within(
+        "every_class_present",
+        "classes",
+        "missing",
+        [""],
+        "no class that the benchmark labels is missing",
+    ),
 )
 
 # Chance: a mask over the whole picture has an IoU of the object's area, 10 to 20 %.
 GROUNDING_SCORES = (
     between("scores_in_range", "scores", "value", 0, 100, "scores are percentages"),
-    between("above_chance", "total", "ours/one_seen", 20, 100,
-            "one seen object is segmented better than by taking the whole picture"),
+    between(
+        "above_chance",
+        "total",
+        "ours/one_seen",
+        20,
+        100,
+        "one seen object is segmented better than by taking the whole picture",
+    ),
 )
 
 # Chance: labels thrown at random over 21 classes reach an IoU below 1 %.
 BENCHMARK_SCORES = (
     between("scores_in_range", "scores", "value", 0, 100, "scores are percentages"),
     between("above_chance", "total", "synthetic/checked", 1.5, 100, "better than random labels"),
-    between("bound_above_chance", "models", "score", 1.5, 100,
-            "every model that was scored, the bound too, is better than random labels"),
+    between(
+        "bound_above_chance",
+        "models",
+        "score",
+        1.5,
+        100,
+        "every model that was scored, the bound too, is better than random labels",
+    ),
 )
 
 RULES = {
@@ -217,8 +364,11 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
     """What "@name" stands for in the stage's rules."""
     vocabulary, filters = load_vocabulary(params.vocabulary), params.triplets
     limits = {
-        "classes": list(vocabulary.classes), "seen": list(vocabulary.seen),
-        "min_std": filters.min_std, "min_area": filters.min_area, "max_area": filters.max_area,
+        "classes": list(vocabulary.classes),
+        "seen": list(vocabulary.seen),
+        "min_std": filters.min_std,
+        "min_area": filters.min_area,
+        "max_area": filters.max_area,
         "score_threshold": params.detector.score_threshold,
         "max_ignore": params.synthetic.max_ignore,
     }
@@ -231,22 +381,32 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
 
 def explained() -> str:
     """docs/checks.md: every stage's checks with what they demand."""
-    lines = ["# The checks between the stages", "",
-             "Written by `python -m orchestration.suites`. A failed check stops the graph before "
-             "the next stage that reads the data, in the same run and in any later one. Its entry "
-             "in the Dagster UI, and `data/<profile>/quality/index.html`, name what was observed, "
-             "what was expected and the pictures or classes that break it.", "",
-             "What to do: look at the named pictures (the stage's contact sheet, or its shards). "
-             "If the data is wrong, mend its cause and make the stage again (`python -m ml <stage> "
-             "--force`). If the data is right and a bound that comes from the profile (*@name*) is "
-             "too narrow for it, change that setting: the data is judged anew at the next run.", ""]
+    lines = [
+        "# The checks between the stages",
+        "",
+        "Written by `python -m orchestration.suites`. A failed check stops the graph before "
+        "the next stage that reads the data, in the same run and in any later one. Its entry "
+        "in the Dagster UI, and `data/<profile>/quality/index.html`, name what was observed, "
+        "what was expected and the pictures or classes that break it.",
+        "",
+        "What to do: look at the named pictures (the stage's contact sheet, or its shards). "
+        "If the data is wrong, mend its cause and make the stage again (`python -m ml <stage> "
+        "--force`). If the data is right and a bound that comes from the profile (*@name*) is "
+        "too narrow for it, change that setting: the data is judged anew at the next run.",
+        "",
+    ]
     for stage, rules in RULES.items():
         lines += [f"## {stage}", "", "| check | of | demands |", "|---|---|---|"]
         for rule in rules:
-            limits = [f"{key} {value}" for key, value in rule.arguments.items()
-                      if isinstance(value, str) and value.startswith("@")]
-            lines.append(f"| `{rule.name}` | {rule.table} | "
-                         f"{'; '.join([rule.says, *(f'*{limit}*' for limit in limits)])} |")
+            limits = [
+                f"{key} {value}"
+                for key, value in rule.arguments.items()
+                if isinstance(value, str) and value.startswith("@")
+            ]
+            lines.append(
+                f"| `{rule.name}` | {rule.table} | "
+                f"{'; '.join([rule.says, *(f'*{limit}*' for limit in limits)])} |"
+            )
         lines.append("")
     return "\n".join(lines)
 

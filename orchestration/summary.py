@@ -15,12 +15,18 @@ from ml.params import load_params
 from ml.stages import STAGES, TIMING, Workspace
 from orchestration.resources import Project
 
-CELLS = {"one_seen": "one object, seen", "one_unseen": "one object, unseen",
-         "two_seen": "two objects, seen", "two_mixed": "seen + unseen",
-         "two_unseen": "two objects, unseen"}
+CELLS = {
+    "one_seen": "one object, seen",
+    "one_unseen": "one object, unseen",
+    "two_seen": "two objects, seen",
+    "two_mixed": "seen + unseen",
+    "two_unseen": "two objects, unseen",
+}
 COLUMNS = ("seen", "unseen", "harmonic", "background")
-SEGMENTERS = {"synthetic": "trained on synthetic pictures",
-              "real_upper_bound": "bound: real pictures, true labels"}
+SEGMENTERS = {
+    "synthetic": "trained on synthetic pictures",
+    "real_upper_bound": "bound: real pictures, true labels",
+}
 
 
 def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
@@ -45,12 +51,20 @@ def summarize(workspace: Workspace, champions: dict[str, str]) -> dict:
     segmentation = read_manifest(workspace.folder("benchmark_scores"), verify=False).facts
     seconds, peak = timings(workspace)
     return {
-        "grounding": {method: {cell: grounding[method].get(cell) for cell in CELLS}
-                      for method in ("ours", "daam")},
-        "segmentation": {kind: {column: segmentation[kind].get(column) for column in COLUMNS}
-                         for kind in SEGMENTERS if kind in segmentation}
-        | {key: segmentation[key] for key in ("benchmark", "held_out_synthetic")
-           if key in segmentation},
+        "grounding": {
+            method: {cell: grounding[method].get(cell) for cell in CELLS}
+            for method in ("ours", "daam")
+        },
+        "segmentation": {
+            kind: {column: segmentation[kind].get(column) for column in COLUMNS}
+            for kind in SEGMENTERS
+            if kind in segmentation
+        }
+        | {
+            key: segmentation[key]
+            for key in ("benchmark", "held_out_synthetic")
+            if key in segmentation
+        },
         "champion": {name: champions.get(name) for name in ("grounding", "segmenter")},
         "wall_seconds": {"total": round(sum(seconds.values()), 2)} | seconds,
         "peak_rss_mb": peak,
@@ -72,23 +86,40 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
     grounding, segmentation = summary["grounding"], summary["segmentation"]
     methods = {"ours": "this module", "daam": "DAAM, best threshold"}
     title = f"segmenter on {segmentation.get('benchmark', 'the frozen benchmark')}, mIoU %"
-    title = ("NO REAL BENCHMARK: " if segmentation.get("held_out_synthetic")
-             else "Protocol II: ") + title
+    title = (
+        "NO REAL BENCHMARK: " if segmentation.get("held_out_synthetic") else "Protocol II: "
+    ) + title
     champion = summary["champion"]
     minutes = summary["wall_seconds"]["total"] / 60
     spent = "nothing had to be done; it was made" if unchanged else "made"
     report = workspace.folder("report") / "report.html"
-    return "\n".join([
-        "", table("Protocol I: words to masks, mIoU %", list(CELLS.values()),
-                  [(label, list(grounding[key].values())) for key, label in methods.items()]),
-        "", table(title, list(COLUMNS), [(label, list(segmentation[key].values()))
-                                         for key, label in SEGMENTERS.items()
-                                         if key in segmentation]),
-        "", f"Promoted: grounding {champion['grounding'] or 'none'}, "
+    return "\n".join(
+        [
+            "",
+            table(
+                "Protocol I: words to masks, mIoU %",
+                list(CELLS.values()),
+                [(label, list(grounding[key].values())) for key, label in methods.items()],
+            ),
+            "",
+            table(
+                title,
+                list(COLUMNS),
+                [
+                    (label, list(segmentation[key].values()))
+                    for key, label in SEGMENTERS.items()
+                    if key in segmentation
+                ],
+            ),
+            "",
+            f"Promoted: grounding {champion['grounding'] or 'none'}, "
             f"segmenter {champion['segmenter'] or 'none'}",
-        f"Report:   {report}" + ("" if report.is_file() else " (not made yet)"),
-        f"Time:     {spent} in {minutes:.1f} min, {summary['peak_rss_mb']:.0f} MB at most",
-        "Look:     `make ui` opens the graph and its history, `make mlflow` the registry", ""])
+            f"Report:   {report}" + ("" if report.is_file() else " (not made yet)"),
+            f"Time:     {spent} in {minutes:.1f} min, {summary['peak_rss_mb']:.0f} MB at most",
+            "Look:     `make ui` opens the graph and its history, `make mlflow` the registry",
+            "",
+        ]
+    )
 
 
 def champions_of(project: Project) -> dict[str, str]:
@@ -109,8 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
-    project = Project(profile=chosen.profile, root=str(chosen.root),
-                      tracking_uri=chosen.tracking_uri)
+    project = Project(
+        profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri
+    )
     workspace = Workspace(chosen.root, params.profile)
     summary = summarize(workspace, champions_of(project))
     path = workspace.data / "summary.json"

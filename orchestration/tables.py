@@ -37,12 +37,16 @@ def entities_of(rows: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame:
     """One row per picture and entity, with whether its word stands for it, and in the text."""
     columns = ["key", "text", "purpose", "cell", "entities", "words"]
     named = [named_in(text, words) for text, words in zip(rows["text"], rows["words"], strict=True)]
-    out = rows[columns].assign(named_in_text=named).explode(["entities", "words", "named_in_text"],
-                                                            ignore_index=True)
+    out = (
+        rows[columns]
+        .assign(named_in_text=named)
+        .explode(["entities", "words", "named_in_text"], ignore_index=True)
+    )
     out = out.rename(columns={"entities": "entity", "words": "word"})
     out["word_means_entity"] = [
         fold(w) in {fold(name) for name in vocabulary.words.get(e, ())}
-        for e, w in zip(out["entity"], out["word"], strict=True)]
+        for e, w in zip(out["entity"], out["word"], strict=True)
+    ]
     out["seen"] = out["entity"].isin(vocabulary.seen)
     return out
 
@@ -51,8 +55,13 @@ def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per class: its count and the count as a multiple of the even share."""
     counts = entities.value_counts().reindex(list(classes), fill_value=0)
     even = max(counts.sum() / len(classes), 1e-9)
-    return pd.DataFrame({"class": counts.index, "count": counts.to_numpy(),
-                         "share_of_even": counts.to_numpy() / even})
+    return pd.DataFrame(
+        {
+            "class": counts.index,
+            "count": counts.to_numpy(),
+            "share_of_even": counts.to_numpy() / even,
+        }
+    )
 
 
 def near_duplicates(hashes: pd.Series, bits: int) -> np.ndarray:
@@ -81,19 +90,30 @@ def prompt_tables(params: Params, workspace: Workspace) -> Tables:
     entities, asked = entities_of(rows, vocabulary), params.prompts
     train = entities[entities["purpose"] == "train"]
     cells = rows[rows["purpose"] == "sim"]["cell"].value_counts()
-    expected = {("train", asked.train_one + asked.train_two),
-                ("synthetic", asked.synthetic_one + asked.synthetic_two)}
-    counts = [{"set": name, "count": int((rows["purpose"] == name).sum()), "expected": number}
-              for name, number in sorted(expected)]
-    counts += [{"set": f"sim {cell}", "count": int(number), "expected": asked.sim_per_cell}
-               for cell, number in cells.items()]
+    expected = {
+        ("train", asked.train_one + asked.train_two),
+        ("synthetic", asked.synthetic_one + asked.synthetic_two),
+    }
+    counts = [
+        {"set": name, "count": int((rows["purpose"] == name).sum()), "expected": number}
+        for name, number in sorted(expected)
+    ]
+    counts += [
+        {"set": f"sim {cell}", "count": int(number), "expected": asked.sim_per_cell}
+        for cell, number in cells.items()
+    ]
     return {
-        "rows": rows, "entities": entities, "counts": pd.DataFrame(counts), "train": train,
+        "rows": rows,
+        "entities": entities,
+        "counts": pd.DataFrame(counts),
+        "train": train,
         "train classes": balance(train["entity"], vocabulary.seen),
-        "synthetic classes": balance(entities[entities["purpose"] == "synthetic"]["entity"],
-                                     vocabulary.classes),
-        "sim classes": balance(entities[entities["purpose"] == "sim"]["entity"],
-                               vocabulary.classes),
+        "synthetic classes": balance(
+            entities[entities["purpose"] == "synthetic"]["entity"], vocabulary.classes
+        ),
+        "sim classes": balance(
+            entities[entities["purpose"] == "sim"]["entity"], vocabulary.classes
+        ),
     }
 
 
@@ -104,10 +124,15 @@ def image_tables(params: Params, workspace: Workspace) -> Tables:
     rows["near_duplicate"] = near_duplicates(rows["dhash"], params.triplets.duplicate_bits)
     prompts = facts(workspace, "prompts", PROMPTS)
     wanted = set(prompts[prompts["purpose"] != "synthetic"]["key"])
-    return {"rows": rows, "entities": entities_of(rows, vocabulary),
-            "total": one_row(missing=len(wanted - set(rows["key"])),
-                             unasked=len(set(rows["key"]) - wanted),
-                             near_duplicate_share=float(rows["near_duplicate"].mean()))}
+    return {
+        "rows": rows,
+        "entities": entities_of(rows, vocabulary),
+        "total": one_row(
+            missing=len(wanted - set(rows["key"])),
+            unasked=len(set(rows["key"]) - wanted),
+            near_duplicate_share=float(rows["near_duplicate"].mean()),
+        ),
+    }
 
 
 def mask_tables(params: Params, workspace: Workspace) -> Tables:
@@ -117,27 +142,40 @@ def mask_tables(params: Params, workspace: Workspace) -> Tables:
     pairs = set(zip(rows["key"], rows["entity"], strict=True))
     wanted = set(zip(asked["key"], asked["entity"], strict=True))
     labels, found = rows[rows["role"] == "labeller"], rows[rows["found"]]
-    return {"rows": rows, "labels": labels, "found": found,
-            "classes": balance(labels[labels["found"]]["entity"], vocabulary.seen),
-            "total": one_row(missing=len(wanted - pairs), unasked=len(pairs - wanted),
-                             found_share=float(rows["found"].mean()),
-                             labels_found_share=float(labels["found"].mean()))}
+    return {
+        "rows": rows,
+        "labels": labels,
+        "found": found,
+        "classes": balance(labels[labels["found"]]["entity"], vocabulary.seen),
+        "total": one_row(
+            missing=len(wanted - pairs),
+            unasked=len(pairs - wanted),
+            found_share=float(rows["found"].mean()),
+            labels_found_share=float(labels["found"].mean()),
+        ),
+    }
 
 
 def triplet_tables(params: Params, workspace: Workspace) -> Tables:
     rows, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
-    rows["named_in_text"] = [named_in(text, [word])[0] for word, text in
-                             zip(rows["word"], rows["text"], strict=True)]
+    rows["named_in_text"] = [
+        named_in(text, [word])[0] for word, text in zip(rows["word"], rows["text"], strict=True)
+    ]
     rows["has_rle"] = rows["rle"].str.len() > 0
     rows["no_reason"] = rows["reason"] == ""
     labels = rows[rows["subset"].isin(["train", "validation"])]
     accepted = rows[rows["accepted"]]
-    return {"rows": rows, "accepted": accepted, "labels": labels,
-            "classes": balance(labels[labels["accepted"]]["entity"], vocabulary.seen),
-            "total": one_row(
-                yield_share=float(labels["accepted"].mean()),
-                validation=int((accepted["subset"] == "validation").sum()),
-                sim=int((accepted["subset"] == "sim").sum()))}
+    return {
+        "rows": rows,
+        "accepted": accepted,
+        "labels": labels,
+        "classes": balance(labels[labels["accepted"]]["entity"], vocabulary.seen),
+        "total": one_row(
+            yield_share=float(labels["accepted"].mean()),
+            validation=int((accepted["subset"] == "validation").sum()),
+            sim=int((accepted["subset"] == "sim").sum()),
+        ),
+    }
 
 
 def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
@@ -147,11 +185,18 @@ def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
     rows = pd.concat([rows, label_facts(workspace, vocabulary)], axis=1)
     accepted = rows[rows["accepted"]]
     entities = accepted["entities"].explode()
-    return {"rows": rows, "accepted": accepted, "entities": entities_of(rows, vocabulary),
-            "classes": balance(entities, vocabulary.classes),
-            "total": one_row(accepted=len(accepted), yield_share=float(rows["accepted"].mean()),
-                             in_benchmark=int(rows["in_benchmark"].sum()),
-                             mean_ignored=float(accepted["ignored"].mean()))}
+    return {
+        "rows": rows,
+        "accepted": accepted,
+        "entities": entities_of(rows, vocabulary),
+        "classes": balance(entities, vocabulary.classes),
+        "total": one_row(
+            accepted=len(accepted),
+            yield_share=float(rows["accepted"].mean()),
+            in_benchmark=int(rows["in_benchmark"].sum()),
+            mean_ignored=float(accepted["ignored"].mean()),
+        ),
+    }
 
 
 def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
@@ -160,8 +205,11 @@ def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
     from ml.microworld.benchmark import find_overlap, small
     from ml.pictures import IGNORED, decode_png
 
-    real = [small(decode_png(data)) for shard in
-            iter_shards(workspace.folder("benchmark"), ["image"]) for data in shard["image"]]
+    real = [
+        small(decode_png(data))
+        for shard in iter_shards(workspace.folder("benchmark"), ["image"])
+        for data in shard["image"]
+    ]
     found = []
     columns = ["key", "entities", "image", "label"]
     for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
@@ -170,9 +218,13 @@ def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
         for index, (row, picture) in enumerate(zip(shard.itertuples(), pictures, strict=True)):
             label = decode_png(row.label)
             named = {vocabulary.label(e) for e in row.entities if e in vocabulary.classes}
-            found.append({"label_fits": label.shape == picture.shape[:2],
-                          "labels_named": set(np.unique(label).tolist()) <= named | {0, IGNORED},
-                          "in_benchmark": index in leaked})
+            found.append(
+                {
+                    "label_fits": label.shape == picture.shape[:2],
+                    "labels_named": set(np.unique(label).tolist()) <= named | {0, IGNORED},
+                    "in_benchmark": index in leaked,
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -184,25 +236,38 @@ def benchmark_tables(params: Params, workspace: Workspace) -> Tables:
     """
     said = read_manifest(workspace.folder("benchmark"), verify=False).facts
     if params.benchmark.source == "none":  # an empty set, as asked for: one row that says so
-        return {"rows": one_row(key="(no real benchmark)", pixels="", published="",
-                                label_fits=True, labels_known=True, blank=False),
-                "classes": one_row(**{"class": "(no real benchmark)", "missing": ""}),
-                "total": one_row(rows=said["pictures"], published=0, repeated_share=0.0)}
+        return {
+            "rows": one_row(
+                key="(no real benchmark)",
+                pixels="",
+                published="",
+                label_fits=True,
+                labels_known=True,
+                blank=False,
+            ),
+            "classes": one_row(**{"class": "(no real benchmark)", "missing": ""}),
+            "total": one_row(rows=said["pictures"], published=0, repeated_share=0.0),
+        }
     rows = facts(workspace, "benchmark", BENCHMARK)
     rows = pd.concat([rows, benchmark_pixels(params, workspace)], axis=1)
     expected = said.get("listed")
     if params.benchmark.source == "drawn":
         published = drawn_digests(load_vocabulary(params.vocabulary))
         expected = len(published)
-        rows["published"] = (published + [""] * len(rows))[:len(rows)]
+        rows["published"] = (published + [""] * len(rows))[: len(rows)]
     elif params.benchmark.subset == "official" and said["official_pictures"] is not None:
         expected = said["official_pictures"]
     present = set(rows["entities"].explode())
     missing = ["" if name in present else name for name in said["labelled_classes"]]
-    return {"rows": rows,
-            "classes": pd.DataFrame({"class": said["labelled_classes"], "missing": missing}),
-            "total": one_row(rows=len(rows), published=expected,
-                             repeated_share=float(rows["sha256"].duplicated().mean()))}
+    return {
+        "rows": rows,
+        "classes": pd.DataFrame({"class": said["labelled_classes"], "missing": missing}),
+        "total": one_row(
+            rows=len(rows),
+            published=expected,
+            repeated_share=float(rows["sha256"].duplicated().mean()),
+        ),
+    }
 
 
 def benchmark_pixels(params: Params, workspace: Workspace) -> pd.DataFrame:
@@ -218,12 +283,15 @@ def benchmark_pixels(params: Params, workspace: Workspace) -> pd.DataFrame:
             image, label = decode_png(row.image), decode_png(row.label)
             present = set(np.unique(label).tolist()) - {0, IGNORED}
             named = {vocabulary.label(e) for e in row.entities}
-            found.append({
-                "pixels": pair_digest(image, label) if drawn else pixel_digest(image),
-                "published": row.sha256,
-                "label_fits": label.shape == image.shape[:2],
-                "labels_known": present == named,
-                "blank": float(grey_levels(image).std()) < params.triplets.min_std})
+            found.append(
+                {
+                    "pixels": pair_digest(image, label) if drawn else pixel_digest(image),
+                    "published": row.sha256,
+                    "label_fits": label.shape == image.shape[:2],
+                    "labels_known": present == named,
+                    "blank": float(grey_levels(image).std()) < params.triplets.min_std,
+                }
+            )
     return pd.DataFrame(found)
 
 

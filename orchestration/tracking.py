@@ -19,7 +19,9 @@ LOGIN = re.compile(r"([a-z][a-z0-9+.-]*:/{0,2})(?!/)[^\s'\"]*@", re.I)
 AZURE = re.compile(r"^((?:wasb|abf)ss?://)[^:@/]+@")  # a container's name, no login
 SECRET = re.compile(
     r"([?&](?:sig|[^=&\s]*(?:pass|pwd|secret|token|signature|(?:access|account|api)_?key)[^=&\s]*)=)"
-    r"[^&\s'\"]+", re.I)
+    r"[^&\s'\"]+",
+    re.I,
+)
 
 
 def mask(text: str) -> str:
@@ -45,7 +47,8 @@ def refuse_login(field: str, address: str) -> str:
             f"{field} holds a login ({mask(whole)}), and what stands there is kept with the run "
             f"and shown: expected the address alone. Set {USER} and {PASSWORD} in the environment "
             "(an artifact store reads its own variables, as AWS_ACCESS_KEY_ID), and change a "
-            "password that a run was started with")
+            "password that a run was started with"
+        )
     return address
 
 
@@ -61,21 +64,29 @@ def resolve(tracking_uri: str, artifacts: str, home: Path) -> tuple[str, str | N
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     is_url = bool(URL.match(artifacts))
     if uri.startswith(SQLITE):
-        return (f"{SQLITE}{home / uri.removeprefix(SQLITE)}",
-                artifacts if is_url else (home / (artifacts or "mlartifacts")).resolve().as_uri())
+        return (
+            f"{SQLITE}{home / uri.removeprefix(SQLITE)}",
+            artifacts if is_url else (home / (artifacts or "mlartifacts")).resolve().as_uri(),
+        )
     if scheme in SERVERS:
         if artifacts and not is_url:
-            raise ValueError(f"artifacts: {artifacts!r} is a folder of this machine, and {uri} is "
-                             "a server that others read: leave it out, so that the server "
-                             "decides, or give a URL (s3://bucket/path)")
+            raise ValueError(
+                f"artifacts: {artifacts!r} is a folder of this machine, and {uri} is "
+                "a server that others read: leave it out, so that the server "
+                "decides, or give a URL (s3://bucket/path)"
+            )
         return uri, artifacts or None
     if scheme not in DATABASES:
-        raise ValueError(f"tracking_uri: {uri!r} is no address of an MLflow store: expected "
-                         f"{SQLITE}file.db, one that starts with http://, https:// or "
-                         f"{', '.join(f'{name}://' for name in DATABASES)}, or databricks")
+        raise ValueError(
+            f"tracking_uri: {uri!r} is no address of an MLflow store: expected "
+            f"{SQLITE}file.db, one that starts with http://, https:// or "
+            f"{', '.join(f'{name}://' for name in DATABASES)}, or databricks"
+        )
     if not artifacts:
-        raise ValueError(f"artifacts: missing, and {uri} is a database that holds no files: give "
-                         "the URL (s3://bucket/path) or the folder in which all find them")
+        raise ValueError(
+            f"artifacts: missing, and {uri} is a database that holds no files: give "
+            "the URL (s3://bucket/path) or the folder in which all find them"
+        )
     return uri, artifacts if is_url else (home / artifacts).resolve().as_uri()
 
 

@@ -39,8 +39,10 @@ def turn(path: Path, who: str) -> Iterator[None]:
             free = True
         if not free:
             file.seek(0)
-            dg.get_dagster_logger().warning(f"{who} waits for {file.read() or 'another run'} "
-                                            f"({path}); it goes on when that ends or is killed")
+            dg.get_dagster_logger().warning(
+                f"{who} waits for {file.read() or 'another run'} "
+                f"({path}); it goes on when that ends or is killed"
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"{who}, pid {os.getpid()}, since {time.strftime('%H:%M:%S')}")

@@ -28,8 +28,10 @@ def reason_to_skip(workspace: Workspace) -> str:
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc" / "config").is_file():
         return f"no dvc.yaml and .dvc/config in {root}: not a checkout"
     if not (root / ".git").exists() and not _without_git(root):
-        return (f"{root} is not a git checkout, which DVC expects; run `python -m dvc config "
-                "--local core.no_scm true` there once to version the data without git")
+        return (
+            f"{root} is not a git checkout, which DVC expects; run `python -m dvc config "
+            "--local core.no_scm true` there once to version the data without git"
+        )
     return ""
 
 
@@ -64,9 +66,11 @@ def _seal(workspace: Workspace, root: Path, names: list[str]) -> dict[str, str]:
 
 def dvc(arguments: list[str], root: Path = ROOT) -> str:
     """Runs DVC in a checkout and returns what it printed. Raises SealError when it fails."""
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+    )
     if done.returncode:
-        raise SealError(f"`dvc {' '.join(arguments)}` failed in {root}: "
-                        f"{(done.stderr or done.stdout).strip()}")
+        raise SealError(
+            f"`dvc {' '.join(arguments)}` failed in {root}: {(done.stderr or done.stdout).strip()}"
+        )
     return done.stdout

@@ -15,8 +15,9 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = (nn.BatchNorm2d(channels, eps=1e-4, affine=False)
-                                  for _ in range(2))
+        self.norm1, self.norm2 = (
+            nn.BatchNorm2d(channels, eps=1e-4, affine=False) for _ in range(2)
+        )
         self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,18 +48,33 @@ class Layer(nn.Module):
 class Authors(nn.Module):
     """channels: {resolution: channels}, ascending; widths: what is kept of each."""
 
-    def __init__(self, channels: dict[int, int], widths: list[int], text: int, width: int,
-                 layers: int, heads: int, patch: int, size: int) -> None:
+    def __init__(
+        self,
+        channels: dict[int, int],
+        widths: list[int],
+        text: int,
+        width: int,
+        layers: int,
+        heads: int,
+        patch: int,
+        size: int,
+    ) -> None:
         super().__init__()
         self.sides, self.patch, self.size = list(channels), patch, size
-        self.reduce = nn.ModuleList(nn.Conv2d(c, w, 1, bias=False)
-                                    for c, w in zip(channels.values(), widths, strict=True))
+        self.reduce = nn.ModuleList(
+            nn.Conv2d(c, w, 1, bias=False) for c, w in zip(channels.values(), widths, strict=True)
+        )
         self.blocks = nn.ModuleList(Block(sum(widths[:i])) for i in range(2, len(widths) + 1))
         self.to_k = nn.Linear(sum(widths) * patch**2, width, bias=False)
         self.to_q = nn.Linear(text, width, bias=False)
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width),
-                                 nn.ReLU(), nn.Linear(width, sum(widths)))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, sum(widths)),
+        )
         self.train()
 
     def forward(self, features: dict[int, Tensor], text: Tensor) -> Tensor:
@@ -88,8 +104,11 @@ def give_weights(theirs: Authors, ours: nn.Module) -> None:
     """Copies the weights of the second implementation into `ml.grounding.module`'s."""
     pairs = [(ours.to_k.weight, theirs.to_k.weight), (ours.to_q.weight, theirs.to_q.weight)]
     pairs += [(o.weight, t.weight) for o, t in zip(ours.encoder.reduce, theirs.reduce, strict=True)]
-    convolutions = [(getattr(o, name), getattr(t, name)) for name in ("conv1", "conv2")
-                    for o, t in zip(ours.encoder.blocks, theirs.blocks, strict=True)]
+    convolutions = [
+        (getattr(o, name), getattr(t, name))
+        for name in ("conv1", "conv2")
+        for o, t in zip(ours.encoder.blocks, theirs.blocks, strict=True)
+    ]
     for o, t in convolutions:
         pairs += [(o.parametrizations.weight.original, t.weight), (o.bias, t.bias)]
     for o, t in zip(ours.layers, theirs.layers, strict=True):
@@ -97,8 +116,13 @@ def give_weights(theirs: Authors, ours: nn.Module) -> None:
             stacked = other.in_proj_weight.chunk(3)
             pairs += zip((own.q.weight, own.k.weight, own.v.weight), stacked, strict=True)
             pairs += [(own.out.weight, other.out_proj.weight)]
-        for own, other in ((o.norm_self, t.norm1), (o.norm_cross, t.norm2), (o.norm_ffn, t.norm3),
-                           (o.ffn[0], t.wide), (o.ffn[2], t.narrow)):
+        for own, other in (
+            (o.norm_self, t.norm1),
+            (o.norm_cross, t.norm2),
+            (o.norm_ffn, t.norm3),
+            (o.ffn[0], t.wide),
+            (o.ffn[2], t.narrow),
+        ):
             pairs += [(own.weight, other.weight), (own.bias, other.bias)]
     for o, t in zip(ours.mask_embedding, theirs.mlp, strict=True):
         pairs += zip(o.parameters(), t.parameters(), strict=True)

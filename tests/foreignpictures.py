@@ -38,9 +38,16 @@ def saved(folder: Path, image: Image.Image, name: str = "x.png", **how) -> Path:
 
 def as_shown(stored: np.ndarray, flag: int) -> np.ndarray:
     """EXIF's table, by numpy: where the 0th row and column of the stored picture are shown."""
-    return {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
-            5: stored.swapaxes(0, 1), 6: stored[::-1].swapaxes(0, 1),
-            7: stored[::-1, ::-1].swapaxes(0, 1), 8: stored[:, ::-1].swapaxes(0, 1)}[flag]
+    return {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: stored[::-1].swapaxes(0, 1),
+        7: stored[::-1, ::-1].swapaxes(0, 1),
+        8: stored[:, ::-1].swapaxes(0, 1),
+    }[flag]
 
 
 def save_turned(path, pixels: np.ndarray, flag: int, **how) -> None:
@@ -51,13 +58,19 @@ def save_turned(path, pixels: np.ndarray, flag: int, **how) -> None:
 
 def png(width: int, height: int, bits: int, rows: bytes, colour: int = 0) -> bytes:
     """A PNG of the filtered rows, which may be fewer than the size says; colour: 0 grey, 2 RGB."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(
-            ">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
-            + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def png_bomb(width: int, height: int) -> bytes:

@@ -41,8 +41,9 @@ def params_of(workspace: Workspace) -> Params:
     return dataclasses.replace(load_params("ci"), profile=workspace.profile)
 
 
-def write_stage(name: str, workspace: Workspace, facts: dict,
-                frame: pd.DataFrame | None = None, schema=None) -> None:
+def write_stage(
+    name: str, workspace: Workspace, facts: dict, frame: pd.DataFrame | None = None, schema=None
+) -> None:
     """Finishes a stage's folder: shards of 32 rows if there are rows, metrics, manifest."""
     folder, rows = workspace.folder(name), {}
     for path in folder.glob("*shard-*"):
@@ -68,8 +69,9 @@ def write_scores(stage: str, folder: Path) -> None:
         frame = pd.DataFrame({"key": keys, "cell": "one_seen", "entity": "dog", "iou_ours": 0.8})
     else:
         counts = np.full((21, 21), 5, np.int64) + 995 * np.eye(21, dtype=np.int64)
-        frame = pd.DataFrame({"key": keys, "model": "synthetic",
-                              "confusion": [counts.ravel()] * 10})
+        frame = pd.DataFrame(
+            {"key": keys, "model": "synthetic", "confusion": [counts.ravel()] * 10}
+        )
     frame.to_parquet(folder / "scores.parquet", index=False)
 
 
@@ -79,7 +81,8 @@ def foundation(root: Path) -> None:
     for file, content in {
         "diffusion/unet/config.json": {"sample_size": 16},
         "diffusion/vae/config.json": {"block_out_channels": [8, 8, 16]},
-        "detector/config.json": {}, "backbone/config.json": {},
+        "detector/config.json": {},
+        "backbone/config.json": {},
     }.items():
         if not (micro / file).is_file():
             write_json(micro / file, content)
@@ -111,15 +114,27 @@ def write_images(workspace: Workspace, change: Change = same) -> None:
     rows = []
     for row in prompts.to_dict("records"):
         image = draw_scene(row["seed"], classes=list(row["entities"])).image
-        rows.append(row | picture_facts(image) | {
-            "image": encode_png(image), "latent": bytes(4 * 6 * 16 * 16),
-            "latent_shape": [6, 16, 16], "timestep": 1, "daam": bytes(2 * 256),
-            "daam_shape": [1, 16, 16]})
+        rows.append(
+            row
+            | picture_facts(image)
+            | {
+                "image": encode_png(image),
+                "latent": bytes(4 * 6 * 16 * 16),
+                "latent_shape": [6, 16, 16],
+                "timestep": 1,
+                "daam": bytes(2 * 256),
+                "daam_shape": [1, 16, 16],
+            }
+        )
     frame = change(pd.DataFrame(rows)).reset_index(drop=True)
     shown = [decode_png(data) for data in frame["image"][:8]]
     workspace.folder("images").mkdir(parents=True, exist_ok=True)
-    contact_sheet(shown, [None] * len(shown), list(frame["text"][:8]),
-                  workspace.folder("images") / "contact_sheet.jpg")
+    contact_sheet(
+        shown,
+        [None] * len(shown),
+        list(frame["text"][:8]),
+        workspace.folder("images") / "contact_sheet.jpg",
+    )
     write_stage("images", workspace, {"pictures": len(frame)}, frame, IMAGES)
 
 
@@ -131,29 +146,58 @@ def write_masks(workspace: Workspace, change: Change = same) -> None:
         scene = draw_scene(row.seed, classes=list(row.entities))
         for entity, word in zip(row.entities, row.words, strict=True):
             mask = scene.masks[scene.classes.index(entity)]
-            rows.append({
-                "key": row.key, "entity": entity, "word": word, "purpose": row.purpose,
-                "cell": row.cell, "role": "labeller" if row.purpose == "train" else "oracle",
-                "found": True, "score": 0.95, "instances": 1, "area": float(mask.mean()),
-                "x0": 1.0, "y0": 1.0, "x1": 9.0, "y1": 9.0, "rle": encode_rle(mask)})
+            rows.append(
+                {
+                    "key": row.key,
+                    "entity": entity,
+                    "word": word,
+                    "purpose": row.purpose,
+                    "cell": row.cell,
+                    "role": "labeller" if row.purpose == "train" else "oracle",
+                    "found": True,
+                    "score": 0.95,
+                    "instances": 1,
+                    "area": float(mask.mean()),
+                    "x0": 1.0,
+                    "y0": 1.0,
+                    "x1": 9.0,
+                    "y1": 9.0,
+                    "rle": encode_rle(mask),
+                }
+            )
     frame = change(pd.DataFrame(rows)).reset_index(drop=True)
     write_stage("masks", workspace, {"found": int(frame["found"].sum())}, frame, MASKS)
 
 
 def write_triplets(workspace: Workspace, change: Change = same) -> None:
     """Every mask accepted; one training picture in eight is for validation."""
-    images = read_shards(workspace.folder("images"),
-                         ["key", "text", "words", "phrases", "std", "dhash"]).set_index("key")
+    images = read_shards(
+        workspace.folder("images"), ["key", "text", "words", "phrases", "std", "dhash"]
+    ).set_index("key")
     rows = []
     for index, row in enumerate(read_shards(workspace.folder("masks")).itertuples()):
         picture = images.loc[row.key]
         phrase = dict(zip(picture["words"], picture["phrases"], strict=True))[row.word]
         subset = "sim" if row.purpose == "sim" else ("validation" if index % 8 == 0 else "train")
-        rows.append({
-            "key": row.key, "text": picture["text"], "entity": row.entity, "word": row.word,
-            "phrase": phrase, "purpose": row.purpose, "cell": row.cell, "subset": subset,
-            "accepted": True, "reason": "", "score": row.score, "area": row.area,
-            "std": picture["std"], "dhash": picture["dhash"], "rle": row.rle})
+        rows.append(
+            {
+                "key": row.key,
+                "text": picture["text"],
+                "entity": row.entity,
+                "word": row.word,
+                "phrase": phrase,
+                "purpose": row.purpose,
+                "cell": row.cell,
+                "subset": subset,
+                "accepted": True,
+                "reason": "",
+                "score": row.score,
+                "area": row.area,
+                "std": picture["std"],
+                "dhash": picture["dhash"],
+                "rle": row.rle,
+            }
+        )
     frame = change(pd.DataFrame(rows)).reset_index(drop=True)
     write_stage("triplets", workspace, {"accepted": int(frame["accepted"].sum())}, frame, TRIPLETS)
 
@@ -168,11 +212,20 @@ def write_synthetic(workspace: Workspace, change: Change = same) -> None:
         scene = draw_scene(row["seed"], classes=list(row["entities"]))
         label = table[scene.label_map()]
         areas = [float((label == vocabulary.label(e)).mean()) for e in row["entities"]]
-        rows.append(row | picture_facts(scene.image) | {
-            "image": encode_png(scene.image), "label": encode_png(label),
-            "rles": [encode_rle(label == vocabulary.label(e)) for e in row["entities"]],
-            "areas": areas, "ignored": 0.0, "accepted": True, "reason": "",
-            "benchmark_overlap": False})
+        rows.append(
+            row
+            | picture_facts(scene.image)
+            | {
+                "image": encode_png(scene.image),
+                "label": encode_png(label),
+                "rles": [encode_rle(label == vocabulary.label(e)) for e in row["entities"]],
+                "areas": areas,
+                "ignored": 0.0,
+                "accepted": True,
+                "reason": "",
+                "benchmark_overlap": False,
+            }
+        )
     frame = change(pd.DataFrame(rows)).reset_index(drop=True)
     write_stage("synthetic_dataset", workspace, {"accepted": len(frame)}, frame, SYNTHETIC)
 
@@ -200,14 +253,22 @@ def write_model(workspace: Workspace, stage: str) -> None:
 
 def grounding_facts(score: float = 80.0) -> dict:
     cells = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
-    return {"ours": {cell: score - i for i, cell in enumerate(cells)},
-            "daam": {cell: 40.0 - i for i, cell in enumerate(cells)}, "daam_threshold": 0.4}
+    return {
+        "ours": {cell: score - i for i, cell in enumerate(cells)},
+        "daam": {cell: 40.0 - i for i, cell in enumerate(cells)},
+        "daam_threshold": 0.4,
+    }
 
 
 def segmenter_facts(score: float = 60.0) -> dict:
     def one(value: float) -> dict:
-        return {"seen": value, "unseen": value - 4, "harmonic": value - 2, "background": 90.0,
-                "per_class": {name: value for name in CLASSES}}
+        return {
+            "seen": value,
+            "unseen": value - 4,
+            "harmonic": value - 2,
+            "background": 90.0,
+            "per_class": {name: value for name in CLASSES},
+        }
 
     return {"synthetic": one(score), "real_upper_bound": one(85.0)}
 
@@ -223,8 +284,11 @@ def write_verdict(workspace: Workspace, promote: bool = True) -> None:
             (folder / "scores.parquet").write_bytes(digest.encode())
         record = folder / "record.json"
         holder = json.loads(record.read_text())["digest"] if record.is_file() else None
-        verdict[name] = {"promote": promote, "digest_after": holder,
-                         "reason": "no champion yet" if promote else "too low"}
+        verdict[name] = {
+            "promote": promote,
+            "digest_after": holder,
+            "reason": "no champion yet" if promote else "too low",
+        }
     workspace.folder("promotion").mkdir(parents=True, exist_ok=True)
     write_json(workspace.folder("promotion") / "verdict.json", verdict)
     write_stage("promotion", workspace, verdict)
@@ -239,8 +303,9 @@ def data_stages(root: Path, profile: str = "ci") -> Workspace:
     return workspace
 
 
-def all_stages(root: Path, profile: str = "ci",
-               weights: Callable[[Workspace, str], None] = write_weights) -> Workspace:
+def all_stages(
+    root: Path, profile: str = "ci", weights: Callable[[Workspace, str], None] = write_weights
+) -> Workspace:
     """The whole graph as if it had run."""
     workspace = data_stages(root, profile)
     weights(workspace, "grounding_model")

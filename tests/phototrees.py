@@ -14,8 +14,14 @@ from PIL import Image
 from ml.realdata.coco import CATEGORIES
 
 # VOC's colour map as the devkit prints it, not computed: label -> RGB
-VOC_COLOURS = {0: (0, 0, 0), 7: (128, 128, 128), 8: (64, 0, 0), 12: (64, 0, 128),
-               15: (192, 128, 128), 255: (224, 224, 192)}
+VOC_COLOURS = {
+    0: (0, 0, 0),
+    7: (128, 128, 128),
+    8: (64, 0, 0),
+    12: (64, 0, 128),
+    15: (192, 128, 128),
+    255: (224, 224, 192),
+}
 CAR, CAT, DOG, PERSON = 7, 8, 12, 15  # VOC's labels
 
 
@@ -59,10 +65,14 @@ VOC_TRAIN = {
     "2007_000032": boxes(40, 60, (CAR, 5, 5, 25, 30)),
     "2007_000039": boxes(60, 40, (CAT, 5, 5, 25, 30), (255, 30, 5, 40, 30)),
 }
-SBD_TRAIN = {"2008_000002": boxes(50, 40, (DOG, 5, 5, 45, 30)),
-             "2007_000032": boxes(40, 60, (DOG, 0, 0, 40, 60))}  # VOC's own mask is the better one
-SBD_VAL = {"2008_000003": boxes(30, 70, (CAR, 5, 5, 25, 60)),
-           "2007_000033": boxes(40, 60, (CAR, 0, 0, 40, 60))}  # a picture of VOC's val
+SBD_TRAIN = {
+    "2008_000002": boxes(50, 40, (DOG, 5, 5, 45, 30)),
+    "2007_000032": boxes(40, 60, (DOG, 0, 0, 40, 60)),
+}  # VOC's own mask is the better one
+SBD_VAL = {
+    "2008_000003": boxes(30, 70, (CAR, 5, 5, 25, 60)),
+    "2007_000033": boxes(40, 60, (CAR, 0, 0, 40, 60)),
+}  # a picture of VOC's val
 
 
 def write_list(path: Path, keys) -> None:
@@ -90,9 +100,16 @@ def write_sbd(parent: Path) -> None:
     dataset = parent / "benchmark_RELEASE" / "dataset"
     (dataset / "cls").mkdir(parents=True)
     for key, label in (SBD_TRAIN | SBD_VAL).items():
-        scipy.io.savemat(dataset / "cls" / f"{key}.mat", {"GTcls": {
-            "Boundaries": np.zeros((20, 1), object), "Segmentation": label,
-            "CategoriesPresent": np.unique(label[label > 0])}})
+        scipy.io.savemat(
+            dataset / "cls" / f"{key}.mat",
+            {
+                "GTcls": {
+                    "Boundaries": np.zeros((20, 1), object),
+                    "Segmentation": label,
+                    "CategoriesPresent": np.unique(label[label > 0]),
+                }
+            },
+        )
     write_list(dataset / "train.txt", SBD_TRAIN)
     write_list(dataset / "val.txt", SBD_VAL)
 
@@ -105,8 +122,13 @@ def write_aug(folder: Path, listed: bool) -> None:
         Image.fromarray(label).save(aug / f"{key}.png")
     if listed:
         path = folder / "ImageSets" / "Segmentation" / "trainaug.txt"
-        write_list(path, [f"/JPEGImages/{key}.jpg /SegmentationClassAug/{key}.png"
-                          for key in ("2007_000032", "2007_000039", "2008_000002")])
+        write_list(
+            path,
+            [
+                f"/JPEGImages/{key}.jpg /SegmentationClassAug/{key}.png"
+                for key in ("2007_000032", "2007_000039", "2008_000002")
+            ],
+        )
 
 
 def rectangle(top: int, left: int, bottom: int, right: int) -> list[list[float]]:
@@ -128,8 +150,15 @@ def runs(mask: np.ndarray) -> dict:
 
 
 def annotation(number: int, image: int, category: int, segmentation, crowd: int = 0) -> dict:
-    return {"id": number, "image_id": image, "category_id": category, "iscrowd": crowd,
-            "segmentation": segmentation, "area": 1.0, "bbox": [0, 0, 1, 1]}
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "iscrowd": crowd,
+        "segmentation": segmentation,
+        "area": 1.0,
+        "bbox": [0, 0, 1, 1],
+    }
 
 
 COCO_IDS = {"person": 1, "car": 3, "cat": 17, "dog": 18, "zebra": 24}
@@ -140,12 +169,16 @@ def coco_annotations() -> dict:
     crowd = boxes(40, 60, (1, 0, 0, 12, 60)).astype(bool)
     ids = COCO_IDS
     return {
-        "info": {}, "licenses": [],
-        "images": [{"id": 139, "file_name": "000000000139.jpg", "height": 40, "width": 60},
-                   {"id": 285, "file_name": "000000000285.jpg", "height": 60, "width": 40},
-                   {"id": 632, "file_name": "000000000632.jpg", "height": 33, "width": 47}],
-        "categories": [{"id": i, "name": name, "supercategory": ""}
-                       for i, name in CATEGORIES.items()],
+        "info": {},
+        "licenses": [],
+        "images": [
+            {"id": 139, "file_name": "000000000139.jpg", "height": 40, "width": 60},
+            {"id": 285, "file_name": "000000000285.jpg", "height": 60, "width": 40},
+            {"id": 632, "file_name": "000000000632.jpg", "height": 33, "width": 47},
+        ],
+        "categories": [
+            {"id": i, "name": name, "supercategory": ""} for i, name in CATEGORIES.items()
+        ],
         "annotations": [
             annotation(1, 139, ids["cat"], rectangle(10, 10, 20, 20)),  # smaller: on top
             annotation(2, 139, ids["car"], rectangle(5, 5, 35, 40)),
@@ -171,8 +204,9 @@ def write_coco(root: Path, *, split: str = "val2017", images: str = "images/") -
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(values))
     first = 0 if split == "val2017" else 100
     for seed, image in enumerate(values["images"], start=first):
-        save_photo(root / f"{images}{split}" / image["file_name"], image["height"], image["width"],
-                   seed)
+        save_photo(
+            root / f"{images}{split}" / image["file_name"], image["height"], image["width"], seed
+        )
     return values
 
 

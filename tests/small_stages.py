@@ -1,6 +1,6 @@
 """Two stages that make shards of numbers, for tests of the workspace; cheap to import.
 
-    python -m tests.small_stages <root> <seed> [seconds a shard]
+python -m tests.small_stages <root> <seed> [seconds a shard]
 """
 
 import dataclasses
@@ -22,8 +22,11 @@ from ml.shards import read_shards, split, write_shards
 from ml.stages import Output, Stage, Workspace, run_stage
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
-TABLE = {"one": Stage("one", (), ("seed",), 1), "two": Stage("two", ("one",), (), 1),
-         "three": Stage("three", ("one", "two"), (), 1)}
+TABLE = {
+    "one": Stage("one", (), ("seed",), 1),
+    "two": Stage("two", ("one",), (), 1),
+    "three": Stage("three", ("one", "two"), (), 1),
+}
 
 
 def rows_of(group) -> pd.DataFrame:
@@ -73,8 +76,13 @@ def put_in_place(monkeypatch, root: Path):
 def start(root: Path, seed: int, seconds: float) -> subprocess.Popen:
     """Makes `one` in a process group of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.small_stages", str(root), str(seed), str(seconds)], cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        [sys.executable, "-m", "tests.small_stages", str(root), str(seed), str(seconds)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout.readline() == "ready\n"
     return process
 

@@ -52,6 +52,7 @@ def mask_of(side: int = 64) -> np.ndarray:
 
 # --- attribution prompts
 
+
 def test_the_prompt_itself_as_attribution_text_gives_daam(pipe):
     prompts, words = [TWO, ONE], [["dining table", "dog"], ["bus"]]
     daam = sample(pipe, prompts, [3, 4], words=words, **CALL).daam
@@ -80,9 +81,11 @@ def test_a_word_that_is_not_in_the_prompt_has_the_map_of_its_own_text(pipe):
             shares = torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(size), dim=1)
             heats[side] += shares[:, 5].reshape(side, side) / module.heads
 
-    handles = [module.register_forward_pre_hook(look, with_kwargs=True)
-               for name, module in pipe.unet.named_modules()
-               if name.endswith("attn2") and not name.startswith("mid_block")]
+    handles = [
+        module.register_forward_pre_hook(look, with_kwargs=True)
+        for name, module in pipe.unet.named_modules()
+        if name.endswith("attn2") and not name.startswith("mid_block")
+    ]
     found, none = attribution_maps(pipe, [ONE, TWO], [4, 5], [["cat"], []], **CALL)
     for handle in handles:
         handle.remove()
@@ -95,8 +98,10 @@ def test_a_word_that_is_not_in_the_prompt_has_the_map_of_its_own_text(pipe):
 def test_recorders_leave_pictures_and_daam_as_they_are(pipe):
     words = [["dog"], ["bus"]]
     plain = sample(pipe, [TWO, ONE], [3, 4], words=words, **CALL)
-    recorders = [attribution_recorder(pipe, [["cat", "dog"], []]),
-                 query_recorder(pipe, [[start_query(pipe, "dog")], []])]
+    recorders = [
+        attribution_recorder(pipe, [["cat", "dog"], []]),
+        query_recorder(pipe, [[start_query(pipe, "dog")], []]),
+    ]
     looked = sample(pipe, [TWO, ONE], [3, 4], words=words, recorders=recorders, **CALL)
     assert plain.images.std() > 10
     np.testing.assert_array_equal(looked.images, plain.images)
@@ -110,18 +115,22 @@ def test_attribution_texts():
     assert attribution_text("aeroplane") == "a photograph of an aeroplane"
 
 
-@pytest.mark.parametrize(("words", "texts", "said"), [
-    ([["dog"]], [[TWO, ONE]], "one attribution text a word"),
-    ([[]], None, "at least one word"),
-    ([["dog"]], [[ONE]], "'dog' is not in the prompt"),
-    ([["dog"], ["dog"]], None, "2 for 1 prompts"),
-])
+@pytest.mark.parametrize(
+    ("words", "texts", "said"),
+    [
+        ([["dog"]], [[TWO, ONE]], "one attribution text a word"),
+        ([[]], None, "at least one word"),
+        ([["dog"]], [[ONE]], "'dog' is not in the prompt"),
+        ([["dog"], ["dog"]], None, "2 for 1 prompts"),
+    ],
+)
 def test_wrong_attribution_texts_are_refused(pipe, words, texts, said):
     with pytest.raises(ValueError, match=said):
         attribution_maps(pipe, [TWO], [1], words, texts, **CALL)
 
 
 # --- optimised queries
+
 
 def test_a_querys_map_is_the_mean_share_against_its_background(pipe):
     """Two equal embeddings share equally, at every layer, head and step."""
@@ -143,8 +152,10 @@ def test_optimisation_fits_the_map_to_the_object_of_its_picture(micro):
     assert found.shape == start.shape and found.dtype == torch.float32 and not found.requires_grad
     (maps,) = query_maps(micro, [prompt], [5], [[start, found]], **call)
     enlarged = functional.interpolate(maps[None], true.shape, mode="bilinear")[0]
-    before, after = (functional.binary_cross_entropy(own, torch.from_numpy(true).float()).item()
-                     for own in enlarged)
+    before, after = (
+        functional.binary_cross_entropy(own, torch.from_numpy(true).float()).item()
+        for own in enlarged
+    )
     assert after < 0.7 * before
     before, after = (binary_iou(own.numpy() > 0.5, true) for own in enlarged)
     assert after > before
@@ -153,17 +164,27 @@ def test_optimisation_fits_the_map_to_the_object_of_its_picture(micro):
 def _detected(pipe, prompt, seed, name, call) -> np.ndarray:
     made = sample(pipe, [prompt], [seed], **call)
     own = load_params("paper-quick").detector
-    detector = load_detector(own.backend, Workspace(ROOT, "micro").model(own.model),
-                             weights=own.weights, revision=own.revision,
-                             score_threshold=own.score_threshold, device="cpu")
+    detector = load_detector(
+        own.backend,
+        Workspace(ROOT, "micro").model(own.model),
+        weights=own.weights,
+        revision=own.revision,
+        score_threshold=own.score_threshold,
+        device="cpu",
+    )
     return detector.detect(list(made.images), [name])[0].merged(name)[0]
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"mask": mask_of(32)}, r"\(64, 64\)"), ({"mask": mask_of().astype(float)}, "float64"),
-    ({"mask": np.zeros((64, 64), bool)}, "neither empty nor full"),
-    ({"iterations": 0}, "at least 1 iteration"), ({"learning_rate": 0.0}, "learning rate above 0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mask": mask_of(32)}, r"\(64, 64\)"),
+        ({"mask": mask_of().astype(float)}, "float64"),
+        ({"mask": np.zeros((64, 64), bool)}, "neither empty nor full"),
+        ({"iterations": 0}, "at least 1 iteration"),
+        ({"learning_rate": 0.0}, "learning rate above 0"),
+    ],
+)
 def test_wrong_labels_and_settings_are_refused(pipe, changes, said):
     asked = {"mask": mask_of(), "word": "bus"} | CALL | changes
     with pytest.raises(ValueError, match=said):
@@ -177,6 +198,7 @@ def test_wrong_queries_are_refused(pipe, wrong):
 
 
 # --- the study's rows
+
 
 def test_rows_need_maps(tmp_path, monkeypatch):
     lab = make_lab("quick", tmp_path)

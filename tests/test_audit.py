@@ -45,8 +45,9 @@ class Sheets(HTMLParser):
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
         if tag == "fieldset":
-            self.found.append({"key": values["data-key"], "entity": values["data-entity"],
-                               "boxes": []})
+            self.found.append(
+                {"key": values["data-key"], "entity": values["data-entity"], "boxes": []}
+            )
         elif tag == "img":
             self.found[-1]["src"] = values["src"]
         elif tag == "input":
@@ -60,8 +61,9 @@ class Sheets(HTMLParser):
 def test_items_are_even_over_classes_and_never_repeat_a_picture():
     rng = np.random.default_rng(0)
     classes = "abcde"
-    entities = [list(rng.choice(list(classes), rng.integers(1, 3), replace=False))
-                for _ in range(300)]
+    entities = [
+        list(rng.choice(list(classes), rng.integers(1, 3), replace=False)) for _ in range(300)
+    ]
     chosen = choose_items(entities, classes, 100, seed=1)
     assert len({i for i, _ in chosen}) == len(chosen) == 100
     assert set(Counter(name for _, name in chosen).values()) == {20}
@@ -80,12 +82,17 @@ def test_a_rare_class_gives_what_it_has_and_the_others_fill_up():
 # What the ticks say
 
 
-@pytest.mark.parametrize("right, judged, low, high", [
-    # R: binom::binom.wilson and Newcombe 1998, table I ("15 of 148", "81 of 263")
-    (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061,
-                                                                               0.1718),
-    (29, 29, 0.8830, 1.0),
-])
+@pytest.mark.parametrize(
+    "right, judged, low, high",
+    [
+        # R: binom::binom.wilson and Newcombe 1998, table I ("15 of 148", "81 of 263")
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+    ],
+)
 def test_wilson_against_published_values(right, judged, low, high):
     found = wilson(right, judged)
     assert found == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
@@ -97,7 +104,9 @@ def test_nothing_judged_says_nothing():
 
 def test_precision_by_class():
     ticks = [{"entity": "dog", "verdict": "right"}] * 3 + [
-        {"entity": "dog", "verdict": "wrong mask"}, {"entity": "sofa", "verdict": "wrong object"}]
+        {"entity": "dog", "verdict": "wrong mask"},
+        {"entity": "sofa", "verdict": "wrong object"},
+    ]
     dog, sofa, every = precision(ticks)
     assert (dog["class"], dog["judged"], dog["right"], dog["wrong mask"]) == ("dog", 4, 3, 1)
     assert (dog["precision"], sofa["precision"], every["precision"]) == (75, 0, 60)
@@ -177,15 +186,21 @@ def test_ticks_become_precision(reported, tmp_path, capsys):
     assert read_manifest(reported.folder("synthetic_dataset"))  # the data is as it was
 
 
-@pytest.mark.parametrize("change, match", [
-    (lambda c: c | {"synthetic_dataset": "0" * 64}, "is about the synthetic set 000000000000"),
-    (lambda c: c | {"ticks": []}, "holds no tick"),
-    (lambda c: {"ticks": c["ticks"]}, "is no saved audit sheet (KeyError"),
-    (lambda c: "not json", "is no saved audit sheet (JSONDecodeError"),
-    (lambda c: c | {"ticks": [c["ticks"][0] | {"verdict": "fine"}]}, "verdict 'fine': expected"),
-    (lambda c: c | {"ticks": [c["ticks"][0] | {"entity": "whale"}]}, "class 'whale'"),
-    (lambda c: c | {"ticks": c["ticks"][:1] * 2}, "judged twice"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (lambda c: c | {"synthetic_dataset": "0" * 64}, "is about the synthetic set 000000000000"),
+        (lambda c: c | {"ticks": []}, "holds no tick"),
+        (lambda c: {"ticks": c["ticks"]}, "is no saved audit sheet (KeyError"),
+        (lambda c: "not json", "is no saved audit sheet (JSONDecodeError"),
+        (
+            lambda c: c | {"ticks": [c["ticks"][0] | {"verdict": "fine"}]},
+            "verdict 'fine': expected",
+        ),
+        (lambda c: c | {"ticks": [c["ticks"][0] | {"entity": "whale"}]}, "class 'whale'"),
+        (lambda c: c | {"ticks": c["ticks"][:1] * 2}, "judged twice"),
+    ],
+)
 def test_ticks_that_say_nothing_are_refused(reported, tmp_path, capsys, change, match):
     path = saved(reported, tmp_path, change)
     assert main(["audit", str(path), "--profile", "ci", "--root", str(reported.root)]) == 2

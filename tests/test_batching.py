@@ -17,8 +17,12 @@ from ml.pictures import encode_rle
 from ml.stages.grounding_scores import ground_batches
 from tests.test_grounding_pipeline import make_pipeline
 
-PROMPTS = ["a photograph of a dog and a cat", "a photograph of a dining table",
-           "a photograph of a bus", "a photograph of a horse and a red car"]
+PROMPTS = [
+    "a photograph of a dog and a cat",
+    "a photograph of a dining table",
+    "a photograph of a bus",
+    "a photograph of a horse and a red car",
+]
 WORDS = [["dog", "cat"], ["dining table"], ["bus"], ["horse", "car"]]
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB"
 
@@ -29,6 +33,7 @@ def fits(limit: int, sizes: list[int]):
         if len(part) > limit:
             raise torch.OutOfMemoryError(CUDA)
         return sum(part)
+
     return work
 
 
@@ -65,6 +70,7 @@ def test_an_inner_loop_that_gave_up_is_not_tried_again():
 def test_other_errors_pass():
     def broken(part):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
     with pytest.raises(RuntimeError, match="mat1"):
         list(Batches(4).run(range(4), broken))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
@@ -88,10 +94,12 @@ def test_the_failed_batch_is_let_go_before_the_next_try():
 def test_the_command_line_prints_it(monkeypatch, capsys):
     def run_stage(*_, **__):
         raise OutOfMemory("out of memory with a single item: set diffusion.dtype")
+
     monkeypatch.setattr("ml.stages.run_stage", run_stage)
     assert main(["images"]) == 4
-    assert capsys.readouterr().err == "error: out of memory with a single item: set " \
-        "diffusion.dtype\n"
+    assert (
+        capsys.readouterr().err == "error: out of memory with a single item: set diffusion.dtype\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +118,7 @@ def limited(grounded, monkeypatch):
                 failures.append(len(x))
                 raise torch.OutOfMemoryError(CUDA)
             return forward(x, *args, **kwargs)
+
         monkeypatch.setattr(grounded.pipe.unet, "forward", small)
         grounded.batches = Batches(4)
         return failures
@@ -119,8 +128,9 @@ def limited(grounded, monkeypatch):
 
 
 def same(a, b) -> bool:
-    return all(np.abs(x - y).max() < 2e-3 for x, y in
-               zip(a.probabilities, b.probabilities, strict=True))
+    return all(
+        np.abs(x - y).max() < 2e-3 for x, y in zip(a.probabilities, b.probabilities, strict=True)
+    )
 
 
 def test_drawing_and_grounding(grounded, limited):
@@ -154,12 +164,27 @@ def samples_of(grounded) -> list[Sample]:
         def read(self, shard, row):
             return images[row]
 
-    return [Sample(
-        key=f"{i}", text=PROMPTS[i], entities=tuple(WORDS[i]), words=tuple(WORDS[i]),
-        phrases=tuple(w if w == "car" else f"a {w}" for w in WORDS[i]), cell="two_seen",
-        subset="train", seed=i, size=(64, 64), shard=None, row=i, pictures=InMemory(),
-        latent=rng.standard_normal((6, 16, 16)).astype(np.float32), timestep=60,
-        rles=(encode_rle(np.ones((64, 64), bool)),) * len(WORDS[i]), daam=None) for i in range(4)]
+    return [
+        Sample(
+            key=f"{i}",
+            text=PROMPTS[i],
+            entities=tuple(WORDS[i]),
+            words=tuple(WORDS[i]),
+            phrases=tuple(w if w == "car" else f"a {w}" for w in WORDS[i]),
+            cell="two_seen",
+            subset="train",
+            seed=i,
+            size=(64, 64),
+            shard=None,
+            row=i,
+            pictures=InMemory(),
+            latent=rng.standard_normal((6, 16, 16)).astype(np.float32),
+            timestep=60,
+            rles=(encode_rle(np.ones((64, 64), bool)),) * len(WORDS[i]),
+            daam=None,
+        )
+        for i in range(4)
+    ]
 
 
 def test_stored_pictures(grounded, limited):
@@ -189,8 +214,9 @@ def test_features_and_evidence_of_the_training(grounded, limited):
 
 def test_features_are_cached_within_the_limit(grounded, limited):
     samples = samples_of(grounded)
-    one = sum(f[0].nbytes for f in FeatureSource(grounded.pipe, samples).batch([0]).features
-              .values())
+    one = sum(
+        f[0].nbytes for f in FeatureSource(grounded.pipe, samples).batch([0]).features.values()
+    )
     source = FeatureSource(grounded.pipe, samples, cache_bytes=2 * one + 1)
     first = source.batch(range(4))
     assert list(source.cache) == [0, 1] and source.room == 1

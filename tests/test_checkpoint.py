@@ -42,30 +42,39 @@ def folder(saved, tmp_path):
     return tmp_path / "model"
 
 
-@pytest.mark.parametrize("kind, advice", [
-    (errors.GatedRepoError, "gated: accept its licence.*hf auth login.*HF_TOKEN"),
-    (errors.RepositoryNotFoundError, "no such model, or hides it.*no token.*hf auth login"),
-    (errors.DisabledRepoError, "withdrawn: set diffusion.model to a mirror"),
-    (errors.RevisionNotFoundError, "no such revision: set diffusion.revision to a commit"),
-    (errors.RemoteEntryNotFoundError, "no model_index.json.*no pipeline of diffusers"),
-    (errors.LocalEntryNotFoundError, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
-    (errors.OfflineModeIsEnabled, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
-    (errors.HTTPError, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
-])
+@pytest.mark.parametrize(
+    "kind, advice",
+    [
+        (errors.GatedRepoError, "gated: accept its licence.*hf auth login.*HF_TOKEN"),
+        (errors.RepositoryNotFoundError, "no such model, or hides it.*no token.*hf auth login"),
+        (errors.DisabledRepoError, "withdrawn: set diffusion.model to a mirror"),
+        (errors.RevisionNotFoundError, "no such revision: set diffusion.revision to a commit"),
+        (errors.RemoteEntryNotFoundError, "no model_index.json.*no pipeline of diffusers"),
+        (errors.LocalEntryNotFoundError, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
+        (errors.OfflineModeIsEnabled, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
+        (errors.HTTPError, "not on this machine.*unset HF_HUB_OFFLINE.*folder"),
+    ],
+)
 def test_the_hub_refuses(monkeypatch, kind, advice):
     def refuse(*_, **__):
         raise hub_error(kind)
+
     monkeypatch.setattr(checkpoint, "hf_hub_download", refuse)
     with pytest.raises(ValueError, match=f"'some/model'.*revision 'abc'.*{advice}") as caught:
         load_pipeline(settings(model="some/model", revision="abc"), Workspace(Path("/"), "micro"))
     assert isinstance(caught.value.__cause__, kind)
 
 
-@pytest.mark.parametrize("error, advice", [
-    (lambda: OSError("wrapped"), "only half of it has been downloaded: run again"),
-    (lambda: ValueError("no files of the `variant=fp16`"),
-     "check diffusion.model, diffusion.revision and diffusion.variant.*variant=fp16"),
-])
+@pytest.mark.parametrize(
+    "error, advice",
+    [
+        (lambda: OSError("wrapped"), "only half of it has been downloaded: run again"),
+        (
+            lambda: ValueError("no files of the `variant=fp16`"),
+            "check diffusion.model, diffusion.revision and diffusion.variant.*variant=fp16",
+        ),
+    ],
+)
 def test_the_download_fails(monkeypatch, folder, error, advice):
     """diffusers wraps the hub's errors: the causes count."""
     monkeypatch.setattr(checkpoint, "hf_hub_download", lambda *_, **__: folder / "model_index.json")
@@ -73,6 +82,7 @@ def test_the_download_fails(monkeypatch, folder, error, advice):
     def refuse(*_, **__):
         cause = hub_error(errors.IncompleteSnapshotError) if "half" in advice else None
         raise error() from cause
+
     monkeypatch.setattr(checkpoint.StableDiffusionPipeline, "download", refuse)
     with pytest.raises(ValueError, match=f"variant 'fp16'.*{advice}"):
         find_checkpoint("some/model", None, "fp16")
@@ -85,6 +95,7 @@ def test_a_hub_id_is_downloaded_by_its_own_class_without_pickles(monkeypatch, fo
     def download(name, **kwargs):
         asked.update(kwargs, name=name)
         return str(folder)
+
     monkeypatch.setattr(checkpoint.StableDiffusionPipeline, "download", download)
     assert find_checkpoint("some/model", "abc", None) == folder
     assert asked["use_safetensors"] is True and asked["safety_checker"] is None
@@ -151,18 +162,22 @@ def test_variants(folder, tmp_path):
     tiny_pipeline().to(torch.float16).save_pretrained(half, variant="fp16")
     with pytest.raises(ValueError, match="diffusion.variant None.*fp16.safetensors"):
         find_checkpoint(str(half))
-    pipe = load_pipeline(settings(model=str(half), variant="fp16", dtype="bfloat16"),
-                         Workspace(tmp_path, "micro"))
+    pipe = load_pipeline(
+        settings(model=str(half), variant="fp16", dtype="bfloat16"), Workspace(tmp_path, "micro")
+    )
     assert {p.dtype for p in pipe.unet.parameters()} == {torch.bfloat16}
     plain = tiny_pipeline().unet.conv_in.weight
     torch.testing.assert_close(pipe.unet.conv_in.weight.float(), plain, atol=2e-3, rtol=2e-2)
 
 
-@pytest.mark.parametrize("content, match", [
-    ('{"_class_name": "FluxPipeline"}', "'FluxPipeline': expected one of.*StableDiffusionXL"),
-    ('{"_class_name":', "model_index.json is damaged"),
-    ("{}", "model_index.json is damaged"),
-])
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        ('{"_class_name": "FluxPipeline"}', "'FluxPipeline': expected one of.*StableDiffusionXL"),
+        ('{"_class_name":', "model_index.json is damaged"),
+        ("{}", "model_index.json is damaged"),
+    ],
+)
 def test_another_pipeline(folder, content, match):
     (folder / "model_index.json").write_text(content)
     with pytest.raises(ValueError, match=match):
@@ -170,8 +185,9 @@ def test_another_pipeline(folder, content, match):
 
 
 def test_no_gpu_is_said_before_anything_is_downloaded(monkeypatch):
-    monkeypatch.setattr(checkpoint, "hf_hub_download",
-                        lambda *_, **__: pytest.fail("went to the hub"))
+    monkeypatch.setattr(
+        checkpoint, "hf_hub_download", lambda *_, **__: pytest.fail("went to the hub")
+    )
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="diffusion.device 'cuda'.*CUDA devices: 0.*auto, cpu"):

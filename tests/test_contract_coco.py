@@ -24,7 +24,8 @@ PETS = Vocabulary("pets", ("cat", "dog"), ("car",), {})
 
 
 TEXT = coco_mask.encode(np.asfortranarray(trees.boxes(40, 60, (1, 3, 3, 30, 30))))[
-    "counts"].decode()
+    "counts"
+].decode()
 BAD_SHAPES = {
     "empty": ([], "segmentation \\[\\]"),
     "null": (None, "segmentation None"),
@@ -61,18 +62,24 @@ def coco(tmp_path):
 
 def rewrite(root, values) -> None:
     (root / "annotations/instances_val2017.json").write_text(
-        values if isinstance(values, str) else json.dumps(values))
+        values if isinstance(values, str) else json.dumps(values)
+    )
 
 
 @pytest.mark.parametrize("name", BAD_SHAPES)
 def test_shapes_that_are_none_are_refused_with_their_annotation(coco, name):
     root, values = coco
     shape, match = BAD_SHAPES[name]
-    values["annotations"] += [trees.annotation(71, 139, 17, shape),
-                              trees.annotation(72, 139, 17, shape)]
+    values["annotations"] += [
+        trees.annotation(71, 139, 17, shape),
+        trees.annotation(72, 139, 17, shape),
+    ]
     rewrite(root, values)
-    with pytest.raises(ValueError, match=f"instances_val2017.json: 2 of 7 annotations cannot be "
-                       f"used: annotation 71: .*{match}.*annotation 72: .*Mend or remove") as said:
+    with pytest.raises(
+        ValueError,
+        match=f"instances_val2017.json: 2 of 7 annotations cannot be "
+        f"used: annotation 71: .*{match}.*annotation 72: .*Mend or remove",
+    ) as said:
         checked("coco2017", root)
     assert len(str(said.value)) < 900 and "\n" not in str(said.value)
 
@@ -85,10 +92,16 @@ def test_a_shape_that_is_missing_is_refused(coco):
         checked("coco2017", root)
 
 
-@pytest.mark.parametrize("shape", [
-    {"size": [40, 60], "counts": TEXT}, trees.runs(trees.boxes(40, 60, (1, 3, 3, 30, 30))),
-    trees.rectangle(3, 3, 30, 30), [[1, 1, 2, 2], *trees.rectangle(3, 3, 30, 30)],
-    [*trees.rectangle(3, 3, 30, 20), *trees.rectangle(3, 20, 30, 30)]])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"size": [40, 60], "counts": TEXT},
+        trees.runs(trees.boxes(40, 60, (1, 3, 3, 30, 30))),
+        trees.rectangle(3, 3, 30, 30),
+        [[1, 1, 2, 2], *trees.rectangle(3, 3, 30, 30)],
+        [*trees.rectangle(3, 3, 30, 20), *trees.rectangle(3, 20, 30, 30)],
+    ],
+)
 def test_every_way_to_write_a_shape_gives_its_mask(coco, shape):
     root, values = coco
     values["annotations"] = [trees.annotation(71, 139, 17, shape)]
@@ -137,16 +150,22 @@ def test_entries_that_are_none_are_refused_with_their_place(coco, name):
         checked("coco2017", root)
 
 
-@pytest.mark.parametrize("text, match", [
-    ("[]", "expected the lists categories, images, annotations"),
-    ("null", "expected the lists"),
-    ('{"images": [], "annotations": []}', "expected the lists"),
-    ('{"categories": 1, "images": [], "annotations": []}', "expected the lists"),
-    ('{"categories": [1], "images": [], "annotations": []}', "expected categories with id and"),
-    ('{"categories": [{}], "images": [], "annotations": []}', "expected categories with id and"),
-    ("[" * 100_000, "is not COCO's annotations"),
-    ("", "is not COCO's annotations"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("[]", "expected the lists categories, images, annotations"),
+        ("null", "expected the lists"),
+        ('{"images": [], "annotations": []}', "expected the lists"),
+        ('{"categories": 1, "images": [], "annotations": []}', "expected the lists"),
+        ('{"categories": [1], "images": [], "annotations": []}', "expected categories with id and"),
+        (
+            '{"categories": [{}], "images": [], "annotations": []}',
+            "expected categories with id and",
+        ),
+        ("[" * 100_000, "is not COCO's annotations"),
+        ("", "is not COCO's annotations"),
+    ],
+)
 def test_files_that_are_no_annotations_are_one_line(coco, text, match):
     root, _ = coco
     rewrite(root, text)
@@ -169,7 +188,7 @@ def test_annotations_in_another_encoding_are_one_line(coco):
 
 def test_fractions_for_pixels_are_refused(coco):
     root, values = coco
-    values["annotations"] = [trees.annotation(1, 139, 17, [[.1, .1, .5, .1, .5, .5]])]
+    values["annotations"] = [trees.annotation(1, 139, 17, [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]])]
     rewrite(root, values)
     with pytest.raises(ValueError, match="every polygon lies within 0..1; expected pixels"):
         checked("coco2017", root)
@@ -199,32 +218,58 @@ def test_pictures_of_other_kinds_count_in_the_digest_of_coco(coco):
     rewrite(root, values)
     photos = checked("coco2017", root)
     assert [path.name for path in photos.photo_files()] == [
-        "000000000285.jpg", "000000000632.jpg", "000000000139.PNG"]
+        "000000000285.jpg",
+        "000000000632.jpg",
+        "000000000139.PNG",
+    ]
 
 
 def test_run_lengths_agree_with_pycocotools():
     rng = np.random.default_rng(0)
-    for share in (0, .02, .5, 1):
+    for share in (0, 0.02, 0.5, 1):
         mask = rng.random((37, 53)) < share
         text = encode_rle(mask)
         runs = run_lengths(json.loads(text)["counts"])
         assert runs == trees.runs(mask)["counts"] and np.array_equal(decode_rle(text), mask)
-    whole = json.loads(encode_rle(rng.random((37, 53)) < .5))
+    whole = json.loads(encode_rle(rng.random((37, 53)) < 0.5))
     for counts in (whole["counts"][:-3], whole["counts"] + "9", "~~~", "o" * 40, ""):
         with pytest.raises(ValueError, match="expected"):
             decode_rle(json.dumps(whole | {"counts": counts}))
 
 
-ODD = [None, -1, 0, 1.5, "x", "", [], {}, [[]], True, 10**30, float("nan"), "139", [1, 2],
-       {"size": [40, 60], "counts": "abc"}, {"size": [40, 60], "counts": [2400]}, [[1, 2, 3, 4]],
-       "\0", "../x"]
+ODD = [
+    None,
+    -1,
+    0,
+    1.5,
+    "x",
+    "",
+    [],
+    {},
+    [[]],
+    True,
+    10**30,
+    float("nan"),
+    "139",
+    [1, 2],
+    {"size": [40, 60], "counts": "abc"},
+    {"size": [40, 60], "counts": [2400]},
+    [[1, 2, 3, 4]],
+    "\0",
+    "../x",
+]
 UNREAD = {"area", "bbox", "info", "licenses", "supercategory"}
 
 
 def places(value) -> list:
     """(container, key) of everything in plain data that a reader looks at."""
-    keys = (value.keys() - UNREAD if isinstance(value, dict)
-            else range(len(value)) if isinstance(value, list) else ())
+    keys = (
+        value.keys() - UNREAD
+        if isinstance(value, dict)
+        else range(len(value))
+        if isinstance(value, list)
+        else ()
+    )
     return [place for key in sorted(keys) for place in [(value, key), *places(value[key])]]
 
 
@@ -243,8 +288,7 @@ def test_whatever_is_put_anywhere_into_annotations_is_read_or_refused(coco):
             said = str(error)
             assert "coco" in said.lower() and "\n" not in said and len(said) < 900
         else:
-            assert all(photos.truth(name).shape == photos.labelled(name)[0]
-                       for name in photos.keys)
+            assert all(photos.truth(name).shape == photos.labelled(name)[0] for name in photos.keys)
 
 
 # SBD's .mat
@@ -252,9 +296,18 @@ def test_whatever_is_put_anywhere_into_annotations_is_read_or_refused(coco):
 
 def mat_bytes(label: np.ndarray, packed: bool) -> bytes:
     buffer = io.BytesIO()
-    scipy.io.savemat(buffer, {"other": np.arange(5.0), "GTcls": {
-        "Boundaries": np.zeros((20, 1), object), "Segmentation": label,
-        "CategoriesPresent": np.unique(label[label > 0])}}, do_compression=packed)
+    scipy.io.savemat(
+        buffer,
+        {
+            "other": np.arange(5.0),
+            "GTcls": {
+                "Boundaries": np.zeros((20, 1), object),
+                "Segmentation": label,
+                "CategoriesPresent": np.unique(label[label > 0]),
+            },
+        },
+        do_compression=packed,
+    )
     return buffer.getvalue()
 
 
@@ -287,10 +340,12 @@ def test_no_damage_to_a_mat_file_is_more_than_one_clear_error(packed):
 
 
 def test_mat_files_of_other_kinds_are_refused():
-    for data, match in ((b"", "no MATLAB 5 file"), (b"MATLAB 7.3 MAT-file" + b" " * 200, "-v7"),
-                        (mat_bytes(np.ones((3, 3)), False).replace(b"GTcls", b"GTxxx"),
-                         "no variable GTcls"),
-                        (mat_bytes(np.ones((3, 3), complex), False), "no plain numbers")):
+    for data, match in (
+        (b"", "no MATLAB 5 file"),
+        (b"MATLAB 7.3 MAT-file" + b" " * 200, "-v7"),
+        (mat_bytes(np.ones((3, 3)), False).replace(b"GTcls", b"GTxxx"), "no variable GTcls"),
+        (mat_bytes(np.ones((3, 3), complex), False), "no plain numbers"),
+    ):
         with pytest.raises(ValueError, match=match):
             read_struct_matrix(data, "GTcls", "Segmentation")
 
@@ -308,6 +363,8 @@ def test_damaged_sbd_is_refused_with_the_file(tmp_path):
     path = tmp_path / "benchmark_RELEASE/dataset/cls/2008_000002.mat"
     path.write_bytes(path.read_bytes()[:-500])
     photos = opened("voc2012", tmp_path, "train")
-    with pytest.raises(ValueError, match="2008_000002.mat: expected SBD's struct GTcls .*ends "
-                       "within an element.*unpack SBD"):
+    with pytest.raises(
+        ValueError,
+        match="2008_000002.mat: expected SBD's struct GTcls .*ends within an element.*unpack SBD",
+    ):
         check(photos, photos.keys, "any")

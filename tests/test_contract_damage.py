@@ -64,18 +64,25 @@ def test_a_stray_that_would_be_read_along_is_refused_where_it_is_read(small):
     assert stray.exists()
 
 
-BROKEN = {"an empty object": "{}", "a list": "[]", "empty": "", "half": '{"seconds": 1',
-          "null": "null", "a word": "whole", "of other types":
-          '{"seconds": "1", "peak_rss_mb": [], "digest": 3, "passed": "yes", "stage": 1, '
-          '"files": 3, "recipe": 1, "sha256": 2, "rows": true, "failures": 0, "inputs": 1, '
-          '"model": 0, "score": "x", "test_set": 0, "scores_sha256": 0}',
-          "no text": b"\xff\xfe\x00"}
+BROKEN = {
+    "an empty object": "{}",
+    "a list": "[]",
+    "empty": "",
+    "half": '{"seconds": 1',
+    "null": "null",
+    "a word": "whole",
+    "of other types": '{"seconds": "1", "peak_rss_mb": [], "digest": 3, "passed": "yes", '
+    '"stage": 1, "files": 3, "recipe": 1, "sha256": 2, "rows": true, "failures": 0, "inputs": 1, '
+    '"model": 0, "score": "x", "test_set": 0, "scores_sha256": 0}',
+    "no text": b"\xff\xfe\x00",
+}
 
 
 @pytest.fixture(params=BROKEN.values(), ids=BROKEN)
 def broken(request):
     return lambda path: path.write_bytes(
-        request.param if isinstance(request.param, bytes) else request.param.encode())
+        request.param if isinstance(request.param, bytes) else request.param.encode()
+    )
 
 
 def test_notes_that_cannot_be_read_count_as_absent(small, broken, capsys):
@@ -134,8 +141,10 @@ def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_pat
 
     workspace = Workspace(tmp_path, "micro")
     for stage in ("prompts", "masks"):
-        write_json(workspace.state(stage) / "quality.json", {
-            "digest": "", "passed": False, "failures": [], "results": []})
+        write_json(
+            workspace.state(stage) / "quality.json",
+            {"digest": "", "passed": False, "failures": [], "results": []},
+        )
     broken(workspace.state("prompts") / "quality.json")
     write_page(workspace)
     page = page_of(workspace).read_text(encoding="utf-8")
@@ -170,7 +179,8 @@ def test_a_damaged_training_state_is_said_and_not_used(tmp_path, capsys):
     whole = file.read_bytes()
     places = [0, 30, 90, 120, len(whole) // 2, len(whole) - 1]
     for data in [whole[:n] for n in (0, 10, 100, len(whole) // 2, len(whole) - 1)] + [
-            whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in places]:
+        whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in places
+    ]:
         files.say.cache_clear()
         file.write_bytes(data)
         assert load_state(file) is None

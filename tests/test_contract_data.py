@@ -42,29 +42,36 @@ def test_masks_as_tools_write_them(tmp_path):
     trees.save_palette(tmp_path / "a.png", LABEL)
     palette = Image.open(tmp_path / "a.png")
     opaque = Image.merge("LA", [Image.fromarray(LABEL), Image.new("L", (36, 24), 255)])
-    files = [tmp_path / "a.png", saved(tmp_path, palette, "b.png", transparency=0),
-             saved(tmp_path, palette, "c.png", bits=2), saved(tmp_path, opaque, "d.png"),
-             saved(tmp_path, Image.fromarray(LABEL.astype(np.uint16)), "e.tif"),
-             saved(tmp_path, Image.fromarray(LABEL.astype(np.int32)), "f.tif"),
-             saved(tmp_path, Image.fromarray(LABEL), "g.TIFF", compression="tiff_lzw")]
+    files = [
+        tmp_path / "a.png",
+        saved(tmp_path, palette, "b.png", transparency=0),
+        saved(tmp_path, palette, "c.png", bits=2),
+        saved(tmp_path, opaque, "d.png"),
+        saved(tmp_path, Image.fromarray(LABEL.astype(np.uint16)), "e.tif"),
+        saved(tmp_path, Image.fromarray(LABEL.astype(np.int32)), "f.tif"),
+        saved(tmp_path, Image.fromarray(LABEL), "g.TIFF", compression="tiff_lzw"),
+    ]
     for path in files:
         assert np.array_equal(open_mask(path).labels(), LABEL), path
 
 
-@pytest.mark.parametrize("how, match", [
-    ("rgb", "got mode RGB; export it as an indexed PNG, or list its colours in palette.txt"),
-    ("rgba", "got mode RGBA"),
-    ("half clear", "got mode LA"),
-    ("float", "got mode F"),
-    ("jpeg", "cannot be decoded as PNG, TIFF"),
-    ("pages", "holds 2 pictures"),
-    ("inverted", "white is stored as 0 in this TIFF"),
-    ("65535", r"holds the labels \[65535\]; expected 0 \(background\), 255"),
-    ("above the classes", r"holds the labels \[3\].* 1..2 \(2 classes\)"),
-    ("negative", r"holds the labels \[-1\]"),
-    ("bomb", "expected at most 89,478,485 pixels"),
-    ("half", "hall 1.png cannot be decoded"),
-])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        ("rgb", "got mode RGB; export it as an indexed PNG, or list its colours in palette.txt"),
+        ("rgba", "got mode RGBA"),
+        ("half clear", "got mode LA"),
+        ("float", "got mode F"),
+        ("jpeg", "cannot be decoded as PNG, TIFF"),
+        ("pages", "holds 2 pictures"),
+        ("inverted", "white is stored as 0 in this TIFF"),
+        ("65535", r"holds the labels \[65535\]; expected 0 \(background\), 255"),
+        ("above the classes", r"holds the labels \[3\].* 1..2 \(2 classes\)"),
+        ("negative", r"holds the labels \[-1\]"),
+        ("bomb", "expected at most 89,478,485 pixels"),
+        ("half", "hall 1.png cannot be decoded"),
+    ],
+)
 def test_masks_that_say_no_labels_are_refused(own, how, match):
     path, label = own / "masks" / "hall 1.png", trees.OWN_TRUTH["hall 1"]
     image = Image.fromarray(label)
@@ -98,20 +105,27 @@ def test_masks_that_say_no_labels_are_refused(own, how, match):
         checked("folder", own)
 
 
-@pytest.mark.parametrize("greys, refused", [
-    ((0, 1, 2), False),  # indices, shown as themselves
-    ((0, 127, 254), False),  # indices, shown as a ramp; 127 is no label of two classes
-    ((0, 255, 255), False),
-    ((0, 2, 1), True), ((1, 0, 2), True), ((0, 2, 255), True),
-])
+@pytest.mark.parametrize(
+    "greys, refused",
+    [
+        ((0, 1, 2), False),  # indices, shown as themselves
+        ((0, 127, 254), False),  # indices, shown as a ramp; 127 is no label of two classes
+        ((0, 255, 255), False),
+        ((0, 2, 1), True),
+        ((1, 0, 2), True),
+        ((0, 2, 255), True),
+    ],
+)
 def test_a_grey_palette_that_may_hold_the_labels_is_refused(own, greys, refused):
     """Tools that shrink PNGs turn grey levels into indices of a palette, in any order."""
     label = trees.OWN_TRUTH["hall 3"]
-    trees.save_palette(own / "masks" / "hall 3.png", label,
-                       {i: (grey,) * 3 for i, grey in enumerate(greys)})
+    trees.save_palette(
+        own / "masks" / "hall 3.png", label, {i: (grey,) * 3 for i, grey in enumerate(greys)}
+    )
     if refused:
-        with pytest.raises(ValueError, match="hall 3.png: .* palette of greys that are labels, "
-                           "too"):
+        with pytest.raises(
+            ValueError, match="hall 3.png: .* palette of greys that are labels, too"
+        ):
             checked("folder", own)
     else:
         assert np.array_equal(checked("folder", own).truth("hall 3"), label)
@@ -120,7 +134,8 @@ def test_a_grey_palette_that_may_hold_the_labels_is_refused(own, greys, refused)
 def test_colours_with_clear_background_and_a_colour_to_ignore(own):
     (own / "classes.txt").rename(own / "palette.txt").write_text(
         "\ufeff0 0 0 background\n200 0 0 forklift\n\n# ours\n0 0 90 hard hat\n224 224 192 void\n",
-        encoding="utf-8")
+        encoding="utf-8",
+    )
     table = np.zeros((256, 4), np.uint8)
     table[[1, 2, 255]] = (200, 0, 0, 255), (0, 0, 90, 255), (224, 224, 192, 255)
     table[0] = 77, 77, 77, 0  # what is hidden has some colour
@@ -146,8 +161,11 @@ def test_a_mask_is_turned_as_its_own_flag_says(tmp_path, kind, flag):
 def test_a_mask_of_the_picture_as_stored_is_refused_and_says_why(own):
     trees.save_photo(own / "images" / "hall 1.jpg", 40, 60, 3)
     turned(own / "images" / "hall 1.jpg", trees.noise(40, 60, 3), 6)
-    with pytest.raises(ValueError, match=r"hall 1.jpg is 40x60 pixels, its labels 60x40; expected "
-                       r"one size. The picture is stored 60x40 with the EXIF orientation 6, and"):
+    with pytest.raises(
+        ValueError,
+        match=r"hall 1.jpg is 40x60 pixels, its labels 60x40; expected "
+        r"one size. The picture is stored 60x40 with the EXIF orientation 6, and",
+    ):
         checked("folder", own)
     shown = np.rot90(trees.OWN_TRUTH["hall 1"], -1)
     Image.fromarray(np.ascontiguousarray(shown)).save(own / "masks" / "hall 1.png")
@@ -164,7 +182,8 @@ def test_all_kinds_of_pictures_are_read_in_any_case(tmp_path):
     for i, suffix in enumerate(("JPG", "jpeg", "webp", "BMP", "tif", "TIFF", "PNG", "gif")):
         Image.fromarray(trees.noise(48, 48, i)).save(root / "images" / f"p{i}.{suffix}")
         Image.fromarray(trees.OWN_TRUTH["hall 3"]).save(
-            root / "masks" / f"p{i}.{'PNG' if i % 2 else 'tif'}")
+            root / "masks" / f"p{i}.{'PNG' if i % 2 else 'tif'}"
+        )
     photos = checked("folder", root, YARD)
     assert list(photos.keys) == sorted([*trees.OWN_TRUTH, *(f"p{i}" for i in range(8))])
     for sample in read(photos, photos.keys, YARD):
@@ -173,16 +192,19 @@ def test_all_kinds_of_pictures_are_read_in_any_case(tmp_path):
     assert len(photos.photo_files()) == 11
 
 
-@pytest.mark.parametrize("how, match", [
-    ("mask without picture", "1 of 4 have no photograph in images/, first 'hall 9'"),
-    ("picture without mask", "1 of 4 have no mask in masks/, first 'hall 9'"),
-    ("two pictures", "share the stem 'hall 1'"),
-    ("two masks", "share the stem 'hall 1'"),
-    ("heic", "IMG_1.HEIC is of another kind; expected files .jpg.*Convert it, or move it away"),
-    ("folder", "sub is a folder; expected files"),
-    ("jpeg mask", "hall 9.jpg is of another kind; expected files .png, .tif, .tiff"),
-    ("a list that leaves", r"have no photograph in images/, first '../secret'"),
-])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        ("mask without picture", "1 of 4 have no photograph in images/, first 'hall 9'"),
+        ("picture without mask", "1 of 4 have no mask in masks/, first 'hall 9'"),
+        ("two pictures", "share the stem 'hall 1'"),
+        ("two masks", "share the stem 'hall 1'"),
+        ("heic", "IMG_1.HEIC is of another kind; expected files .jpg.*Convert it, or move it away"),
+        ("folder", "sub is a folder; expected files"),
+        ("jpeg mask", "hall 9.jpg is of another kind; expected files .png, .tif, .tiff"),
+        ("a list that leaves", r"have no photograph in images/, first '../secret'"),
+    ],
+)
 def test_files_that_would_be_left_out_unsaid_are_refused(own, how, match):
     picture = own / "images" / "hall 1.jpg"
     if how == "mask without picture":
@@ -208,14 +230,17 @@ def test_files_that_would_be_left_out_unsaid_are_refused(own, how, match):
 
 
 def test_what_systems_leave_is_skipped_and_said(own, capsys):
-    for folder, name in itertools.product(("images", "masks"), (
-            "._hall 1.jpg", "._hall 1.png", ".DS_Store", "Thumbs.db", "desktop.ini")):
+    for folder, name in itertools.product(
+        ("images", "masks"),
+        ("._hall 1.jpg", "._hall 1.png", ".DS_Store", "Thumbs.db", "desktop.ini"),
+    ):
         (own / folder / name).write_bytes(b"\0\x05\x16\x07junk")
     (own / "images" / "__MACOSX").mkdir()
     photos = checked("folder", own)
     assert list(photos.keys) == list(trees.OWN_TRUTH)
     assert "yard test: 11 files that a system left there are skipped: .DS_Store" in (
-        capsys.readouterr().err)
+        capsys.readouterr().err
+    )
     found, skipped = list_files(own / "masks", (".png",))
     assert list(found) == list(trees.OWN_TRUTH) and len(skipped) == 5
 
@@ -234,8 +259,11 @@ def test_a_class_that_is_only_255_is_refused(own):
     (own / "classes.txt").write_text("forklift\n")
     for key, label in trees.OWN_TRUTH.items():
         Image.fromarray(np.where(label, 255, 0).astype(np.uint8)).save(own / f"masks/{key}.png")
-    with pytest.raises(ValueError, match='its labels are 0 and 255 alone, and 255 means "ignored"'
-                       ".*a mask of one class holds 0 and 1.*, or list `255 255 255 <class>`"):
+    with pytest.raises(
+        ValueError,
+        match='its labels are 0 and 255 alone, and 255 means "ignored"'
+        ".*a mask of one class holds 0 and 1.*, or list `255 255 255 <class>`",
+    ):
         checked("folder", own)
     (own / "classes.txt").unlink()
     (own / "palette.txt").write_text("255 255 255 forklift\n")  # the remedy
@@ -246,8 +274,11 @@ def test_a_class_that_is_only_255_is_refused(own):
 def test_pictures_without_one_labelled_pixel_are_refused(own):
     for key, label in trees.OWN_TRUTH.items():
         Image.fromarray(np.zeros_like(label)).save(own / f"masks/{key}.png")
-    with pytest.raises(ValueError, match="not one pixel is labelled with a class: expected some of "
-                       "forklift, hard hat. Are the masks empty"):
+    with pytest.raises(
+        ValueError,
+        match="not one pixel is labelled with a class: expected some of "
+        "forklift, hard hat. Are the masks empty",
+    ):
         checked("folder", own)
 
 
@@ -255,8 +286,11 @@ def test_labels_of_no_class_of_the_vocabulary_are_refused(own, tmp_path):
     for key, label in trees.OWN_TRUTH.items():
         Image.fromarray(np.where(label == 2, 1, label)).save(own / f"masks/{key}.png")
     hats = Vocabulary("hats", ("person",), ("hard hat",), {})
-    with pytest.raises(ValueError, match=r"no pixel is of a class of the vocabulary \(hard hat\); "
-                       "the labels are of forklift"):
+    with pytest.raises(
+        ValueError,
+        match=r"no pixel is of a class of the vocabulary \(hard hat\); "
+        "the labels are of forklift",
+    ):
         checked("folder", own, hats)
     values = trees.write_coco(tmp_path / "coco")
     values["annotations"] = [a for a in values["annotations"] if a["id"] == 5]
@@ -271,7 +305,8 @@ def test_masks_of_255_among_others_are_said(own, capsys):
     Image.fromarray(label).save(own / "masks" / "hall 1.png")
     checked("folder", own)
     assert "1 of 3 label maps hold 255 (ignored) and no class, first 'hall 1'" in (
-        capsys.readouterr().err)
+        capsys.readouterr().err
+    )
 
 
 def test_names_match_whatever_their_case(own):
@@ -283,8 +318,10 @@ def test_names_match_whatever_their_case(own):
 def test_a_class_that_is_all_but_one_of_ours_is_refused(own):
     """`forklifts` for forklift: every one of its pixels was ignored, with exit code 0."""
     (own / "classes.txt").write_text("forklifts\nhard hat\n")
-    with pytest.raises(ValueError, match="its class 'forklifts' is none of vocabulary.*'forklift' "
-                       "it does not label"):
+    with pytest.raises(
+        ValueError,
+        match="its class 'forklifts' is none of vocabulary.*'forklift' it does not label",
+    ):
         checked("folder", own, YARD)
 
 
@@ -300,8 +337,10 @@ CLASSES = {
     "labelme's": (b"__ignore__\n_background_\nforklift\npallet", ("forklift", "pallet")),
     "blank lines at the end": (b"forklift\npallet\n\n \n", ("forklift", "pallet")),
     "a comment": (b"# ours\nforklift\n", ("forklift",)),
-    "names with spaces and signs": ("men's shoe\nC++\nStraße\n".encode(),
-                                    ("men's shoe", "C++", "Straße")),
+    "names with spaces and signs": (
+        "men's shoe\nC++\nStraße\n".encode(),
+        ("men's shoe", "C++", "Straße"),
+    ),
 }
 NO_CLASSES = {
     "twice": (b"hat\npallet\nHat\n", r"each once; got 3, repeated: \['hat'\]"),
@@ -312,8 +351,10 @@ NO_CLASSES = {
     "unlabeled first": (b"unlabeled\nforklift\n", "line 1: 'unlabeled' is no class here; label 0"),
     "ignore alone first": (b"__ignore__\nforklift\n", "line 1: '__ignore__' is no class"),
     "numbers": (b"0 background\n1 forklift\n", "line 1: '0 background' begins with a number"),
-    "cvat": (b"# label:color_rgb:parts:actions\nforklift:51,221,255::\n",
-             "line 2: .*CVAT's labelmap.txt; write `51 221 255 forklift` into palette.txt"),
+    "cvat": (
+        b"# label:color_rgb:parts:actions\nforklift:51,221,255::\n",
+        "line 2: .*CVAT's labelmap.txt; write `51 221 255 forklift` into palette.txt",
+    ),
     "a table": (b"forklift\t1\n", "line 1: .*holds a tab"),
     "latin": ("Stra\u00dfe\n".encode("latin-1"), "line 1: not UTF-8"),
     "utf-16": ("forklift\n".encode("utf-16"), "not UTF-8"),
@@ -337,16 +378,19 @@ def test_class_lists_that_would_shift_labels_are_refused(tmp_path, name):
     assert "classes.txt" in str(said.value)
 
 
-@pytest.mark.parametrize("line, match", [
-    ("1 2 forklift", "line 2: expected `red green blue class`"),
-    ("256 0 0 forklift", "line 2: expected"),
-    ("0 0 0 forklift", "black is background"),
-    ("9 9 9 background", "background is black"),
-    ("1 1 1 pallet", "line 2: colour .* is listed twice"),
-    ("2 2 2 Hat", "repeated: .*'hat'"),
-    ("forklift:51,221,255::", "line 2: .*write `51 221 255 forklift` into palette.txt"),
-    ("² 0 0 forklift", "line 2: expected"),
-])
+@pytest.mark.parametrize(
+    "line, match",
+    [
+        ("1 2 forklift", "line 2: expected `red green blue class`"),
+        ("256 0 0 forklift", "line 2: expected"),
+        ("0 0 0 forklift", "black is background"),
+        ("9 9 9 background", "background is black"),
+        ("1 1 1 pallet", "line 2: colour .* is listed twice"),
+        ("2 2 2 Hat", "repeated: .*'hat'"),
+        ("forklift:51,221,255::", "line 2: .*write `51 221 255 forklift` into palette.txt"),
+        ("² 0 0 forklift", "line 2: expected"),
+    ],
+)
 def test_palettes_that_say_nothing_clear_are_refused(tmp_path, line, match):
     (tmp_path / "palette.txt").write_text(f"1 1 1 hat\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=match):
@@ -366,14 +410,27 @@ def test_what_an_older_reader_made_is_made_again(own, monkeypatch):
 def test_a_class_that_is_called_all_is_counted_alone():
     ticks = [{"entity": "all", "verdict": "right"}, {"entity": "dog", "verdict": "wrong mask"}]
     assert [(row["class"], row["judged"]) for row in audit.precision(ticks)] == [
-        ("all", 1), ("dog", 1), ("all", 2)]
+        ("all", 1),
+        ("dog", 1),
+        ("all", 2),
+    ]
 
 
-@pytest.mark.parametrize("data", [
-    b"[]", b"{}", b"null", b"\xff\xfe", b"", b"[" * 100_000,
-    b'{"ticks": 3, "synthetic_dataset": "x"}', b'{"ticks": {"a": 1}, "synthetic_dataset": "x"}',
-    b'{"ticks": [[]], "synthetic_dataset": "x"}',
-    b'{"ticks": [{"key": [], "entity": {}, "verdict": 1}], "synthetic_dataset": "x"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[]",
+        b"{}",
+        b"null",
+        b"\xff\xfe",
+        b"",
+        b"[" * 100_000,
+        b'{"ticks": 3, "synthetic_dataset": "x"}',
+        b'{"ticks": {"a": 1}, "synthetic_dataset": "x"}',
+        b'{"ticks": [[]], "synthetic_dataset": "x"}',
+        b'{"ticks": [{"key": [], "entity": {}, "verdict": 1}], "synthetic_dataset": "x"}',
+    ],
+)
 def test_files_that_are_no_ticks_are_one_line(tmp_path, data):
     (tmp_path / "ticks.json").write_bytes(data)
     with pytest.raises(ValueError, match="ticks.json is no saved audit sheet") as said:

@@ -23,12 +23,20 @@ from tests import small_stages
 # Names
 
 
-@pytest.mark.parametrize("word, match", [
-    ("a forklift", "bring the article"), ("The forklift", "bring the article"),
-    ("and", "can't name a thing"), ("next to", "can't name a thing"),
-    ("a photograph of a", "bring the article"), ("photograph of a", "ends in 'a'"),
-    ("dog and a cat", "names two things"), ("dog, cat", "several words in one"),
-    ("x" * 201, "201 letters")])
+@pytest.mark.parametrize(
+    "word, match",
+    [
+        ("a forklift", "bring the article"),
+        ("The forklift", "bring the article"),
+        ("and", "can't name a thing"),
+        ("next to", "can't name a thing"),
+        ("a photograph of a", "bring the article"),
+        ("photograph of a", "ends in 'a'"),
+        ("dog and a cat", "names two things"),
+        ("dog, cat", "several words in one"),
+        ("x" * 201, "201 letters"),
+    ],
+)
 def test_what_names_no_one_thing_is_refused_wherever_names_enter(tmp_path, word, match):
     with pytest.raises(ValueError, match=match):
         check_name(word)
@@ -42,8 +50,17 @@ def test_what_names_no_one_thing_is_refused_wherever_names_enter(tmp_path, word,
             parse_classes(f"pallet, {word}")
 
 
-@pytest.mark.parametrize("word", ["salt and pepper shaker", "jack-o'-lantern", "dogs' bowl",
-                                  "SUV", "vitamin a bottle", "x" * 200])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "salt and pepper shaker",
+        "jack-o'-lantern",
+        "dogs' bowl",
+        "SUV",
+        "vitamin a bottle",
+        "x" * 200,
+    ],
+)
 def test_what_names_one_thing_is_taken(word):
     assert check_name(word) == word
     assert parse_classes(f"pallet, {word}") == ["pallet", word.lower()]
@@ -56,10 +73,18 @@ def test_a_word_of_a_given_prompt_may_bring_its_article():
 # Files
 
 
-@pytest.mark.parametrize("text", [
-    "&a {seed: *a}", "seen: &a [dog, *a]", "a: &a [x, x, x]\n" + "".join(
-        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh",
-                                                                  strict=True))])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "&a {seed: *a}",
+        "seen: &a [dog, *a]",
+        "a: &a [x, x, x]\n"
+        + "".join(
+            f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n"
+            for a, b in zip("abcdefg", "bcdefgh", strict=True)
+        ),
+    ],
+)
 def test_yaml_that_has_no_end_is_refused(tmp_path, text):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"x.yaml: more than 100,000 values, or aliases"):
@@ -75,11 +100,15 @@ def test_json_that_is_no_object_is_named(tmp_path, text):
         read_json(tmp_path / "config.json", {"a": int})
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), RecursionError(),
-                                   type("Strict", (Exception,), {})("odd")])
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), ZeroDivisionError(), RecursionError(), type("Strict", (Exception,), {})("odd")],
+)
 def test_what_a_library_makes_of_a_configuration_is_one_error(error):
-    with pytest.raises(ValueError, match="the model: no model can be made of it"), \
-            configured("the model"):
+    with (
+        pytest.raises(ValueError, match="the model: no model can be made of it"),
+        configured("the model"),
+    ):
         raise error
     for other in (MemoryError(), ImportError("sentencepiece"), FileNotFoundError()):
         with pytest.raises(type(other)), configured("the model"):
@@ -124,8 +153,9 @@ def test_a_user_s_file_that_looks_like_a_note_of_ours_is_kept(small, name):
     assert [path.read_text() for path in left] == ["mine"]
 
 
-@pytest.mark.parametrize("place", [
-    ".making/one.state", ".making/one", ".one.replaced", ".state/one/mine", ".making"])
+@pytest.mark.parametrize(
+    "place", [".making/one.state", ".making/one", ".one.replaced", ".state/one/mine", ".making"]
+)
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_what_stands_where_a_stage_writes_is_refused_and_stays(small, tmp_path, place, kind):
     run, workspace, _ = small

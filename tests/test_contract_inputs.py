@@ -37,8 +37,11 @@ def test_an_input_made_from_what_was_replaced_is_refused_and_named(small):
     old = read_manifest(workspace.folder("one")).digest
     run("one", 1)
     now = read_manifest(workspace.folder("one")).digest
-    with pytest.raises(ManifestError, match=f"'two' was made from 'one' {old[:12]}, which is "
-                                            f"{now[:12]} now. Run `python -m ml two`"):
+    with pytest.raises(
+        ManifestError,
+        match=f"'two' was made from 'one' {old[:12]}, which is "
+        f"{now[:12]} now. Run `python -m ml two`",
+    ):
         run("three", 1)
     assert run("two", 1).facts == run("three", 1).facts == {"total": 21}
 
@@ -60,8 +63,12 @@ def upstream(stage: str) -> set[str]:
     return set(STAGE[stage].inputs).union(*map(upstream, STAGE[stage].inputs))
 
 
-EDGES = [(stage.name, name, source) for stage in STAGES for name in sorted(upstream(stage.name))
-         for source in STAGE[name].inputs]
+EDGES = [
+    (stage.name, name, source)
+    for stage in STAGES
+    for name in sorted(upstream(stage.name))
+    for source in STAGE[name].inputs
+]
 
 
 def test_every_stage_of_the_table_refuses_every_mixed_edge_above_it(tmp_path):
@@ -118,8 +125,10 @@ def test_a_vocabulary_that_grew_is_refused_at_the_command(tmp_path, capsys):
 
     words, profile = tmp_path / "mine.yaml", tmp_path / "yard.yaml"
     words.write_text("seen: [cat, dog]\nunseen: [bus, car]\n")
-    profile.write_text(f"vocabulary: {words}\nprompts: {{train_one: 4, train_two: 2, sim_per_cell: "
-                       "1, synthetic_one: 4, synthetic_two: 2}\n")
+    profile.write_text(
+        f"vocabulary: {words}\nprompts: {{train_one: 4, train_two: 2, sim_per_cell: "
+        "1, synthetic_one: 4, synthetic_two: 2}\n"
+    )
     call = ["--profile", str(profile), "--root", str(tmp_path)]
     assert main(["prompts", *call]) == 0
     words.write_text("seen: [cat, dog]\nunseen: [bus, car, cow]\n")

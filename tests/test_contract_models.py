@@ -66,12 +66,17 @@ def spoil(folder: Path, what: str) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-SPOILT = {"missing": "1 of its weights are missing", "shape": "1 have another shape",
-          "unknown": r"1 are unknown \(some.other.weight\)", "lora": "LoRA.*fuse_lora",
-          "nan": "has NaN or infinite numbers"}
+SPOILT = {
+    "missing": "1 of its weights are missing",
+    "shape": "1 have another shape",
+    "unknown": r"1 are unknown \(some.other.weight\)",
+    "lora": "LoRA.*fuse_lora",
+    "nan": "has NaN or infinite numbers",
+}
 
 
 # --- weights, in every part of every kind of model
+
 
 @pytest.mark.parametrize("what", SPOILT)
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -93,8 +98,10 @@ def test_both_text_encoders_of_sdxl(tmp_path, part):
 def test_the_names_of_published_files_are_no_other_weights(folder):
     """SD 1.5's text encoder has a prefix and a counted buffer that today's class has not."""
     (file,) = (folder / "text_encoder").glob("*.safetensors")
-    tensors = {f"text_model.{name.removeprefix('text_model.')}": value
-               for name, value in load_file(file).items()}
+    tensors = {
+        f"text_model.{name.removeprefix('text_model.')}": value
+        for name, value in load_file(file).items()
+    }
     tensors["text_model.embeddings.position_ids"] = torch.arange(LENGTH)[None]
     save_file(tensors, file, metadata={"format": "pt"})
     loaded = load(folder).text_encoder.state_dict()
@@ -123,19 +130,22 @@ def test_every_other_model(tmp_path, kind, what):
     folder = tmp_path / kind
     if kind == "detector":
         from ml.detectors import load_detector
+
         shutil.copytree(MICRO / "detector", folder)
         read = lambda: load_detector("torchvision", folder, device="cpu")  # noqa: E731
     elif kind == "backbone":
         shutil.copytree(MICRO / "backbone", folder)
         read = lambda: load_backbone(folder, None, maskformer.BODIES)  # noqa: E731
     elif kind == "segmenter":
-        maskformer.build(MICRO / "backbone", ["background", "dog"], load_params().segmenter
-                         ).save_pretrained(folder)
+        maskformer.build(
+            MICRO / "backbone", ["background", "dog"], load_params().segmenter
+        ).save_pretrained(folder)
         read = lambda: load_segmenter(folder)  # noqa: E731
     else:
         params = dataclasses.replace(load_params().grounding, width=32, layers=1, heads=2)
-        GroundingModule(make_config(params, {4: 16, 8: 8, 16: 8}, 16, 64, 60)
-                        ).save_pretrained(folder)
+        GroundingModule(make_config(params, {4: 16, 8: 8, 16: 8}, 16, 64, 60)).save_pretrained(
+            folder
+        )
         read = lambda: GroundingModule.from_pretrained(folder)  # noqa: E731
     read()
     spoil(folder, what)
@@ -144,8 +154,12 @@ def test_every_other_model(tmp_path, kind, what):
 
 
 def test_what_is_counted_or_computed_may_be_there_or_not():
-    names = ["a.num_batches_tracked", "embeddings.position_ids", "criterion.empty_weight",
-             "attention.relative_position_index"]
+    names = [
+        "a.num_batches_tracked",
+        "embeddings.position_ids",
+        "criterion.empty_weight",
+        "attention.relative_position_index",
+    ]
     account("x", names, names, [])
     with pytest.raises(ValueError, match="x: .*1 of its weights are missing .a.running_mean"):
         account("x", ["a.running_mean"], [], [])
@@ -167,9 +181,15 @@ def test_settings_are_checked_without_the_seconds_of_an_import(name):
 
 
 def small_classifier(folder: Path, labels: int) -> None:
-    ResNetForImageClassification(ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic",
-        num_labels=labels)).save_pretrained(folder)
+    ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=8,
+            hidden_sizes=[8, 8, 8, 8],
+            depths=[1, 1, 1, 1],
+            layer_type="basic",
+            num_labels=labels,
+        )
+    ).save_pretrained(folder)
 
 
 def test_only_the_classifiers_head_may_be_anything(tmp_path):
@@ -183,16 +203,23 @@ def test_only_the_classifiers_head_may_be_anything(tmp_path):
         save_file(own, file, metadata={"format": "pt"})
         model, _ = load_backbone(tmp_path, None, ["ResNetForImageClassification"])
         body = model.resnet.state_dict()
-        assert all(torch.equal(body[n.removeprefix("resnet.")], v) for n, v in tensors.items()
-                   if n.startswith("resnet."))
+        assert all(
+            torch.equal(body[n.removeprefix("resnet.")], v)
+            for n, v in tensors.items()
+            if n.startswith("resnet.")
+        )
 
 
 # --- files that there need not be
 
+
 def test_a_model_that_names_a_feature_extractor_it_does_not_have(folder):
-    edit(folder / "model_index.json", feature_extractor=["transformers", "CLIPImageProcessor"],
-         safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
-         image_encoder=["transformers", "CLIPVisionModelWithProjection"])
+    edit(
+        folder / "model_index.json",
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        image_encoder=["transformers", "CLIPVisionModelWithProjection"],
+    )
     pipe = load(folder)
     assert pipe.feature_extractor is None and pipe.safety_checker is None
     assert sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0).images.shape == (1, 64, 64, 3)
@@ -203,8 +230,14 @@ def test_a_tokenizer_that_does_not_know_its_length(folder):
     pipe = load(folder)
     assert text_length(pipe) == LENGTH
     ours = sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0, words=[["bus"]])
-    theirs = sample(load(save_tiny_pipeline(folder.parent / "whole")), [ONE], [0], steps=2,
-                    guidance_scale=3.0, words=[["bus"]])
+    theirs = sample(
+        load(save_tiny_pipeline(folder.parent / "whole")),
+        [ONE],
+        [0],
+        steps=2,
+        guidance_scale=3.0,
+        words=[["bus"]],
+    )
     assert np.array_equal(ours.images, theirs.images)
     assert torch.equal(ours.daam[0], theirs.daam[0])
 
@@ -218,6 +251,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings(folder):
 
 
 # --- finite numbers
+
 
 def big(module, factor: float) -> None:
     """Makes a module's output too large for its dtype."""
@@ -261,10 +295,27 @@ def test_float16_that_overflows_stops_at_the_first_batch(saved):
 def test_features_that_a_training_would_keep_as_infinity(saved):
     """Features are kept in float16 whatever the dtype."""
     pipe = load(saved)
-    shown = Sample("a", ONE, ("bus",), ("bus",), ("a bus",), "", "train", 0, (64, 64), saved, 0,
-                   Pictures(), np.ones((6, 16, 16), np.float32), 60, ("",), np.zeros((1, 16, 16)))
-    assert all(torch.isfinite(f).all() for f in FeatureSource(pipe, [shown]).batch([0])
-               .features.values())
+    shown = Sample(
+        "a",
+        ONE,
+        ("bus",),
+        ("bus",),
+        ("a bus",),
+        "",
+        "train",
+        0,
+        (64, 64),
+        saved,
+        0,
+        Pictures(),
+        np.ones((6, 16, 16), np.float32),
+        60,
+        ("",),
+        np.zeros((1, 16, 16)),
+    )
+    assert all(
+        torch.isfinite(f).all() for f in FeatureSource(pipe, [shown]).batch([0]).features.values()
+    )
     big(pipe.unet.conv_in, 1e7)
     with pytest.raises(NotFinite, match="features at 4x4 pixels, kept in float16.*float32"):
         FeatureSource(pipe, [shown]).batch([0])
@@ -277,8 +328,9 @@ def test_a_training_whose_loss_is_not_finite_stops():
     assert np.isfinite(loss)
     for factor in (torch.nan, torch.inf):
         with pytest.raises(NotFinite, match="loss of Linear.*learning_rate.*precision"):
-            backward_in_parts(module, range(2), 2,
-                              lambda rows, f=factor: module(torch.ones(2)).sum() * f)
+            backward_in_parts(
+                module, range(2), 2, lambda rows, f=factor: module(torch.ones(2)).sum() * f
+            )
     check_loss(0.0, "x")
 
 
@@ -292,6 +344,7 @@ def test_a_segmenter_that_is_not_finite_does_not_say_background():
 
 
 # --- folders and names
+
 
 def test_a_digest_follows_links(tmp_path):
     blobs, real, model = tmp_path / "blobs", tmp_path / "real", tmp_path / "model"
@@ -317,9 +370,13 @@ def test_a_digest_follows_links(tmp_path):
         sha256_folder(model)
 
 
-@pytest.mark.parametrize("backend, name", [
-    ("torchvision", "coco"), ("detectron2", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"),
-])
+@pytest.mark.parametrize(
+    "backend, name",
+    [
+        ("torchvision", "coco"),
+        ("detectron2", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x.yaml"),
+    ],
+)
 def test_a_backends_own_name_comes_before_a_folder_of_that_name(tmp_path, backend, name):
     (tmp_path / name).mkdir(parents=True)
     workspace = Workspace(tmp_path, "micro")

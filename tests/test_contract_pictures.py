@@ -49,8 +49,9 @@ def test_a_cmyk_jpeg_has_the_pictures_colours(tmp_path):
 
 def test_a_cameras_jpeg_with_previews_is_its_first_picture(tmp_path):
     first, preview = Image.fromarray(SCENE), Image.fromarray(trees.noise(6, 9, 2))
-    path = saved(tmp_path, first, "x.jpg", format="MPO", save_all=True, append_images=[preview],
-                 quality=95)
+    path = saved(
+        tmp_path, first, "x.jpg", format="MPO", save_all=True, append_images=[preview], quality=95
+    )
     alone = saved(tmp_path, first, "alone.jpg", quality=95)
     data, image = load_photo(path)
     assert Image.open(path).format == "MPO" and data == path.read_bytes()
@@ -59,8 +60,12 @@ def test_a_cameras_jpeg_with_previews_is_its_first_picture(tmp_path):
 
 def test_only_the_contracts_module_opens_picture_files():
     """`ml.pictures.decode_png` reads the PNG bytes that we wrote."""
-    found = {path.name for folder in ("ml", "orchestration") for path in (ROOT / folder).rglob(
-        "*.py") if any(word in path.read_text() for word in ("Image.open(", "imread(", "loadmat("))}
+    found = {
+        path.name
+        for folder in ("ml", "orchestration")
+        for path in (ROOT / folder).rglob("*.py")
+        if any(word in path.read_text() for word in ("Image.open(", "imread(", "loadmat("))
+    }
     assert found == {"picture_files.py", "pictures.py"}
 
 
@@ -89,7 +94,7 @@ ALPHA = trees.boxes(24, 36, (255, 0, 0, 24, 12), (100, 0, 12, 24, 24))
 def photographs(tmp_path) -> dict:
     """name: (file, what a viewer shows)."""
     colour, level = Image.fromarray(SCENE), Image.fromarray(GREY)
-    deep = (GREY.astype(np.uint16) * 257)
+    deep = GREY.astype(np.uint16) * 257
     one = GREY > 128
     palette = colour.quantize(64)
     clear = Image.fromarray(np.dstack([SCENE, ALPHA]))
@@ -98,17 +103,23 @@ def photographs(tmp_path) -> dict:
         "grey": (saved(tmp_path, level, "b.png"), rgb(GREY)),
         "16 bits": (saved(tmp_path, Image.fromarray(deep), "c.png"), rgb(GREY)),
         "16 bits in TIFF": (saved(tmp_path, Image.fromarray(deep), "c.tif"), rgb(GREY)),
-        "16 bits, big end first": (saved(tmp_path, Image.fromarray(deep.astype(">u2")), "d.tif"),
-                                   rgb(GREY)),
+        "16 bits, big end first": (
+            saved(tmp_path, Image.fromarray(deep.astype(">u2")), "d.tif"),
+            rgb(GREY),
+        ),
         "1 bit": (saved(tmp_path, Image.fromarray(one), "e.png"), rgb(one * np.uint8(255))),
         "palette": (saved(tmp_path, palette, "f.png"), np.asarray(palette.convert("RGB"))),
         "alpha": (saved(tmp_path, clear, "g.png"), on_white(SCENE, ALPHA)),
-        "grey with alpha": (saved(tmp_path, Image.merge("LA", [level, Image.fromarray(ALPHA)]),
-                                  "h.png"), on_white(rgb(GREY), ALPHA)),
+        "grey with alpha": (
+            saved(tmp_path, Image.merge("LA", [level, Image.fromarray(ALPHA)]), "h.png"),
+            on_white(rgb(GREY), ALPHA),
+        ),
         "palette with transparency": (
             saved(tmp_path, palette, "i.png", transparency=3),
-            on_white(np.asarray(palette.convert("RGB")),
-                     np.where(np.asarray(palette) == 3, 0, 255))),
+            on_white(
+                np.asarray(palette.convert("RGB")), np.where(np.asarray(palette) == 3, 0, 255)
+            ),
+        ),
         "bmp": (saved(tmp_path, colour, "j.bmp"), SCENE),
         "gif": (saved(tmp_path, palette, "k.gif"), np.asarray(palette.convert("RGB"))),
         "cmyk": (saved(tmp_path, colour.convert("CMYK"), "l.tif"), SCENE),
@@ -132,7 +143,9 @@ def test_a_profile_of_other_primaries_is_honoured(tmp_path):
     places = {bytes(profile[132 + 12 * i : 136 + 12 * i]): 136 + 12 * i for i in range(count)}
     red, green = places[b"rXYZ"], places[b"gXYZ"]
     profile[red : red + 8], profile[green : green + 8] = (
-        profile[green : green + 8], profile[red : red + 8])
+        profile[green : green + 8],
+        profile[red : red + 8],
+    )
     path = saved(tmp_path, Image.fromarray(SCENE), icc_profile=bytes(profile))
     data, image = load_photo(path)
     assert np.abs(image.astype(int) - SCENE[..., [1, 0, 2]]).max() <= 3
@@ -158,19 +171,35 @@ def refused(tmp_path) -> dict:
     flat = saved(tmp_path, Image.fromarray(SCENE), "whole.png").read_bytes()
     flipped = bytearray(flat)
     flipped[len(flat) // 2] ^= 1
-    files = {"bomb.png": png_bomb(20_000, 20_000), "big.png": png_bomb(10_000, 10_000),
-             "half.jpg": whole[: len(whole) // 2], "half.png": flat[: len(flat) // 2],
-             "flipped.png": bytes(flipped), "empty.jpg": b"", "text.jpg": b"not a picture",
-             "dark16.png": png(36, 24, 16, b"".join(
-                 b"\0" + row.tobytes() for row in np.repeat(GREY, 3, 1).astype(">u2")), colour=2),
-             "heic.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50}
+    files = {
+        "bomb.png": png_bomb(20_000, 20_000),
+        "big.png": png_bomb(10_000, 10_000),
+        "half.jpg": whole[: len(whole) // 2],
+        "half.png": flat[: len(flat) // 2],
+        "flipped.png": bytes(flipped),
+        "empty.jpg": b"",
+        "text.jpg": b"not a picture",
+        "dark16.png": png(
+            36,
+            24,
+            16,
+            b"".join(b"\0" + row.tobytes() for row in np.repeat(GREY, 3, 1).astype(">u2")),
+            colour=2,
+        ),
+        "heic.jpg": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 50,
+    }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     return {
-        **{tmp_path / name: "expected at most 89,478,485 pixels" for name in ("bomb.png",
-                                                                             "big.png")},
-        **{tmp_path / name: "cannot be decoded" for name in files if name[:3] != "big"
-           and name[:4] not in ("bomb", "dark")},
+        **{
+            tmp_path / name: "expected at most 89,478,485 pixels"
+            for name in ("bomb.png", "big.png")
+        },
+        **{
+            tmp_path / name: "cannot be decoded"
+            for name in files
+            if name[:3] != "big" and name[:4] not in ("bomb", "dark")
+        },
         tmp_path / "dark16.png": "would be black",
         tmp_path / "nowhere.jpg": "cannot be decoded",
         saved(tmp_path, deep, "dark.png"): "would be black",

@@ -32,9 +32,19 @@ def edited(file, **values):
     return before
 
 
-@pytest.mark.parametrize("field, value", [
-    ("diffusion", None), ("diffusion", 7), ("diffusion", ""), ("batch_size", 0),
-    ("batch_size", "many"), ("variant", 7), ("revision", []), ("dtype", "float8")])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("diffusion", None),
+        ("diffusion", 7),
+        ("diffusion", ""),
+        ("batch_size", 0),
+        ("batch_size", "many"),
+        ("variant", 7),
+        ("revision", []),
+        ("dtype", "float8"),
+    ],
+)
 def test_a_reference_says_what_save_pretrained_writes(saved, field, value):
     before = edited(saved / "pipeline.json", **{field: value})
     with pytest.raises(ValueError, match=f"pipeline.json: {field}: expected"):
@@ -42,10 +52,22 @@ def test_a_reference_says_what_save_pretrained_writes(saved, field, value):
     (saved / "pipeline.json").write_text(json.dumps(before))
 
 
-@pytest.mark.parametrize("field, value", [
-    ("width", 0), ("width", "64"), ("layers", -1), ("heads", 1.5), ("feature_channels", {}),
-    ("feature_channels", []), ("feature_channels", {"x": 1}), ("evidence_timesteps", []),
-    ("evidence_timesteps", 7), ("evidence_timesteps", [1000]), ("feature_timestep", None)])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("width", 0),
+        ("width", "64"),
+        ("layers", -1),
+        ("heads", 1.5),
+        ("feature_channels", {}),
+        ("feature_channels", []),
+        ("feature_channels", {"x": 1}),
+        ("evidence_timesteps", []),
+        ("evidence_timesteps", 7),
+        ("evidence_timesteps", [1000]),
+        ("feature_timestep", None),
+    ],
+)
 def test_a_module_s_configuration_holds_numbers_that_make_one(saved, field, value):
     file = saved / "grounding" / "config.json"
     before = edited(file, **{field: value})
@@ -55,20 +77,38 @@ def test_a_module_s_configuration_holds_numbers_that_make_one(saved, field, valu
     assert GroundingConfig.load(file)
 
 
-@pytest.mark.parametrize("more, match", [
-    ({"timestep": -1}, "timestep: expected a whole number from 0 to 999"),
-    ({"timestep": 1000}, "timestep: "), ({"timestep": 1.5}, "timestep: "), ({"seed": -1}, "seed: "),
-    ({"seed": 2**32}, "seed: "), ({"seed": 1.5}, "seed: "), ({"seed": "x"}, "seed: "),
-    ({"min_presence": float("nan")}, "min_presence: "),
-    ({"min_presence": [0.5]}, "min_presence: ")])
+@pytest.mark.parametrize(
+    "more, match",
+    [
+        ({"timestep": -1}, "timestep: expected a whole number from 0 to 999"),
+        ({"timestep": 1000}, "timestep: "),
+        ({"timestep": 1.5}, "timestep: "),
+        ({"seed": -1}, "seed: "),
+        ({"seed": 2**32}, "seed: "),
+        ({"seed": 1.5}, "seed: "),
+        ({"seed": "x"}, "seed: "),
+        ({"min_presence": float("nan")}, "min_presence: "),
+        ({"min_presence": [0.5]}, "min_presence: "),
+    ],
+)
 def test_numbers_that_a_program_gives_have_ranges(grounded, more, match):
     with pytest.raises(ValueError, match=match):
         grounded.ground(np.zeros((1, 64, 64, 3), np.uint8), [["dog"]], **more)
 
 
-@pytest.mark.parametrize("more", [{"steps": 0}, {"steps": 2.5}, {"seeds": 1.5}, {"seeds": [1.5]},
-                                  {"seeds": None}, {"guidance_scale": float("nan")},
-                                  {"guidance_scale": 0}, {"seeds": 2**32}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": 0},
+        {"steps": 2.5},
+        {"seeds": 1.5},
+        {"seeds": [1.5]},
+        {"seeds": None},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": 0},
+        {"seeds": 2**32},
+    ],
+)
 def test_drawing_too(grounded, more):
     asked = {"seeds": 1, "steps": 2, "guidance_scale": 3.0} | more
     with pytest.raises(ValueError, match=f"{next(iter(more))}: expected"):
@@ -76,8 +116,9 @@ def test_drawing_too(grounded, more):
 
 
 def test_numbers_of_numpy_are_numbers(grounded):
-    made = grounded("a dog", [["dog"]], seeds=np.arange(1), steps=np.int64(2),
-                    guidance_scale=np.float32(3))
+    made = grounded(
+        "a dog", [["dog"]], seeds=np.arange(1), steps=np.int64(2), guidance_scale=np.float32(3)
+    )
     assert made.images.shape == (1, 64, 64, 3)
 
 
@@ -97,10 +138,16 @@ def test_a_model_without_its_tokenizer_or_noise_schedule_is_refused_at_once(tmp_
 
 def test_a_text_encoder_of_another_kind_is_refused(tmp_path):
     folder = save_tiny_pipeline(tmp_path / "model")
-    parts = {"unet": "config", "vae": "config", "text_encoder": "config",
-             "scheduler": "scheduler_config"}
-    given = {part: json.loads((folder / part / f"{name}.json").read_text())
-             for part, name in parts.items()}
+    parts = {
+        "unet": "config",
+        "vae": "config",
+        "text_encoder": "config",
+        "scheduler": "scheduler_config",
+    }
+    given = {
+        part: json.loads((folder / part / f"{name}.json").read_text())
+        for part, name in parts.items()
+    }
     check_configs(copy.deepcopy(given), xl=False)
     for part, field in (("unet", "center_input_sample"), ("vae", "use_quant_conv")):
         with pytest.raises(ValueError, match=f"{part}/config.json: {field} is 'perhaps'"):
@@ -109,7 +156,8 @@ def test_a_text_encoder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="text_encoder/config.json: model_type is 'bert'"):
         check_configs(given, xl=False)
     index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(
-        index | {"scheduler": ["diffusers", "EDMEulerScheduler"]}))
+    (folder / "model_index.json").write_text(
+        json.dumps(index | {"scheduler": ["diffusers", "EDMEulerScheduler"]})
+    )
     with pytest.raises(ValueError, match="beta_schedule is None"):
         find_checkpoint(str(folder))

@@ -3,7 +3,6 @@
 An exact answer is known for latents of a normal distribution.
 """
 
-
 import diffusers
 import numpy as np
 import pytest
@@ -19,13 +18,18 @@ from tests.tiny import tiny_pipeline
 ONE = "a photograph of a bus"
 
 MEAN, SPREAD = 1.5, 0.6
-STOCHASTIC = {"DDPMScheduler", "EulerAncestralDiscreteScheduler",
-              "KDPM2AncestralDiscreteScheduler"}
+STOCHASTIC = {"DDPMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
 
 
 def base(**changes):
-    usual = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-             "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+    usual = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
     return DDIMScheduler(**usual | changes)
 
 
@@ -45,8 +49,7 @@ def test_every_scheduler_that_is_offered_ends_where_the_closed_form_does(name, p
         at = float(time)
         assert 0 <= at <= 999
         a = torch.lerp(shares[int(at)], shares[min(int(at) + 1, 999)], at % 1)
-        clean = MEAN + SPREAD**2 * a.sqrt() * (given - a.sqrt() * MEAN) / (
-            a * SPREAD**2 + 1 - a)
+        clean = MEAN + SPREAD**2 * a.sqrt() * (given - a.sqrt() * MEAN) / (a * SPREAD**2 + 1 - a)
         noise = (given - a.sqrt() * clean) / (1 - a).sqrt()
         if ends is None:
             ends = MEAN + SPREAD * (given - a.sqrt() * MEAN) / (a * SPREAD**2 + 1 - a).sqrt()
@@ -86,24 +89,35 @@ def test_the_rest_is_refused_by_name():
             swapped(base(), name)
 
 
-@pytest.mark.parametrize("make, why", [
-    (lambda: diffusers.EDMEulerScheduler(), "times the noise"),
-    (lambda: diffusers.FlowMatchEulerDiscreteScheduler(), "prediction_type|init_noise_sigma"),
-    (lambda: base(clip_sample=True), "times the noise"),
-    (lambda: base(thresholding=True), "times the noise"),
-    (lambda: base(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "not finite"),
-    (lambda: DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
-     "can't draw"),
-    (lambda: swapped(base(prediction_type="sample"), "PNDMScheduler"), "can't draw"),
-])
+@pytest.mark.parametrize(
+    "make, why",
+    [
+        (lambda: diffusers.EDMEulerScheduler(), "times the noise"),
+        (lambda: diffusers.FlowMatchEulerDiscreteScheduler(), "prediction_type|init_noise_sigma"),
+        (lambda: base(clip_sample=True), "times the noise"),
+        (lambda: base(thresholding=True), "times the noise"),
+        (lambda: base(rescale_betas_zero_snr=True, timestep_spacing="trailing"), "not finite"),
+        (
+            lambda: DPMSolverMultistepScheduler(
+                use_flow_sigmas=True, prediction_type="flow_prediction"
+            ),
+            "can't draw",
+        ),
+        (lambda: swapped(base(prediction_type="sample"), "PNDMScheduler"), "can't draw"),
+    ],
+)
 def test_a_trial_finds_what_does_not_draw(make, why):
     with pytest.raises(ValueError, match=why):
         check_scheduler(make(), 20)
 
 
 def test_a_trial_is_passed_by_zero_terminal_snr_with_v():
-    check_scheduler(base(rescale_betas_zero_snr=True, timestep_spacing="trailing",
-                         prediction_type="v_prediction"), 20)
+    check_scheduler(
+        base(
+            rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"
+        ),
+        20,
+    )
 
 
 def test_a_swap_keeps_the_noise_schedule_or_is_refused():
@@ -130,6 +144,7 @@ def test_inversion_does_not_cut_latents():
         pipe = tiny_pipeline()
         values = {k: v for k, v in pipe.scheduler.config.items() if k != "clip_sample"}
         pipe.scheduler = getattr(diffusers, kind).from_config(
-            values, **({"clip_sample": False} if kind == "DDIMScheduler" else {}))
+            values, **({"clip_sample": False} if kind == "DDIMScheduler" else {})
+        )
         found.append(invert(pipe, latents, [ONE], 125))
     assert torch.allclose(*found, atol=1e-4)

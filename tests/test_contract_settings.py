@@ -59,10 +59,16 @@ def outside(hint) -> list:
     kind, rule = args
     if typing.get_origin(kind) is list:
         assert isinstance(rule, Length)
-        inner, = typing.get_args(kind)
+        (inner,) = typing.get_args(kind)
         good = inside(inner)
-        return [None, good, {}, [good] * (rule.low - 1), [good] * (rule.high + 1),
-                *([bad] * rule.low for bad in outside(inner))]
+        return [
+            None,
+            good,
+            {},
+            [good] * (rule.low - 1),
+            [good] * (rule.high + 1),
+            *([bad] * rule.low for bad in outside(inner)),
+        ]
     if kind is str:
         assert isinstance(rule, Pattern)
         return [*nothing, None, "", "  ", " x", "x\n", "a\nb", "a\0b", 7, 1.5, False, "x" * 5000]
@@ -102,8 +108,14 @@ def test_loading_names_the_file_and_the_line(field, checkout):
         load_params(write(checkout, text), checkout)
 
 
-@pytest.mark.parametrize("hint", [h for h in FIELDS.values() if typing.get_origin(h) is Annotated
-                                  and typing.get_args(h)[0] in (int, float)])
+@pytest.mark.parametrize(
+    "hint",
+    [
+        h
+        for h in FIELDS.values()
+        if typing.get_origin(h) is Annotated and typing.get_args(h)[0] in (int, float)
+    ],
+)
 def test_the_ends_of_a_range_are_in_it_or_not_as_declared(hint):
     kind, rule = typing.get_args(hint)
     for end, excluded in ((rule.low, rule.above), (rule.high, rule.below)):
@@ -114,37 +126,74 @@ def test_the_ends_of_a_range_are_in_it_or_not_as_declared(hint):
             assert fit(kind(end), hint) == end
 
 
-@pytest.mark.parametrize("text", [  # each was accepted, or a traceback, at the command line
-    "grounding: {steps: 0}", "grounding: {patience: 0}", "grounding: {layers: 0}",
-    "grounding: {heads: 0}", "grounding: {evaluate_every: 0}", "grounding: {batch_size: -4}",
-    "grounding: {evidence_timesteps: []}", "grounding: {evidence_timesteps: [1000]}",
-    "grounding: {paper: {learning_rate: .nan}}", "grounding: {seeded: {learning_rate: 0}}",
-    "grounding: {paper: {dice_weight: -.inf}}", "segmenter: {steps: 0}", "segmenter: {queries: 0}",
-    "segmenter: {scale: 0}", "segmenter: {weight_decay: .nan}", "segmenter: {poly_power: -1}",
-    "diffusion: {guidance_scale: .inf}", "diffusion: {batch_size: 0}", "diffusion: {steps: 1}",
-    "diffusion: {device: gpu}", "diffusion: {scheduler: ''}",
-    "diffusion: {scheduler: EDMEulerScheduler}", "diffusion: {scheduler: DDIM}",
-    "promotion: {min_grounding: .nan}",
-    "promotion: {min_segmenter: -1}", "prompts: {train_one: -1}", "prompts: {plain_share: 1.1}",
-    "triplets: {min_score: 2}", "triplets: {duplicate_bits: 64}", "triplets: {min_std: .inf}",
-    "synthetic: {ignore_band: [0.0, 1.0]}", "benchmark: {bootstrap: 0}",
-    "benchmark: {daam_thresholds: 0}", "seed: -1", "seed: 1e400", "shards: {size: 0}",
-])
+@pytest.mark.parametrize(
+    "text",
+    [  # each was accepted, or a traceback, at the command line
+        "grounding: {steps: 0}",
+        "grounding: {patience: 0}",
+        "grounding: {layers: 0}",
+        "grounding: {heads: 0}",
+        "grounding: {evaluate_every: 0}",
+        "grounding: {batch_size: -4}",
+        "grounding: {evidence_timesteps: []}",
+        "grounding: {evidence_timesteps: [1000]}",
+        "grounding: {paper: {learning_rate: .nan}}",
+        "grounding: {seeded: {learning_rate: 0}}",
+        "grounding: {paper: {dice_weight: -.inf}}",
+        "segmenter: {steps: 0}",
+        "segmenter: {queries: 0}",
+        "segmenter: {scale: 0}",
+        "segmenter: {weight_decay: .nan}",
+        "segmenter: {poly_power: -1}",
+        "diffusion: {guidance_scale: .inf}",
+        "diffusion: {batch_size: 0}",
+        "diffusion: {steps: 1}",
+        "diffusion: {device: gpu}",
+        "diffusion: {scheduler: ''}",
+        "diffusion: {scheduler: EDMEulerScheduler}",
+        "diffusion: {scheduler: DDIM}",
+        "promotion: {min_grounding: .nan}",
+        "promotion: {min_segmenter: -1}",
+        "prompts: {train_one: -1}",
+        "prompts: {plain_share: 1.1}",
+        "triplets: {min_score: 2}",
+        "triplets: {duplicate_bits: 64}",
+        "triplets: {min_std: .inf}",
+        "synthetic: {ignore_band: [0.0, 1.0]}",
+        "benchmark: {bootstrap: 0}",
+        "benchmark: {daam_thresholds: 0}",
+        "seed: -1",
+        "seed: 1e400",
+        "shards: {size: 0}",
+    ],
+)
 def test_nonsense_is_refused(text, checkout):
     with pytest.raises(ValueError, match=r"mine\.yaml, line 1: [a-z_.]+: expected"):
         load_params(write(checkout, text), checkout)
 
 
-@pytest.mark.parametrize("text, match", [
-    ("grounding:\n  width: 100\n  heads: 8", "line 3: grounding.heads: expected a divisor .*100"),
-    ("grounding: {width: 130}", "grounding.heads: expected a divisor of grounding.width 130"),
-    ("segmenter: {width: 48}", "segmenter.width: expected a multiple of 32 for maskformer"),
-    ("prompts: {train_one: 0, train_two: 1}", "train_one: expected 2 or more .* together"),
-    ("prompts: {synthetic_one: 0, synthetic_two: 0}", "synthetic_one: expected 1 or more"),
-    ("triplets: {min_area: 0.8}", "max_area: expected more than triplets.min_area 0.8, got 0.7"),
-    ("segmenter: {crop_size: 64, scale_range: [2, 1]}", "scale_range: expected .*low <= high"),
-    ("shards: {processes: 2}\ndiffusion: {device: 'cuda:1'}", "diffusion.device: expected auto"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        (
+            "grounding:\n  width: 100\n  heads: 8",
+            "line 3: grounding.heads: expected a divisor .*100",
+        ),
+        ("grounding: {width: 130}", "grounding.heads: expected a divisor of grounding.width 130"),
+        ("segmenter: {width: 48}", "segmenter.width: expected a multiple of 32 for maskformer"),
+        ("prompts: {train_one: 0, train_two: 1}", "train_one: expected 2 or more .* together"),
+        ("prompts: {synthetic_one: 0, synthetic_two: 0}", "synthetic_one: expected 1 or more"),
+        (
+            "triplets: {min_area: 0.8}",
+            "max_area: expected more than triplets.min_area 0.8, got 0.7",
+        ),
+        ("segmenter: {crop_size: 64, scale_range: [2, 1]}", "scale_range: expected .*low <= high"),
+        (
+            "shards: {processes: 2}\ndiffusion: {device: 'cuda:1'}",
+            "diffusion.device: expected auto",
+        ),
+    ],
+)
 def test_two_settings_that_do_not_go_together(text, match, checkout):
     with pytest.raises(ValueError, match=rf"mine\.yaml, .*{match}"):
         load_params(write(checkout, text), checkout)
@@ -166,22 +215,27 @@ def test_the_file_named_is_the_one_that_set_it(checkout):
         load_params(root=checkout)
 
 
-@pytest.mark.parametrize("text, match", [
-    ("grounding: {paper: {learning_rate: 1e-4}}",
-     "got '1e-4' as text; write 0.0001, without quotes"),
-    ("grounding: {steps: '900'}", "got '900' as text; write 900, without quotes"),
-    ("diffusion: {revision: 4638}", "got 4638; put it in quotes"),
-    ("vocabulary: no", "got False; put it in quotes"),
-    ("seed: 010", "line 1: .*010 is not a decimal number"),
-    ("grounding: {steps: 1:30}", "1:30 is not a decimal number"),
-    ("diffusion: {revision: 0123456}", "0123456 is not a decimal number; quote it"),
-    ("diffusion: {vae_tiling: 'on'}", "expected true or false, got 'on'"),
-    ("grounding:", "grounding: expected a mapping of settings, got None"),
-    ("grounding: {stepz: 3}", "unknown setting 'grounding.stepz'; did you mean 'steps'"),
-    ("7: 3", "unknown setting '7'"),
-    ("seed: 1\nseed: 2", "line 2: .*'seed' stands twice"),
-    ("[" * 1500, "nested too deeply"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        (
+            "grounding: {paper: {learning_rate: 1e-4}}",
+            "got '1e-4' as text; write 0.0001, without quotes",
+        ),
+        ("grounding: {steps: '900'}", "got '900' as text; write 900, without quotes"),
+        ("diffusion: {revision: 4638}", "got 4638; put it in quotes"),
+        ("vocabulary: no", "got False; put it in quotes"),
+        ("seed: 010", "line 1: .*010 is not a decimal number"),
+        ("grounding: {steps: 1:30}", "1:30 is not a decimal number"),
+        ("diffusion: {revision: 0123456}", "0123456 is not a decimal number; quote it"),
+        ("diffusion: {vae_tiling: 'on'}", "expected true or false, got 'on'"),
+        ("grounding:", "grounding: expected a mapping of settings, got None"),
+        ("grounding: {stepz: 3}", "unknown setting 'grounding.stepz'; did you mean 'steps'"),
+        ("7: 3", "unknown setting '7'"),
+        ("seed: 1\nseed: 2", "line 2: .*'seed' stands twice"),
+        ("[" * 1500, "nested too deeply"),
+    ],
+)
 def test_yaml_as_people_write_it(text, match, checkout):
     with pytest.raises(ValueError, match=rf"mine\.yaml.*{match}"):
         load_params(write(checkout, text), checkout)
@@ -198,8 +252,25 @@ def test_anchors_and_merge_keys_are_read(checkout):
 # Names: a profile is a folder below data/
 
 
-@pytest.mark.parametrize("name", ["../../home/you", "/tmp/x", "a/b", "", " ", ".state", "..",
-                                  "foundation", "Foundation", "real", 7, None, "a b", "x" * 65])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../home/you",
+        "/tmp/x",
+        "a/b",
+        "",
+        " ",
+        ".state",
+        "..",
+        "foundation",
+        "Foundation",
+        "real",
+        7,
+        None,
+        "a b",
+        "x" * 65,
+    ],
+)
 def test_a_name_that_is_no_folder_of_its_own_is_refused(name, checkout):
     with pytest.raises(ValueError, match=r"mine\.yaml, line 1: profile: expected"):
         load_params(write(checkout, {"profile": name}), checkout)
@@ -212,8 +283,12 @@ def test_no_profile_takes_the_name_of_another(checkout, tmp_path):
     (tmp_path / "away").mkdir()
     shutil.copyfile(checkout / "profiles" / "yard.yaml", tmp_path / "away" / "yard.yaml")
     shutil.copyfile(checkout / "profiles" / "yard.yaml", tmp_path / "away" / "micro.yml")
-    for profile in ("other", "third", str(tmp_path / "away" / "yard.yaml"),
-                    str(tmp_path / "away" / "micro.yml")):
+    for profile in (
+        "other",
+        "third",
+        str(tmp_path / "away" / "yard.yaml"),
+        str(tmp_path / "away" / "micro.yml"),
+    ):
         with pytest.raises(ValueError, match="both would write into data/(yard|micro)"):
             load_params(profile, checkout)
     assert load_params(str(checkout / "profiles" / "yard.yaml"), checkout).profile == "yard"

@@ -33,9 +33,17 @@ from ml.words import find, fold, occurrences, own_spans
 from tests.tiny import LENGTH, tiny_pipeline
 
 MICRO = ROOT / "data" / "foundation" / "micro" / "diffusion"
-RICH = PromptParams(train_one=80, train_two=400, sim_per_cell=40, synthetic_one=20,
-                    synthetic_two=1000, plain_share=0.3, attribute_share=0.4, scene_share=0.5,
-                    texts=None)
+RICH = PromptParams(
+    train_one=80,
+    train_two=400,
+    sim_per_cell=40,
+    synthetic_one=20,
+    synthetic_two=1000,
+    plain_share=0.3,
+    attribute_share=0.4,
+    scene_share=0.5,
+    texts=None,
+)
 
 
 def words(*names, **own) -> Vocabulary:
@@ -50,18 +58,21 @@ def pipe():
 # w2: a word's own occurrence
 
 
-@pytest.mark.parametrize("text, asked, own", [
-    ("a teddy bear and a bear", ["bear", "teddy bear"], ["bear", "teddy bear"]),
-    ("a hot dog next to a dog", ["dog", "hot dog"], ["dog", "hot dog"]),
-    ("teddy bear and bear", ["bear", "teddy bear"], ["bear", "teddy bear"]),
-    ("a photograph of a photograph", ["photograph"], ["photograph"]),
-    ("A Dog and a CAT", ["cat", "dog"], ["CAT", "Dog"]),
-    ("a hard  hat", ["hard hat"], ["hard  hat"]),
-    ("a hot dog house", ["hot dog", "dog house"], [None, "dog house"]),  # the longest first
-    ("a carpet near a car", ["car"], ["car"]),
-    ("a dog-friendly bus", ["dog", "bus"], [None, "bus"]),
-    ("a man’s shoe", ["man's shoe"], ["man’s shoe"]),
-])
+@pytest.mark.parametrize(
+    "text, asked, own",
+    [
+        ("a teddy bear and a bear", ["bear", "teddy bear"], ["bear", "teddy bear"]),
+        ("a hot dog next to a dog", ["dog", "hot dog"], ["dog", "hot dog"]),
+        ("teddy bear and bear", ["bear", "teddy bear"], ["bear", "teddy bear"]),
+        ("a photograph of a photograph", ["photograph"], ["photograph"]),
+        ("A Dog and a CAT", ["cat", "dog"], ["CAT", "Dog"]),
+        ("a hard  hat", ["hard hat"], ["hard  hat"]),
+        ("a hot dog house", ["hot dog", "dog house"], [None, "dog house"]),  # the longest first
+        ("a carpet near a car", ["car"], ["car"]),
+        ("a dog-friendly bus", ["dog", "bus"], [None, "bus"]),
+        ("a man’s shoe", ["man's shoe"], ["man’s shoe"]),
+    ],
+)
 def test_a_word_stands_for_itself(text, asked, own):
     found = occurrences(text, asked)
     assert [text[slice(*spans[0])] if spans else None for spans in found] == own
@@ -74,8 +85,9 @@ def test_the_bear_of_two_is_the_second():
     assert text == "a photograph of a teddy bear and a bear"
     assert own_spans(text, "bear", ["teddy bear", "bear"]) == [(35, 39)]
     assert phrase_of(text, "bear", ["teddy bear", "bear"]) == "a bear"
-    assert without_phrase(text, "a bear", ["a teddy bear", "a bear"]) == \
-        "a photograph of a teddy bear"
+    assert (
+        without_phrase(text, "a bear", ["a teddy bear", "a bear"]) == "a photograph of a teddy bear"
+    )
     bare = "teddy bear and bear"
     assert without_phrase(bare, "bear", ["teddy bear", "bear"]) == "teddy bear"
     assert without_phrase(bare, "teddy bear", ["teddy bear", "bear"]) == "bear"
@@ -96,16 +108,23 @@ def test_a_text_query_is_of_its_own_word(pipe):
 
 
 def test_pictures_lose_words_in_any_order():
-    asked, = ask([["teddy bear", "bear", "dog"]], ["a teddy bear, a bear and a dog"])
+    (asked,) = ask([["teddy bear", "bear", "dog"]], ["a teddy bear, a bear and a dog"])
     for kept in itertools.product([True, False], repeat=3):
         if any(kept):
             left = keep_words(asked, np.array(kept), composed=False)
             assert left.words == [w for w, k in zip(asked.words, kept, strict=True) if k]
-            assert left.prompt == {
-                (1, 1, 1): "a teddy bear, a bear and a dog", (1, 1, 0): "a teddy bear and a bear",
-                (1, 0, 1): "a teddy bear and a dog", (0, 1, 1): "a bear and a dog",
-                (1, 0, 0): "a teddy bear", (0, 1, 0): "a bear", (0, 0, 1): "a dog"}[
-                    tuple(map(int, kept))]
+            assert (
+                left.prompt
+                == {
+                    (1, 1, 1): "a teddy bear, a bear and a dog",
+                    (1, 1, 0): "a teddy bear and a bear",
+                    (1, 0, 1): "a teddy bear and a dog",
+                    (0, 1, 1): "a bear and a dog",
+                    (1, 0, 0): "a teddy bear",
+                    (0, 1, 0): "a bear",
+                    (0, 0, 1): "a dog",
+                }[tuple(map(int, kept))]
+            )
 
 
 @pytest.mark.parametrize("name", ["coco-80", "coco-65-15"])
@@ -134,7 +153,8 @@ def test_every_pair_of_coco_composed():
         second = len(text) - len(pair[1])
         assert own_spans(text, pair[1], pair) == [(second, len(text))]
         assert own_spans(text, pair[0], pair)[0][1] == second - len(with_article(pair[1])) + len(
-            pair[1]) - len(" and ")
+            pair[1]
+        ) - len(" and ")
 
 
 def test_the_checks_find_words_as_the_stages_do():
@@ -142,11 +162,22 @@ def test_the_checks_find_words_as_the_stages_do():
 
     from orchestration.tables import entities_of
 
-    rows = pd.DataFrame([
-        {"key": "a", "text": "a STRASSE near a teddy bear", "entities": ["straße", "bear"],
-         "words": ["straße", "teddy bear"]},
-        {"key": "b", "text": "a teddy bear and a dog-friendly bus", "entities": ["dog", "bus"],
-         "words": ["dog", "bus"]}]).assign(purpose="sim", cell="")
+    rows = pd.DataFrame(
+        [
+            {
+                "key": "a",
+                "text": "a STRASSE near a teddy bear",
+                "entities": ["straße", "bear"],
+                "words": ["straße", "teddy bear"],
+            },
+            {
+                "key": "b",
+                "text": "a teddy bear and a dog-friendly bus",
+                "entities": ["dog", "bus"],
+                "words": ["dog", "bus"],
+            },
+        ]
+    ).assign(purpose="sim", cell="")
     found = entities_of(rows, words("straße", "bear", "dog", "bus", bear=["Teddy Bear"]))
     assert found.named_in_text.tolist() == [True, True, False, True]
     assert found.word_means_entity.all()
@@ -163,27 +194,30 @@ def test_a_word_asked_for_twice_is_refused(asked):
         own_spans(compose_prompt(asked), asked[0], asked)
 
 
-@pytest.mark.parametrize("entities, prompts, phrases, match", [
-    (["dog"], None, None, r"expected a list of words for each picture.*got 'dog'"),
-    ("dog", None, None, "expected a list of words"),
-    ([["dog", ""]], None, None, "at least one letter or digit"),
-    ([["dog", None]], None, None, "expected a word, got None"),
-    ([float("nan")], None, None, "expected a list of words.*got nan"),
-    ([[]], None, None, "at least one word a picture"),
-    ([["dog"]], ["a cat"], None, "'dog' is not in the prompt 'a cat'"),
-    ([["dog"]], ["a hot-dog"], None, "it stands there only within 'hot-dog'"),
-    ([["dog"]], [None], None, "expected every prompt as text, got None"),
-    ([["dog", "cat"]], ["a dog, a cat"], [["a dog"]], "a phrase for each word.*got 1 for 2"),
-    ([["dog", "cat"]], ["a dog, a cat"], [["a dog", "a cow"]], "'a cow' is not in the prompt"),
-    ([["dog"], ["cat"]], ["a dog"], None, "1 prompts, 2 entities"),
-])
+@pytest.mark.parametrize(
+    "entities, prompts, phrases, match",
+    [
+        (["dog"], None, None, r"expected a list of words for each picture.*got 'dog'"),
+        ("dog", None, None, "expected a list of words"),
+        ([["dog", ""]], None, None, "at least one letter or digit"),
+        ([["dog", None]], None, None, "expected a word, got None"),
+        ([float("nan")], None, None, "expected a list of words.*got nan"),
+        ([[]], None, None, "at least one word a picture"),
+        ([["dog"]], ["a cat"], None, "'dog' is not in the prompt 'a cat'"),
+        ([["dog"]], ["a hot-dog"], None, "it stands there only within 'hot-dog'"),
+        ([["dog"]], [None], None, "expected every prompt as text, got None"),
+        ([["dog", "cat"]], ["a dog, a cat"], [["a dog"]], "a phrase for each word.*got 1 for 2"),
+        ([["dog", "cat"]], ["a dog, a cat"], [["a dog", "a cow"]], "'a cow' is not in the prompt"),
+        ([["dog"], ["cat"]], ["a dog"], None, "1 prompts, 2 entities"),
+    ],
+)
 def test_what_pictures_cannot_be_asked_for(entities, prompts, phrases, match):
     with pytest.raises(ValueError, match=match):
         ask(entities, prompts, phrases)
 
 
 def test_arrays_of_words_are_lists_too():
-    asked, = ask([np.array(["dog", "cat"], object)])  # as a parquet file gives them
+    (asked,) = ask([np.array(["dog", "cat"], object)])  # as a parquet file gives them
     assert asked.words == ["dog", "cat"] and asked.phrases == ["a dog", "a cat"]
 
 
@@ -233,8 +267,9 @@ def test_the_stage_refuses_long_prompts_of_its_own(tmp_path):
     from ml.stages import run_stage
 
     params = load_params("ci")
-    params = dataclasses.replace(params, prompts=dataclasses.replace(
-        params.prompts, attribute_share=1.0, scene_share=1.0))
+    params = dataclasses.replace(
+        params, prompts=dataclasses.replace(params.prompts, attribute_share=1.0, scene_share=1.0)
+    )
     with pytest.raises(ValueError, match=r"reads 24 at most(.|\n)*Set prompts.attribute_share"):
         run_stage("prompts", params, tmp_path)
 
@@ -247,10 +282,13 @@ def test_pictures_refuse_before_anything_is_drawn(tmp_path, monkeypatch):
     many = "dog cat bus car aeroplane horse sheep grass red blue".split()
     images = np.zeros((2, 64, 64, 3), np.uint8)
     monkeypatch.setattr(grounded.pipe.unet, "forward", lambda *a, **k: 1 / 0)
-    for call in (lambda: grounded.ground(images, [["dog"], many]),
-                 lambda: grounded.ground(images, [["dog"], ["z" * 30]], min_presence=0.1),
-                 lambda: grounded(["a dog", "a dog " * 12], [["dog"], ["dog"]], seeds=[1, 2],
-                                  steps=3, guidance_scale=3.0)):
+    for call in (
+        lambda: grounded.ground(images, [["dog"], many]),
+        lambda: grounded.ground(images, [["dog"], ["z" * 30]], min_presence=0.1),
+        lambda: grounded(
+            ["a dog", "a dog " * 12], [["dog"], ["dog"]], seeds=[1, 2], steps=3, guidance_scale=3.0
+        ),
+    ):
         with pytest.raises(ValueError, match="reads 24 at most"):
             call()
     with pytest.raises(ValueError, match="asked for twice"):
@@ -297,15 +335,62 @@ def test_the_absent_words_study_asks_what_is_read_whole():
 
 # w4: plurals
 
-IRREGULAR = {"person": "people", "knife": "knives", "mouse": "mice", "butterfly": "butterflies",
-             "wolf": "wolves", "woman": "women", "child": "children", "policeman": "policemen",
-             "box": "boxes", "cactus": "cacti", "hot dog": "hot dogs", "bus": "buses",
-             "wine glass": "wine glasses", "bottle of wine": "bottles of wine", "goose": "geese",
-             "computer mouse": "computer mice", "bookshelf": "bookshelves", "potato": "potatoes"}
-ONE = ["bus", "scissors", "skis", "glasses", "trousers", "glass", "wine glass", "sheep", "lens",
-       "canvas", "cactus", "octopus", "tennis racket", "chess", "species", "specimen", "pumice",
-       "police", "news", "moose", "iris", "atlas", "dress", "men's shoe", "hard hat (yellow)",
-       "C++", "olive", "house", "cheese", "gas", "walrus", "series", "binoculars", "sea bass"]
+IRREGULAR = {
+    "person": "people",
+    "knife": "knives",
+    "mouse": "mice",
+    "butterfly": "butterflies",
+    "wolf": "wolves",
+    "woman": "women",
+    "child": "children",
+    "policeman": "policemen",
+    "box": "boxes",
+    "cactus": "cacti",
+    "hot dog": "hot dogs",
+    "bus": "buses",
+    "wine glass": "wine glasses",
+    "bottle of wine": "bottles of wine",
+    "goose": "geese",
+    "computer mouse": "computer mice",
+    "bookshelf": "bookshelves",
+    "potato": "potatoes",
+}
+ONE = [
+    "bus",
+    "scissors",
+    "skis",
+    "glasses",
+    "trousers",
+    "glass",
+    "wine glass",
+    "sheep",
+    "lens",
+    "canvas",
+    "cactus",
+    "octopus",
+    "tennis racket",
+    "chess",
+    "species",
+    "specimen",
+    "pumice",
+    "police",
+    "news",
+    "moose",
+    "iris",
+    "atlas",
+    "dress",
+    "men's shoe",
+    "hard hat (yellow)",
+    "C++",
+    "olive",
+    "house",
+    "cheese",
+    "gas",
+    "walrus",
+    "series",
+    "binoculars",
+    "sea bass",
+]
 
 
 @pytest.mark.parametrize("one, many", IRREGULAR.items())
@@ -332,8 +417,9 @@ def test_no_class_of_the_vocabularies_is_taken_for_a_plural():
         assert not {form for w in spoken for form in plurals(w)} & set(spoken) - SINGULAR
 
 
-@pytest.mark.parametrize("text", ["forklifts", "forklift, pallets", "people", "hard hats",
-                                  "Butterflies", "boxes"])
+@pytest.mark.parametrize(
+    "text", ["forklifts", "forklift, pallets", "people", "hard hats", "Butterflies", "boxes"]
+)
 def test_init_takes_singulars(text):
     with pytest.raises(ValueError, match="is a plural"):
         parse_classes(text)
@@ -344,16 +430,19 @@ def test_init_takes_singulars(text):
 YARD = words("dog", "person", "car", "bus")
 
 
-@pytest.mark.parametrize("text, match", [
-    ("a dog-friendly bus", "'dog' stands there only as a part of 'dog-friendly'"),
-    ("a person's car", "'person' stands there only as a part of \"person's\""),
-    ("a dog’s bowl", "only as a part of 'dog’s'"),
-    ("the dogs' bus", "names 'dogs'; write the singular 'dog'"),
-    ("a hot-dog and a car", "only as a part of 'hot-dog'"),
-    ("a car‑sharing bus", "only as a part of"),
-    ("a dog\u200b and a car", r"invisible character U\+200B"),
-    ("a car\x00", r"invisible character U\+0000"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("a dog-friendly bus", "'dog' stands there only as a part of 'dog-friendly'"),
+        ("a person's car", "'person' stands there only as a part of \"person's\""),
+        ("a dog’s bowl", "only as a part of 'dog’s'"),
+        ("the dogs' bus", "names 'dogs'; write the singular 'dog'"),
+        ("a hot-dog and a car", "only as a part of 'hot-dog'"),
+        ("a car‑sharing bus", "only as a part of"),
+        ("a dog\u200b and a car", r"invisible character U\+200B"),
+        ("a car\x00", r"invisible character U\+0000"),
+    ],
+)
 def test_lines_are_refused_with_their_number(tmp_path, text, match):
     file = tmp_path / "mine.txt"
     file.write_text(f"a dog\n\n{text}\n", encoding="utf-8")
@@ -361,18 +450,24 @@ def test_lines_are_refused_with_their_number(tmp_path, text, match):
         read_texts(str(file), YARD)
 
 
-@pytest.mark.parametrize("word, text, said", [
-    ("straße", "a STRASSE and a dog", "STRASSE"),
-    ("strasse", "a Straße and a dog", "Straße"),
-    ("i̇stanbul", "a İSTANBUL and a dog", "İSTANBUL"),
-    ("ışık", "a dog near a IŞIK", None),  # Turkish: no case folding makes I of ı
-    ("kissa", "a kıssa and a dog", None),
-    ("käse", unicodedata.normalize("NFD", "a Käse and a dog"),
-     unicodedata.normalize("NFD", "Käse")),
-    ("Ωmega", "an ωMEGA and a dog", "ωMEGA"),
-    ("ﬁsh", "a fish and a dog", "fish"),
-    ("ǰar", "a dog near a J̌AR", "J̌AR"),
-])
+@pytest.mark.parametrize(
+    "word, text, said",
+    [
+        ("straße", "a STRASSE and a dog", "STRASSE"),
+        ("strasse", "a Straße and a dog", "Straße"),
+        ("i̇stanbul", "a İSTANBUL and a dog", "İSTANBUL"),
+        ("ışık", "a dog near a IŞIK", None),  # Turkish: no case folding makes I of ı
+        ("kissa", "a kıssa and a dog", None),
+        (
+            "käse",
+            unicodedata.normalize("NFD", "a Käse and a dog"),
+            unicodedata.normalize("NFD", "Käse"),
+        ),
+        ("Ωmega", "an ωMEGA and a dog", "ωMEGA"),
+        ("ﬁsh", "a fish and a dog", "fish"),
+        ("ǰar", "a dog near a J̌AR", "J̌AR"),
+    ],
+)
 def test_odd_letters_match_or_do_not(word, text, said):
     """Never a traceback: by regular expression alone, "ı" is "I" and by case folding it isn't."""
     found = parse_text(text, words("dog", word))
@@ -384,15 +479,45 @@ def test_odd_letters_match_or_do_not(word, text, said):
 
 def test_no_text_ends_in_a_traceback():
     """Letters that fold to several, marks without a letter, separators, in all orders."""
-    odd = ["İ", "ı", "ß", "ẞ", "ŉ", "ﬃ", "ΐ", "\u0307", "-", "'", "’", "_", "\u00a0", "ſ", "K",
-           "dog", "s", "Σ", "ς", "𝒅", "🐶", "{A}", "\\1", "(", "%s", "."]
+    odd = [
+        "İ",
+        "ı",
+        "ß",
+        "ẞ",
+        "ŉ",
+        "ﬃ",
+        "ΐ",
+        "\u0307",
+        "-",
+        "'",
+        "’",
+        "_",
+        "\u00a0",
+        "ſ",
+        "K",
+        "dog",
+        "s",
+        "Σ",
+        "ς",
+        "𝒅",
+        "🐶",
+        "{A}",
+        "\\1",
+        "(",
+        "%s",
+        ".",
+    ]
     rng = np.random.default_rng(0)
     vocabulary = words("dog", "İß", "ſs", "-x-", "Σ")
     for _ in range(500):
         text = "".join(rng.choice(odd, rng.integers(1, 9)))
         asked = [str(w) for w in rng.choice(odd, rng.integers(1, 3))]
-        for call in (lambda t: parse_text(t, vocabulary), lambda t, a=asked: occurrences(t, a),
-                     lambda t: load_vocabulary_of([t]), parse_classes):
+        for call in (
+            lambda t: parse_text(t, vocabulary),
+            lambda t, a=asked: occurrences(t, a),
+            lambda t: load_vocabulary_of([t]),
+            parse_classes,
+        ):
             try:
                 call(text)
             except ValueError as error:
@@ -404,20 +529,43 @@ def test_no_text_ends_in_a_traceback():
 # w7: one article
 
 
-@pytest.mark.parametrize("word, article", [
-    ("hourglass", "an"), ("unicycle", "a"), ("one-way sign", "a"), ("honest man", "an"),
-    ("heirloom", "an"), ("unidentified object", "an"), ("U-turn sign", "a"), ("SUV", "an"),
-    ("LED lamp", "an"), ("TV", "a"), ("USB stick", "a"), ("8-ball", "an"), ("18-wheeler", "an"),
-    ("11-inch pizza", "an"), ("3d-printer", "a"), ("Übung", "an"), ("épée", "an"), ("ewe", "a"),
-    ("F1 car", "an"), ("NASA rocket", "a"), ("180 degree camera", "a"), ("euro coin", "a"),
-])
+@pytest.mark.parametrize(
+    "word, article",
+    [
+        ("hourglass", "an"),
+        ("unicycle", "a"),
+        ("one-way sign", "a"),
+        ("honest man", "an"),
+        ("heirloom", "an"),
+        ("unidentified object", "an"),
+        ("U-turn sign", "a"),
+        ("SUV", "an"),
+        ("LED lamp", "an"),
+        ("TV", "a"),
+        ("USB stick", "a"),
+        ("8-ball", "an"),
+        ("18-wheeler", "an"),
+        ("11-inch pizza", "an"),
+        ("3d-printer", "a"),
+        ("Übung", "an"),
+        ("épée", "an"),
+        ("ewe", "a"),
+        ("F1 car", "an"),
+        ("NASA rocket", "a"),
+        ("180 degree camera", "a"),
+        ("euro coin", "a"),
+    ],
+)
 def test_articles_are_one_rule(word, article):
     said = f"{article} {word}"
     assert with_article(word) == phrase(word) == said
     assert query_text(word) == f"a photograph of {said}" == compose_prompt([word])
     made = make_prompts(words(word, "cat"), RICH, 0)[0]
-    assert {p["phrases"][p["entities"].index(word)] for p in made
-            if word in p["entities"] and p["purpose"] == "sim"} == {said}
+    assert {
+        p["phrases"][p["entities"].index(word)]
+        for p in made
+        if word in p["entities"] and p["purpose"] == "sim"
+    } == {said}
 
 
 def test_the_drawn_worlds_articles_are_what_they_were():
@@ -446,57 +594,65 @@ def load_vocabulary_of(names: list[str]) -> Vocabulary:
     return load(yaml.safe_dump({"seen": ["cat", *names]}, allow_unicode=True))
 
 
-@pytest.mark.parametrize("text, match", [
-    ("seen: [cat, dog\n", "line .*: not valid YAML"),
-    ("seen: [cat, no]", r"seen: .*got False in it.*quote it, as in \[\"no\", \"7\"\]"),
-    ("seen: [cat, 7]", "got 7 in it"),
-    ("seen: [cat, 2024-01-01]", "in it, which YAML takes for something else"),
-    ("seen: [cat, null]", "got None in it"),
-    ("seen: [cat]\nwords: {no: [nay]}", "words: .*got False in it.*quote it"),
-    ("seen: [cat]\nwords: {cat: [7]}", "words of 'cat': .*got 7 in it"),
-    ("seen: [cat]\nwords: {cat: [cat, on]}", "got True in it"),
-    ("seen: [cat]\nwords: {cat: []}", "words of 'cat': expected one or more, got none"),
-    ("seen: [cat]\nwords: {cat: null}", "words of 'cat': expected a list of words, got None"),
-    ("seen: [cat]\nwords: [cat]", "`words:` as"),
-    ("seen: [cat]\nname: 7", "expected `name:` as text"),
-    ("seen: [cat]\nunseen: 0", "unseen: expected a list of words, got 0"),
-    ("seen: [cat]\nunsen: [dog]", "unknown key 'unsen'.*did you mean `unseen:`"),
-    ("seen: [cat]\n7: [dog]", "unknown key 7"),
-    ("seen: [cat]\nseen: [dog]", "'seen' stands twice"),
-    ("seen: [cat]\nwords: {cat: [cat], cat: [kitten]}", "'cat' stands twice"),
-    ("seen: [cat, background]", "'background' is what is no class"),
-    ("seen: [cat, Background]", "'Background' is what is no class"),
-    ("seen: [cat]\nwords: {cat: [background]}", "'background' is what is no class"),
-    ("seen: [dog, dogs]", "'dogs' is the plural of 'dog'"),
-    ("seen: [dog]\nwords: {dog: [dog, dogs]}", "'dogs' is the plural of 'dog'"),
-    ("seen: [forklifts]", "'forklifts' is a plural.*such as 'forklift'"),
-    ("seen: [Cat, cat]", r"listed more than once: \['Cat', 'cat'\]"),
-    ("seen: [cat]\nunseen: [CAT]", "listed more than once"),
-    ("seen: [straße, strasse]", "listed more than once"),
-    ("seen: [cat]\nwords: {cat: [cat, Cat]}", "words of 'cat' listed more than once"),
-    ("seen: [sofa, couch]", "'sofa' and 'couch' are one class to every detector, 'sofa'"),
-    ("seen: [tvmonitor]\nunseen: [tv]", "'tvmonitor' and 'tv' are one class"),
-    ("seen: [cat, dog]\nwords: {cat: [pet], dog: [Pet]}", "'Pet' is a word of 'cat' and of 'dog'"),
-    ("seen: [cat, dog]\nwords: {dog: [dog, cat]}", "'cat' is a word of 'cat' and of 'dog'"),
-    ('seen: [cat, " "]', "at least one letter or digit"),
-    ('seen: [cat, " dog"]', "no blank before or after"),
-    ('seen: [cat, ""]', "at least one letter or digit"),
-    ('seen: [cat, "d\\tog"]', r"invisible character U\+0009"),
-    ('seen: [cat, "dog\\u200b"]', r"invisible character U\+200B"),
-    ('seen: [cat, "$$"]', "at least one letter or digit"),
-    ("[cat, dog]", "expected lists `seen:`"),
-    ("", "expected lists `seen:`.*got None"),
-    ("seen: {cat: 1}", "expected lists `seen:`"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("seen: [cat, dog\n", "line .*: not valid YAML"),
+        ("seen: [cat, no]", r"seen: .*got False in it.*quote it, as in \[\"no\", \"7\"\]"),
+        ("seen: [cat, 7]", "got 7 in it"),
+        ("seen: [cat, 2024-01-01]", "in it, which YAML takes for something else"),
+        ("seen: [cat, null]", "got None in it"),
+        ("seen: [cat]\nwords: {no: [nay]}", "words: .*got False in it.*quote it"),
+        ("seen: [cat]\nwords: {cat: [7]}", "words of 'cat': .*got 7 in it"),
+        ("seen: [cat]\nwords: {cat: [cat, on]}", "got True in it"),
+        ("seen: [cat]\nwords: {cat: []}", "words of 'cat': expected one or more, got none"),
+        ("seen: [cat]\nwords: {cat: null}", "words of 'cat': expected a list of words, got None"),
+        ("seen: [cat]\nwords: [cat]", "`words:` as"),
+        ("seen: [cat]\nname: 7", "expected `name:` as text"),
+        ("seen: [cat]\nunseen: 0", "unseen: expected a list of words, got 0"),
+        ("seen: [cat]\nunsen: [dog]", "unknown key 'unsen'.*did you mean `unseen:`"),
+        ("seen: [cat]\n7: [dog]", "unknown key 7"),
+        ("seen: [cat]\nseen: [dog]", "'seen' stands twice"),
+        ("seen: [cat]\nwords: {cat: [cat], cat: [kitten]}", "'cat' stands twice"),
+        ("seen: [cat, background]", "'background' is what is no class"),
+        ("seen: [cat, Background]", "'Background' is what is no class"),
+        ("seen: [cat]\nwords: {cat: [background]}", "'background' is what is no class"),
+        ("seen: [dog, dogs]", "'dogs' is the plural of 'dog'"),
+        ("seen: [dog]\nwords: {dog: [dog, dogs]}", "'dogs' is the plural of 'dog'"),
+        ("seen: [forklifts]", "'forklifts' is a plural.*such as 'forklift'"),
+        ("seen: [Cat, cat]", r"listed more than once: \['Cat', 'cat'\]"),
+        ("seen: [cat]\nunseen: [CAT]", "listed more than once"),
+        ("seen: [straße, strasse]", "listed more than once"),
+        ("seen: [cat]\nwords: {cat: [cat, Cat]}", "words of 'cat' listed more than once"),
+        ("seen: [sofa, couch]", "'sofa' and 'couch' are one class to every detector, 'sofa'"),
+        ("seen: [tvmonitor]\nunseen: [tv]", "'tvmonitor' and 'tv' are one class"),
+        (
+            "seen: [cat, dog]\nwords: {cat: [pet], dog: [Pet]}",
+            "'Pet' is a word of 'cat' and of 'dog'",
+        ),
+        ("seen: [cat, dog]\nwords: {dog: [dog, cat]}", "'cat' is a word of 'cat' and of 'dog'"),
+        ('seen: [cat, " "]', "at least one letter or digit"),
+        ('seen: [cat, " dog"]', "no blank before or after"),
+        ('seen: [cat, ""]', "at least one letter or digit"),
+        ('seen: [cat, "d\\tog"]', r"invisible character U\+0009"),
+        ('seen: [cat, "dog\\u200b"]', r"invisible character U\+200B"),
+        ('seen: [cat, "$$"]', "at least one letter or digit"),
+        ("[cat, dog]", "expected lists `seen:`"),
+        ("", "expected lists `seen:`.*got None"),
+        ("seen: {cat: 1}", "expected lists `seen:`"),
+    ],
+)
 def test_vocabularies_are_refused_with_their_file(text, match):
     with pytest.raises(ValueError, match=rf"mine.yaml.*{match}"):
         load(text)
 
 
 def test_vocabularies_that_people_have_are_taken():
-    found = load('seen: [men\'s shoe, C++, cash $ and $ coin, $\\\\foo$, "no", "7", Läufer, fish]\n'
-                 "unseen: [hard hat (yellow), scissors, climbing shoes]\n"
-                 "words: {climbing shoes: [climbing shoes]}  # so the user has it\n")
+    found = load(
+        'seen: [men\'s shoe, C++, cash $ and $ coin, $\\\\foo$, "no", "7", Läufer, fish]\n'
+        "unseen: [hard hat (yellow), scissors, climbing shoes]\n"
+        "words: {climbing shoes: [climbing shoes]}  # so the user has it\n"
+    )
     assert len(found.classes) == 11 and found.words["no"] == ("no",)
     for prompt in make_prompts(found, RICH, 0)[0]:
         for said in prompt["phrases"]:
@@ -555,8 +711,11 @@ def test_words_of_a_large_tokenizer_may_be_cut_but_not_spelled():
             return 49408
 
         def tokenize(self, text):
-            return {"forklift": ["fork", "lift</w>"], "okapi": ["o", "kapi</w>"],
-                    "xqzj": ["x", "q", "z", "j</w>"]}.get(text, [f"{text}</w>"])
+            return {
+                "forklift": ["fork", "lift</w>"],
+                "okapi": ["o", "kapi</w>"],
+                "xqzj": ["x", "q", "z", "j</w>"],
+            }.get(text, [f"{text}</w>"])
 
     limit = TextLimit([Cutter()], 77)
     limit.refuse_words(["forklift", "okapi", "3d printer", "hard hat"])

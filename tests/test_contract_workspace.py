@@ -26,8 +26,11 @@ def small(monkeypatch, tmp_path):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes()
-            for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 # --- nothing finished is deleted before its successor is there ------------------------------------
@@ -70,6 +73,7 @@ def killed_at(number: int, work) -> int:
             if count == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             return call(*arguments, **keywords)
+
         return called
 
     for name in ("rename", "replace", "unlink", "rmdir"):
@@ -87,8 +91,10 @@ def test_a_kill_at_any_step_loses_neither_the_old_folder_nor_the_new_one(tmp_pat
     for number in range(1, 60):
         root = tmp_path / str(number)
         successor = Successor(root, "one")
-        recipes = {text: {"stage": "one", "version": 1, "params": {"is": text}, "inputs": {}}
-                   for text in ("old", "new")}
+        recipes = {
+            text: {"stage": "one", "version": 1, "params": {"is": text}, "inputs": {}}
+            for text in ("old", "new")
+        }
 
         def make(which: dict, text: str, successor=successor, recipes=recipes) -> str:
             successor.settle()
@@ -96,8 +102,9 @@ def test_a_kill_at_any_step_loses_neither_the_old_folder_nor_the_new_one(tmp_pat
             for name, data in which.items():
                 (successor.new / name).parent.mkdir(parents=True, exist_ok=True)
                 (successor.new / name).write_bytes(data)
-            manifest = Manifest(**recipes[text], facts={},
-                                files=stages.describe_files(successor.new, {}))
+            manifest = Manifest(
+                **recipes[text], facts={}, files=stages.describe_files(successor.new, {})
+            )
             write_manifest(successor.new, manifest)
             successor.finish(manifest, {"seconds": 1.0, "peak_rss_mb": 1.0})
             return manifest.digest
@@ -262,8 +269,10 @@ def test_links_into_other_folders_are_not_followed(small, tmp_path, name):
 
 def test_a_folder_without_a_marker_is_not_replaced_by_atomic(tmp_path):
     own_photographs(tmp_path / "out")
-    with pytest.raises(ValueError, match="out holds day 1, which would be deleted"), \
-            atomic(tmp_path / "out") as temporary:
+    with (
+        pytest.raises(ValueError, match="out holds day 1, which would be deleted"),
+        atomic(tmp_path / "out") as temporary,
+    ):
         temporary.mkdir()
         (temporary / "config.json").write_text("{}")
     assert content(tmp_path) == {"out/day 1/cat.jpg": b"irreplaceable"}
@@ -279,8 +288,10 @@ def test_a_root_that_is_a_file_is_one_clear_error(small, tmp_path, root):
 def test_half_written_files_of_the_dead_are_cleared_and_of_the_living_are_left(tmp_path):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    dead, living, abroad = (tmp_path / f".a.json.{host}.{number}.tmp" for host, number in (
-        (HOST, gone.pid), (HOST, os.getppid()), ("elsewhere", gone.pid)))
+    dead, living, abroad = (
+        tmp_path / f".a.json.{host}.{number}.tmp"
+        for host, number in ((HOST, gone.pid), (HOST, os.getppid()), ("elsewhere", gone.pid))
+    )
     for path in (dead, living, abroad):
         path.write_text("half")
     write_json(tmp_path / "a.json", 1)

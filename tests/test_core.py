@@ -41,20 +41,29 @@ def test_a_profile_overrides_only_what_it_names(tmp_path):
     assert mine.prompts.train_two == base.prompts.train_two and mine.diffusion == base.diffusion
 
 
-@pytest.mark.parametrize("text, match", [
-    ("prompts: {train_on: 7}", "unknown setting 'prompts.train_on'; did you mean 'train_one'"),
-    ("prompts: 7", "prompts: expected a mapping of settings, got 7"),
-    ("seed: first", "mine.yaml, line 1: seed: expected a whole number from 0 to .*, got 'first'"),
-    ("seed: true", "seed: expected a whole number .*, got True"),
-    ("seed: 1.5", "seed: expected a whole number .*, got 1.5"),
-    ("diffusion: {guidance_scale: 1}", "guidance_scale: expected a number above 1 and up to 100"),
-    ("diffusion: {dtype: float64}", "dtype: expected float32, float16 or bfloat16"),
-    ("synthetic: {ignore_band: [0.7, 0.3]}", "ignore_band: expected .*low <= high"),
-    ("synthetic: {ignore_band: [0.3]}", "ignore_band: expected a list of 2 values"),
-    ("grounding: {evidence_timesteps: 3}", "evidence_timesteps: expected a list .*, got 3"),
-    ("- a list", "expected a mapping of settings, got list"),
-    ("a: [", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("prompts: {train_on: 7}", "unknown setting 'prompts.train_on'; did you mean 'train_one'"),
+        ("prompts: 7", "prompts: expected a mapping of settings, got 7"),
+        (
+            "seed: first",
+            "mine.yaml, line 1: seed: expected a whole number from 0 to .*, got 'first'",
+        ),
+        ("seed: true", "seed: expected a whole number .*, got True"),
+        ("seed: 1.5", "seed: expected a whole number .*, got 1.5"),
+        (
+            "diffusion: {guidance_scale: 1}",
+            "guidance_scale: expected a number above 1 and up to 100",
+        ),
+        ("diffusion: {dtype: float64}", "dtype: expected float32, float16 or bfloat16"),
+        ("synthetic: {ignore_band: [0.7, 0.3]}", "ignore_band: expected .*low <= high"),
+        ("synthetic: {ignore_band: [0.3]}", "ignore_band: expected a list of 2 values"),
+        ("grounding: {evidence_timesteps: 3}", "evidence_timesteps: expected a list .*, got 3"),
+        ("- a list", "expected a mapping of settings, got list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
 def test_bad_settings_are_refused_with_the_field_named(tmp_path, text, match):
     with pytest.raises(ValueError, match=match):
         load_params(profile_file(tmp_path, text))
@@ -65,7 +74,8 @@ def test_unknown_profile_and_missing_field(tmp_path):
         load_params("huge")
     lines = (ROOT / "params.yaml").read_text().splitlines()
     (tmp_path / "params.yaml").write_text(
-        "\n".join(line for line in lines if not line.startswith("seed:")))
+        "\n".join(line for line in lines if not line.startswith("seed:"))
+    )
     with pytest.raises(ValueError, match=r"missing settings \['seed'\]"):
         load_params(root=tmp_path)
 
@@ -78,12 +88,15 @@ def test_whole_numbers_are_floats_where_a_float_is_meant(tmp_path):
 # vocabulary
 
 
-@pytest.mark.parametrize("name, unseen", [
-    ("voc-1", "tvmonitor car dog sofa train"),
-    ("voc-2", "horse motorbike person pottedplant sheep"),
-    ("voc-3", "bus cat chair cow diningtable"),
-    ("voc-zs3", "pottedplant sheep sofa train tvmonitor"),
-])
+@pytest.mark.parametrize(
+    "name, unseen",
+    [
+        ("voc-1", "tvmonitor car dog sofa train"),
+        ("voc-2", "horse motorbike person pottedplant sheep"),
+        ("voc-3", "bus cat chair cow diningtable"),
+        ("voc-zs3", "pottedplant sheep sofa train tvmonitor"),
+    ],
+)
 def test_the_papers_splits(name, unseen):
     vocabulary = load_vocabulary(name)
     assert set(vocabulary.unseen) == set(unseen.split()) and len(vocabulary.seen) == 15
@@ -105,17 +118,20 @@ def test_a_users_vocabulary_and_its_digest(tmp_path):
         mine.label("bus")
 
 
-@pytest.mark.parametrize("text, match", [
-    ("seen: [cat, dog, cat]", r"listed more than once: \['cat'\]"),
-    ("seen: [cat]\nunseen: [cat]", r"listed more than once: \['cat'\]"),
-    ("seen: []\nunseen: [cat]", "no seen class"),
-    ("unseen: [cat]", "expected lists `seen:` and `unseen:`"),
-    ("seen: [cat]\nunseen: dog", "unseen: expected a list of words, got 'dog'"),
-    ("seen: [cat, no]", "seen: expected a list of words"),  # YAML reads no as False
-    ("seen: [cat]\nwords: {cat: kitten}", "words of 'cat': expected a list of words"),
-    ("seen: [cat]\nwords: {dog: [hound]}", r"not listed: \['dog'\]"),
-    ("seen: [" + ", ".join(f"c{i}" for i in range(255)) + "]", "255 classes, expected 254"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("seen: [cat, dog, cat]", r"listed more than once: \['cat'\]"),
+        ("seen: [cat]\nunseen: [cat]", r"listed more than once: \['cat'\]"),
+        ("seen: []\nunseen: [cat]", "no seen class"),
+        ("unseen: [cat]", "expected lists `seen:` and `unseen:`"),
+        ("seen: [cat]\nunseen: dog", "unseen: expected a list of words, got 'dog'"),
+        ("seen: [cat, no]", "seen: expected a list of words"),  # YAML reads no as False
+        ("seen: [cat]\nwords: {cat: kitten}", "words of 'cat': expected a list of words"),
+        ("seen: [cat]\nwords: {dog: [hound]}", r"not listed: \['dog'\]"),
+        ("seen: [" + ", ".join(f"c{i}" for i in range(255)) + "]", "255 classes, expected 254"),
+    ],
+)
 def test_bad_vocabularies_are_refused(tmp_path, text, match):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(ValueError, match=match):
@@ -203,8 +219,13 @@ def test_a_shard_that_does_not_match_its_sidecar_is_made_again(tmp_path, spoil):
         (tmp_path / "shard-00001.parquet").write_bytes(b"half a shard")
     if spoil == "lose sidecar":
         (tmp_path / ".shard-00001.json").unlink()
-    write_shards(tmp_path, "s" if spoil == "other recipe" else "r", plan,
-                 lambda g: (made.append(list(g)), rows_of(g))[1], SCHEMA)
+    write_shards(
+        tmp_path,
+        "s" if spoil == "other recipe" else "r",
+        plan,
+        lambda g: (made.append(list(g)), rows_of(g))[1],
+        SCHEMA,
+    )
     assert made == ([[0, 1], [2, 3]] if spoil == "other recipe" else [[2, 3]])
     assert list(read_shards(tmp_path).value) == [0, 1, 2, 3]
 
@@ -228,8 +249,9 @@ def two_stages(monkeypatch):
 
     def run_one(params, workspace, recipe):
         runs.append("one")
-        rows = write_shards(workspace.folder("one"), recipe, split(range(params.seed + 4), 2),
-                            rows_of, SCHEMA)
+        rows = write_shards(
+            workspace.folder("one"), recipe, split(range(params.seed + 4), 2), rows_of, SCHEMA
+        )
         return Output({"rows": params.seed + 4}, rows)
 
     def run_two(params, workspace, recipe):
@@ -325,9 +347,11 @@ def test_a_stage_cut_short_goes_on(tmp_path, two_stages, monkeypatch):
     params, folder = load_params(), tmp_path / "data" / "micro" / "one"
     sound = run_stage("one", params, tmp_path / "whole")
     with monkeypatch.context() as patch:
+
         def dies(params, workspace, recipe):
             write_shards(workspace.folder("one"), recipe, [range(2)], rows_of, SCHEMA)
             raise KeyboardInterrupt
+
         patch.setattr(sys.modules["ml.stages.one"], "run", dies)
         with pytest.raises(KeyboardInterrupt):
             run_stage("one", params, tmp_path)
@@ -339,8 +363,11 @@ def test_a_stage_cut_short_goes_on(tmp_path, two_stages, monkeypatch):
 
 def test_an_input_whose_checks_failed_is_refused_until_it_changes(tmp_path, two_stages):
     params, workspace = load_params(), Workspace(tmp_path, "micro")
-    verdict = {"digest": run_stage("one", params, tmp_path).digest, "passed": False,
-               "failures": ["values are stale"]}
+    verdict = {
+        "digest": run_stage("one", params, tmp_path).digest,
+        "passed": False,
+        "failures": ["values are stale"],
+    }
     write_json(workspace.state("one") / "quality.json", verdict)
     with pytest.raises(QualityError, match="refuses its input 'one'.*values are stale"):
         run_stage("two", params, tmp_path)
@@ -354,6 +381,7 @@ def test_an_input_whose_checks_failed_is_refused_until_it_changes(tmp_path, two_
 def test_a_pulled_folder_counts_as_made(tmp_path, two_stages):
     """DVC brings the data without the notes beside it: no reason to make it again."""
     import shutil
+
     params = load_params()
     run_stage("one", params, tmp_path / "a")
     shutil.copytree(tmp_path / "a/data/micro/one", tmp_path / "b/data/micro/one")
@@ -363,6 +391,7 @@ def test_a_pulled_folder_counts_as_made(tmp_path, two_stages):
 def test_a_failing_stage_leaves_no_manifest(tmp_path, two_stages, monkeypatch):
     def fails(params, workspace, recipe):
         raise ValueError("no")
+
     monkeypatch.setattr(sys.modules["ml.stages.one"], "run", fails)
     with pytest.raises(ValueError, match="no"):
         run_stage("one", load_params(), tmp_path)

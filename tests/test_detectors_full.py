@@ -32,10 +32,29 @@ from ml.vocabulary import load_vocabulary
 COCO_NAMES = [name for name in MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]
               if name not in ("__background__", "N/A")]  # fmt: skip
 # MMDetection's and the official code's spellings of the names that differ from COCO's
-MMDETECTION = ("aeroplane", "motorbike", "sofa", "pottedplant", "diningtable", "tvmonitor",
-               "traffic_light", "fire_hydrant", "stop_sign", "parking_meter", "sports_ball",
-               "baseball_bat", "baseball_glove", "tennis_racket", "wine_glass", "hot_dog",
-               "potted_plant", "dining_table", "cell_phone", "teddy_bear", "hair_drier")
+MMDETECTION = (
+    "aeroplane",
+    "motorbike",
+    "sofa",
+    "pottedplant",
+    "diningtable",
+    "tvmonitor",
+    "traffic_light",
+    "fire_hydrant",
+    "stop_sign",
+    "parking_meter",
+    "sports_ball",
+    "baseball_bat",
+    "baseball_glove",
+    "tennis_racket",
+    "wine_glass",
+    "hot_dog",
+    "potted_plant",
+    "dining_table",
+    "cell_phone",
+    "teddy_bear",
+    "hair_drier",
+)
 
 
 @pytest.fixture
@@ -49,6 +68,7 @@ def hub_folder(tmp_path):
 
 
 # label names
+
 
 def test_the_table_holds_coco_and_voc_and_nothing_twice():
     assert len(COCO_NAMES) == 80 and {canonical(name) for name in COCO_NAMES} == set(SPELLINGS)
@@ -69,6 +89,7 @@ def test_a_users_own_words_stay_apart():
 
 
 # torchvision
+
 
 def test_torchvision_coco_runs_on_a_picture(hub_folder):
     """The published file's name in torch's hub cache is found without a network, and the paper's
@@ -120,6 +141,7 @@ def test_torchvision_coco_refuses_another_models_file(tmp_path, hub_folder):
 
 
 # transformers
+
 
 def write_mask2former(folder, config=None, **sizes):
     config = config or Mask2FormerConfig(
@@ -208,6 +230,7 @@ def test_other_kinds_of_checkpoints_are_refused(tmp_path):
 
 
 # settings and the device
+
 
 @pytest.mark.parametrize("line, match", [
     ("backend: yolo", "detector.backend: expected torchvision, detectron2 or transf.*'yolo'"),

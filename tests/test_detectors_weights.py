@@ -176,11 +176,17 @@ def test_a_missing_file_names_the_setting(tmp_path):
         load_weights(tmp_path / "nowhere.pth")
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"weight": torch.zeros(2, 4)}, r"1 have another shape \(weight: \[2, 4\], expected \[2, 3"),
-    ({"bias": None}, r"1 of its weights are missing \(bias\)"),
-    ({"head.weight": torch.zeros(1)}, r"1 are unknown \(head.weight\)"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (
+            {"weight": torch.zeros(2, 4)},
+            r"1 have another shape \(weight: \[2, 4\], expected \[2, 3",
+        ),
+        ({"bias": None}, r"1 of its weights are missing \(bias\)"),
+        ({"head.weight": torch.zeros(1)}, r"1 are unknown \(head.weight\)"),
+    ],
+)
 def test_weights_of_another_model_are_refused(change, match):
     tensors = {k: v for k, v in (nn.Linear(3, 2).state_dict() | change).items() if v is not None}
     with pytest.raises(ValueError, match=match):

@@ -16,8 +16,11 @@ from ml.detectors import load_detector
 from ml.detectors.detectron2_zoo import INSTALL
 from ml.detectors.names import SPELLINGS
 
-pytest.importorskip("detectron2.model_zoo", exc_type=ImportError,
-                    reason=f"detectron2 cannot be imported here. Install it with:\n    {INSTALL}")
+pytest.importorskip(
+    "detectron2.model_zoo",
+    exc_type=ImportError,
+    reason=f"detectron2 cannot be imported here. Install it with:\n    {INSTALL}",
+)
 
 from detectron2 import model_zoo  # noqa: E402
 from detectron2.config import instantiate  # noqa: E402
@@ -189,8 +192,7 @@ def test_an_own_folder_with_own_classes(tmp_path):
 
 def test_yaml_that_runs_code_is_refused_and_not_run(tmp_path):
     ran = tmp_path / "ran"
-    (tmp_path / "config.yaml").write_text(
-        f"A: !!python/object/apply:os.system ['touch {ran}']\n")
+    (tmp_path / "config.yaml").write_text(f"A: !!python/object/apply:os.system ['touch {ran}']\n")
     with pytest.raises(ValueError, match="plain data as its tools write it"):
         load_detector("detectron2", tmp_path, device="cpu")
     assert not ran.exists()

@@ -47,6 +47,7 @@ def settings(**changes):
 
 # --- inversion
 
+
 def test_inversion_is_undone_by_ddim(pipe, latents):
     """DDIM steps of the same stride lead back: exactly where the model's answer does not change
     between two steps, nearly where it does."""
@@ -79,16 +80,22 @@ def test_inversion_does_not_mix_samples_and_refuses_nonsense(pipe, latents):
 
 # --- loading
 
+
 def test_load_pipeline_is_frozen_and_keeps_the_noise_schedule(tmp_path):
     save_tiny_pipeline(tmp_path / "data" / "model")
-    loaded = load_pipeline(settings(model="data/model", scheduler="EulerDiscreteScheduler"),
-                           Workspace(tmp_path, "micro"))
+    loaded = load_pipeline(
+        settings(model="data/model", scheduler="EulerDiscreteScheduler"),
+        Workspace(tmp_path, "micro"),
+    )
     assert type(loaded.scheduler).__name__ == "EulerDiscreteScheduler"
     assert loaded.scheduler.config.prediction_type == "v_prediction"
     assert loaded.scheduler.config.beta_end == 0.012
     assert latent_shape(loaded) == (6, 16, 16)
-    parameters = [*loaded.unet.parameters(), *loaded.vae.parameters(),
-                  *loaded.text_encoder.parameters()]
+    parameters = [
+        *loaded.unet.parameters(),
+        *loaded.vae.parameters(),
+        *loaded.text_encoder.parameters(),
+    ]
     assert not any(p.requires_grad for p in parameters)
     assert not (loaded.unet.training or loaded.vae.training or loaded.text_encoder.training)
     assert loaded.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
@@ -114,16 +121,20 @@ def test_unknown_scheduler_and_absent_device_are_refused(pipe):
 
 # --- tokens
 
-@pytest.mark.parametrize(("prompt", "word", "positions"), [
-    (TWO, "dog", [5]),
-    (TWO, "dining table", [8, 9]),
-    (TWO, "a dog", [4, 5]),
-    (TWO, "Dining Table", [8, 9]),
-    ("a dog and a dog", "dog", [2]),
-    ("a dog, a cat", "cat", [5]),  # the comma is a token
-    ("a zebra", "zebra", [2, 3, 4, 5, 6]),  # spelt: not in the vocabulary
-    ("a bobcat and a cat", "cat", [8]),  # the piece "cat" of "bobcat" is another word
-])
+
+@pytest.mark.parametrize(
+    ("prompt", "word", "positions"),
+    [
+        (TWO, "dog", [5]),
+        (TWO, "dining table", [8, 9]),
+        (TWO, "a dog", [4, 5]),
+        (TWO, "Dining Table", [8, 9]),
+        ("a dog and a dog", "dog", [2]),
+        ("a dog, a cat", "cat", [5]),  # the comma is a token
+        ("a zebra", "zebra", [2, 3, 4, 5, 6]),  # spelt: not in the vocabulary
+        ("a bobcat and a cat", "cat", [8]),  # the piece "cat" of "bobcat" is another word
+    ],
+)
 def test_word_positions(pipe, prompt, word, positions):
     assert word_positions(pipe, prompt, word) == positions
 
@@ -131,8 +142,10 @@ def test_word_positions(pipe, prompt, word, positions):
 def test_word_positions_point_at_the_words_own_tokens(pipe):
     ids = pipe.tokenizer(TWO).input_ids
     tokens = pipe.tokenizer.convert_ids_to_tokens(ids)
-    assert [tokens[i] for i in word_positions(pipe, TWO, "dining table")] == \
-        ["dining</w>", "table</w>"]
+    assert [tokens[i] for i in word_positions(pipe, TWO, "dining table")] == [
+        "dining</w>",
+        "table</w>",
+    ]
 
 
 @pytest.mark.parametrize("prompt", [TWO, "a cathedral", "", "zebra zebra zebra zebra zebra a cat"])
@@ -141,26 +154,29 @@ def test_word_positions_refuses_what_the_text_encoder_does_not_read(pipe, prompt
         word_positions(pipe, prompt, "cat")
 
 
-@pytest.mark.parametrize(("prompt", "phrase", "rest"), [
-    ("a photograph of a dog and a cat", "a cat", "a photograph of a dog"),
-    ("a photograph of a dog and a cat", "a dog", "a photograph of a cat"),
-    ("a dog next to a cat", "a dog", "a cat"),
-    ("a dog next to a cat", "a cat", "a dog"),
-    ("a dog to the left of a cat on grass", "a cat", "a dog on grass"),
-    ("a dog left of a cat on grass", "a dog", "a cat on grass"),
-    ("a dog in front of a cat", "a cat", "a dog"),
-    ("a photo of a dog, a cat and a bus", "a dog", "a photo of a cat and a bus"),
-    ("a photo of a dog, a cat and a bus", "a cat", "a photo of a dog and a bus"),
-    ("a photo of a dog, a cat and a bus", "a bus", "a photo of a dog and a cat"),
-    ("a dog, a cat, a bus and a car", "a cat", "a dog, a bus and a car"),
-    ("a dog, a cat, a bus and a car", "a car", "a dog, a cat and a bus"),
-    ("a photograph of a dog", "a dog", "a photograph of"),
-    ("a photograph of a dog on grass", "a dog", "a photograph on grass"),
-    ("a dog on a sofa", "a sofa", "a dog"),
-    ("a red car", "a red car", "a photograph of"),
-    ("A dog and a cat", "a dog", "a cat"),
-    ("a cathedral and a cat", "a cat", "a cathedral"),
-])
+@pytest.mark.parametrize(
+    ("prompt", "phrase", "rest"),
+    [
+        ("a photograph of a dog and a cat", "a cat", "a photograph of a dog"),
+        ("a photograph of a dog and a cat", "a dog", "a photograph of a cat"),
+        ("a dog next to a cat", "a dog", "a cat"),
+        ("a dog next to a cat", "a cat", "a dog"),
+        ("a dog to the left of a cat on grass", "a cat", "a dog on grass"),
+        ("a dog left of a cat on grass", "a dog", "a cat on grass"),
+        ("a dog in front of a cat", "a cat", "a dog"),
+        ("a photo of a dog, a cat and a bus", "a dog", "a photo of a cat and a bus"),
+        ("a photo of a dog, a cat and a bus", "a cat", "a photo of a dog and a bus"),
+        ("a photo of a dog, a cat and a bus", "a bus", "a photo of a dog and a cat"),
+        ("a dog, a cat, a bus and a car", "a cat", "a dog, a bus and a car"),
+        ("a dog, a cat, a bus and a car", "a car", "a dog, a cat and a bus"),
+        ("a photograph of a dog", "a dog", "a photograph of"),
+        ("a photograph of a dog on grass", "a dog", "a photograph on grass"),
+        ("a dog on a sofa", "a sofa", "a dog"),
+        ("a red car", "a red car", "a photograph of"),
+        ("A dog and a cat", "a dog", "a cat"),
+        ("a cathedral and a cat", "a cat", "a cathedral"),
+    ],
+)
 def test_without_phrase(prompt, phrase, rest):
     assert without_phrase(prompt, phrase) == rest
 
@@ -188,9 +204,15 @@ def test_word_embeddings_average_the_words_tokens_in_a_prompt_of_their_own(pipe)
 
 # --- sampling
 
+
 def test_sample_is_plain_diffusers_and_recording_changes_nothing(pipe):
-    plain = pipe([TWO, ONE], generator=[torch.Generator().manual_seed(s) for s in (3, 4)],
-                 num_inference_steps=3, guidance_scale=4.0, output_type="np").images
+    plain = pipe(
+        [TWO, ONE],
+        generator=[torch.Generator().manual_seed(s) for s in (3, 4)],
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        output_type="np",
+    ).images
     plain = (plain * 255).round().astype(np.uint8)
     quiet = sample(pipe, [TWO, ONE], [3, 4], **CALL)
     recorded = sample(pipe, [TWO, ONE], [3, 4], words=[["dog", "dining table"], ["bus"]], **CALL)
@@ -215,9 +237,16 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(pipe):
     assert np.abs(other.images[0].astype(int) - together.images[1]).max() > 20
 
 
-@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler",
-                                  "EulerDiscreteScheduler", "HeunDiscreteScheduler",
-                                  "EulerAncestralDiscreteScheduler"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+    ],
+)
 def test_the_kept_latent_is_what_the_unet_saw_last(name):
     """Without the scheduler's own scaling, Euler's latents would be fed in units of the noise."""
     own = tiny_pipeline()
@@ -248,8 +277,12 @@ def test_inputs_of_earlier_steps_are_kept(name):
         given = own.scheduler.scale_model_input(latents, time)
         assert torch.allclose(made.earlier[step][1], given, atol=1e-4)
         with torch.no_grad():
-            none, told = own.unet(torch.cat([given, given]), time, return_dict=False,
-                                  **encode_prompts(own, ["", TWO]).kwargs)[0].chunk(2)
+            none, told = own.unet(
+                torch.cat([given, given]),
+                time,
+                return_dict=False,
+                **encode_prompts(own, ["", TWO]).kwargs,
+            )[0].chunk(2)
         latents = own.scheduler.step(none + 4.0 * (told - none), time, latents).prev_sample
 
 
@@ -276,8 +309,11 @@ def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
                         key = (i, j, token, module, head)
                         heats[key] = heats.get(key, 0) + shares[:, token].reshape(side, side)
 
-    layers = [m for name, m in own.unet.named_modules() if name.endswith("attn2")
-              and not name.startswith("mid_block")]  # DAAM leaves it out
+    layers = [
+        m
+        for name, m in own.unet.named_modules()
+        if name.endswith("attn2") and not name.startswith("mid_block")
+    ]  # DAAM leaves it out
     handles = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
     made = sample(own, [TWO, ONE], [1, 2], words=[["dining table", "dog"], ["bus"]], **CALL)
     for handle in handles:
@@ -288,8 +324,11 @@ def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():
         for j, got in enumerate(maps):
             expected = sum(
                 functional.interpolate(heat[None, None], 16, mode="bicubic").clamp(min=0)[0, 0]
-                / key[3].heads / len(tokens[i][j])
-                for key, heat in heats.items() if key[:2] == (i, j))
+                / key[3].heads
+                / len(tokens[i][j])
+                for key, heat in heats.items()
+                if key[:2] == (i, j)
+            )
             torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
     assert made.daam[0].std() > 0.01
 
@@ -304,6 +343,7 @@ def test_daam_takes_every_occurrence_of_a_word(pipe):
 def test_recording_goes_away_after_an_error(pipe, monkeypatch):
     def fail(*_):
         raise RuntimeError("no memory")
+
     monkeypatch.setattr(attention.WordAttention, "add", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         sample(pipe, [ONE], [1], words=[["bus"]], **CALL)  # left_as_it_was looks after it
@@ -311,8 +351,11 @@ def test_recording_goes_away_after_an_error(pipe, monkeypatch):
 
 def test_sample_refuses_what_it_cannot_do(pipe):
     for prompts, seeds, words, changes in [
-        ([], [], None, {}), ([ONE], [1, 2], None, {}), ([ONE], [1], [], {}),
-        ([ONE], [1], [["cat"]], {}), ([ONE], [1], None, {"steps": 1}),
+        ([], [], None, {}),
+        ([ONE], [1, 2], None, {}),
+        ([ONE], [1], [], {}),
+        ([ONE], [1], [["cat"]], {}),
+        ([ONE], [1], None, {"steps": 1}),
         ([ONE], [1], None, {"guidance_scale": 1.0}),
     ]:
         with pytest.raises(ValueError):
@@ -321,8 +364,11 @@ def test_sample_refuses_what_it_cannot_do(pipe):
 
 # --- features
 
-SD_V1 = {"sample_size": 64, "cross_attention_dim": 768,
-         "block_out_channels": (320, 640, 1280, 1280)}
+SD_V1 = {
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "block_out_channels": (320, 640, 1280, 1280),
+}
 
 
 def test_feature_channels_of_sd_v1_are_the_papers():
@@ -331,11 +377,30 @@ def test_feature_channels_of_sd_v1_are_the_papers():
         unet = UNet2DConditionModel(**SD_V1)
     assert feature_channels(unet) == {8: 15360, 16: 14080, 32: 8320, 64: 5120}
     taps = [(tap.resolution, tap.channels) for tap in feature_taps(unet)]
-    assert taps == [(64, 320)] * 3 + [(32, 320), (32, 640), (32, 640), (16, 640), (16, 1280),
-                                      (16, 1280), (8, 1280), (8, 1280), (8, 1280), (8, 1280),
-                                      (8, 1280), (8, 1280), (16, 1280), (16, 1280), (16, 1280),
-                                      (32, 1280), (32, 640), (32, 640), (64, 640), (64, 320),
-                                      (64, 320), (64, 320)]
+    assert taps == [(64, 320)] * 3 + [
+        (32, 320),
+        (32, 640),
+        (32, 640),
+        (16, 640),
+        (16, 1280),
+        (16, 1280),
+        (8, 1280),
+        (8, 1280),
+        (8, 1280),
+        (8, 1280),
+        (8, 1280),
+        (8, 1280),
+        (16, 1280),
+        (16, 1280),
+        (16, 1280),
+        (32, 1280),
+        (32, 640),
+        (32, 640),
+        (64, 640),
+        (64, 320),
+        (64, 320),
+        (64, 320),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -359,8 +424,12 @@ def test_features_have_the_stated_channels_and_do_not_mix_samples(pipe, latents)
 def test_features_are_the_blocks_outputs_of_each_half(pipe, latents):
     features = unet_features(pipe, latents, [TWO] * 3, 67)
     seen = {}
-    handles = [pipe.unet.up_blocks[i].register_forward_hook(
-        lambda module, inputs, output, i=i: seen.update({i: output})) for i in range(3)]
+    handles = [
+        pipe.unet.up_blocks[i].register_forward_hook(
+            lambda module, inputs, output, i=i: seen.update({i: output})
+        )
+        for i in range(3)
+    ]
     halves = {}
     for half, text in (("empty", ""), ("prompt", TWO)):
         pipe.unet(latents, 67, encoder_hidden_states=encode_prompts(pipe, [text] * 3).hidden)
@@ -368,8 +437,11 @@ def test_features_are_the_blocks_outputs_of_each_half(pipe, latents):
     for handle in handles:
         handle.remove()
     # A level's last output, upsampled where it has an upsampler, is what its block hands on.
-    for index, side, last in [(0, 8, slice(-40, -16)), (1, 16, slice(-32, -16)),
-                              (2, 16, slice(-8, None))]:
+    for index, side, last in [
+        (0, 8, slice(-40, -16)),
+        (1, 16, slice(-32, -16)),
+        (2, 16, slice(-8, None)),
+    ]:
         channels = features[side].shape[1] // 2
         for number, half in enumerate(("empty", "prompt")):
             part = features[side][:, number * channels : (number + 1) * channels][:, last]
@@ -384,6 +456,7 @@ def test_features_can_be_trained_on(pipe, latents):
 
 
 # --- evidence
+
 
 def test_encode_images_is_the_scaled_mean_of_the_posterior(pipe):
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
@@ -416,9 +489,14 @@ def test_add_noise_is_ddpms_forward_process_from_the_seed(name, latents):
 def test_leave_one_out_against_a_plain_loop(prediction, batch_size, latents):
     own = tiny_pipeline(prediction)
     prompts = [TWO, ONE, "a dog"]
-    phrases, left = [["a dining table", "a dog"], ["a bus"], []], {
-        "a dining table": "a photograph of a dog", "a dog": "a photograph of a dining table",
-        "a bus": "a photograph of"}
+    phrases, left = (
+        [["a dining table", "a dog"], ["a bus"], []],
+        {
+            "a dining table": "a photograph of a dog",
+            "a dog": "a photograph of a dining table",
+            "a bus": "a photograph of",
+        },
+    )
     got = leave_one_out(own, latents, prompts, phrases, [150, 350], [7, 8, 9], batch_size)
     again = leave_one_out(own, latents, prompts, phrases, [150, 350], [7, 8, 9], batch_size)
     shares = DDPMScheduler.from_config(own.scheduler.config).alphas_cumprod
@@ -439,17 +517,26 @@ def test_leave_one_out_against_a_plain_loop(prediction, batch_size, latents):
                 x = add_noise(own, latents[i : i + 1], t, [7 + i])
                 change = v(x, prompts[i], t) - v(x, left[phrase], t)
                 assert change.abs().mean() > 0.01
-                torch.testing.assert_close(got[i][j, k], change[0].abs().mean(dim=0),
-                                           atol=1e-4, rtol=0)
+                torch.testing.assert_close(
+                    got[i][j, k], change[0].abs().mean(dim=0), atol=1e-4, rtol=0
+                )
 
 
 def test_leave_one_out_shares_passes_and_fills_its_batches(pipe, latents, monkeypatch):
     """Two samples with 2 and 1 phrases at two timesteps: (3 + 2) x 2 = 10 passes, in 4 + 4 + 2."""
     sizes, forward = [], pipe.unet.forward
-    monkeypatch.setattr(pipe.unet, "forward",
-                        lambda x, *a, **k: (sizes.append(len(x)), forward(x, *a, **k))[1])
-    leave_one_out(pipe, latents, [TWO, ONE, ONE], [["a dog", "a dining table"], ["a bus"], []],
-                  [150, 250], [1, 2, 3], 4)
+    monkeypatch.setattr(
+        pipe.unet, "forward", lambda x, *a, **k: (sizes.append(len(x)), forward(x, *a, **k))[1]
+    )
+    leave_one_out(
+        pipe,
+        latents,
+        [TWO, ONE, ONE],
+        [["a dog", "a dining table"], ["a bus"], []],
+        [150, 250],
+        [1, 2, 3],
+        4,
+    )
     assert sizes == [4, 4, 2]
     with pytest.raises(ValueError, match="is not in the prompt"):
         leave_one_out(pipe, latents, [TWO] * 3, [["a cow"]] * 3, [150], [1, 2, 3], 4)

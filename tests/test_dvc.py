@@ -24,8 +24,9 @@ FILES = ("ml", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", "profiles"
 
 def call(root: Path, *command: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True,
-                          env=os.environ | {"PATH": path})
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, env=os.environ | {"PATH": path}
+    )
     assert done.returncode == 0, f"{command}: {done.stdout[-1500:]} {done.stderr[-1500:]}"
     return done.stdout
 
@@ -50,8 +51,18 @@ def checkout(tmp_path_factory) -> Path:
     handmade.foundation(root)
     call(root, "git", "init", "--quiet")
     call(root, "git", "add", ".")
-    call(root, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", "commit",
-         "--quiet", "-m", "checkout")
+    call(
+        root,
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@localhost",
+        "commit",
+        "--quiet",
+        "-m",
+        "checkout",
+    )
     handmade.all_stages(root, "micro")
     return root
 
@@ -69,8 +80,13 @@ def test_repro_needs_no_activated_environment(checkout):
     (checkout / ".venv").symlink_to(Path(sys.executable).parent.parent)
     shutil.rmtree(checkout / "data" / "micro" / "prompts")
     bare = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    done = subprocess.run([".venv/bin/dvc", "repro", "prompts"], cwd=checkout, capture_output=True,
-                          text=True, env=bare | {"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(
+        [".venv/bin/dvc", "repro", "prompts"],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        env=bare | {"PATH": "/usr/bin:/bin"},
+    )
     (checkout / ".venv").unlink()
     assert done.returncode == 0, done.stderr
     assert read_manifest(Workspace(checkout, "micro").folder("prompts"))
@@ -100,8 +116,9 @@ def test_sharing_as_it_is_documented(checkout, tmp_path):
     (workspace.state("sealed_data") / "seal.json").write_text('{"digests": ')
     assert versioning.seal(workspace) == shown, "a damaged note is none"
     assert set(yaml.safe_load((checkout / "dvc.lock").read_text())["stages"]) == set(names)
-    assert call(checkout, "git", "status", "--porcelain", "--", "data/micro") == "", \
+    assert call(checkout, "git", "status", "--porcelain", "--", "data/micro") == "", (
         "DVC's data must stay out of git"
+    )
     text = (ROOT / "docs" / "sharing.md").read_text()
     giving, taking = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     copy = tmp_path / "copy"
@@ -109,8 +126,10 @@ def test_sharing_as_it_is_documented(checkout, tmp_path):
     out = walk(taking.replace("cd copy\n", ""), copy, tmp_path, checkout)
     assert [f"{name}: up to date" in out for name in names] == [True] * len(names)
     for name in names:
-        assert (read_manifest(Workspace(copy, "micro").folder(name)).digest
-                == read_manifest(workspace.folder(name)).digest)
+        assert (
+            read_manifest(Workspace(copy, "micro").folder(name)).digest
+            == read_manifest(workspace.folder(name)).digest
+        )
     json.loads(dvc(copy, "data", "status", "--json"))
 
 
@@ -129,8 +148,9 @@ def walk(block: str, folder: Path, outside: Path, source: Path | None = None) ->
             command[:1] = [sys.executable, *([] if program == "python" else ["-m", program])]
         if command[:2] == ["git", "commit"]:
             command[1:1] = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-        out += call(folder, *(str(outside / "store") if part == "/mnt/store" else part
-                              for part in command))
+        out += call(
+            folder, *(str(outside / "store") if part == "/mnt/store" else part for part in command)
+        )
     return out
 
 
@@ -156,8 +176,9 @@ def test_other_profiles_are_not_sealed(checkout):
 
 def test_without_git_the_reason_says_what_to_do(checkout, tmp_path):
     shutil.copyfile(checkout / "dvc.yaml", tmp_path / "dvc.yaml")
-    shutil.copytree(checkout / ".dvc", tmp_path / ".dvc",
-                    ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copytree(
+        checkout / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp")
+    )
     reason = versioning.seal(Workspace(tmp_path, "micro"))["reason"]
     assert "not a git checkout" in reason and "core.no_scm true" in reason
     dvc_config = tmp_path / ".dvc" / "config.local"

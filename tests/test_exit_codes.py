@@ -31,9 +31,14 @@ ENV = {"OMP_NUM_THREADS": "1"}
 
 def start(*arguments: str, cwd: Path = ROOT, env: dict | None = None, **more) -> subprocess.Popen:
     """A command in a process group of its own."""
-    return subprocess.Popen([sys.executable, *arguments], cwd=cwd, text=True,
-                            start_new_session=True, env=os.environ | ENV | (env or {}),
-                            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more)
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        text=True,
+        start_new_session=True,
+        env=os.environ | ENV | (env or {}),
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more,
+    )
 
 
 def run(*arguments: str, **more) -> tuple[int, str, str]:
@@ -57,7 +62,8 @@ def small_disk(tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True)
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True
+    )
     if not mounted or mounted.returncode:
         pytest.skip("no file system can be mounted here")
     yield folder
@@ -82,32 +88,41 @@ def test_a_stage_that_is_done_is_0_and_one_without_inputs_3(tmp_path):
     assert code == 3 and said(err).startswith("error: no ") and "run `python -m ml images`" in err
 
 
-@pytest.mark.parametrize("arguments, match", [
-    (["prompts", "--profile", "sd16"], "error: unknown profile 'sd16': expected 'micro', one of"),
-    (["prompts", "--profile", ""], "error: unknown profile ''"),
-    (["paint"], "invalid choice: 'paint'"),
-    (["prompts", "--root", ""], "--root: expected a folder, got nothing"),
-    (["prompts", "--root", str(ROOT / "params.yaml")], "params.yaml is none"),
-    (["prompts", "--root", str(ROOT / "params.yaml" / "x")], "params.yaml is none"),
-    (["plan", "--images", "0"], "--images: expected a whole number from 1 to"),
-    (["plan", "--images", "nan"], "--images: expected a whole number from 1 to"),
-    (["init", "--classes", ""], "error: --classes: expected words separated by commas"),
-    (["init"], "the following arguments are required: --classes"),
-    (["audit", "nowhere.json"], "error: no file nowhere.json"),
-])
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (
+            ["prompts", "--profile", "sd16"],
+            "error: unknown profile 'sd16': expected 'micro', one of",
+        ),
+        (["prompts", "--profile", ""], "error: unknown profile ''"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["prompts", "--root", ""], "--root: expected a folder, got nothing"),
+        (["prompts", "--root", str(ROOT / "params.yaml")], "params.yaml is none"),
+        (["prompts", "--root", str(ROOT / "params.yaml" / "x")], "params.yaml is none"),
+        (["plan", "--images", "0"], "--images: expected a whole number from 1 to"),
+        (["plan", "--images", "nan"], "--images: expected a whole number from 1 to"),
+        (["init", "--classes", ""], "error: --classes: expected words separated by commas"),
+        (["init"], "the following arguments are required: --classes"),
+        (["audit", "nowhere.json"], "error: no file nowhere.json"),
+    ],
+)
 def test_what_people_type_is_2(arguments, match, capsys):
     assert main(arguments) == 2
     err = capsys.readouterr().err
     assert match in said(err)
 
 
-@pytest.mark.parametrize("module, arguments, code, match", [
-    ("orchestration.summary", ["--profile", "sd16"], 2, "unknown profile 'sd16'"),
-    ("orchestration.run_config", ["--profile", "", "--write", "x"], 2, "unknown profile ''"),
-    ("ml.paper", ["--row", "ours"], 2, "--row needs exactly one --study"),
-    ("ml.microworld.curves", ["--work", "/nowhere", "--docs", "/nowhere"], 2, "no curves in"),
-    ("ml.microworld.gallery", ["--out", "/proc/self/x.png"], None, "/proc/self"),
-])
+@pytest.mark.parametrize(
+    "module, arguments, code, match",
+    [
+        ("orchestration.summary", ["--profile", "sd16"], 2, "unknown profile 'sd16'"),
+        ("orchestration.run_config", ["--profile", "", "--write", "x"], 2, "unknown profile ''"),
+        ("ml.paper", ["--row", "ours"], 2, "--row needs exactly one --study"),
+        ("ml.microworld.curves", ["--work", "/nowhere", "--docs", "/nowhere"], 2, "no curves in"),
+        ("ml.microworld.gallery", ["--out", "/proc/self/x.png"], None, "/proc/self"),
+    ],
+)
 def test_every_kind_of_command_has_the_same_way_out(module, arguments, code, match):
     done, _, err = run("-m", module, *arguments)
     assert done == code or code is None and done in (2, 4)
@@ -124,17 +139,27 @@ def commands() -> list[Path]:
 def test_no_command_goes_round_it(file):
     """Either main is decorated with exit_path, or it is called through it."""
     tree = ast.parse(file.read_text())
-    decorated = any(isinstance(node, ast.FunctionDef) and node.name == "main" and
-                    [ast.unparse(d) for d in node.decorator_list] == ["exit_path"]
-                    for node in tree.body)
+    decorated = any(
+        isinstance(node, ast.FunctionDef)
+        and node.name == "main"
+        and [ast.unparse(d) for d in node.decorator_list] == ["exit_path"]
+        for node in tree.body
+    )
     last = ast.unparse(tree.body[-1].body[0])
     assert last == ("sys.exit(main())" if decorated else "sys.exit(exit_path(main)())")
 
 
-@pytest.mark.parametrize("arguments", [["-m", "ml", "prompts"], ["-m", "ml", "plan"],
-                                       ["-m", "ml", "init"], ["-m", "ml.paper"],
-                                       ["-m", "orchestration.summary"],
-                                       ["-m", "orchestration.champion"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "ml", "prompts"],
+        ["-m", "ml", "plan"],
+        ["-m", "ml", "init"],
+        ["-m", "ml.paper"],
+        ["-m", "orchestration.summary"],
+        ["-m", "orchestration.champion"],
+    ],
+)
 def test_help_has_the_codes(arguments):
     code, out, _ = run(*arguments, "--help")
     assert code == 0
@@ -158,8 +183,9 @@ def test_a_limit_on_file_sizes_is_4(tmp_path):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    code, _, err = run("-m", "ml", "prompts", "--profile", "ci", "--root", str(tmp_path),
-                       preexec_fn=limit)
+    code, _, err = run(
+        "-m", "ml", "prompts", "--profile", "ci", "--root", str(tmp_path), preexec_fn=limit
+    )
     assert code == 4 and "File too large" in said(err) and "ulimit -f" in said(err)
 
 
@@ -171,8 +197,9 @@ def test_a_disk_that_cannot_be_written_is_4(small_disk):
 
 def test_a_full_output_is_4(tmp_path):
     with open("/dev/full", "w") as full:
-        code, _, err = run("-m", "ml", "prompts", "--profile", "ci", "--root", str(tmp_path),
-                           stdout=full)
+        code, _, err = run(
+            "-m", "ml", "prompts", "--profile", "ci", "--root", str(tmp_path), stdout=full
+        )
     assert code == 4 and "No space left" in said(err)
 
 
@@ -202,14 +229,18 @@ def test_a_symlink_in_place_of_a_stage_is_told_and_what_it_points_to_stays(tmp_p
 @pytest.fixture
 def long_prompts(tmp_path) -> tuple[list[str], Path]:
     """A command that makes shards for many seconds, and the profile's folder."""
-    (tmp_path / "long.yaml").write_text(yaml.safe_dump(
-        {"prompts": {"train_one": 200_000}, "shards": {"size": 500}}))
-    return (["-m", "ml", "prompts", "--profile", str(tmp_path / "long.yaml"), "--root",
-             str(tmp_path)], tmp_path / "data" / "long")
+    (tmp_path / "long.yaml").write_text(
+        yaml.safe_dump({"prompts": {"train_one": 200_000}, "shards": {"size": 500}})
+    )
+    return (
+        ["-m", "ml", "prompts", "--profile", str(tmp_path / "long.yaml"), "--root", str(tmp_path)],
+        tmp_path / "data" / "long",
+    )
 
 
-@pytest.mark.parametrize("number, code, word", [(signal.SIGINT, 130, "Ctrl-C"),
-                                                (signal.SIGTERM, 143, "terminated")])
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_a_stopped_stage_says_so_and_leaves_no_half_file(long_prompts, number, code, word):
     arguments, folder = long_prompts
     process = start(*arguments)
@@ -239,12 +270,14 @@ def test_ctrl_c_while_it_imports_is_quiet():
 def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
     """The whole group gets the signal, as from a terminal: workers that are still importing, or
     that have a minute to go."""
-    code = ("import sys, pathlib, pyarrow as pa\n"
-            "from ml.errors import exit_path\nfrom ml.shards import write_shards\n"
-            "from tests import makers\n"
-            "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
-            "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
-            "                                 makers.sleepy, schema, processes=2))\n")
+    code = (
+        "import sys, pathlib, pyarrow as pa\n"
+        "from ml.errors import exit_path\nfrom ml.shards import write_shards\n"
+        "from tests import makers\n"
+        "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
+        "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
+        "                                 makers.sleepy, schema, processes=2))\n"
+    )
     process = start("-c", code, str(tmp_path / "out"))
     if working:
         assert process.stdout.readline() == "begun\n" and process.stdout.readline() == "begun\n"
@@ -272,30 +305,47 @@ def test_kinds_named_by_text_exist(name):
 def fall_short(error: Exception) -> int:
     def command():
         raise error
+
     return exit_path(command)()
 
 
-@pytest.mark.parametrize("error, code", [
-    (errors.WorkspaceBusy("x"), 5), (errors.ManifestError("x"), 3), (errors.QualityError("x"), 3),
-    (errors.NotFinite("x"), 2), (errors.OutOfMemory("x"), 4), (MemoryError(), 4),
-    (OSError(errno.ENOSPC, "No space left on device", "f"), 4),
-    (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), 4),
-    (PermissionError(errno.EACCES, "Permission denied", "f"), 4),
-    (FileNotFoundError(errno.ENOENT, "No such file", "f"), 2),
-    (OSError("Can't load the model 'x'"), 2), (ConnectionError("offline"), 4),
-    (ModuleNotFoundError("No module named 'pandas'", name="pandas"), 4),
-    (RuntimeError("PytorchStreamWriter failed writing file data/2: file write failed"), 4),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 4),
-])
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (errors.WorkspaceBusy("x"), 5),
+        (errors.ManifestError("x"), 3),
+        (errors.QualityError("x"), 3),
+        (errors.NotFinite("x"), 2),
+        (errors.OutOfMemory("x"), 4),
+        (MemoryError(), 4),
+        (OSError(errno.ENOSPC, "No space left on device", "f"), 4),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "f"), 4),
+        (PermissionError(errno.EACCES, "Permission denied", "f"), 4),
+        (FileNotFoundError(errno.ENOENT, "No such file", "f"), 2),
+        (OSError("Can't load the model 'x'"), 2),
+        (ConnectionError("offline"), 4),
+        (ModuleNotFoundError("No module named 'pandas'", name="pandas"), 4),
+        (RuntimeError("PytorchStreamWriter failed writing file data/2: file write failed"), 4),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 4),
+    ],
+)
 def test_the_code_of_each_kind(error, code, capsys):
     assert fall_short(error) == code
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [
-    KeyError("x"), RuntimeError("x"), AttributeError("x"), AssertionError(), ZeroDivisionError(),
-    ModuleNotFoundError("No module named 'ml.gone'", name="ml.gone")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        RuntimeError("x"),
+        AttributeError("x"),
+        AssertionError(),
+        ZeroDivisionError(),
+        ModuleNotFoundError("No module named 'ml.gone'", name="ml.gone"),
+    ],
+)
 def test_a_defect_of_ours_goes_on_up(error):
     with pytest.raises(type(error)):
         fall_short(error)
@@ -318,8 +368,10 @@ def test_an_error_of_a_worker_process_keeps_its_code():
     context = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
         assert exit_path(lambda: pool.submit(load_params, "sd16").result())() == 2
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool, \
-            pytest.raises(concurrent.futures.process.BrokenProcessPool) as caught:
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, context) as pool,
+        pytest.raises(concurrent.futures.process.BrokenProcessPool) as caught,
+    ):
         pool.submit(os._exit, 1).result()
     assert exit_code(caught.value) == 4
     wrapped = RuntimeError("a process was killed")
@@ -379,7 +431,8 @@ def make(tmp_path):
     tools.mkdir()
     (tools / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     (tools / "dagster").write_text(
-        '#!/bin/sh\necho "offline=$HF_HUB_OFFLINE $*"\necho ---\ncat "$RUN_CONFIG"\n')
+        '#!/bin/sh\necho "offline=$HF_HUB_OFFLINE $*"\necho ---\ncat "$RUN_CONFIG"\n'
+    )
     (tools / "pytest").write_text('#!/bin/sh\necho "offline=$HF_HUB_OFFLINE"\n')
     for tool in (*tools.iterdir(), tools / "ruff"):
         if tool.name == "ruff":
@@ -390,10 +443,20 @@ def make(tmp_path):
 
     def call(*arguments: str, **more: str) -> tuple[int, str, str]:
         done = subprocess.run(
-            ["make", *arguments, f"BIN={tools}", f"STAMP={tmp_path / 'stamp'}",
-             f"DAGSTER_HOME={tmp_path / 'home'}"], cwd=ROOT, capture_output=True, text=True,
-            env=env | more)
+            [
+                "make",
+                *arguments,
+                f"BIN={tools}",
+                f"STAMP={tmp_path / 'stamp'}",
+                f"DAGSTER_HOME={tmp_path / 'home'}",
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=env | more,
+        )
         return done.returncode, done.stdout, done.stderr
+
     return call
 
 

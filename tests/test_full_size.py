@@ -55,8 +55,11 @@ def pipes():
 
 # --- profiles
 
-@pytest.mark.parametrize("profile", ["micro", *sorted(
-    p.stem for p in (ROOT / "profiles").glob("*.yaml") if "." not in p.stem)])
+
+@pytest.mark.parametrize(
+    "profile",
+    ["micro", *sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml") if "." not in p.stem)],
+)
 def test_every_profile_can_be_instantiated(profile):
     params = load_params(profile)
     kind = getattr(diffusers, params.diffusion.scheduler)
@@ -67,9 +70,15 @@ def test_every_profile_can_be_instantiated(profile):
     name = PROFILE_SHAPES.get(profile, "tiny")
     pipe = random_pipeline(name, "meta")
     with torch.device("meta"):
-        module = GroundingModule(make_config(
-            params.grounding, feature_channels(pipe.unet), text_width(pipe),
-            picture_size(pipe)[0], 1))
+        module = GroundingModule(
+            make_config(
+                params.grounding,
+                feature_channels(pipe.unet),
+                text_width(pipe),
+                picture_size(pipe)[0],
+                1,
+            )
+        )
     if name != "tiny":
         assert module.config.picture_size == params_pixels(profile)
         assert module.config.width == 512 and len(module.layers) == 3
@@ -81,16 +90,26 @@ def params_pixels(profile: str) -> int:
 
 # --- full shapes
 
-@pytest.mark.parametrize("name, parameters, taps, channels, width, pixels", [
-    # parameters of the U-Net as its authors publish them, in millions
-    ("sd-v1", 859.52, 25, {8: 7680, 16: 7040, 32: 4160, 64: 2560}, 768, 512),
-    ("sd-2.1-base", 865.91, 25, {8: 7680, 16: 7040, 32: 4160, 64: 2560}, 1024, 512),
-    ("sd-2.1", 865.91, 25, {12: 7680, 24: 7040, 48: 4160, 96: 2560}, 1024, 768),
-    # 32: the last downsampler, 2 + middle + 2 of 1280; 64: 320 + 2 x 640, upsampled 1280, 2 x 640;
-    # 128: 3 x 320, upsampled 640, 3 x 320
-    ("sdxl", 2567.46, 19, {32: 640 + 5 * 1280, 64: 320 + 2 * 640 + 1280 + 2 * 640,
-                           128: 3 * 320 + 640 + 3 * 320}, 2048, 1024),
-])
+
+@pytest.mark.parametrize(
+    "name, parameters, taps, channels, width, pixels",
+    [
+        # parameters of the U-Net as its authors publish them, in millions
+        ("sd-v1", 859.52, 25, {8: 7680, 16: 7040, 32: 4160, 64: 2560}, 768, 512),
+        ("sd-2.1-base", 865.91, 25, {8: 7680, 16: 7040, 32: 4160, 64: 2560}, 1024, 512),
+        ("sd-2.1", 865.91, 25, {12: 7680, 24: 7040, 48: 4160, 96: 2560}, 1024, 768),
+        # 32: the last downsampler, 2 + middle + 2 of 1280; 64: 320 + 2 x 640, upsampled 1280,
+        # 2 x 640; 128: 3 x 320, upsampled 640, 3 x 320
+        (
+            "sdxl",
+            2567.46,
+            19,
+            {32: 640 + 5 * 1280, 64: 320 + 2 * 640 + 1280 + 2 * 640, 128: 3 * 320 + 640 + 3 * 320},
+            2048,
+            1024,
+        ),
+    ],
+)
 def test_full_shapes(name, parameters, taps, channels, width, pixels):
     """The real classes run on the meta device: shapes without numbers."""
     pipe = random_pipeline(name, "meta")
@@ -99,15 +118,21 @@ def test_full_shapes(name, parameters, taps, channels, width, pixels):
     assert feature_channels(pipe.unet) == {r: 2 * c for r, c in channels.items()}
     assert text_width(pipe) == width and picture_size(pipe) == (pixels, pixels)
     features = unet_features(pipe, torch.empty(1, *latent_shape(pipe)), [ONE], 1)
-    assert {r: tuple(f.shape) for r, f in features.items()} == \
-        {r: (1, 2 * c, r, r) for r, c in channels.items()}
+    assert {r: tuple(f.shape) for r, f in features.items()} == {
+        r: (1, 2 * c, r, r) for r, c in channels.items()
+    }
     full = dataclasses.replace(load_params().grounding, width=512, layers=3, heads=8)
     for variant, shown in (("paper", 2), ("seeded", 3)):
         with torch.device("meta"):
-            module = GroundingModule(make_config(full, feature_channels(pipe.unet), width, pixels,
-                                                 1, variant))
-            logits = module(features, torch.empty(1, 2, width), torch.ones(1, 2, dtype=torch.bool),
-                            torch.empty(1, 2, 3, *latent_shape(pipe)[1:]))
+            module = GroundingModule(
+                make_config(full, feature_channels(pipe.unet), width, pixels, 1, variant)
+            )
+            logits = module(
+                features,
+                torch.empty(1, 2, width),
+                torch.ones(1, 2, dtype=torch.bool),
+                torch.empty(1, 2, 3, *latent_shape(pipe)[1:]),
+            )
         assert logits.shape == (1, shown, pixels, pixels)
 
 
@@ -121,11 +146,17 @@ def test_a_distilled_unet_without_a_middle_block():
 
 # --- tiny SD 2.1 and SDXL against plain diffusers
 
+
 @pytest.mark.parametrize("name", TINY)
 def test_sampling_is_plain_diffusers(pipes, name):
     pipe = pipes[name]
-    plain = pipe([TWO, ONE], generator=[torch.Generator().manual_seed(s) for s in (3, 4)],
-                 num_inference_steps=3, guidance_scale=4.0, output_type="np").images
+    plain = pipe(
+        [TWO, ONE],
+        generator=[torch.Generator().manual_seed(s) for s in (3, 4)],
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        output_type="np",
+    ).images
     plain = (plain * 255).round().astype(np.uint8)
     made = sample(pipe, [TWO, ONE], [3, 4], words=[["dog", "dining table"], ["bus"]], **CALL)
     assert plain.std() > 5 and np.abs(made.images.astype(int) - plain).max() <= 1
@@ -139,9 +170,14 @@ def test_features_of_the_kept_latent_are_those_of_the_last_step(pipes, name):
     """Everything that the U-Net is told comes out the same as in diffusers' own loop."""
     pipe, seen = pipes[name], {}
     taps = feature_taps(pipe.unet)
-    handles = [tap.module.register_forward_hook(
-        lambda module, inputs, output, i=i: seen.update(
-            {i: output[0] if isinstance(output, tuple) else output})) for i, tap in enumerate(taps)]
+    handles = [
+        tap.module.register_forward_hook(
+            lambda module, inputs, output, i=i: seen.update(
+                {i: output[0] if isinstance(output, tuple) else output}
+            )
+        )
+        for i, tap in enumerate(taps)
+    ]
     made = sample(pipe, [TWO, ONE], [3, 4], **CALL)
     last = dict(seen)
     for handle in handles:
@@ -176,6 +212,7 @@ def test_a_word_must_be_the_same_tokens_to_both_text_encoders(pipes, monkeypatch
 
         def __call__(self, text, add_special_tokens):
             return type("Cut", (), {"input_ids": list(text.strip())})
+
     monkeypatch.setattr(pipe, "tokenizer_2", Letters())
     with pytest.raises(ValueError, match="tokenizers put 'dog'.*different tokens"):
         word_positions(pipe, TWO, "dog")
@@ -188,14 +225,24 @@ def test_leave_one_out_against_a_plain_loop(pipes, name):
     got = leave_one_out(pipe, latents, [TWO, ONE], [["a dog"], ["a bus"]], [250], [7, 8], 3)
     share = diffusers.DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod[250]
     scale = {"epsilon": share**-0.5, "v_prediction": 1.0}[pipe.scheduler.config.prediction_type]
-    for i, (text, left) in enumerate([(TWO, "a photograph of a dining table"),
-                                      (ONE, "a photograph of")]):
+    for i, (text, left) in enumerate(
+        [(TWO, "a photograph of a dining table"), (ONE, "a photograph of")]
+    ):
         noisy, outputs = add_noise(pipe, latents[i : i + 1], 250, [7 + i]), []
         for prompt in (text, left):
-            encoded = pipe.encode_prompt(prompt, device="cpu", num_images_per_prompt=1,
-                                         do_classifier_free_guidance=False)
-            more = {} if len(encoded) == 2 else {"added_cond_kwargs": {
-                "text_embeds": encoded[2], "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]])}}
+            encoded = pipe.encode_prompt(
+                prompt, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+            )
+            more = (
+                {}
+                if len(encoded) == 2
+                else {
+                    "added_cond_kwargs": {
+                        "text_embeds": encoded[2],
+                        "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]),
+                    }
+                }
+            )
             outputs.append(pipe.unet(noisy, 250, encoder_hidden_states=encoded[0], **more).sample)
         change = (outputs[0] - outputs[1]).abs().mean(dim=1)[0] * scale
         assert change.mean() > 1e-4
@@ -226,9 +273,14 @@ def test_sdxl_goes_on_after_its_decoding_ran_out_of_memory(monkeypatch):
         if len(latents) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried")
         return decode(latents, **kwargs)
+
     monkeypatch.setattr(pipe.vae, "decode", small)
-    made = [found.images for _, found in Batches(2).run(
-        [(TWO, 1), (ONE, 2)], lambda part: sample(pipe, *zip(*part, strict=True), **CALL))]
+    made = [
+        found.images
+        for _, found in Batches(2).run(
+            [(TWO, 1), (ONE, 2)], lambda part: sample(pipe, *zip(*part, strict=True), **CALL)
+        )
+    ]
     assert len(made) == 2 and pipe.vae.dtype == torch.float16
 
 
@@ -236,8 +288,14 @@ def test_sdxl_goes_on_after_its_decoding_ran_out_of_memory(monkeypatch):
 def test_half_precision_goes_through_every_call(name, dtype):
     pipe = random_pipeline(name, dtype=getattr(torch, dtype))
     assert {p.dtype for p in pipe.unet.parameters()} == {getattr(torch, dtype)}
-    config = make_config(small_grounding(), feature_channels(pipe.unet), text_width(pipe),
-                         picture_size(pipe)[0], 1, "seeded")
+    config = make_config(
+        small_grounding(),
+        feature_channels(pipe.unet),
+        text_width(pipe),
+        picture_size(pipe)[0],
+        1,
+        "seeded",
+    )
     grounded = GroundedDiffusionPipeline(pipe, GroundingModule(config), 2)
     made = grounded([TWO, ONE], [["dog"], ["bus"]], seeds=[1, 2], **CALL)
     found = grounded.ground(made.images, [["dog"], ["bus"]])
@@ -245,11 +303,13 @@ def test_half_precision_goes_through_every_call(name, dtype):
 
 
 def small_grounding():
-    return dataclasses.replace(load_params().grounding, width=32, layers=1, heads=2,
-                               evidence_timesteps=[200])
+    return dataclasses.replace(
+        load_params().grounding, width=32, layers=1, heads=2, evidence_timesteps=[200]
+    )
 
 
 # --- memory
+
 
 def test_slicing_and_tiling_are_asked_for_by_params(tmp_path):
     random_pipeline("tiny").save_pretrained(tmp_path / "model")
@@ -257,7 +317,8 @@ def test_slicing_and_tiling_are_asked_for_by_params(tmp_path):
     workspace = Workspace(tmp_path, "micro")
     plain = load_pipeline(settings, workspace)
     saving = load_pipeline(
-        dataclasses.replace(settings, attention_slicing=True, vae_tiling=True), workspace)
+        dataclasses.replace(settings, attention_slicing=True, vae_tiling=True), workspace
+    )
     kinds = {type(p).__name__ for p in saving.unet.attn_processors.values()}
     assert kinds == {"SlicedAttnProcessor"} and not plain.vae.use_tiling
     assert (saving.vae.tile_sample_min_size, saving.vae.tile_latent_min_size) == (32, 8)
@@ -288,11 +349,13 @@ def test_the_vae_goes_picture_by_picture_from_512_pixels_on():
 
 # --- the stages
 
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("xl")
     return tiny_params(root), make_workspace(
-        root, lambda folder: tiny("tiny-xl").save_pretrained(folder))
+        root, lambda folder: tiny("tiny-xl").save_pretrained(folder)
+    )
 
 
 def test_sdxl_through_the_stages(world):
@@ -308,8 +371,9 @@ def test_sdxl_through_the_stages(world):
     assert made.facts["pictures"] == 5
     drawn = read_shards(workspace.folder("images"), ["key", "image"]).set_index("key")["image"]
     other = Workspace(workspace.root, "again")
-    workspace.folder("prompts").rename(other.folder("prompts").parent.mkdir() or
-                                       other.folder("prompts"))
+    workspace.folder("prompts").rename(
+        other.folder("prompts").parent.mkdir() or other.folder("prompts")
+    )
     images.run(params, other, "r")
     again = read_shards(other.folder("images"), ["key", "image"]).set_index("key")["image"]
     assert set(again.index) == set(drawn.index)
@@ -321,14 +385,18 @@ def test_sdxl_through_the_stages(world):
     assert type(same.pipe) is diffusers.StableDiffusionXLPipeline
     np.testing.assert_allclose(
         same.ground(np.zeros((1, 64, 64, 3), np.uint8), [["dog", "bus"]]).probabilities[0],
-        found.probabilities[0], atol=1e-4)
+        found.probabilities[0],
+        atol=1e-4,
+    )
 
 
 # --- the benchmark
 
+
 def test_the_speed_benchmark_runs_anywhere(capsys):
-    result = full_size_speed.main(["--tiny", "--device", "cpu", "--batch-sizes", "1", "--steps",
-                                   "2", "--repeats", "1"])
+    result = full_size_speed.main(
+        ["--tiny", "--device", "cpu", "--batch-sizes", "1", "--steps", "2", "--repeats", "1"]
+    )
     (own,) = result["by_batch"]
     assert result["dtype"] == "float32" and result["official"] > 0
     assert own["plain"] > 0 and own["grounded"]["seeded"] > 0
@@ -339,8 +407,9 @@ def test_the_speed_benchmark_runs_anywhere(capsys):
 
 
 def test_the_speed_benchmark_says_where_memory_ends(monkeypatch):
-    chosen = full_size_speed.argparse.Namespace(shape="tiny", device="cpu", dtype="float32",
-                                                steps=2, repeats=1)
+    chosen = full_size_speed.argparse.Namespace(
+        shape="tiny", device="cpu", dtype="float32", steps=2, repeats=1
+    )
     bench = full_size_speed.Bench(chosen)
     forward = bench.pipe.unet.forward
 
@@ -348,17 +417,25 @@ def test_the_speed_benchmark_says_where_memory_ends(monkeypatch):
         if len(x) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried")
         return forward(x, *args, **kwargs)
+
     monkeypatch.setattr(bench.pipe.unet, "forward", small)
     for work in (lambda: bench.plain(2), lambda: bench.grounded(2, "paper"), bench.training(2)):
         assert bench.rate(2, work) == (None, None)
-    own = {"batch": 2, "plain": None, "with_daam": None, "training": None,
-           "grounded": dict.fromkeys(("paper", "seeded")), "training_with_pictures": None,
-           "peak_gb": {"drawing": None, "training": None}}
+    own = {
+        "batch": 2,
+        "plain": None,
+        "with_daam": None,
+        "training": None,
+        "grounded": dict.fromkeys(("paper", "seeded")),
+        "training_with_pictures": None,
+        "peak_gb": {"drawing": None, "training": None},
+    }
     result = {"device": "d", "shape": "s", "dtype": "t"}
     assert full_size_speed.row(result, own, 3.0).count("out of memory") == 6
 
 
 # --- full size with numbers
+
 
 @pytest.mark.slow
 def test_full_sd_v1_forward_and_backward_on_the_cpu():
@@ -369,12 +446,17 @@ def test_full_sd_v1_forward_and_backward_on_the_cpu():
     text = word_embeddings(pipe, ["dog", "dining table"])[None]
     del pipe
     assert {r: tuple(f.shape) for r, f in features.items()} == {
-        8: (1, 15360, 8, 8), 16: (1, 14080, 16, 16), 32: (1, 8320, 32, 32), 64: (1, 5120, 64, 64)}
+        8: (1, 15360, 8, 8),
+        16: (1, 14080, 16, 16),
+        32: (1, 8320, 32, 32),
+        64: (1, 5120, 64, 64),
+    }
     assert all(torch.isfinite(f).all() and f.std() > 0 for f in features.values())
     full = dataclasses.replace(load_params("sd15").grounding)
     torch.manual_seed(0)
-    module = GroundingModule(make_config(
-        full, {r: f.shape[1] for r, f in features.items()}, 768, 512, 1))
+    module = GroundingModule(
+        make_config(full, {r: f.shape[1] for r, f in features.items()}, 768, 512, 1)
+    )
     assert sum(p.numel() for p in module.parameters() if p.requires_grad) == 18_796_560
     module.encoder.fit_scales([features])
     with torch.no_grad():

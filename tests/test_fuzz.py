@@ -70,16 +70,25 @@ def stammer(arguments):
     return 2
 
 
-@pytest.mark.parametrize("command, sound, more, verdict", [
-    (mend, True, {}, ACCEPTED), (mend, False, {}, NONSENSE), (fall, False, {}, TRACEBACK),
-    (fall, True, {}, TRACEBACK), (spoil, True, {}, LOST), (litter, True, {}, LOST),
-    (stammer, False, {}, UNCLEAR), (stammer, True, {}, WRONG),
-    (mend, True, {"check": lambda folder, out: "another value"}, WRONG),
-    ("ml.__main__", False, {"names": ("invalid choice: 'paint'",)}, REFUSED),
-    ("ml.__main__", False, {"names": ("line 7",)}, UNCLEAR),
-    ("ml.__main__", False, {"codes": (3,)}, UNCLEAR), ("ml.__main__", True, {}, WRONG),
-    ("ml.__main__", False, {"process": True}, REFUSED),
-])
+@pytest.mark.parametrize(
+    "command, sound, more, verdict",
+    [
+        (mend, True, {}, ACCEPTED),
+        (mend, False, {}, NONSENSE),
+        (fall, False, {}, TRACEBACK),
+        (fall, True, {}, TRACEBACK),
+        (spoil, True, {}, LOST),
+        (litter, True, {}, LOST),
+        (stammer, False, {}, UNCLEAR),
+        (stammer, True, {}, WRONG),
+        (mend, True, {"check": lambda folder, out: "another value"}, WRONG),
+        ("ml.__main__", False, {"names": ("invalid choice: 'paint'",)}, REFUSED),
+        ("ml.__main__", False, {"names": ("line 7",)}, UNCLEAR),
+        ("ml.__main__", False, {"codes": (3,)}, UNCLEAR),
+        ("ml.__main__", True, {}, WRONG),
+        ("ml.__main__", False, {"process": True}, REFUSED),
+    ],
+)
 def test_the_harness_sees_each_kind_of_fault(tmp_path, command, sound, more, verdict):
     case = Case("any", "any", sound, lambda folder: ["paint"], command, **more)
     assert judge(case, tmp_path).verdict == verdict

@@ -24,12 +24,24 @@ from ml.vocabulary import load_vocabulary
 def make_sample(entities, masks, present=None, key="sim-000000", cell="two_seen") -> Sample:
     masks = np.asarray(masks, bool)
     return Sample(
-        key=key, text="", entities=tuple(entities), words=tuple(entities),
-        phrases=tuple(entities), cell=cell, subset="sim", seed=0,
-        size=masks.shape[1:], shard=Path("none"), row=0, pictures=Pictures(),
-        latent=np.zeros((1, 2, 2), np.float32), timestep=60,
-        rles=tuple(encode_rle(mask) if there else "" for mask, there in
-                   zip(masks, present or [True] * len(masks), strict=True)),
+        key=key,
+        text="",
+        entities=tuple(entities),
+        words=tuple(entities),
+        phrases=tuple(entities),
+        cell=cell,
+        subset="sim",
+        seed=0,
+        size=masks.shape[1:],
+        shard=Path("none"),
+        row=0,
+        pictures=Pictures(),
+        latent=np.zeros((1, 2, 2), np.float32),
+        timestep=60,
+        rles=tuple(
+            encode_rle(mask) if there else ""
+            for mask, there in zip(masks, present or [True] * len(masks), strict=True)
+        ),
         daam=np.zeros((len(masks), 2, 2), np.float32),
     )
 
@@ -82,12 +94,30 @@ def test_daams_own_scale_is_bicubic_and_from_least_to_most():
 
     rows = np.random.default_rng(0).random((4, 4)).astype(np.float32)
     centres = (np.arange(8) + 0.5) / 2 - 0.5
-    by_row = np.array([[sum(weight(c - k) * rows[y, min(max(k, 0), 3)]
-                            for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3))
-                        for c in centres] for y in range(4)])
-    grown = np.array([[sum(weight(c - k) * by_row[min(max(k, 0), 3), x]
-                           for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3))
-                       for x in range(8)] for c in centres])
+    by_row = np.array(
+        [
+            [
+                sum(
+                    weight(c - k) * rows[y, min(max(k, 0), 3)]
+                    for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3)
+                )
+                for c in centres
+            ]
+            for y in range(4)
+        ]
+    )
+    grown = np.array(
+        [
+            [
+                sum(
+                    weight(c - k) * by_row[min(max(k, 0), 3), x]
+                    for k in range(int(np.floor(c)) - 1, int(np.floor(c)) + 3)
+                )
+                for x in range(8)
+            ]
+            for c in centres
+        ]
+    )
     expected = (grown - grown.min()) / (grown.max() - grown.min())
     assert expand_as(rows[None], (8, 8))[0] == pytest.approx(expected, abs=1e-5)
     floor = expand_as(rows[None] + 100, (8, 8))[0]
@@ -113,9 +143,11 @@ def test_table_of_protocol_one():
     vocabulary = load_vocabulary("voc-1")
     unseen, seen = vocabulary.unseen[0], vocabulary.seen[0]
     left, right = [[1, 0], [1, 0]], [[0, 1], [0, 1]]
-    samples = [make_sample([seen, unseen], [left, right], key="sim-000001", cell="two_mixed"),
-               make_sample([unseen], [left], key="sim-000002", cell="one_unseen"),
-               make_sample([seen, unseen], [left, right], [True, False], "sim-000003", "two_mixed")]
+    samples = [
+        make_sample([seen, unseen], [left, right], key="sim-000001", cell="two_mixed"),
+        make_sample([unseen], [left], key="sim-000002", cell="one_unseen"),
+        make_sample([seen, unseen], [left, right], [True, False], "sim-000003", "two_mixed"),
+    ]
     exact = [s.masks for s in samples]
     everywhere = [np.ones_like(s.masks) for s in samples]
     scores = score_rows(samples, {"ours": exact, "daam": everywhere}, vocabulary)

@@ -24,8 +24,12 @@ def make_module(variant: str) -> GroundingModule:
 def make_inputs(batch: int, words: int, seed: int = 0):
     torch.manual_seed(seed)
     features = {r: torch.randn(batch, c, r, r) for r, c in CHANNELS.items()}
-    return (features, torch.randn(batch, words, 12), torch.ones(batch, words, dtype=torch.bool),
-            torch.rand(batch, words, 3, 16, 16))
+    return (
+        features,
+        torch.randn(batch, words, 12),
+        torch.ones(batch, words, dtype=torch.bool),
+        torch.rand(batch, words, 3, 16, 16),
+    )
 
 
 def test_full_size_has_the_papers_parameters():
@@ -54,11 +58,15 @@ def test_outputs_are_the_authors_at_batch_1_and_each_pictures_own_at_batch_2(wor
     The second implementation is made of torch's own layers (`tests.authors`)."""
     channels = {4: 20, 8: 16, 16: 12, 32: 8}
     config = dataclasses.replace(
-        make_config(PARAMS, channels, 12, 256, 1, "paper"), encoder_widths=(4, 8, 12, 16),
-        patch=4, pixel_width=40)
+        make_config(PARAMS, channels, 12, 256, 1, "paper"),
+        encoder_widths=(4, 8, 12, 16),
+        patch=4,
+        pixel_width=40,
+    )
     torch.manual_seed(3)
-    theirs = Authors(channels, [4, 8, 12, 16], 12, PARAMS.width, PARAMS.layers, PARAMS.heads, 4,
-                     256)
+    theirs = Authors(
+        channels, [4, 8, 12, 16], 12, PARAMS.width, PARAMS.layers, PARAMS.heads, 4, 256
+    )
     for parameter in theirs.parameters():  # biases and norms away from where they start
         parameter.data += 0.1 * torch.randn_like(parameter)
     ours = GroundingModule(config)
@@ -66,8 +74,9 @@ def test_outputs_are_the_authors_at_batch_1_and_each_pictures_own_at_batch_2(wor
     features = {r: torch.randn(2, c, r, r) * 5 + 2 for r, c in channels.items()}
     text = torch.randn(2, words, 12)
     with torch.no_grad():
-        expected = torch.stack([theirs({r: f[i : i + 1] for r, f in features.items()}, text[i])
-                                for i in range(2)])
+        expected = torch.stack(
+            [theirs({r: f[i : i + 1] for r, f in features.items()}, text[i]) for i in range(2)]
+        )
         valid = torch.ones(2, words, dtype=torch.bool)
         for mode in (ours.eval(), ours.train()):
             alone = mode({r: f[:1] for r, f in features.items()}, text[:1], valid[:1])
@@ -80,14 +89,17 @@ def test_the_papers_layers_start_as_copies_with_the_authors_bounds():
     torch.manual_seed(0)
     own = GroundingModule(make_config(PARAMS, CHANNELS, 12, 64, 60, "paper"))
     first, *others = (layer.state_dict() for layer in own.layers)
-    assert others and all(torch.equal(first[name], other[name]) for other in others
-                          for name in first)
+    assert others and all(
+        torch.equal(first[name], other[name]) for other in others for name in first
+    )
     torch.manual_seed(0)
     torchs = torch.nn.MultiheadAttention(PARAMS.width, PARAMS.heads, bias=False)
     for name in ("self_attention", "cross_attention"):
         stacked = torch.cat([first[f"{name}.{part}.weight"] for part in "qkv"])
-        for ours, theirs in ((stacked, torchs.in_proj_weight),
-                             (first[f"{name}.out.weight"], torchs.out_proj.weight)):
+        for ours, theirs in (
+            (stacked, torchs.in_proj_weight),
+            (first[f"{name}.out.weight"], torchs.out_proj.weight),
+        ):
             assert ours.abs().max() == pytest.approx(theirs.abs().max().item(), rel=0.02)
             assert ours.std() == pytest.approx(theirs.std().item(), rel=0.05)
 
@@ -110,8 +122,10 @@ def test_a_config_from_before_the_parts_is_read_as_what_it_was(tmp_path):
     with torch.no_grad():
         logits, unscaled = (m.eval()(make_inputs(1, 1)[0], text, valid) for m in (module, bare))
     torch.testing.assert_close(logits, unscaled * old.pixel_width**-0.5)
-    for damaged in ({k: v for k, v in saved.items() if k != "scaled_logits"},
-                    saved | {"dropout": 0.1}):
+    for damaged in (
+        {k: v for k, v in saved.items() if k != "scaled_logits"},
+        saved | {"dropout": 0.1},
+    ):
         file.write_text(json.dumps(damaged))
         with pytest.raises(ValueError, match=r"config\.json.*(scaled_logits|dropout)"):
             GroundingConfig.load(file)
@@ -166,8 +180,11 @@ def test_gradient_reaches_every_parameter(variant):
     module(*make_inputs(2, 2)).square().mean().backward()
     dead = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     # What normalisation over a picture takes away again; the authors have it too.
-    unfelt = [] if variant == "seeded" else ["encoder.blocks.0.conv1.bias",
-                                             "encoder.blocks.1.conv1.bias"]
+    unfelt = (
+        []
+        if variant == "seeded"
+        else ["encoder.blocks.0.conv1.bias", "encoder.blocks.1.conv1.bias"]
+    )
     assert [name for name in dead if name not in unfelt] == []
 
 
@@ -223,8 +240,9 @@ def test_scales_batch_by_batch_are_those_of_all():
     whole, parts = make_module("seeded").encoder, make_module("seeded").encoder
     features = {r: f * 30 + 5 for r, f in make_inputs(7, 1)[0].items()}
     whole.fit_scales([features])
-    parts.fit_scales({r: f[cut] for r, f in features.items()}
-                     for cut in (slice(0, 3), slice(3, 4), slice(4, 7)))
+    parts.fit_scales(
+        {r: f[cut] for r, f in features.items()} for cut in (slice(0, 3), slice(3, 4), slice(4, 7))
+    )
     for r, a, b in zip(CHANNELS, whole.scales, parts.scales, strict=True):
         assert torch.equal(a.mean, features[r].mean((0, 2, 3)))
         assert torch.equal(a.std, features[r].std((0, 2, 3)))

@@ -16,8 +16,9 @@ from ml.grounding.prompting import compose_prompt, phrase_of
 from ml.params import load_params
 from tests.tiny import tiny_pipeline
 
-PARAMS = dataclasses.replace(load_params().grounding, width=32, layers=1, heads=2,
-                             evidence_timesteps=[200, 400])
+PARAMS = dataclasses.replace(
+    load_params().grounding, width=32, layers=1, heads=2, evidence_timesteps=[200, 400]
+)
 PROMPTS = ["a photograph of a dog and a cat", "a photograph of a dining table"]
 WORDS = [["dog", "cat"], ["dining table"]]
 
@@ -25,8 +26,16 @@ WORDS = [["dog", "cat"], ["dining table"]]
 def make_pipeline(variant: str = "seeded", batch_size: int = 2) -> GroundedDiffusionPipeline:
     pipe = tiny_pipeline()
     torch.manual_seed(0)
-    module = GroundingModule(make_config(
-        PARAMS, feature_channels(pipe.unet), pipe.text_encoder.config.hidden_size, 64, 60, variant))
+    module = GroundingModule(
+        make_config(
+            PARAMS,
+            feature_channels(pipe.unet),
+            pipe.text_encoder.config.hidden_size,
+            64,
+            60,
+            variant,
+        )
+    )
     return GroundedDiffusionPipeline(pipe, module, batch_size)
 
 
@@ -90,13 +99,16 @@ def test_prompts_out_of_words():
         compose_prompt([])
 
 
-@pytest.mark.parametrize("prompt, word, phrase", [
-    ("a photograph of a dining table", "dining table", "a dining table"),
-    ("An aeroplane near the bus", "aeroplane", "An aeroplane"),
-    ("An aeroplane near the bus", "bus", "the bus"),
-    ("a cattle near a cat", "cat", "a cat"),
-    ("a red car on grass", "car", "car"),
-])
+@pytest.mark.parametrize(
+    "prompt, word, phrase",
+    [
+        ("a photograph of a dining table", "dining table", "a dining table"),
+        ("An aeroplane near the bus", "aeroplane", "An aeroplane"),
+        ("An aeroplane near the bus", "bus", "the bus"),
+        ("a cattle near a cat", "cat", "a cat"),
+        ("a red car on grass", "car", "car"),
+    ],
+)
 def test_phrase_of_a_word(prompt, word, phrase):
     assert phrase_of(prompt, word) == phrase
 
@@ -136,8 +148,10 @@ def test_a_saved_pipeline_draws_with_its_scheduler(tmp_path, capsys):
     file.write_text(json.dumps(said))
     older = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
     assert not np.array_equal(draw(older).images, expected)
-    assert f"names no scheduler, as older ones do: pictures are drawn with the model's own, " \
+    assert (
+        f"names no scheduler, as older ones do: pictures are drawn with the model's own, "
         f"{came_with}" in capsys.readouterr().err
+    )
     for scheduler in ("EDMEulerScheduler", 7, ["DDIMScheduler"]):
         file.write_text(json.dumps(said | {"scheduler": scheduler}))
         with pytest.raises(ValueError, match=r"pipeline\.json: scheduler: expected one of"):

@@ -30,11 +30,26 @@ def tiny_params(root: Path) -> Params:
     """The micro profile, cut down to seconds."""
     params = load_params()
     return dataclasses.replace(
-        params, vocabulary="voc-1", shards=dataclasses.replace(params.shards, size=4),
-        diffusion=dataclasses.replace(params.diffusion, model=str(root / "diffusion"), steps=STEPS,
-                                      scheduler="DDIMScheduler", batch_size=3),
-        grounding=dataclasses.replace(params.grounding, width=32, layers=1, heads=2, steps=4,
-                                      batch_size=3, evaluate_every=2, evidence_timesteps=[200]),
+        params,
+        vocabulary="voc-1",
+        shards=dataclasses.replace(params.shards, size=4),
+        diffusion=dataclasses.replace(
+            params.diffusion,
+            model=str(root / "diffusion"),
+            steps=STEPS,
+            scheduler="DDIMScheduler",
+            batch_size=3,
+        ),
+        grounding=dataclasses.replace(
+            params.grounding,
+            width=32,
+            layers=1,
+            heads=2,
+            steps=4,
+            batch_size=3,
+            evaluate_every=2,
+            evidence_timesteps=[200],
+        ),
         benchmark=dataclasses.replace(params.benchmark, bootstrap=20, daam_thresholds=9),
     )
 
@@ -42,11 +57,15 @@ def tiny_params(root: Path) -> Params:
 PLAN = [  # purpose, cell, entities
     *[("train", "two_seen", ["cat", "horse"])] * 6,
     ("train", "one_seen", ["diningtable"]),
-    ("sim", "one_seen", ["sheep"]), ("sim", "one_unseen", ["dog"]),
-    ("sim", "two_seen", ["cat", "sheep"]), ("sim", "two_mixed", ["cat", "car"]),
+    ("sim", "one_seen", ["sheep"]),
+    ("sim", "one_unseen", ["dog"]),
+    ("sim", "two_seen", ["cat", "sheep"]),
+    ("sim", "two_mixed", ["cat", "car"]),
     ("sim", "two_unseen", ["dog", "car"]),
-    ("synthetic", "two_mixed", ["cat", "car"]), ("synthetic", "one_unseen", ["dog"]),
-    ("synthetic", "one_seen", ["bus"]), ("synthetic", "two_seen", ["cat", "diningtable"]),
+    ("synthetic", "two_mixed", ["cat", "car"]),
+    ("synthetic", "one_unseen", ["dog"]),
+    ("synthetic", "one_seen", ["bus"]),
+    ("synthetic", "two_seen", ["cat", "diningtable"]),
     ("synthetic", "one_seen", ["aeroplane"]),
 ]
 
@@ -57,9 +76,18 @@ def make_prompts() -> list[dict]:
         words = [WORD.get(e, e) for e in entities]
         text = compose_prompt(words)
         phrases = [f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words]
-        rows.append({"key": f"{purpose}-{index:06d}", "text": text, "entities": entities,
-                     "words": words, "phrases": phrases, "seed": 100 + index, "purpose": purpose,
-                     "cell": cell})
+        rows.append(
+            {
+                "key": f"{purpose}-{index:06d}",
+                "text": text,
+                "entities": entities,
+                "words": words,
+                "phrases": phrases,
+                "seed": 100 + index,
+                "purpose": purpose,
+                "cell": cell,
+            }
+        )
     return rows
 
 
@@ -76,39 +104,84 @@ def make_workspace(root: Path, save: Callable[[Path], object] = save_tiny_pipeli
     write_shards(workspace.folder("prompts"), "r", [prompts], pd.DataFrame, PROMPTS)
     pipe = load_pipeline(params.diffusion, workspace)
     drawn = [p for p in prompts if p["purpose"] != "synthetic"]
-    made = sample(pipe, [p["text"] for p in drawn], [p["seed"] for p in drawn], steps=STEPS,
-                  guidance_scale=params.diffusion.guidance_scale,
-                  words=[p["words"] for p in drawn])
+    made = sample(
+        pipe,
+        [p["text"] for p in drawn],
+        [p["seed"] for p in drawn],
+        steps=STEPS,
+        guidance_scale=params.diffusion.guidance_scale,
+        words=[p["words"] for p in drawn],
+    )
     images, triplets = [], []
     for i, prompt in enumerate(drawn):
         daam = made.daam[i].numpy().astype(np.float16)
         facts = picture_facts(made.images[i])
-        images.append(prompt | facts | {
-            "image": encode_png(made.images[i]), "latent": made.latents[i].numpy().tobytes(),
-            "latent_shape": list(made.latents[i].shape), "timestep": made.timestep,
-            "daam": daam.tobytes(), "daam_shape": list(daam.shape)})
+        images.append(
+            prompt
+            | facts
+            | {
+                "image": encode_png(made.images[i]),
+                "latent": made.latents[i].numpy().tobytes(),
+                "latent_shape": list(made.latents[i].shape),
+                "timestep": made.timestep,
+                "daam": daam.tobytes(),
+                "daam_shape": list(daam.shape),
+            }
+        )
         masks = threshold_masks(daam.astype(np.float32), (64, 64), 0.4)
         subset = "sim" if prompt["purpose"] == "sim" else "validation" if i in (4, 6) else "train"
         for j, entity in enumerate(prompt["entities"]):
             accepted = (i, entity) != (1, "horse")  # one training word lacks its mask
-            triplets.append({
-                "key": prompt["key"], "text": prompt["text"], "entity": entity,
-                "word": prompt["words"][j], "phrase": prompt["phrases"][j],
-                "purpose": prompt["purpose"], "cell": prompt["cell"], "subset": subset,
-                "accepted": accepted, "reason": "" if accepted else "no_mask", "score": 0.9,
-                "area": float(masks[j].mean()), "std": facts["std"], "dhash": facts["dhash"],
-                "rle": encode_rle(masks[j]) if accepted else ""})
+            triplets.append(
+                {
+                    "key": prompt["key"],
+                    "text": prompt["text"],
+                    "entity": entity,
+                    "word": prompt["words"][j],
+                    "phrase": prompt["phrases"][j],
+                    "purpose": prompt["purpose"],
+                    "cell": prompt["cell"],
+                    "subset": subset,
+                    "accepted": accepted,
+                    "reason": "" if accepted else "no_mask",
+                    "score": 0.9,
+                    "area": float(masks[j].mean()),
+                    "std": facts["std"],
+                    "dhash": facts["dhash"],
+                    "rle": encode_rle(masks[j]) if accepted else "",
+                }
+            )
             assert prompt["purpose"] == "sim" or entity in seen
     write_shards(workspace.folder("images"), "r", [images], pd.DataFrame, IMAGES)
     write_shards(workspace.folder("triplets"), "r", [triplets], pd.DataFrame, TRIPLETS)
     leaked = prompts[[p["purpose"] for p in prompts].index("synthetic") + 1]
-    picture = sample(pipe, [leaked["text"]], [leaked["seed"]], steps=STEPS,
-                     guidance_scale=params.diffusion.guidance_scale).images[0]
+    picture = sample(
+        pipe,
+        [leaked["text"]],
+        [leaked["seed"]],
+        steps=STEPS,
+        guidance_scale=params.diffusion.guidance_scale,
+    ).images[0]
     facts = picture_facts(picture)
-    write_shards(workspace.folder("benchmark"), "r", [[{
-        "key": "benchmark-000000", "text": "", "entities": ["dog"], "image": encode_png(picture),
-        "label": encode_png(np.zeros((64, 64), np.uint8)), "dhash": facts["dhash"],
-        "sha256": facts["sha256"]}]], pd.DataFrame, BENCHMARK)
+    write_shards(
+        workspace.folder("benchmark"),
+        "r",
+        [
+            [
+                {
+                    "key": "benchmark-000000",
+                    "text": "",
+                    "entities": ["dog"],
+                    "image": encode_png(picture),
+                    "label": encode_png(np.zeros((64, 64), np.uint8)),
+                    "dhash": facts["dhash"],
+                    "sha256": facts["sha256"],
+                }
+            ]
+        ],
+        pd.DataFrame,
+        BENCHMARK,
+    )
     grounding_model.run(params, workspace, "recipe")
     return workspace
 

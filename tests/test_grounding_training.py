@@ -14,11 +14,23 @@ from ml.grounding.training import batch_indices, learning_rate, train, write_cur
 from ml.params import load_params
 
 CHANNELS = {8: 6, 16: 6}
-PARAMS = dataclasses.replace(load_params().grounding, width=32, layers=1, heads=2, batch_size=8,
-                             steps=12, evaluate_every=4, patience=9)
-PARAMS = dataclasses.replace(PARAMS, **{
-    name: dataclasses.replace(PARAMS.training(name), learning_rate=3e-3, schedule="linear")
-    for name in VARIANTS})
+PARAMS = dataclasses.replace(
+    load_params().grounding,
+    width=32,
+    layers=1,
+    heads=2,
+    batch_size=8,
+    steps=12,
+    evaluate_every=4,
+    patience=9,
+)
+PARAMS = dataclasses.replace(
+    PARAMS,
+    **{
+        name: dataclasses.replace(PARAMS.training(name), learning_rate=3e-3, schedule="linear")
+        for name in VARIANTS
+    },
+)
 
 
 class Toy:
@@ -33,7 +45,7 @@ class Toy:
             for word, left in enumerate(rng.permutation([0, 16])):
                 y, x = 2 * rng.integers(0, 4), left + 2 * rng.integers(0, 2)
                 h, w = 2 * rng.integers(4, 9, 2)
-                self.masks[i, word, y:y + h, x:min(x + w, left + 16)] = True
+                self.masks[i, word, y : y + h, x : min(x + w, left + 16)] = True
             small = self.masks[i, :, ::2, ::2]
             self.fine[i] = rng.normal(0, 0.1, (6, 16, 16))
             for word in range(2):
@@ -50,9 +62,14 @@ class Toy:
         fine = torch.from_numpy(self.fine[list(indices)])
         features = {8: torch.nn.functional.avg_pool2d(fine, 2), 16: fine}
         exact = self.masks[:, :, None, ::2, ::2].astype(np.float32)
-        return collate(features, [torch.from_numpy(self.text[i]) for i in indices],
-                       [exact[i] for i in indices], [self.masks[i] for i in indices],
-                       [self.present[i] for i in indices], torch.device("cpu"))
+        return collate(
+            features,
+            [torch.from_numpy(self.text[i]) for i in indices],
+            [exact[i] for i in indices],
+            [self.masks[i] for i in indices],
+            [self.present[i] for i in indices],
+            torch.device("cpu"),
+        )
 
 
 ENTITIES = [["dog", "cat"]] * 200
@@ -123,8 +140,9 @@ def test_a_missing_mask_leaves_its_pixels_to_either():
     background = torch.tensor([[-9.0, 9.0, -9.0], [9.0, -9.0, -9.0]]).T.reshape(1, 3, 1, 2)
     word = torch.tensor([[-9.0, 9.0, -9.0], [-9.0, -9.0, 9.0]]).T.reshape(1, 3, 1, 2)
     wrong = torch.tensor([[-9.0, 9.0, -9.0], [-9.0, 9.0, -9.0]]).T.reshape(1, 3, 1, 2)
-    costs = [competition_loss(x, masks, present, valid, 0.0).item()
-             for x in (background, word, wrong)]
+    costs = [
+        competition_loss(x, masks, present, valid, 0.0).item() for x in (background, word, wrong)
+    ]
     assert costs[0] == pytest.approx(0, abs=1e-6) and costs[1] == pytest.approx(0, abs=1e-6)
     assert costs[2] > 8
 
@@ -134,8 +152,10 @@ def test_paper_loss_sums_over_words_and_averages_over_pictures():
     present = torch.tensor([[True, True], [False, False]])
     loss = paper_loss(torch.zeros(2, 2, 2, 2), masks, present, 0.0)
     assert loss.item() == pytest.approx(2 * np.log(2) / 2, abs=1e-6)
-    parts = [paper_loss(torch.zeros(1, 2, 2, 2), masks[i : i + 1], present[i : i + 1], 0.0, 2)
-             for i in range(2)]
+    parts = [
+        paper_loss(torch.zeros(1, 2, 2, 2), masks[i : i + 1], present[i : i + 1], 0.0, 2)
+        for i in range(2)
+    ]
     assert sum(parts).item() == pytest.approx(loss.item())
 
 
@@ -170,8 +190,15 @@ def test_a_constant_rate_stays():
 
 def test_papers_training_is_plain_adam_on_summed_cross_entropy():
     """Three steps by hand: torch's Adam, a BCE for each word with a mask, summed, by pictures."""
-    own = dataclasses.replace(PARAMS.paper, learning_rate=1e-3, schedule="constant", warm_up=0,
-                              weight_decay=0.0, clip_norm=None, dice_weight=0.0)
+    own = dataclasses.replace(
+        PARAMS.paper,
+        learning_rate=1e-3,
+        schedule="constant",
+        warm_up=0,
+        weight_decay=0.0,
+        clip_norm=None,
+        dice_weight=0.0,
+    )
     params = dataclasses.replace(PARAMS, steps=3, evaluate_every=3, batch_size=4, paper=own)
     source = Toy(12, 0)
     source.present[::3, 1] = False
@@ -182,9 +209,14 @@ def test_papers_training_is_plain_adam_on_summed_cross_entropy():
         by_hand.train()
         batch = source.batch(batch_indices(12, 4, 0, step))
         logits = by_hand(batch.features, batch.text, batch.valid)
-        loss = sum(torch.nn.functional.binary_cross_entropy_with_logits(
-            logits[i, word], batch.masks[i, word].float())
-            for i in range(4) for word in range(2) if batch.present[i, word])
+        loss = sum(
+            torch.nn.functional.binary_cross_entropy_with_logits(
+                logits[i, word], batch.masks[i, word].float()
+            )
+            for i in range(4)
+            for word in range(2)
+            if batch.present[i, word]
+        )
         adam.zero_grad()
         (loss / 4).backward()
         adam.step()
@@ -218,8 +250,14 @@ def test_patience_ends_the_training_with_the_best_weights(monkeypatch):
 
     monkeypatch.setattr("ml.grounding.training.validation_miou", score)
     module = make_module("seeded")
-    progress = train(module, Toy(8, 0), Toy(4, 1), ENTITIES,
-                     dataclasses.replace(PARAMS, steps=40, patience=2), seed=0)
+    progress = train(
+        module,
+        Toy(8, 0),
+        Toy(4, 1),
+        ENTITIES,
+        dataclasses.replace(PARAMS, steps=40, patience=2),
+        seed=0,
+    )
     assert (progress.step, progress.best_step, progress.best_miou) == (16, 8, 50.0)
     assert all(torch.equal(v, weights[1][k]) for k, v in module.state_dict().items())
 
@@ -229,13 +267,26 @@ def test_exact_evidence_finds_words_whose_text_says_nothing():
 
     The paper's variant must fail: with random text it cannot know which is which.
     """
-    params = dataclasses.replace(PARAMS, steps=300, evaluate_every=300, **{
-        name: dataclasses.replace(PARAMS.training(name), learning_rate=5e-3) for name in VARIANTS})
+    params = dataclasses.replace(
+        PARAMS,
+        steps=300,
+        evaluate_every=300,
+        **{
+            name: dataclasses.replace(PARAMS.training(name), learning_rate=5e-3)
+            for name in VARIANTS
+        },
+    )
     source, validation = Toy(800, 0), Toy(24, 9)
     seeded = train(make_module("seeded"), source, validation, ENTITIES, params, seed=0)
     assert seeded.best_miou > 90
-    paper = train(make_module("paper"), source, validation, ENTITIES,
-                  dataclasses.replace(params, steps=100), seed=0)
+    paper = train(
+        make_module("paper"),
+        source,
+        validation,
+        ENTITIES,
+        dataclasses.replace(params, steps=100),
+        seed=0,
+    )
     assert paper.best_miou < 70
 
 

@@ -49,12 +49,15 @@ def test_a_profile_builds_upon_another(root):
     assert load_params("own", root).seed == 5
 
 
-@pytest.mark.parametrize("files, match", [
-    ({"a": "base: b\n", "b": "base: a\n"}, "circle: .*a.yaml -> .*b.yaml -> .*a.yaml"),
-    ({"a": "base: a\n"}, "circle: .*a.yaml -> .*a.yaml"),
-    ({"a": "base: sd16\n"}, r"unknown profile 'sd16' \(the base of .*a.yaml\)"),
-    ({"a": "base: 7\n"}, "base: expected the name of a profile, got 7"),
-])
+@pytest.mark.parametrize(
+    "files, match",
+    [
+        ({"a": "base: b\n", "b": "base: a\n"}, "circle: .*a.yaml -> .*b.yaml -> .*a.yaml"),
+        ({"a": "base: a\n"}, "circle: .*a.yaml -> .*a.yaml"),
+        ({"a": "base: sd16\n"}, r"unknown profile 'sd16' \(the base of .*a.yaml\)"),
+        ({"a": "base: 7\n"}, "base: expected the name of a profile, got 7"),
+    ],
+)
 def test_bases_that_lead_nowhere_are_refused(root, files, match):
     for name, text in files.items():
         (root / "profiles" / f"{name}.yaml").write_text(text)
@@ -96,18 +99,21 @@ def test_a_seen_class_that_cannot_be_told_from_a_word_is_left_out():
     assert vocabulary.unseen == ("car seat", "bus stop", "wardrobe")
 
 
-@pytest.mark.parametrize("text, match", [
-    ("", "expected words separated by commas.*got ''"),
-    (" , ,", "expected words separated by commas"),
-    ("forklift,,pallet", "nothing stands between two commas"),
-    ("forklift, Forklift", "'forklift' and 'forklift' are one class"),
-    ("couch, sofa", "'couch' and 'sofa' are one class; name it once"),
-    ("hat, hard hat", "'hat' is part of 'hard hat'"),
-    ("hat, hat rack", "'hat' is part of 'hat rack'.*cannot be told apart"),
-    ("fork_lift", "'fork_lift' cannot be a class; expected letters and digits"),
-    ("a/b", "cannot be a class"),
-    ("background", "cannot be a class"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("", "expected words separated by commas.*got ''"),
+        (" , ,", "expected words separated by commas"),
+        ("forklift,,pallet", "nothing stands between two commas"),
+        ("forklift, Forklift", "'forklift' and 'forklift' are one class"),
+        ("couch, sofa", "'couch' and 'sofa' are one class; name it once"),
+        ("hat, hard hat", "'hat' is part of 'hard hat'"),
+        ("hat, hat rack", "'hat' is part of 'hat rack'.*cannot be told apart"),
+        ("fork_lift", "'fork_lift' cannot be a class; expected letters and digits"),
+        ("a/b", "cannot be a class"),
+        ("background", "cannot be a class"),
+    ],
+)
 def test_words_that_do_not_do(root, capsys, text, match):
     with pytest.raises(ValueError, match=match):
         parse_classes(text)
@@ -117,8 +123,12 @@ def test_words_that_do_not_do(root, capsys, text, match):
 
 
 def test_words_that_only_share_letters_are_fine():
-    assert parse_classes("hat, hatch, 3D-printer, Läufer") == ["hat", "hatch", "3d-printer",
-                                                              "läufer"]
+    assert parse_classes("hat, hatch, 3D-printer, Läufer") == [
+        "hat",
+        "hatch",
+        "3d-printer",
+        "läufer",
+    ]
 
 
 # The files
@@ -126,8 +136,15 @@ def test_words_that_only_share_letters_are_fine():
 
 def test_a_profile_for_new_words(root, capsys):
     (root / "mine.txt").write_text("# mine\na red forklift in the rain\na dog beside a pallet\n")
-    done = init(root, "--classes", "forklift, pallet, hard hat, no", "--profile", "big",
-                "--texts", "mine.txt")
+    done = init(
+        root,
+        "--classes",
+        "forklift, pallet, hard hat, no",
+        "--profile",
+        "big",
+        "--texts",
+        "mine.txt",
+    )
     said = capsys.readouterr()
     assert done == 0, said.err
     name = "forklift-pallet-hard-hat-no"
@@ -171,14 +188,17 @@ def test_nothing_is_overwritten(root, capsys):
     assert "'micro' exists" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments, match", [
-    (["--profile", "sd16"], "unknown profile 'sd16': expected 'micro', one of ['big']"),
-    (["--profile", "big", "--name", "My words"], "--name 'My words': expected small letters"),
-    (["--profile", "big", "--name", "foundation"], "and not foundation or real"),
-    (["--profile", "big", "--texts", "none.txt"], "no file none.txt"),
-    (["--profile", "big", "--texts", "bad.txt"], "line 2: 'a tree' names no class"),
-    (["--profile", "big", "--classes", "old dog, forklift"], None),
-])
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        (["--profile", "sd16"], "unknown profile 'sd16': expected 'micro', one of ['big']"),
+        (["--profile", "big", "--name", "My words"], "--name 'My words': expected small letters"),
+        (["--profile", "big", "--name", "foundation"], "and not foundation or real"),
+        (["--profile", "big", "--texts", "none.txt"], "no file none.txt"),
+        (["--profile", "big", "--texts", "bad.txt"], "line 2: 'a tree' names no class"),
+        (["--profile", "big", "--classes", "old dog, forklift"], None),
+    ],
+)
 def test_other_errors_write_nothing(root, capsys, arguments, match):
     (root / "bad.txt").write_text("a forklift\na tree\n")
     done = init(root, "--classes", "forklift", *arguments)

@@ -15,13 +15,28 @@ from ml.paper.plots import draw_svg
 from ml.pictures import _caption_font, _readable, contact_sheet
 from ml.stages.report import _per_class_chart, _template
 
-WORDS = [r"$\foo$", "cash $ and $ coin", "$x", r"a\b", "_hidden", "a_b^c", "<script>&", "字", "é",
-         "%d", "{x}", "men's shoe"]
+WORDS = [
+    r"$\foo$",
+    "cash $ and $ coin",
+    "$x",
+    r"a\b",
+    "_hidden",
+    "a_b^c",
+    "<script>&",
+    "字",
+    "é",
+    "%d",
+    "{x}",
+    "men's shoe",
+]
 
 
 def texts(svg: str) -> list[str]:
-    return [element.text for element in xml.fromstring(svg).iter()
-            if element.tag.endswith("}text") and element.text]
+    return [
+        element.text
+        for element in xml.fromstring(svg).iter()
+        if element.tag.endswith("}text") and element.text
+    ]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -49,8 +64,9 @@ def test_the_paper_s_plots_name_every_series(points):
 
 def test_pages_escape_what_they_show():
     tick = {"key": '"><script>1</script>', "entity": "<u>", "text": "a & b", "image": "data:,"}
-    page = _template("audit.html.j2").render(profile="<i>", digest="0", items=[tick],
-                                             verdicts=("right",), z=1.96)
+    page = _template("audit.html.j2").render(
+        profile="<i>", digest="0", items=[tick], verdicts=("right",), z=1.96
+    )
     assert "<script>1" not in page and "<i>" not in page and "<u>" not in page
     assert "a &amp; b" in page
 

@@ -28,8 +28,9 @@ from ml.stages.triplets import REASONS, find_repeats, first_of_each, join, judge
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 VOC = load_vocabulary("voc-1")
-RULES = TripletParams(min_score=0.5, min_area=0.01, max_area=0.7, min_std=4.0, duplicate_bits=2,
-                      validation_share=0.2)
+RULES = TripletParams(
+    min_score=0.5, min_area=0.01, max_area=0.7, min_std=4.0, duplicate_bits=2, validation_share=0.2
+)
 
 
 class TrueMasks(Detector):
@@ -49,19 +50,37 @@ class TrueMasks(Detector):
         for image in images:
             scene = self.truth[pixel_digest(image)]
             n = len(scene.classes)
-            answers.append((scene.masks, np.full(n, 0.9, np.float32), list(scene.classes),
-                            np.zeros((n, 4), np.float32)))
+            answers.append(
+                (
+                    scene.masks,
+                    np.full(n, 0.9, np.float32),
+                    list(scene.classes),
+                    np.zeros((n, 4), np.float32),
+                )
+            )
         return answers
 
 
 def image_row(key, scene, entities, purpose, image=None):
     image = scene.image if image is None else image
     words = [VOC.words[entity][0] for entity in entities]
-    return {"key": key, "text": "a photograph of " + " and ".join(map(with_article, words)),
-            "entities": list(entities), "words": words, "phrases": [with_article(w) for w in words],
-            "seed": int(key.split("-")[1]), "purpose": purpose, "cell": cell_of(entities, VOC),
-            "image": encode_png(image), "latent": b"", "latent_shape": [0], "timestep": 0,
-            "daam": b"", "daam_shape": [0], **picture_facts(image)}
+    return {
+        "key": key,
+        "text": "a photograph of " + " and ".join(map(with_article, words)),
+        "entities": list(entities),
+        "words": words,
+        "phrases": [with_article(w) for w in words],
+        "seed": int(key.split("-")[1]),
+        "purpose": purpose,
+        "cell": cell_of(entities, VOC),
+        "image": encode_png(image),
+        "latent": b"",
+        "latent_shape": [0],
+        "timestep": 0,
+        "daam": b"",
+        "daam_shape": [0],
+        **picture_facts(image),
+    }
 
 
 def write_images(root: Path, rows: list[dict], size: int = 8) -> None:
@@ -83,10 +102,13 @@ def drawn():
     plan += [("train", (seen[i], seen[i + 1])) for i in range(6)]
     plan += [("sim", (every[3 * i],)) for i in range(4)]
     plan += [("sim", (VOC.unseen[i], VOC.unseen[i + 1])) for i in range(4)]
-    scenes = [draw_scene(scene_seed("test", 5000 + i), classes=names)
-              for i, (_, names) in enumerate(plan)]
-    rows = [image_row(f"{purpose}-{i:06d}", scene, scene.classes, purpose)
-            for i, ((purpose, _), scene) in enumerate(zip(plan, scenes, strict=True))]
+    scenes = [
+        draw_scene(scene_seed("test", 5000 + i), classes=names) for i, (_, names) in enumerate(plan)
+    ]
+    rows = [
+        image_row(f"{purpose}-{i:06d}", scene, scene.classes, purpose)
+        for i, ((purpose, _), scene) in enumerate(zip(plan, scenes, strict=True))
+    ]
     return scenes, rows
 
 
@@ -98,6 +120,7 @@ def true_detector(drawn, monkeypatch):
 
 
 # masks
+
 
 def test_masks_stage_writes_the_true_masks_shard_by_shard(tmp_path, drawn, true_detector):
     scenes, rows = drawn
@@ -112,9 +135,13 @@ def test_masks_stage_writes_the_true_masks_shard_by_shard(tmp_path, drawn, true_
     for row, mask in zip(masks.itertuples(), truth, strict=True):
         assert np.array_equal(decode_rle(row.rle), mask)
         assert row.area == mask.mean() and row.instances == 1 and row.found
-        assert mask[int(row.y0):int(row.y1), int(row.x0):int(row.x1)].sum() == mask.sum()
-        for side in (mask[int(row.y0)], mask[int(row.y1) - 1], mask[:, int(row.x0)],
-                     mask[:, int(row.x1) - 1]):
+        assert mask[int(row.y0) : int(row.y1), int(row.x0) : int(row.x1)].sum() == mask.sum()
+        for side in (
+            mask[int(row.y0)],
+            mask[int(row.y1) - 1],
+            mask[:, int(row.x0)],
+            mask[:, int(row.x1) - 1],
+        ):
             assert side.any()  # the box is tight on all four sides
     roles = {"train": "labeller", "sim": "oracle"}
     assert list(masks.role) == [roles[purpose] for purpose in masks.purpose]
@@ -134,10 +161,16 @@ def test_the_labeller_is_never_asked_for_an_unseen_class(tmp_path, drawn, true_d
     assert set(true_detector.asked) == {VOC.seen}
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"purpose": "train"}, "training picture sim-000016 names .*does not list as seen"),
-    ({"purpose": "synthetic"}, r"purposes \['synthetic'\], expected some of \['sim', 'train'\]"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"purpose": "train"}, "training picture sim-000016 names .*does not list as seen"),
+        (
+            {"purpose": "synthetic"},
+            r"purposes \['synthetic'\], expected some of \['sim', 'train'\]",
+        ),
+    ],
+)
 def test_masks_stage_refuses_wrong_pictures(tmp_path, drawn, true_detector, change, match):
     row = next(row for row in drawn[1] if row["cell"] == "two_unseen")
     write_images(tmp_path, [row | change])
@@ -211,13 +244,20 @@ def test_detector_settings_reach_the_backend(tmp_path, drawn, monkeypatch):
 
     (tmp_path / "r50.pkl").write_bytes(b"")
     monkeypatch.setattr(masks_stage, "load_detector", note)
-    detector = DetectorParams("detectron2", "COCO-InstanceSegmentation/x.yaml", "abc", "r50.pkl",
-                              0.5, 3)
+    detector = DetectorParams(
+        "detectron2", "COCO-InstanceSegmentation/x.yaml", "abc", "r50.pkl", 0.5, 3
+    )
     write_images(tmp_path, drawn[1][:1])
     run_stage("masks", settings(detector=detector), tmp_path)
-    assert asked == {"backend": "detectron2", "path": "COCO-InstanceSegmentation/x.yaml",
-                     "revision": "abc", "weights": str(tmp_path / "r50.pkl"),
-                     "score_threshold": 0.5, "device": "auto", "batch_size": 3}
+    assert asked == {
+        "backend": "detectron2",
+        "path": "COCO-InstanceSegmentation/x.yaml",
+        "revision": "abc",
+        "weights": str(tmp_path / "r50.pkl"),
+        "score_threshold": 0.5,
+        "device": "auto",
+        "batch_size": 3,
+    }
     (tmp_path / "r50.pkl").write_bytes(b"another")
     assert not run_stage("masks", settings(detector=detector), tmp_path).cached
 
@@ -225,10 +265,21 @@ def test_detector_settings_reach_the_backend(tmp_path, drawn, monkeypatch):
 def test_instances_of_a_class_are_merged_and_a_missing_one_is_an_empty_row():
     masks = np.zeros((3, 4, 4), bool)
     masks[0, 0, 0] = masks[1, 3, 2] = masks[2, 1, 1] = True
-    found = Instances(masks, np.array([0.8, 0.6, 0.7], np.float32), ("cat", "cat", "bus"),
-                      np.zeros((3, 4), np.float32))
-    prompt = pd.Series({"key": "sim-000000", "entities": ["cat", "dog"], "words": ["cat", "dog"],
-                        "purpose": "sim", "cell": "two_mixed"})
+    found = Instances(
+        masks,
+        np.array([0.8, 0.6, 0.7], np.float32),
+        ("cat", "cat", "bus"),
+        np.zeros((3, 4), np.float32),
+    )
+    prompt = pd.Series(
+        {
+            "key": "sim-000000",
+            "entities": ["cat", "dog"],
+            "words": ["cat", "dog"],
+            "purpose": "sim",
+            "cell": "two_mixed",
+        }
+    )
     cat, dog = mask_rows(prompt, found, "oracle", (4, 4))
     assert decode_rle(cat["rle"]).sum() == 2 and cat["area"] == 2 / 16 and cat["instances"] == 2
     assert cat["score"] == pytest.approx(0.8)
@@ -240,8 +291,9 @@ def test_instances_of_a_class_are_merged_and_a_missing_one_is_an_empty_row():
 
 def test_masks_stage_runs_a_mask_rcnn_from_its_folder(tmp_path, drawn):
     """Random weights: what it finds means nothing, but every row obeys the schema."""
-    save_maskrcnn(build_maskrcnn(config := MaskRCNNConfig(classes=CLASSES)), config,
-                  tmp_path / "detector")
+    save_maskrcnn(
+        build_maskrcnn(config := MaskRCNNConfig(classes=CLASSES)), config, tmp_path / "detector"
+    )
     params = load_params()
     detector = dataclasses.replace(params.detector, model="detector", score_threshold=0.0)
     write_images(tmp_path, drawn[1][::4])
@@ -252,8 +304,10 @@ def test_masks_stage_runs_a_mask_rcnn_from_its_folder(tmp_path, drawn):
     assert all(decode_rle(rle).shape == (64, 64) for rle in masks.rle[masks.found])
 
 
-@pytest.mark.skipif(not (ROOT / "data/foundation/micro/detector/config.json").is_file(),
-                    reason="the trained detector is not in this checkout")
+@pytest.mark.skipif(
+    not (ROOT / "data/foundation/micro/detector/config.json").is_file(),
+    reason="the trained detector is not in this checkout",
+)
 def test_the_trained_detector_finds_the_drawn_objects(tmp_path, drawn):
     """On fresh scenes its masks must overlap the true ones: 0.6 is far below its measured IoU."""
     scenes, rows = drawn
@@ -270,25 +324,29 @@ def test_the_trained_detector_finds_the_drawn_objects(tmp_path, drawn):
 
 # triplets
 
+
 def verdicts(*rows) -> list[str]:
     """Reasons for rows (key, purpose, std, found, score, area)."""
     frame = pd.DataFrame(rows, columns=["key", "purpose", "std", "found", "score", "area"])
     return list(judge(frame, {"twin": "t"}, RULES))
 
 
-@pytest.mark.parametrize("row, reason", [
-    (("a", "train", 40.0, True, 0.9, 0.2), ""),
-    (("a", "train", 3.9, True, 0.9, 0.2), "blank_picture"),
-    (("twin", "train", 40.0, True, 0.9, 0.2), "repeated_picture"),
-    (("a", "train", 40.0, False, 0.0, 0.0), "no_mask"),
-    (("a", "train", 40.0, True, 0.49, 0.2), "low_score"),
-    (("a", "train", 40.0, True, 0.5, 0.01), ""),  # both bounds belong to the accepted
-    (("a", "train", 40.0, True, 0.9, 0.009), "too_small"),
-    (("a", "train", 40.0, True, 0.9, 0.7), ""),
-    (("a", "train", 40.0, True, 0.9, 0.71), "too_large"),
-    (("twin", "train", 3.0, False, 0.0, 0.0), "blank_picture"),  # the first rule that holds
-    (("a", "train", 40.0, True, 0.3, 0.9), "low_score"),
-])
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        (("a", "train", 40.0, True, 0.9, 0.2), ""),
+        (("a", "train", 3.9, True, 0.9, 0.2), "blank_picture"),
+        (("twin", "train", 40.0, True, 0.9, 0.2), "repeated_picture"),
+        (("a", "train", 40.0, False, 0.0, 0.0), "no_mask"),
+        (("a", "train", 40.0, True, 0.49, 0.2), "low_score"),
+        (("a", "train", 40.0, True, 0.5, 0.01), ""),  # both bounds belong to the accepted
+        (("a", "train", 40.0, True, 0.9, 0.009), "too_small"),
+        (("a", "train", 40.0, True, 0.9, 0.7), ""),
+        (("a", "train", 40.0, True, 0.9, 0.71), "too_large"),
+        (("twin", "train", 3.0, False, 0.0, 0.0), "blank_picture"),  # the first rule that holds
+        (("a", "train", 40.0, True, 0.3, 0.9), "low_score"),
+    ],
+)
 def test_rules_one_by_one(row, reason):
     assert verdicts(row) == [reason]
 
@@ -299,7 +357,9 @@ def test_a_training_picture_keeps_what_was_found_and_a_sim_picture_does_not():
     assert verdicts(("s", "sim", *good), ("s", "sim", *lost)) == ["entity_missing", "no_mask"]
     assert verdicts(("s", "sim", *good), ("r", "sim", *lost)) == ["", "no_mask"]
     assert verdicts(("s", "sim", *good), ("s", "sim", 40.0, True, 0.2, 0.2)) == [
-        "entity_missing", "low_score"]
+        "entity_missing",
+        "low_score",
+    ]
 
 
 def test_first_of_each_keeps_the_first_of_a_chain():
@@ -323,8 +383,10 @@ def test_repeats_need_pixels_not_only_hashes(tmp_path):
     step = np.zeros((64, 64, 3), np.uint8)
     step[:, 32:] = 60  # dark left half, bright right half: one hash whatever the levels are
     images = [scene.image, step, copy, step + 100, np.zeros_like(step), np.zeros_like(step)]
-    rows = [image_row(f"train-{i:06d}", scene, ("horse",), "train", image)
-            for i, image in enumerate(images)]
+    rows = [
+        image_row(f"train-{i:06d}", scene, ("horse",), "train", image)
+        for i, image in enumerate(images)
+    ]
     assert rows[1]["dhash"] == rows[3]["dhash"]
     write_images(tmp_path, rows, size=2)
     repeats = find_repeats(pd.DataFrame(rows), Workspace(tmp_path, "micro").folder("images"), RULES)
@@ -333,8 +395,9 @@ def test_repeats_need_pixels_not_only_hashes(tmp_path):
 
 def test_triplets_stage_end_to_end(tmp_path, drawn, true_detector):
     scenes, rows = drawn
-    blank = image_row("train-000100", scenes[0], ("bird",), "train", np.full((64, 64, 3), 9,
-                                                                             np.uint8))
+    blank = image_row(
+        "train-000100", scenes[0], ("bird",), "train", np.full((64, 64, 3), 9, np.uint8)
+    )
     twin = image_row("train-000101", scenes[0], scenes[0].classes, "train")
     # asks for a bus and a horse, shows a horse and a person
     extra = draw_scene(scene_seed("test", 7000), classes=["horse", "person"])
@@ -350,8 +413,11 @@ def test_triplets_stage_end_to_end(tmp_path, drawn, true_detector):
     assert reason["train-000100", "bird"] == "blank_picture"
     assert set(reason["train-000101"]) == {"repeated_picture"}
     assert reason["train-000102", "bus"] == "no_mask" and reason["train-000102", "horse"] == ""
-    areas = {(row["key"], name): mask.mean() for row, scene in zip(rows, scenes, strict=True)
-             for name, mask in zip(scene.classes, scene.masks, strict=True)}
+    areas = {
+        (row["key"], name): mask.mean()
+        for row, scene in zip(rows, scenes, strict=True)
+        for name, mask in zip(scene.classes, scene.masks, strict=True)
+    }
     for pair, area in areas.items():
         if area >= RULES.min_area and pair[0].startswith("train"):
             assert reason[pair] == ""
@@ -372,15 +438,17 @@ def test_triplets_stage_end_to_end(tmp_path, drawn, true_detector):
             assert sheet.format == "JPEG"
 
 
-@pytest.mark.parametrize("spoil, match", [
-    (lambda m: m.iloc[1:], "one mask row for each"),
-    (lambda m: pd.concat([m, m.iloc[:1]]), "one mask row for each"),
-    (lambda m: m.assign(key="sim-999999"), "one mask row for each"),
-])
+@pytest.mark.parametrize(
+    "spoil, match",
+    [
+        (lambda m: m.iloc[1:], "one mask row for each"),
+        (lambda m: pd.concat([m, m.iloc[:1]]), "one mask row for each"),
+        (lambda m: m.assign(key="sim-999999"), "one mask row for each"),
+    ],
+)
 def test_masks_of_other_pictures_are_refused(drawn, spoil, match):
     pictures = pd.DataFrame(drawn[1])
-    masks = pictures[["key", "entities"]].explode("entities").rename(
-        columns={"entities": "entity"})
+    masks = pictures[["key", "entities"]].explode("entities").rename(columns={"entities": "entity"})
     assert len(join(pictures, masks)) == len(masks)
     with pytest.raises(ValueError, match=match):
         join(pictures, spoil(masks))
@@ -389,6 +457,7 @@ def test_masks_of_other_pictures_are_refused(drawn, spoil, match):
 
 
 # benchmark
+
 
 @pytest.fixture(scope="module")
 def scenes400():

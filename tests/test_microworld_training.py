@@ -223,6 +223,7 @@ def test_diffusion_goes_on_where_it_was_stopped_and_loads(tmp_path, cache, vae, 
 def test_diffusion_goes_on_from_an_exported_pipeline(tmp_path, cache, vae, monkeypatch):
     """What a machine without the first one's work folder does: a learning rate of 0 shows that
     the weights and the token ids are the exported ones."""
+
     def train(name: str, *more: str) -> Path:
         train_diffusion.main([
             "--steps", "1", "--vae", str(vae), "--out", str(tmp_path / name / "out"), "--work",

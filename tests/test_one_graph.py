@@ -71,10 +71,15 @@ def test_every_boundary_has_blocking_checks():
 def test_groups_follow_the_graph():
     """The UI draws groups as boxes; two that depend on each other would be a circle."""
     group = {key: GRAPH.get(key).group_name for key in GRAPH.get_all_asset_keys()}
-    edges = {(group[parent], group[key]) for key in group for parent in GRAPH.get(key).parent_keys
-             if group[parent] != group[key]}
-    graphlib.TopologicalSorter({g: {a for a, b in edges if b == g} for g in group.values()}
-                               ).prepare()  # raises CycleError
+    edges = {
+        (group[parent], group[key])
+        for key in group
+        for parent in GRAPH.get(key).parent_keys
+        if group[parent] != group[key]
+    }
+    graphlib.TopologicalSorter(
+        {g: {a for a, b in edges if b == g} for g in group.values()}
+    ).prepare()  # raises CycleError
 
 
 def test_rule_names_are_unique_in_a_stage():

@@ -18,8 +18,17 @@ from orchestration import metadata
 from orchestration.definitions import defs
 from orchestration.resources import Project
 
-HEAVY = {"torch", "torchvision", "diffusers", "transformers", "mlflow", "great_expectations",
-         "dvc", "scipy", "pycocotools"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "mlflow",
+    "great_expectations",
+    "dvc",
+    "scipy",
+    "pycocotools",
+}
 WALLED = f"""
 import sys
 class Wall:
@@ -56,13 +65,26 @@ def test_selection_strings_parse():
     assert dg.AssetKey("prompts") not in selected
 
 
-@pytest.mark.parametrize(("job", "expected"), [
-    ("pipeline", {stage.name for stage in STAGES} | {"sealed_data"}),
-    ("data", {"prompts", "images", "masks", "triplets"}),
-    ("train_and_score", {"benchmark", "grounding_model", "grounding_scores", "synthetic_dataset",
-                         "segmenter", "real_bound", "benchmark_scores"}),
-    ("promote", {"promotion", "report"}),
-])
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("pipeline", {stage.name for stage in STAGES} | {"sealed_data"}),
+        ("data", {"prompts", "images", "masks", "triplets"}),
+        (
+            "train_and_score",
+            {
+                "benchmark",
+                "grounding_model",
+                "grounding_scores",
+                "synthetic_dataset",
+                "segmenter",
+                "real_bound",
+                "benchmark_scores",
+            },
+        ),
+        ("promote", {"promotion", "report"}),
+    ],
+)
 def test_jobs_hold_their_assets_and_checks(job, expected):
     layer = defs.resolve_job_def(job).asset_layer
     assert {key.to_user_string() for key in layer.selected_asset_keys} == expected
@@ -72,8 +94,14 @@ def test_jobs_hold_their_assets_and_checks(job, expected):
 
 def test_every_asset_is_described_for_the_catalogue():
     for spec in defs.resolve_all_asset_specs():
-        assert spec.group_name in {"data", "grounding", "segmentation", "evaluation",
-                                   "release", "paper"}
+        assert spec.group_name in {
+            "data",
+            "grounding",
+            "segmentation",
+            "evaluation",
+            "release",
+            "paper",
+        }
         assert spec.description and spec.owners and spec.kinds, spec.key
 
 
@@ -112,8 +140,10 @@ def test_large_pictures_stay_files(tmp_path):
 def test_curve_is_drawn_small(tmp_path):
     path = tmp_path / "curve.csv"
     path.write_text("step,loss,val_miou\n0,2.0,\n10,1.0,40\n20,nan,60\n")
-    assert metadata.read_curve(path) == {"loss": [(0, 2.0), (10, 1.0)],
-                                         "val_miou": [(10, 40.0), (20, 60.0)]}
+    assert metadata.read_curve(path) == {
+        "loss": [(0, 2.0), (10, 1.0)],
+        "val_miou": [(10, 40.0), (20, 60.0)],
+    }
     drawn = tmp_path / "curve.png"
     drawn.write_bytes(metadata.draw_curve(path))
     assert Image.open(drawn).size == (480, 200) and drawn.stat().st_size < 20_000
@@ -125,12 +155,30 @@ def test_data_job_through_the_command_line(tmp_path, home):
     """The command that users type, on folders that are done: checks are judged, versions shown."""
     workspace = handmade.data_stages(tmp_path)
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump(
-        {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}))
+    config.write_text(
+        yaml.safe_dump(
+            {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}
+        )
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-m", "orchestration.definitions",
-         "-j", "data", "-c", str(config)], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)})
+        [
+            sys.executable,
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "orchestration.definitions",
+            "-j",
+            "data",
+            "-c",
+            str(config),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("images"))
@@ -146,18 +194,33 @@ def test_data_job_through_the_command_line(tmp_path, home):
         assert (workspace.state(name) / "quality.json").is_file()
 
 
-@pytest.mark.parametrize(("select", "said"), [
-    ("tag:nothing", "The selection matches no asset"), ("nothing", "'nothing'")])
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [("tag:nothing", "The selection matches no asset"), ("nothing", "'nothing'")],
+)
 def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
     """Dagster takes an empty selection for all assets: the whole graph and the studies."""
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "asset", "materialize", "-m",
-         "orchestration.definitions", "--select", select], cwd=ROOT, capture_output=True,
-        text=True, env=os.environ | {"DAGSTER_HOME": str(home)}, timeout=120)
+        [
+            sys.executable,
+            "-m",
+            "dagster",
+            "asset",
+            "materialize",
+            "-m",
+            "orchestration.definitions",
+            "--select",
+            select,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        timeout=120,
+    )
     assert done.returncode != 0 and said in done.stderr
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        assert not instance.get_event_records(
-            dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
+        assert not instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
 
 
 @pytest.mark.parametrize("kind", ["in_process", "multiprocess"])
@@ -168,20 +231,42 @@ def test_the_executor_is_chosen_in_run_config(kind):
     assert list(chosen["in_process_or_multiprocess"]) == [kind]
     default = dg.validate_run_config(job, {})["execution"]["in_process_or_multiprocess"]
     assert list(default) == ["in_process"]
-    limits = {"multiprocess": {"max_concurrent": 2, "tag_concurrency_limits": [
-        {"key": "compute", "value": "gpu", "limit": 1}]}}
+    limits = {
+        "multiprocess": {
+            "max_concurrent": 2,
+            "tag_concurrency_limits": [{"key": "compute", "value": "gpu", "limit": 1}],
+        }
+    }
     dg.validate_run_config(job, {"execution": {"config": limits}})
 
 
 def test_a_profile_can_be_chosen_in_a_new_history(tmp_path, home):
     """`--partition` before any run; Dagster asks the history alone, which knows none yet."""
     config = tmp_path / "run.yaml"
-    config.write_text(yaml.safe_dump({"resources": {"project": {"config": {
-        "root": str(tmp_path)}}}}))
+    config.write_text(
+        yaml.safe_dump({"resources": {"project": {"config": {"root": str(tmp_path)}}}})
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "asset", "materialize", "-m",
-         "orchestration.definitions", "--select", "prompts", "--partition", "ci", "-c",
-         str(config)], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)}, timeout=120)
+        [
+            sys.executable,
+            "-m",
+            "dagster",
+            "asset",
+            "materialize",
+            "-m",
+            "orchestration.definitions",
+            "--select",
+            "prompts",
+            "--partition",
+            "ci",
+            "-c",
+            str(config),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()

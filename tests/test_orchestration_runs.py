@@ -44,17 +44,25 @@ def home(tmp_path) -> Path:
 
 def config(folder: Path, profile: str, **more) -> str:
     path = folder / f"{Path(profile).stem}.run.yaml"
-    path.write_text(yaml.safe_dump({"resources": {"project": {"config": {
-        "profile": profile, "root": str(folder)}}}} | more))
+    path.write_text(
+        yaml.safe_dump(
+            {"resources": {"project": {"config": {"profile": profile, "root": str(folder)}}}} | more
+        )
+    )
     return str(path)
 
 
 def start(home: Path, *command: str) -> subprocess.Popen:
     """A process group of its own, as a terminal gives one; what it says goes to files."""
     said = (home.parent / f"said-{time.monotonic_ns()}").open("w+")
-    process = subprocess.Popen([sys.executable, "-m", "dagster", *command], cwd=ROOT,
-                               env=os.environ | {"DAGSTER_HOME": str(home)}, stdout=said,
-                               stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dagster", *command],
+        cwd=ROOT,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     process.said = Path(said.name)
     return process
 
@@ -100,15 +108,25 @@ def small(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("executor", [
-    "in_process", pytest.param("multiprocess", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "executor", ["in_process", pytest.param("multiprocess", marks=pytest.mark.slow)]
+)
 def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small, executor):
     """Killed as it starts, killed in its GPU stage, the third time let alone: a job that begins
     with a GPU stage, whose turn a dead run would keep if it were a row in a database."""
     run_stage("prompts", load_params(str(small)), tmp_path)
     folder = Workspace(tmp_path, "small").folder("images")
-    command = ("asset", "materialize", *MODULE, "--select", "images", "--partition", "small", "-c",
-               config(tmp_path, str(small), execution={"config": {executor: {}}}))
+    command = (
+        "asset",
+        "materialize",
+        *MODULE,
+        "--select",
+        "images",
+        "--partition",
+        "small",
+        "-c",
+        config(tmp_path, str(small), execution={"config": {executor: {}}}),
+    )
     with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.add_dynamic_partitions("profile", ["small"])
     kill_when(start(home, *command), lambda: any(home.glob("alive/[!.]*")))
@@ -141,12 +159,18 @@ def test_a_busy_workspace_is_waited_for_and_named(caplog, monkeypatch):
 
 def test_a_lock_is_its_holders_and_the_kernels(tmp_path):
     """Whoever waits is told for whom; a killed holder holds nothing."""
-    code = ("import sys, time\nfrom pathlib import Path\nfrom orchestration.turns import turn\n"
-            "with turn(Path(sys.argv[1]), 'the first'):\n    print(1, flush=True)\n"
-            "    time.sleep(600)")
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom orchestration.turns import turn\n"
+        "with turn(Path(sys.argv[1]), 'the first'):\n    print(1, flush=True)\n"
+        "    time.sleep(600)"
+    )
     lock = tmp_path / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], cwd=ROOT,
-                              stdout=subprocess.PIPE, start_new_session=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
     holder.stdout.readline()
     with lock.open() as file:
         assert not turns.try_lock(file) and f"the first, pid {holder.pid}" in file.read()
@@ -162,25 +186,33 @@ def test_two_profiles_keep_histories_of_their_own(tmp_path):
     handmade.data_stages(sound, "small")
     handmade.data_stages(poisoned, "ci")
     handmade.write_masks(Workspace(poisoned, "ci"), lambda rows: rows.assign(score=0.01))
-    job, check = defs.resolve_job_def("data"), dg.AssetCheckKey(dg.AssetKey("masks"),
-                                                               "scores_in_range")
+    job, check = (
+        defs.resolve_job_def("data"),
+        dg.AssetCheckKey(dg.AssetKey("masks"), "scores_in_range"),
+    )
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions(PROFILES.name, ["ci", "small"])
         small = tmp_path / "small.yaml"  # handmade folders have the ci profile's settings
         small.write_text("base: ci\n")
         for profile, path, root in (("ci", "ci", poisoned), ("small", str(small), sound)):
             job.execute_in_process(
-                instance=instance, partition_key=profile, raise_on_error=False,
-                run_config={"resources": {"project": {"config": {"profile": path,
-                                                                 "root": str(root)}}}})
+                instance=instance,
+                partition_key=profile,
+                raise_on_error=False,
+                run_config={
+                    "resources": {"project": {"config": {"profile": path, "root": str(root)}}}
+                },
+            )
         passed = {}
         for profile in ("ci", "small"):
             record = instance.event_log_storage.get_latest_asset_check_execution_by_key(
-                [check], PartitionKeyFilter(key=profile))[check]
+                [check], PartitionKeyFilter(key=profile)
+            )[check]
             passed[profile] = record.status.value
         assert passed == {"ci": "FAILED", "small": "SUCCEEDED"}
-        stale = CachingStaleStatusResolver(instance, defs.resolve_asset_graph(),
-                                           LoadingContextForTest(instance))
+        stale = CachingStaleStatusResolver(
+            instance, defs.resolve_asset_graph(), LoadingContextForTest(instance)
+        )
         for name in ("prompts", "images", "masks", "triplets"):
             assert stale.get_status(dg.AssetKey(name), "small").value == "FRESH", name
         assert stale.get_status(dg.AssetKey("masks"), "ci").value == "FRESH"
@@ -204,8 +236,10 @@ def test_a_runs_profile_is_its_partition(tmp_path, small):
 def test_what_is_tried_again(tmp_path):
     """A killed worker's shards are there at the next try; wrong settings stay wrong."""
     for error, again in ((ValueError("wrong"), False), (QualityError("bad"), False)):
-        with pytest.raises(dg.Failure, match=str(error)) as caught, pytest.MonkeyPatch.context() \
-                as patch:
+        with (
+            pytest.raises(dg.Failure, match=str(error)) as caught,
+            pytest.MonkeyPatch.context() as patch,
+        ):
             patch.setattr(assets, "make", raising(error))
             assets.materialize(Project(root=str(tmp_path)), "images")
         assert caught.value.allow_retries is again
@@ -220,6 +254,7 @@ def test_what_is_tried_again(tmp_path):
 def raising(error: Exception):
     def make(*_):
         raise error
+
     return make
 
 
@@ -227,17 +262,23 @@ def test_who_is_written_off(home, monkeypatch):
     """A run that left no file, killed in the moment between its start and that, after a while;
     not one of another project in the same history, nor one that lives."""
     job = defs.resolve_job_def("data")
-    origins = {"ours": ModuleCodePointer("orchestration.definitions", "defs"),
-               "another's": ModuleCodePointer("other.definitions", "defs")}
+    origins = {
+        "ours": ModuleCodePointer("orchestration.definitions", "defs"),
+        "another's": ModuleCodePointer("other.definitions", "defs"),
+    }
     with dg.DagsterInstance.from_config(str(home)) as instance:
         ids = {}
         for name in ("ours", "another's", "alive"):
             pointer = origins.get(name, origins["ours"])
             run = instance.create_run_for_job(
-                job, job_code_origin=JobPythonOrigin(
-                    "data", RepositoryPythonOrigin(sys.executable, pointer)))
+                job,
+                job_code_origin=JobPythonOrigin(
+                    "data", RepositoryPythonOrigin(sys.executable, pointer)
+                ),
+            )
             instance.report_dagster_event(
-                DagsterEvent(DagsterEventType.RUN_START.value, "data"), run.run_id)
+                DagsterEvent(DagsterEventType.RUN_START.value, "data"), run.run_id
+            )
             ids[name] = run.run_id
         begun.stay_alive(instance, ids["alive"])
         assert begun.write_off_the_dead(instance) == []

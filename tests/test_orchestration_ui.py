@@ -32,9 +32,14 @@ CHECKS = """{ assetNodes(assetKeys: [{path: ["prompts"]}]) { assetChecksOrError 
 @contextmanager
 def started(*command: str, env: dict):
     """A process group of its own, ended by its id: these outlive a polite signal."""
-    process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=env,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:
@@ -60,9 +65,12 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with started("dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port),
-                 env=env) as web, started("dagster._daemon", "run", "-w", "workspace.yaml",
-                                          env=env) as daemon:
+    with (
+        started(
+            "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port), env=env
+        ) as web,
+        started("dagster._daemon", "run", "-w", "workspace.yaml", env=env) as daemon,
+    ):
         end, entry = time.monotonic() + 180, None
         while time.monotonic() < end:
             assert web.poll() is None and daemon.poll() is None, "a process ended"
@@ -83,7 +91,8 @@ def test_workspace_file_serves_the_same_assets_as_the_module(server):
     served = {"/".join(node["assetKey"]["path"]) for node in nodes}
     assert served == {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
     assert served == {stage.name for stage in STAGES} | {"sealed_data"} | {
-        asset.key.to_user_string() for asset in PAPER_ASSETS}
+        asset.key.to_user_string() for asset in PAPER_ASSETS
+    }
     assert all(node["description"] and node["groupName"] != "default" for node in nodes)
 
 
@@ -95,11 +104,15 @@ def test_checks_are_seen(server):
 def launch(url: str, root, status: str = "SUCCESS", **more) -> dict:
     """Launches the asset `prompts` as the UI does and waits for its end; returns the run."""
     params = {
-        "selector": {"repositoryLocationName": "orchestration.definitions",
-                     "repositoryName": "__repository__", "jobName": "__ASSET_JOB",
-                     "assetSelection": [{"path": ["prompts"]}]},
+        "selector": {
+            "repositoryLocationName": "orchestration.definitions",
+            "repositoryName": "__repository__",
+            "jobName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["prompts"]}],
+        },
         "runConfigData": {"resources": {"project": {"config": {"root": str(root)} | more}}},
-        "mode": "default"}
+        "mode": "default",
+    }
     if "profile" not in more:  # as the UI's dialog does where a partition is chosen
         params["executionMetadata"] = {"tags": [{"key": "dagster/partition", "value": "ci"}]}
     launched = ask(url, LAUNCH, params=params)["launchRun"]
@@ -117,8 +130,18 @@ def test_the_daemon_carries_out_a_launched_run(server, tmp_path):
     url, home = server
     config = tmp_path / "run.yaml"
     config.write_text(f"resources: {{project: {{config: {{profile: ci, root: {tmp_path}}}}}}}")
-    with started("dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "data",
-                 "-c", str(config), env=os.environ | {"DAGSTER_HOME": str(home)}) as process:
+    with started(
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        "orchestration.definitions",
+        "-j",
+        "data",
+        "-c",
+        str(config),
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+    ) as process:
         end = time.monotonic() + 120
         while not list(home.glob("alive/[!.]*")):
             assert process.poll() is None and time.monotonic() < end

@@ -24,6 +24,7 @@ from ml.vocabulary import load_vocabulary
 
 # --- what is drawn
 
+
 def test_one_set_of_prompts_fills_every_cell_of_every_split():
     prompts = plan.judged_prompts(plan.FULL, 0)
     assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
@@ -35,15 +36,17 @@ def test_one_set_of_prompts_fills_every_cell_of_every_split():
         assert counts["two_unseen"] == 60 and counts["two_mixed"] == 75
     for prompt in prompts:
         assert all(phrase in prompt["text"] for phrase in prompt["phrases"])
-        assert all(word in phrase for word, phrase in
-                   zip(prompt["words"], prompt["phrases"], strict=True))
+        assert all(
+            word in phrase for word, phrase in zip(prompt["words"], prompt["phrases"], strict=True)
+        )
 
 
 def test_every_pair_is_judged_in_either_order():
     prompts = plan.judged_prompts(plan.FULL, 0)
     pairs = [tuple(p["entities"]) for p in prompts if len(p["entities"]) == 2]
-    assert {frozenset(p) for p in pairs} == {frozenset(p) for p in combinations(
-        plan.everything().classes, 2)}
+    assert {frozenset(p) for p in pairs} == {
+        frozenset(p) for p in combinations(plan.everything().classes, 2)
+    }
     ascending = np.mean([a < b for a, b in pairs])
     assert 0.4 < ascending < 0.6
 
@@ -67,11 +70,18 @@ def test_real_scenes_to_train_on_hold_seen_classes_alone():
 
 # --- specifications
 
+
 def test_a_specification_names_what_differs():
     assert Spec().name == "default"
-    names = [Spec(place=2).name, Spec(seen=5).name, Spec("voc-2", "paper").name,
-             Spec(resolutions=(8, 16)).name, Spec(settles=False).name, Spec(labels="noised").name,
-             Spec(longer=3).name]
+    names = [
+        Spec(place=2).name,
+        Spec(seen=5).name,
+        Spec("voc-2", "paper").name,
+        Spec(resolutions=(8, 16)).name,
+        Spec(settles=False).name,
+        Spec(labels="noised").name,
+        Spec(longer=3).name,
+    ]
     assert len(set(names)) == len(names) and names[0] == "place-2"
     assert all(c.isalnum() or c in "._-" for name in names for c in name)
     assert Spec("voc-2", settles=False).trained == Spec("voc-2")
@@ -85,9 +95,15 @@ def test_a_longer_training_has_as_many_validations():
     assert (longer.steps, longer.evaluate_every) == (60, 60)
 
 
-@pytest.mark.parametrize(("section", "setting"), [
-    ("detector", "score_threshold"), ("triplets", "validation_share"),
-    ("diffusion", "guidance_scale"), ("grounding", "steps")])
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ("detector", "score_threshold"),
+        ("triplets", "validation_share"),
+        ("diffusion", "guidance_scale"),
+        ("grounding", "steps"),
+    ],
+)
 def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, setting):
     lab, changed = make_lab("quick"), make_lab("quick")
     own = getattr(lab.params, section)
@@ -99,8 +115,10 @@ def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, se
 def test_a_detector_by_its_backends_own_name_needs_no_folder(tmp_path, monkeypatch):
     """It stands in the recipe as its name; a folder that happens to be called so is no model."""
     own = make_lab("quick", tmp_path)
-    named = dataclasses.replace(own.params, detector=dataclasses.replace(
-        own.params.detector, backend="torchvision", model="coco"))
+    named = dataclasses.replace(
+        own.params,
+        detector=dataclasses.replace(own.params.detector, backend="torchvision", model="coco"),
+    )
     monkeypatch.chdir(tmp_path)
     recipes = []
     for folder in (False, True):
@@ -141,21 +159,39 @@ def test_a_thing_is_made_once_and_again_for_another_recipe(tmp_path):
 
 # --- raw rows of a mask
 
+
 def block(y: int, x: int, size: int = 4) -> np.ndarray:
     mask = np.zeros((16, 16), bool)
-    mask[y:y + size, x:x + size] = True
+    mask[y : y + size, x : x + size] = True
     return mask
 
 
 def record(entities: tuple, detected: list, true: list) -> Record:
     n = len(entities)
     return Record(
-        key="k", text="", entities=entities, words=entities, phrases=entities, cell="", subset="",
-        seed=0, size=(16, 16), shard=None, row=0, pictures=Pictures(),
-        latent=np.zeros((1, 2, 2)), timestep=67, rles=tuple(
-            "" if m is None else encode_rle(m) for m in detected), daam=np.zeros((n, 2, 2)),
-        latents=np.zeros((2, 1, 2, 2)), sources=(NOISED, "inverted"), timesteps=(67, 67),
-        evidence=np.zeros((n, 1, 2, 2)), truth_rles=tuple(encode_rle(m) for m in true), place=0)
+        key="k",
+        text="",
+        entities=entities,
+        words=entities,
+        phrases=entities,
+        cell="",
+        subset="",
+        seed=0,
+        size=(16, 16),
+        shard=None,
+        row=0,
+        pictures=Pictures(),
+        latent=np.zeros((1, 2, 2)),
+        timestep=67,
+        rles=tuple("" if m is None else encode_rle(m) for m in detected),
+        daam=np.zeros((n, 2, 2)),
+        latents=np.zeros((2, 1, 2, 2)),
+        sources=(NOISED, "inverted"),
+        timesteps=(67, 67),
+        evidence=np.zeros((n, 1, 2, 2)),
+        truth_rles=tuple(encode_rle(m) for m in true),
+        place=0,
+    )
 
 
 def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
@@ -164,8 +200,14 @@ def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
     # dog's mask: 2 columns of its own object, 6 columns further on, 2 of them on the bus
     dog = np.zeros((16, 16), bool)
     dog[:4, 2:10] = True
-    rows = pd.DataFrame(raw_rows(seen_by, np.stack([dog, block(8, 8)]), load_vocabulary("voc-1"),
-                                 {"method": "m", "seed": 0, "split": "voc-1"}))
+    rows = pd.DataFrame(
+        raw_rows(
+            seen_by,
+            np.stack([dog, block(8, 8)]),
+            load_vocabulary("voc-1"),
+            {"method": "m", "seed": 0, "split": "voc-1"},
+        )
+    )
     exact = rows[(rows.judge == "truth") & (rows.entity == "dog")].iloc[0]
     assert (exact.on_own, exact.on_other, exact.on_neither, exact.own) == (8, 8, 16, 16)
     assert exact.iou == pytest.approx(8 / 40) and exact.other == "bus"
@@ -184,16 +226,30 @@ def test_a_picture_that_the_detector_did_not_find_whole_is_judged_by_truth_alone
 
 # --- figures
 
+
 def raw(ious: dict) -> pd.DataFrame:
     """{(split, seed, key, entity): iou} as raw rows."""
-    return pd.DataFrame([dict(zip(("split", "seed", "key", "entity"), place, strict=True), iou=iou)
-                         for place, iou in ious.items()])
+    return pd.DataFrame(
+        [
+            dict(zip(("split", "seed", "key", "entity"), place, strict=True), iou=iou)
+            for place, iou in ious.items()
+        ]
+    )
 
 
 def test_mean_over_classes_seeds_and_splits_by_hand():
-    rows = raw({("a", 0, "p", "dog"): 0.8, ("a", 0, "q", "dog"): 0.6, ("a", 0, "q", "cat"): 0.1,
-                ("a", 1, "p", "dog"): 1.0, ("a", 1, "q", "dog"): 1.0, ("a", 1, "q", "cat"): 0.5,
-                ("b", 0, "r", "bus"): 0.2, ("b", 1, "r", "bus"): 0.4})
+    rows = raw(
+        {
+            ("a", 0, "p", "dog"): 0.8,
+            ("a", 0, "q", "dog"): 0.6,
+            ("a", 0, "q", "cat"): 0.1,
+            ("a", 1, "p", "dog"): 1.0,
+            ("a", 1, "q", "dog"): 1.0,
+            ("a", 1, "q", "cat"): 0.5,
+            ("b", 0, "r", "bus"): 0.2,
+            ("b", 1, "r", "bus"): 0.4,
+        }
+    )
     # split a: seed 0 (70 + 10) / 2 = 40, seed 1 (100 + 50) / 2 = 75; split b: 20 and 40
     cell = mean_iou(rows, 50, paper=12.0)
     assert cell.value == pytest.approx((30 + 57.5) / 2) and cell.paper == 12.0
@@ -221,8 +277,9 @@ def test_interval_is_that_of_a_plain_loop():
 def test_a_paired_difference_knows_that_the_pictures_are_the_same():
     rng = np.random.default_rng(0)
     hard = rng.random(30)
-    a = raw({("a", s, f"p{i:02d}", "dog"): min(1, h + 0.05) for i, h in enumerate(hard)
-             for s in (0, 1)})
+    a = raw(
+        {("a", s, f"p{i:02d}", "dog"): min(1, h + 0.05) for i, h in enumerate(hard) for s in (0, 1)}
+    )
     b = raw({("a", 0, f"p{i:02d}", "dog"): h for i, h in enumerate(hard)})
     cell = figure(paired_counts(a, b), difference, 300)
     assert cell.value == pytest.approx(5, abs=0.3) and 4 < cell.low < cell.high < 5.5
@@ -234,25 +291,32 @@ def test_a_paired_difference_knows_that_the_pictures_are_the_same():
 
 # --- study 5's words
 
+
 def test_the_verdict_names_every_cell_in_which_the_default_is_behind():
-    ahead = [Row(f"default - {name}", {cell: Cell(1.0) for cell in limits.UNSEEN})
-             for name in ("the paper's module", "DAAM, best threshold", "DAAM, threshold 0.4")]
+    ahead = [
+        Row(f"default - {name}", {cell: Cell(1.0) for cell in limits.UNSEEN})
+        for name in ("the paper's module", "DAAM, best threshold", "DAAM, threshold 0.4")
+    ]
     assert "ahead of the paper's module and of DAAM in every cell" in limits.verdict(ahead)
     ahead[1] = dataclasses.replace(ahead[1], cells=ahead[1].cells | {"two_unseen": Cell(-2.5)})
     assert "NOT ahead" in limits.verdict(ahead)
     assert "DAAM, best threshold by 2.5 points in two, unseen." in limits.verdict(ahead)
     ahead[0] = Row(ahead[0].label, ahead[0].cells | {"one_unseen": Cell(-0.1, 0.4, -0.7, 0.5)})
     assert "0.1 points in one, unseen, which may be chance (95 % interval -0.7 to 0.5)" in (
-        limits.verdict(ahead))
+        limits.verdict(ahead)
+    )
 
 
 def test_confusion_of_two_words_by_hand():
     base = {"cell": "two_unseen", "key": "k", "split": "s", "seed": 0}
-    rows = pd.DataFrame([
-        base | {"entity": "dog", "other": "car", "on_own": 60, "on_other": 30, "on_neither": 10},
-        base | {"entity": "car", "other": "dog", "on_own": 0, "on_other": 50, "on_neither": 50},
-        base | {"entity": "dog", "other": "sofa", "on_own": 20, "on_other": 0, "on_neither": 0},
-    ])
+    rows = pd.DataFrame(
+        [
+            base
+            | {"entity": "dog", "other": "car", "on_own": 60, "on_other": 30, "on_neither": 10},
+            base | {"entity": "car", "other": "dog", "on_own": 0, "on_other": 50, "on_neither": 50},
+            base | {"entity": "dog", "other": "sofa", "on_own": 20, "on_other": 0, "on_neither": 0},
+        ]
+    )
     table = limits.confusion_table(rows, ("dog", "car", "sofa"), "t")
     cells = {row.label.split()[0]: {k: c.value for k, c in row.cells.items()} for row in table.rows}
     assert cells["dog"] == {"car": 30.0, "sofa": 0.0, "dog": 80.0, "background": 5.0}
@@ -264,6 +328,7 @@ def test_confusion_of_two_words_by_hand():
 
 
 # --- processes
+
 
 def _forever(path) -> None:
     path.write_text(str(os.getpid()))
@@ -278,8 +343,9 @@ def test_a_killed_run_leaves_no_process_behind(tmp_path):
     parent = multiprocessing.get_context("spawn").Process(target=_run_forever, args=(tmp_path,))
     parent.start()
     deadline = time.monotonic() + 120
-    while not all((tmp_path / name).is_file() and (tmp_path / name).read_text()
-                  for name in ("a", "b")):
+    while not all(
+        (tmp_path / name).is_file() and (tmp_path / name).read_text() for name in ("a", "b")
+    ):
         assert time.monotonic() < deadline and parent.is_alive()
         time.sleep(0.2)
     parent.kill()
@@ -299,6 +365,12 @@ def _alive(pid: int) -> bool:
 def test_what_absent_words_cost_is_the_difference():
     from ml.paper.absent_words import cost
 
-    said = cost(Table("mIoU", {"0": "none", "5": "5 absent"}, [
-        Row("a", {"0": Cell(80.0), "5": Cell(30.5)}), Row("not asked", {"0": Cell(80.0)})], ""))
+    said = cost(
+        Table(
+            "mIoU",
+            {"0": "none", "5": "5 absent"},
+            [Row("a", {"0": Cell(80.0), "5": Cell(30.5)}), Row("not asked", {"0": Cell(80.0)})],
+            "",
+        )
+    )
     assert "a 49.5." in said and "not asked" not in said

@@ -32,10 +32,17 @@ def calls(monkeypatch) -> list:
             noted.append((name, only))
 
         def blocks(lab: Lab) -> list:
-            return [Table(f"table of {name}", {"a": "heading"},
-                          [Row("ours", {"a": Cell(55.55, 1.0, 54.0, 57.0, 50.0)}),
-                           Row("DAAM", {"a": Cell(40.0)})]),
-                    Table("second", {"b": "other"}, [Row("ours", {"b": Cell(1.0)})])]
+            return [
+                Table(
+                    f"table of {name}",
+                    {"a": "heading"},
+                    [
+                        Row("ours", {"a": Cell(55.55, 1.0, 54.0, 57.0, 50.0)}),
+                        Row("DAAM", {"a": Cell(40.0)}),
+                    ],
+                ),
+                Table("second", {"b": "other"}, [Row("ours", {"b": Cell(1.0)})]),
+            ]
 
         module = types.ModuleType(f"ml.paper.{name}")
         module.TITLE, module.QUESTION, module.make, module.blocks = name, "why?", make, blocks
@@ -102,14 +109,23 @@ def test_a_row_prints_its_figures_of_all_tables(calls, tmp_path, capsys):
     assert "no row 'nobody': expected one of 'ours', 'DAAM'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "match"), [
-    (["--study", "protocol_two"], "unknown study 'protocol_two': expected one of protocol_one, "),
-    (["--row", "ours"], "--row needs exactly one --study"),
-    (["--study", "limits", "ablations", "--row", "ours"], "--row needs exactly one --study"),
-    (["--study", "limits", "--row", "ours", "--page-only"], "no --page-only"),
-    (["--quick", "--export"], "--export publishes the full size"),
-    (["--workers", "0"], "argument --workers: expected a whole number from 1 to 1,024, got '0'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (
+            ["--study", "protocol_two"],
+            "unknown study 'protocol_two': expected one of protocol_one, ",
+        ),
+        (["--row", "ours"], "--row needs exactly one --study"),
+        (["--study", "limits", "ablations", "--row", "ours"], "--row needs exactly one --study"),
+        (["--study", "limits", "--row", "ours", "--page-only"], "no --page-only"),
+        (["--quick", "--export"], "--export publishes the full size"),
+        (
+            ["--workers", "0"],
+            "argument --workers: expected a whole number from 1 to 1,024, got '0'",
+        ),
+    ],
+)
 def test_what_cannot_work_is_said_before_any_work(calls, arguments, match, capsys, tmp_path):
     assert cli.main([*arguments, "--root", str(tmp_path)]) == 2
     assert match in capsys.readouterr().err
@@ -121,7 +137,15 @@ def test_commands_of_rows_survive_a_shell():
 
     lab = make_lab("quick", ROOT, 1)
     assert shlex.split(command(lab, "limits", "it's 5 $x")) == [
-        "python", "-m", "ml.paper", "--quick", "--study", "limits", "--row", "it's 5 $x"]
+        "python",
+        "-m",
+        "ml.paper",
+        "--quick",
+        "--study",
+        "limits",
+        "--row",
+        "it's 5 $x",
+    ]
     assert command(make_lab("full", ROOT, 1)) == "python -m ml.paper"
 
 
@@ -159,9 +183,12 @@ def test_the_job_makes_studies_and_page(calls, tmp_path):
     config["resources"]["paper"]["config"]["root"] = str(tmp_path)
     with dg.instance_for_test() as instance:
         result = defs.resolve_job_def("paper").execute_in_process(
-            run_config=config, instance=instance)
-        made = {event.asset_key.to_user_string(): event.materialization.metadata
-                for event in result.get_asset_materialization_events()}
+            run_config=config, instance=instance
+        )
+        made = {
+            event.asset_key.to_user_string(): event.materialization.metadata
+            for event in result.get_asset_materialization_events()
+        }
     assert set(made) == ASSETS and {name for name, _ in calls} == set(STUDIES)
     assert made["paper_limits"]["minutes"].value < 1
     assert "paper 50.0" in made["paper_limits"]["table"].value

@@ -34,16 +34,32 @@ def jpeg() -> bytes:
 
 
 TABLE = Table(
-    "Protocol I", {"seen": "one, seen", "two_unseen": "two, unseen"},
-    [Row("our module", {"seen": Cell(91.06, 0.449, 88.0, 93.96, 90.3),
-                        "two_unseen": Cell(80.0, 2.25, 75.5, 84.2, 55.74)}),
-     Row("DAAM at 0.4", {"seen": Cell(62.1)}),
-     Row(NASTY, {"seen": Cell(math.nan, 1.0, 0.0, 1.0)})],
-    note="Judged by the detector, see `ml.paper.scores`.")
-PLOT = Plot("Feature timestep", "timestep", "mIoU, %",
-            {"ours": [(1.0, 80.0, 2.0), (5.0, 81.0, 1.0)], "paper": [(1.0, 57.5, 0.0)]})
-SAVED = Saved("Protocol I, again", "Does it beat `daam` & co?",
-              (Text("- no list, and `code | <b>`"), TABLE, PLOT, Picture(NASTY, jpeg())))
+    "Protocol I",
+    {"seen": "one, seen", "two_unseen": "two, unseen"},
+    [
+        Row(
+            "our module",
+            {
+                "seen": Cell(91.06, 0.449, 88.0, 93.96, 90.3),
+                "two_unseen": Cell(80.0, 2.25, 75.5, 84.2, 55.74),
+            },
+        ),
+        Row("DAAM at 0.4", {"seen": Cell(62.1)}),
+        Row(NASTY, {"seen": Cell(math.nan, 1.0, 0.0, 1.0)}),
+    ],
+    note="Judged by the detector, see `ml.paper.scores`.",
+)
+PLOT = Plot(
+    "Feature timestep",
+    "timestep",
+    "mIoU, %",
+    {"ours": [(1.0, 80.0, 2.0), (5.0, 81.0, 1.0)], "paper": [(1.0, 57.5, 0.0)]},
+)
+SAVED = Saved(
+    "Protocol I, again",
+    "Does it beat `daam` & co?",
+    (Text("- no list, and `code | <b>`"), TABLE, PLOT, Picture(NASTY, jpeg())),
+)
 
 
 @pytest.fixture
@@ -57,8 +73,11 @@ def quick(tmp_path):
 
 
 def files(folder) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 class Page(HTMLParser):
@@ -82,14 +101,17 @@ class Page(HTMLParser):
 # Figures in words
 
 
-@pytest.mark.parametrize(("cell", "expected"), [
-    (Cell(91.06, 0.449, 88.0, 93.96, 90.3), ("91.1 ± 0.4", "[88.0, 94.0]", "90.3")),
-    (Cell(62.1), ("62.1", "", "")),
-    (Cell(62.1, None, 60.0, 64.0), ("62.1", "[60.0, 64.0]", "")),
-    (Cell(-0.01, 0.0), ("0.0 ± 0.0", "", "")),
-    (Cell(math.nan, 1.0, 0.0, 1.0, 50.0), ("–", "", "50.0")),
-    (None, ("–", "", "")),
-])
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (Cell(91.06, 0.449, 88.0, 93.96, 90.3), ("91.1 ± 0.4", "[88.0, 94.0]", "90.3")),
+        (Cell(62.1), ("62.1", "", "")),
+        (Cell(62.1, None, 60.0, 64.0), ("62.1", "[60.0, 64.0]", "")),
+        (Cell(-0.01, 0.0), ("0.0 ± 0.0", "", "")),
+        (Cell(math.nan, 1.0, 0.0, 1.0, 50.0), ("–", "", "50.0")),
+        (None, ("–", "", "")),
+    ],
+)
 def test_a_figure_in_words(cell, expected):
     assert markdown.parts(cell) == expected
 
@@ -104,8 +126,10 @@ def test_counts_have_no_decimals():
 def test_sums_in_another_order_give_the_same_file():
     one, other = 0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1
     assert one != other
-    files = [to_plain(Saved("t", "q", (Table("n", {"n": "n"}, [Row("a", {"n": Cell(value)})]),)))
-             for value in (one, other)]
+    files = [
+        to_plain(Saved("t", "q", (Table("n", {"n": "n"}, [Row("a", {"n": Cell(value)})]),)))
+        for value in (one, other)
+    ]
     assert files[0] == files[1]
 
 
@@ -114,16 +138,28 @@ def test_table_in_markdown_reads_back():
     html = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown.table(TABLE))
     cells = [re.sub(r"\s+", " ", c) for c in re.findall(r"<td[^>]*>(.*?)</td>", html)]
     assert len(cells) == 9
-    assert cells[:3] == ["our module",
-                         "91.1 ± 0.4 &lt;sub&gt;[88.0, 94.0]&lt;/sub&gt;&lt;br&gt;paper 90.3",
-                         "80.0 ± 2.2 &lt;sub&gt;[75.5, 84.2]&lt;/sub&gt;&lt;br&gt;paper 55.7"]
+    assert cells[:3] == [
+        "our module",
+        "91.1 ± 0.4 &lt;sub&gt;[88.0, 94.0]&lt;/sub&gt;&lt;br&gt;paper 90.3",
+        "80.0 ± 2.2 &lt;sub&gt;[75.5, 84.2]&lt;/sub&gt;&lt;br&gt;paper 55.7",
+    ]
     assert cells[3:6] == ["DAAM at 0.4", "62.1", "–"]
     assert cells[6] == NASTY.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-@pytest.mark.parametrize("text", [
-    NASTY, "# no heading", "- no item", "1. no item", "_a_ $x$ [b](c)", r"back\slash", "> no quote",
-    "two_unseen ~~x~~"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        NASTY,
+        "# no heading",
+        "- no item",
+        "1. no item",
+        "_a_ $x$ [b](c)",
+        r"back\slash",
+        "> no quote",
+        "two_unseen ~~x~~",
+    ],
+)
 def test_escaped_text_reads_back(text):
     html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown.escape(text))
     page = Page(html)
@@ -149,7 +185,8 @@ def test_pages_of_some_studies(full):
     assert "python -m ml.paper --study protocol_one --row 'DAAM at 0.4'" in shown.text
     assert NASTY in shown.text and "code | <b>" in shown.text
     assert [name for name in shown.refers if name.startswith("#") and name[1:] in STUDIES] == [
-        f"#{name}" for name in STUDIES]
+        f"#{name}" for name in STUDIES
+    ]
 
 
 def test_html_needs_nothing_from_elsewhere(full):
@@ -221,10 +258,13 @@ def test_blocks_round_trip_through_json():
     assert repr(again) == repr(SAVED)  # NaN is not equal to itself
 
 
-@pytest.mark.parametrize(("rows", "match"), [
-    ([Row("a", {}), Row("a", {})], r"table 'T': expected each label once, got \['a'\]"),
-    ([Row("a", {"b": Cell(1.0)})], r"row 'a': cells of \['b'\], expected columns of \['n'\]"),
-])
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([Row("a", {}), Row("a", {})], r"table 'T': expected each label once, got \['a'\]"),
+        ([Row("a", {"b": Cell(1.0)})], r"row 'a': cells of \['b'\], expected columns of \['n'\]"),
+    ],
+)
 def test_tables_that_could_not_be_shown_are_refused(full, rows, match):
     with pytest.raises(ValueError, match=match):
         save(full, "limits", Saved("t", "q", (Table("T", {"n": "n"}, rows),)))
@@ -247,9 +287,18 @@ def test_a_whole_full_run_exports_figures_without_pictures(full):
 def masks_of(method: str, n: int = 6000) -> pd.DataFrame:
     rng = np.random.default_rng(len(method))
     own = rng.integers(1, 4096, n)
-    values = {"method": method, "split": "voc-1", "seed": np.arange(n) % 3, "source": "generated",
-              "judge": "detector", "cell": "two_seen", "entity": "dog",
-              "key": [f"sim-{i // 3:06d}" for i in range(n)], "iou": rng.random(n), "own": own}
+    values = {
+        "method": method,
+        "split": "voc-1",
+        "seed": np.arange(n) % 3,
+        "source": "generated",
+        "judge": "detector",
+        "cell": "two_seen",
+        "entity": "dog",
+        "key": [f"sim-{i // 3:06d}" for i in range(n)],
+        "iou": rng.random(n),
+        "own": own,
+    }
     return pd.DataFrame(values)
 
 

@@ -41,9 +41,15 @@ def lab(tmp_path_factory):
 def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
     first = load(lab, "protocol_one").blocks[0]
     assert [row.label for row in first.rows] == [
-        "our default", "the paper's module", "the paper's module, our upsampling",
-        "DAAM, best threshold", "DAAM, threshold 0.4",
-        "contrast alone", "OVAM, attribution prompts", "OVAM, optimised queries"]
+        "our default",
+        "the paper's module",
+        "the paper's module, our upsampling",
+        "DAAM, best threshold",
+        "DAAM, threshold 0.4",
+        "contrast alone",
+        "OVAM, attribution prompts",
+        "OVAM, optimised queries",
+    ]
     rows = rows_of(lab, Spec())
     judged = rows[(rows.source == GENERATED) & (rows.cell == "two_unseen")]
     by_class = judged.groupby(["seed", "entity"]).iou.mean()  # a second way to the same figure
@@ -69,13 +75,21 @@ def test_the_smallest_training_of_the_quick_size_has_pictures_to_validate_on(lab
 def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):
     scenes = real_pictures(lab)
     assert {s.sources for s in scenes} == {(NOISED, INVERTED)}
-    ious = [binary_iou(found, true) for s in scenes if s.whole
-            for found, true in zip(s.masks, s.truth, strict=True)]
+    ious = [
+        binary_iou(found, true)
+        for s in scenes
+        if s.whole
+        for found, true in zip(s.masks, s.truth, strict=True)
+    ]
     assert sum(ious) / len(ious) > 0.75  # the detector is good, and not perfect
     rows = rows_of(lab, Spec())
     assert {(s, j) for s, j in zip(rows.source, rows.judge, strict=True)} == {
-        (GENERATED, "detector"), (NOISED, "detector"), (NOISED, "truth"),
-        (INVERTED, "detector"), (INVERTED, "truth")}
+        (GENERATED, "detector"),
+        (NOISED, "detector"),
+        (NOISED, "truth"),
+        (INVERTED, "detector"),
+        (INVERTED, "truth"),
+    }
 
 
 def test_kept_latents_run_from_the_last_step_to_the_first(lab):
@@ -107,9 +121,13 @@ def test_what_is_in_place_is_not_made_again_and_one_seed_alone_is(lab, monkeypat
 def test_the_command_makes_every_study_and_a_second_time_nothing(tmp_path):
     def run() -> tuple[str, float]:
         started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "ml.paper", "--quick", "--root", tmp_path],
-                              cwd=ROOT, capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            [sys.executable, "-m", "ml.paper", "--quick", "--root", tmp_path],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout, time.perf_counter() - started
 

@@ -41,11 +41,29 @@ def record(entities=("dog", "diningtable"), real=False, seed=5) -> Record:
     rles = tuple(encode_rle(box(8 * i, 0, 8, 32)) for i in range(len(entities)))
     words = tuple(everything().words[name][0] for name in entities)
     return Record(
-        key="sim-000001", text="a dog near a dining table", entities=entities, words=words,
-        phrases=(), cell="", subset="sim", seed=seed, size=(64, 64), shard=None, row=0,
-        pictures=_Blank(), latent=np.zeros((6, 16, 16), np.float32), timestep=20, rles=rles,
-        daam=None, latents=np.zeros((1, 6, 16, 16), np.float32), sources=("generated",),
-        timesteps=(20,), evidence=None, truth_rles=rles if real else ("",) * len(rles), place=0)
+        key="sim-000001",
+        text="a dog near a dining table",
+        entities=entities,
+        words=words,
+        phrases=(),
+        cell="",
+        subset="sim",
+        seed=seed,
+        size=(64, 64),
+        shard=None,
+        row=0,
+        pictures=_Blank(),
+        latent=np.zeros((6, 16, 16), np.float32),
+        timestep=20,
+        rles=rles,
+        daam=None,
+        latents=np.zeros((1, 6, 16, 16), np.float32),
+        sources=("generated",),
+        timesteps=(20,),
+        evidence=None,
+        truth_rles=rles if real else ("",) * len(rles),
+        place=0,
+    )
 
 
 def test_absent_classes_are_not_in_the_picture():
@@ -70,10 +88,16 @@ def test_questions_name_all_words_and_keep_their_order():
 def test_rows_of_hand_made_masks():
     own = record(real=True)
     asked = question(own, ["cow"])
-    masks = {"dog": box(0, 0, 8, 16), "dining table": np.zeros((64, 64), bool),
-             "cow": box(0, 0, 5, 4)}
-    rows = pd.DataFrame(mask_rows(own, asked, np.stack([masks[w] for w in asked.words]), 1,
-                                  {"seed": 0, "method": "x"})).set_index("entity")
+    masks = {
+        "dog": box(0, 0, 8, 16),
+        "dining table": np.zeros((64, 64), bool),
+        "cow": box(0, 0, 5, 4),
+    }
+    rows = pd.DataFrame(
+        mask_rows(
+            own, asked, np.stack([masks[w] for w in asked.words]), 1, {"seed": 0, "method": "x"}
+        )
+    ).set_index("entity")
     assert rows.there.to_dict() == {"dog": True, "diningtable": True, "cow": False}
     assert rows.iou["dog"] == 0.5 and rows.iou["diningtable"] == 0 and np.isnan(rows.iou["cow"])
     assert rows.area["cow"] == 20 / 4096 < MASK_SHARE < 21 / 4096
@@ -95,8 +119,9 @@ def test_auroc_counts_pairs():
     value = np.round(rng.normal(size=60) + there, 1)  # with ties
     pairs = value[there][:, None] - value[~there][None]
     expected = 100 * ((pairs > 0).mean() + (pairs == 0).mean() / 2)
-    rows = pd.DataFrame({"value": value, "there": there, "seed": 0,
-                         "key": [f"{i // 3}" for i in range(60)]})
+    rows = pd.DataFrame(
+        {"value": value, "there": there, "seed": 0, "key": [f"{i // 3}" for i in range(60)]}
+    )
     cell = auroc_cell(rows, 50)
     assert cell.value == pytest.approx(expected) and cell.low < cell.value < cell.high
     assert cell.spread is None

@@ -31,11 +31,16 @@ def test_composition_of_each_model():
     total = plan.FULL.synthetic
     half, quarter = total // 2, total // 4
     assert found == {
-        "a": {"one": total}, "b": {"two": total}, "c": {"one": half, "two": half},
+        "a": {"one": total},
+        "b": {"two": total},
+        "c": {"one": half, "two": half},
         "d": {"one": half, "two": half, "seen": half},
-        "e": {"rich_one": half, "rich_two": half, "seen": half}, "bound": {"every": total},
+        "e": {"rich_one": half, "rich_two": half, "seen": half},
+        "bound": {"every": total},
         "quarter": {"one": total // 8, "two": total // 8},
-        "half": {"one": quarter, "two": quarter}, "twice": {"one": total, "two": total}}
+        "half": {"one": quarter, "two": quarter},
+        "twice": {"one": total, "two": total},
+    }
     assert segmenters.sets_of([MODELS["bound"]]) == []
     assert segmenters.sets_of([MODELS["e"]]) == ["rich"]
     assert segmenters.sets_of(MODELS.values()) == ["synthetic", "rich"]
@@ -60,8 +65,9 @@ def test_real_scenes(source):
     assert max(totals.values()) - min(totals.values()) <= 2
     start = {"seen": 300_000, "every": 320_000}[source]
     names = tuple(VOCABULARY.classes[value - 1] for value in sorted(shown[1]))
-    again = [draw_scene(scene_seed("paper", start + 1), classes=order)
-             for order in (names, names[::-1])]
+    again = [
+        draw_scene(scene_seed("paper", start + 1), classes=order) for order in (names, names[::-1])
+    ]
     same = [scene for scene in again if np.array_equal(scene.image, images[1])]
     assert len(same) == 1
     for name, mask in zip(same[0].classes, same[0].masks, strict=True):
@@ -71,8 +77,11 @@ def test_real_scenes(source):
 def test_real_scenes_are_no_benchmark_copies(monkeypatch):
     """A seed that is the benchmark's own would be found, and left out."""
     frozen = next(iter(benchmark_scenes()))
-    monkeypatch.setattr(segmenters, "draw_scene", lambda seed, classes: frozen if seed % 2 else
-                        draw_scene(seed, classes=classes))
+    monkeypatch.setattr(
+        segmenters,
+        "draw_scene",
+        lambda seed, classes: frozen if seed % 2 else draw_scene(seed, classes=classes),
+    )
     images, _ = segmenters.real_part("every", 6, 0)
     assert len(images) == 3
 
@@ -90,21 +99,29 @@ def test_rich_prompts():
     known = plan.everything().words
     for prompt in prompts:
         assert len(set(prompt["entities"])) == len(prompt["entities"])
-        for entity, word, phrase in zip(*(prompt[k] for k in ("entities", "words", "phrases")),
-                                        strict=True):
+        for entity, word, phrase in zip(
+            *(prompt[k] for k in ("entities", "words", "phrases")), strict=True
+        ):
             assert word in known[entity]
             assert phrase.endswith(word) and f" {phrase} " in f" {prompt['text']} "
     texts = [p["text"] for p in prompts]
     assert sum(any(place in text for place in PLACES.values()) for text in texts) > 200
     assert sum(" left of " in text for text in texts) > 15
-    assert sum(len(p.split()) > 2 + (w.count(" ")) for q in prompts
-               for p, w in zip(q["phrases"], q["words"], strict=True)) > 200  # with a colour
+    assert (
+        sum(
+            len(p.split()) > 2 + (w.count(" "))
+            for q in prompts
+            for p, w in zip(q["phrases"], q["words"], strict=True)
+        )
+        > 200
+    )  # with a colour
 
 
 def test_rich_prompts_are_of_known_words():
     """Each word is one token of the micro checkpoint, and no prompt is cut off."""
     tokenizer = CLIPTokenizer.from_pretrained(
-        ROOT / "data" / "foundation" / "micro" / "diffusion" / "tokenizer")
+        ROOT / "data" / "foundation" / "micro" / "diffusion" / "tokenizer"
+    )
     for prompt in plan.rich_prompts(replace(plan.QUICK, synthetic=400), 0):
         ids = tokenizer(prompt["text"]).input_ids
         assert len(ids) == len(prompt["text"].split()) + 2 <= MAX_LENGTH
@@ -131,14 +148,39 @@ def _records():
     """A picture of a sheep and one of a dog and a cat, as `label` looks at them."""
     from ml.paper.pictures import Record
 
-    common = dict(key="", cell="", subset="", seed=0, size=(64, 64), shard=None, row=0,
-                  pictures=None, latent=np.zeros((6, 16, 16), np.float32), timestep=1,
-                  latents=None, sources=(), timesteps=(), truth_rles=(), place=0)
-    return [Record(text=text, entities=names, words=words, phrases=(), rles=("",) * len(words),
-                   daam=np.zeros((len(words), 16, 16), np.float32),
-                   evidence=np.ones((len(words), 1, 16, 16), np.float32), **common)
-            for text, names, words in (("a sheep", ("sheep",), ("sheep",)),
-                                       ("a dog and a cat", ("dog", "cat"), ("dog", "cat")))]
+    common = dict(
+        key="",
+        cell="",
+        subset="",
+        seed=0,
+        size=(64, 64),
+        shard=None,
+        row=0,
+        pictures=None,
+        latent=np.zeros((6, 16, 16), np.float32),
+        timestep=1,
+        latents=None,
+        sources=(),
+        timesteps=(),
+        truth_rles=(),
+        place=0,
+    )
+    return [
+        Record(
+            text=text,
+            entities=names,
+            words=words,
+            phrases=(),
+            rles=("",) * len(words),
+            daam=np.zeros((len(words), 16, 16), np.float32),
+            evidence=np.ones((len(words), 1, 16, 16), np.float32),
+            **common,
+        )
+        for text, names, words in (
+            ("a sheep", ("sheep",), ("sheep",)),
+            ("a dog and a cat", ("dog", "cat"), ("dog", "cat")),
+        )
+    ]
 
 
 def test_labels_of_pictures():
@@ -146,8 +188,9 @@ def test_labels_of_pictures():
     never sure; a copy of a benchmark picture is rejected before all else."""
     modules = [_Answer(32, 20.0), _Answer(0, 20.0), _Answer(32, 0.1)]
     synthetic = make_lab("quick").params.synthetic
-    maps, reasons = segmenters.label(_records(), [False, False], tiny_pipeline(), modules,
-                                     synthetic)
+    maps, reasons = segmenters.label(
+        _records(), [False, False], tiny_pipeline(), modules, synthetic
+    )
     sheep, dog, cat = (VOCABULARY.label(name) for name in ("sheep", "dog", "cat"))
     assert maps.shape == (3, 2, 64, 64) and maps.dtype == np.uint8
     assert (maps[0, 0, :, :32] == sheep).all() and (maps[0, 0, :, 32:] == 0).all()
@@ -156,8 +199,9 @@ def test_labels_of_pictures():
     assert reasons.tolist()[0] == ["", ""]
     assert reasons.tolist()[1] == ["entity too small"] * 2
     assert (maps[2] == 255).all()
-    _, reasons = segmenters.label(_records(), [True, False], tiny_pipeline(), modules[:1],
-                                  synthetic)
+    _, reasons = segmenters.label(
+        _records(), [True, False], tiny_pipeline(), modules[:1], synthetic
+    )
     assert reasons.tolist() == [["benchmark overlap", ""]]
 
 
@@ -172,8 +216,11 @@ def _stored_labels(lab: Lab, monkeypatch, rejected: set[int]) -> None:
             self.entities = prompt["entities"]
             self.image = np.full((64, 64, 3), place, np.uint8)
 
-    monkeypatch.setattr(segmenters, "pictures_of", lambda _, name: [
-        Plain(i, prompt) for i, prompt in enumerate(sets[name])])
+    monkeypatch.setattr(
+        segmenters,
+        "pictures_of",
+        lambda _, name: [Plain(i, prompt) for i, prompt in enumerate(sets[name])],
+    )
     for name in sets:
         for path, recipe, places in segmenters.labelling(lab, name):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,11 +238,19 @@ def lab(tmp_path, monkeypatch):
     return own
 
 
-@pytest.mark.parametrize(("name", "synthetic", "real"), [
-    ("a", [*range(3, 60)], 0), ("b", [*range(61, 119)], 0),
-    ("c", [*range(3, 30), *range(61, 90)], 0), ("d", [*range(3, 30), *range(61, 90)], 30),
-    ("e", [*range(3, 60)], 30), ("quarter", [*range(3, 7), *range(61, 67)], 0),
-    ("twice", [*range(3, 60), *range(61, 119)], 0), ("bound", [], 60)])
+@pytest.mark.parametrize(
+    ("name", "synthetic", "real"),
+    [
+        ("a", [*range(3, 60)], 0),
+        ("b", [*range(61, 119)], 0),
+        ("c", [*range(3, 30), *range(61, 90)], 0),
+        ("d", [*range(3, 30), *range(61, 90)], 30),
+        ("e", [*range(3, 60)], 30),
+        ("quarter", [*range(3, 7), *range(61, 67)], 0),
+        ("twice", [*range(3, 60), *range(61, 119)], 0),
+        ("bound", [], 60),
+    ],
+)
 def test_training_pictures(lab, name, synthetic, real):
     """The accepted pictures of each source with the labels of the seed's own module."""
     for seed in (0, 1):
@@ -221,8 +276,13 @@ def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
     monkeypatch.setitem(lab.__dict__, "params", replace(lab.params, segmenter=few))
     kept = {}
     original = segmenters.predict_each
-    monkeypatch.setattr(segmenters, "predict_each", lambda model, images: kept.setdefault(
-        len(kept), [((np.array(image).sum(2) // 40) % 21).astype(np.uint8) for image in images]))
+    monkeypatch.setattr(
+        segmenters,
+        "predict_each",
+        lambda model, images: kept.setdefault(
+            len(kept), [((np.array(image).sum(2) // 40) % 21).astype(np.uint8) for image in images]
+        ),
+    )
     only = "real bound: all classes labelled"
     zero_shot.make(lab, only)
     assert capsys.readouterr().out.count("zero-shot-bound-seed") == 2
@@ -232,8 +292,9 @@ def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
     table, picture, *rest = zero_shot.blocks(lab)
     assert isinstance(table, Table) and isinstance(picture, Picture) and not rest
     cells = table.rows[0].cells
-    truth = torch.tensor(np.stack([segmenters.label_maps([s], VOCABULARY)[0]
-                                   for s in benchmark_scenes()])).long()
+    truth = torch.tensor(
+        np.stack([segmenters.label_maps([s], VOCABULARY)[0] for s in benchmark_scenes()])
+    ).long()
     metric = MulticlassJaccardIndex(21, average="none")
     each = 100 * metric(torch.tensor(np.stack(kept[0])).long(), truth).numpy()
     seen = np.mean([each[VOCABULARY.label(c)] for c in VOCABULARY.seen])

@@ -55,8 +55,15 @@ def test_palette_png_gives_indices_as_vocs_label_maps_need():
     assert np.array_equal(decode_png(buffer.getvalue()), labels)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3), np.float32), np.zeros((3, 4, 4), np.uint8),
-                                 np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_encode_refuses_what_is_no_picture(bad):
     with pytest.raises(ValueError, match="expected uint8"):
         encode_png(bad)
@@ -153,8 +160,16 @@ def test_a_changed_copy_is_the_same_picture_and_another_scene_is_not(scenes):
 
 
 def test_palette_is_vocs():
-    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 8: (64, 0, 0),
-             15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    known = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        7: (128, 128, 128),
+        8: (64, 0, 0),
+        15: (192, 128, 128),
+        20: (0, 64, 128),
+        255: (224, 224, 192),
+    }
     for label, colour in known.items():
         assert tuple(PALETTE[label]) == colour
     assert len({tuple(colour) for colour in PALETTE}) == 256
@@ -186,15 +201,25 @@ def test_label_overlay_uses_voc_colours():
 
 def test_contact_sheet_fits_and_is_the_same_each_time(tmp_path, scenes):
     """48 noisy pictures would be 400 KB at full quality; the file stays under 100 KB."""
-    noisy = [np.random.default_rng(i).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-             for i in range(48)]
-    contact_sheet(noisy, None, ["a very long caption that cannot fit below a picture"] * 48,
-                  tmp_path / "noisy.jpg")
+    noisy = [
+        np.random.default_rng(i).integers(0, 256, (64, 64, 3)).astype(np.uint8) for i in range(48)
+    ]
+    contact_sheet(
+        noisy,
+        None,
+        ["a very long caption that cannot fit below a picture"] * 48,
+        tmp_path / "noisy.jpg",
+    )
     shown = scenes[:12]
     for name in ("a.jpg", "b.jpg"):
-        contact_sheet([s.image for s in shown], [s.masks for s in shown[:6]]
-                      + [s.label_map() for s in shown[6:11]] + [None],
-                      [s.caption for s in shown], tmp_path / name, columns=5, scale=2)
+        contact_sheet(
+            [s.image for s in shown],
+            [s.masks for s in shown[:6]] + [s.label_map() for s in shown[6:11]] + [None],
+            [s.caption for s in shown],
+            tmp_path / name,
+            columns=5,
+            scale=2,
+        )
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
     for file in tmp_path.iterdir():
         assert 0 < file.stat().st_size <= MAX_SHEET_BYTES

@@ -62,9 +62,13 @@ def own_cache(tmp_path, monkeypatch):
 
 def changed(params=MICRO, **sections):
     """Settings with some fields of some sections replaced."""
-    return dataclasses.replace(params, **{
-        name: dataclasses.replace(getattr(params, name), **fields)
-        for name, fields in sections.items()})
+    return dataclasses.replace(
+        params,
+        **{
+            name: dataclasses.replace(getattr(params, name), **fields)
+            for name, fields in sections.items()
+        },
+    )
 
 
 def by_name(needs) -> dict:
@@ -75,9 +79,10 @@ def by_name(needs) -> dict:
 
 
 def test_counts_are_those_of_the_prompts_stage():
-    for vocabulary in (load_vocabulary("voc-1"),
-                       Vocabulary("one", ("cat", "dog"), ("car",),
-                                  {n: (n,) for n in ("cat", "dog", "car")})):
+    for vocabulary in (
+        load_vocabulary("voc-1"),
+        Vocabulary("one", ("cat", "dog"), ("car",), {n: (n,) for n in ("cat", "dog", "car")}),
+    ):
         counts = counts_of(MICRO, vocabulary)
         made = make_prompts(vocabulary, MICRO.prompts, 0)[0]
         images = [p for p in made if p["purpose"] != "synthetic"]
@@ -111,31 +116,60 @@ def test_the_table_of_diffusion_models_is_that_of_the_real_classes():
     from ml.diffusion.features import feature_channels
 
     def text(width, layers, heads, kind=CLIPTextModel, **more):
-        return count(kind(CLIPTextConfig(hidden_size=width, intermediate_size=4 * width,
-                                         num_hidden_layers=layers, num_attention_heads=heads,
-                                         **more)))
+        return count(
+            kind(
+                CLIPTextConfig(
+                    hidden_size=width,
+                    intermediate_size=4 * width,
+                    num_hidden_layers=layers,
+                    num_attention_heads=heads,
+                    **more,
+                )
+            )
+        )
 
     with torch.device("meta"):
-        vae = count(AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4))
+        vae = count(
+            AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+            )
+        )
         units = {
             "sd1": UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
-            "sd2": UNet2DConditionModel(sample_size=64, cross_attention_dim=1024,
-                                        attention_head_dim=[5, 10, 20, 20],
-                                        use_linear_projection=True),
+            "sd2": UNet2DConditionModel(
+                sample_size=64,
+                cross_attention_dim=1024,
+                attention_head_dim=[5, 10, 20, 20],
+                use_linear_projection=True,
+            ),
             "sdxl": UNet2DConditionModel(
-                sample_size=128, cross_attention_dim=2048, attention_head_dim=[5, 10, 20],
-                use_linear_projection=True, block_out_channels=(320, 640, 1280),
+                sample_size=128,
+                cross_attention_dim=2048,
+                attention_head_dim=[5, 10, 20],
+                use_linear_projection=True,
+                block_out_channels=(320, 640, 1280),
                 down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
                 up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                transformer_layers_per_block=[1, 2, 10], addition_embed_type="text_time",
-                addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816),
+                transformer_layers_per_block=[1, 2, 10],
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256,
+                projection_class_embeddings_input_dim=2816,
+            ),
         }
         large = text(768, 12, 12)
-        texts = {"sd1": {"text_encoder": large}, "sd2": {"text_encoder": text(1024, 23, 16)},
-                 "sdxl": {"text_encoder": large, "text_encoder_2": text(
-                     1280, 32, 20, CLIPTextModelWithProjection, projection_dim=1280)}}
+        texts = {
+            "sd1": {"text_encoder": large},
+            "sd2": {"text_encoder": text(1024, 23, 16)},
+            "sdxl": {
+                "text_encoder": large,
+                "text_encoder_2": text(
+                    1280, 32, 20, CLIPTextModelWithProjection, projection_dim=1280
+                ),
+            },
+        }
     for name, shape in {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}.items():
         assert shape.parameters == {"unet": count(units[name]), "vae": vae} | texts[name]
         assert shape.features == feature_channels(units[name])
@@ -155,18 +189,28 @@ def test_the_table_of_detectors_and_backbones_is_that_of_the_real_classes():
     )
 
     def mask2former(depths):
-        body = SwinConfig(embed_dim=96, depths=depths, num_heads=[3, 6, 12, 24],
-                          out_features=["stage1", "stage2", "stage3", "stage4"])
-        return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=body,
-                                                                     num_labels=80))
+        body = SwinConfig(
+            embed_dim=96,
+            depths=depths,
+            num_heads=[3, 6, 12, 24],
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )
+        return Mask2FormerForUniversalSegmentation(
+            Mask2FormerConfig(backbone_config=body, num_labels=80)
+        )
 
     def resnet(depths):
         return ResNetForImageClassification(ResNetConfig(depths=depths, num_labels=1000))
 
     def mit(depths):
-        return SegformerForImageClassification(SegformerConfig(
-            hidden_sizes=[64, 128, 320, 512], depths=depths, num_labels=1000,
-            decoder_hidden_size=768))
+        return SegformerForImageClassification(
+            SegformerConfig(
+                hidden_sizes=[64, 128, 320, 512],
+                depths=depths,
+                num_labels=1000,
+                decoder_hidden_size=768,
+            )
+        )
 
     with torch.device("meta"):
         counted = {
@@ -174,8 +218,11 @@ def test_the_table_of_detectors_and_backbones_is_that_of_the_real_classes():
             "facebook/mask2former-swin-small-coco-instance": mask2former([2, 2, 18, 2]),
             "microsoft/resnet-50": resnet([3, 4, 6, 3]),
             "microsoft/resnet-101": resnet([3, 4, 23, 3]),
-            "microsoft/swin-base-patch4-window7-224": SwinForImageClassification(SwinConfig(
-                embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], num_labels=1000)),
+            "microsoft/swin-base-patch4-window7-224": SwinForImageClassification(
+                SwinConfig(
+                    embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], num_labels=1000
+                )
+            ),
             "nvidia/mit-b2": mit([3, 4, 6, 3]),
             "nvidia/mit-b5": mit([3, 6, 40, 3]),
         }
@@ -201,15 +248,18 @@ def test_the_shape_of_a_folder_is_that_of_its_pipeline(tmp_path):
     found = find_models(params, Workspace(tmp_path, "micro"))[0]
     shape = drawing_of(found)
     assert shape.features == feature_channels(pipe.unet)
-    assert shape.parameters == {part: count(getattr(pipe, part))
-                                for part in ("unet", "vae", "text_encoder")}
+    assert shape.parameters == {
+        part: count(getattr(pipe, part)) for part in ("unet", "vae", "text_encoder")
+    }
     assert shape.text_width == tiny.WIDTH and shape.side == 64 and not shape.vae_float32
 
 
 def test_what_is_not_here_is_to_be_downloaded_or_unknown(tmp_path):
     params = changed(
         diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
-        detector={"model": "coco"}, segmenter={"backbone": "somebody/elses-backbone"})
+        detector={"model": "coco"},
+        segmenter={"backbone": "somebody/elses-backbone"},
+    )
     diffusion, detector, backbone = find_models(params, HERE)
     assert diffusion.state == "to download"
     assert diffusion.bytes == 4 * (859_520_964 + 83_653_863 + 123_060_480)  # 4.3 GB in float32
@@ -238,8 +288,11 @@ def test_a_snapshot_in_the_hubs_cache_is_found(tmp_path):
 
 
 def test_files_of_a_variant_and_headers(tmp_path):
-    save_file({"a": torch.zeros(3, 5), "b": torch.zeros(2, dtype=torch.float16)},
-              tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {"a": torch.zeros(3, 5), "b": torch.zeros(2, dtype=torch.float16)},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     save_file({"a": torch.zeros(4)}, tmp_path / "model.fp16.safetensors")
     assert [f.name for f in weight_files(tmp_path)] == ["model.safetensors"]
     assert [f.name for f in weight_files(tmp_path, "fp16")] == ["model.fp16.safetensors"]
@@ -253,12 +306,21 @@ def test_files_of_a_variant_and_headers(tmp_path):
 # Bytes, at the shape of Stable Diffusion v1
 
 
-SD_PARAMS = changed(diffusion={"dtype": "float16", "batch_size": 8},
-                    grounding={"variant": "paper", "width": 512, "heads": 8, "batch_size": 8,
-                               "steps": 12_500, "evaluate_every": 500},
-                    benchmark={"source": "none"})
-COUNTS = Counts(train=10_000, sim=1_000, synthetic=10_000, image_words=17_600,
-                synthetic_words=16_000)
+SD_PARAMS = changed(
+    diffusion={"dtype": "float16", "batch_size": 8},
+    grounding={
+        "variant": "paper",
+        "width": 512,
+        "heads": 8,
+        "batch_size": 8,
+        "steps": 12_500,
+        "evaluate_every": 500,
+    },
+    benchmark={"source": "none"},
+)
+COUNTS = Counts(
+    train=10_000, sim=1_000, synthetic=10_000, image_words=17_600, synthetic_words=16_000
+)
 
 
 def test_the_papers_module_has_its_18_8_million_parameters():
@@ -282,13 +344,13 @@ def test_disk_by_stage():
     assert found["masks"] == found["triplets"] == 17_600 * (2_048 + 500)
     assert found["grounding_model"] == 6 * 4 * 18_796_560
     assert found["synthetic_dataset"] == round(
-        10_000 * (400_000 + 512 * 512 / 40 + 500) + 16_000 * 2_048)
+        10_000 * (400_000 + 512 * 512 / 40 + 500) + 16_000 * 2_048
+    )
     assert found["segmenter"] == round(4 * 1.3 * 44_549_160 * 6) + found["synthetic_dataset"]
     assert found["benchmark"] == found["real_bound"] == 0  # no real pictures
     assert found["benchmark_scores"] == 16 * 1_000 * 25**2  # a tenth of the set is held out
     assumed = by_name(disk_needs(COUNTS, SD1, SD_PARAMS, 24, 1, None))
-    assert assumed["images"] == round(11_000 * (0.6 * 3 * 512**2 + 65_536 + 500)
-                                      + 17_600 * 8_192)
+    assert assumed["images"] == round(11_000 * (0.6 * 3 * 512**2 + 65_536 + 500) + 17_600 * 8_192)
     assert assumed["segmenter"] is None
     voc = changed(SD_PARAMS, benchmark={"source": "voc2012"})
     assert by_name(disk_needs(COUNTS, SD1, voc, 20, 1, 1))["benchmark"] == 1449 * 160_000
@@ -302,8 +364,9 @@ def test_gpu_memory():
     assert feature_bytes(SD1, 2) == features
     decode = 4 * 256 * 512**2 * 2
     assert found["images"] == weights + max(8 * 2 * features, decode) + CUDA_BYTES
-    assert found["grounding_model"] == (weights + 16 * 18_796_560
-                                        + 8 * (177_000_000 + 3 * features) + CUDA_BYTES)
+    assert found["grounding_model"] == (
+        weights + 16 * 18_796_560 + 8 * (177_000_000 + 3 * features) + CUDA_BYTES
+    )
     assert found["segmenter"] == round(16 * 1.3 * 44_549_160) + CUDA_BYTES
     one = by_name(gpu_needs(SD1, SD_PARAMS, 18_796_560, 177_000_000, None, single=True, context=0))
     assert one["images"] == weights + decode and one["segmenter"] is None
@@ -317,8 +380,9 @@ def test_main_memory_holds_the_training_samples():
     found = by_name(ram_needs(COUNTS, SD1, SD_PARAMS, 1_500_000_000))
     libraries = 1_500_000_000
     assert found["images"] == libraries + 2 * 1_066_235_307  # float16
-    assert found["grounding_model"] == (libraries + 10_000 * 65_536 + 17_600 * 16_384
-                                        + 3_000_000_000)
+    assert found["grounding_model"] == (
+        libraries + 10_000 * 65_536 + 17_600 * 16_384 + 3_000_000_000
+    )
     seeded = changed(SD_PARAMS, grounding={"variant": "seeded"})  # three maps of evidence a word
     more = by_name(ram_needs(COUNTS, SD1, seeded, 1_500_000_000))["grounding_model"]
     assert more - found["grounding_model"] == 17_600 * 3 * 16_384
@@ -327,32 +391,49 @@ def test_main_memory_holds_the_training_samples():
 # Hours
 
 
-@pytest.mark.parametrize("pictures, uses, cached, expected", [
-    (100, 1_000, 100, 100),  # all kept: once each
-    (100, 1_000, 500, 100),
-    (100, 1_000, 0, 1_000),  # none kept: at every use
-    (100, 1_000, 25, 25 + 750),
-    (100, 10, 100, 10),  # fewer uses than pictures
-    (0, 10, 5, 0), (10, 0, 5, 0),
-])
+@pytest.mark.parametrize(
+    "pictures, uses, cached, expected",
+    [
+        (100, 1_000, 100, 100),  # all kept: once each
+        (100, 1_000, 500, 100),
+        (100, 1_000, 0, 1_000),  # none kept: at every use
+        (100, 1_000, 25, 25 + 750),
+        (100, 10, 100, 10),  # fewer uses than pictures
+        (0, 10, 5, 0),
+        (10, 0, 5, 0),
+    ],
+)
 def test_passes_through_the_unet(pictures, uses, cached, expected):
     assert passes(pictures, uses, cached) == expected
 
 
-FIGURES = Figures(draw=2.0, ground=0.3, evidence=0.4, features=0.1, grounding_step=0.5,
-                  validate=0.05, detect=0.08, segmenter_step=0.25)
+FIGURES = Figures(
+    draw=2.0,
+    ground=0.3,
+    evidence=0.4,
+    features=0.1,
+    grounding_step=0.5,
+    validate=0.05,
+    detect=0.08,
+    segmenter_step=0.25,
+)
 
 
 def test_seconds_by_stage():
-    params = changed(SD_PARAMS, triplets={"validation_share": 0.1},
-                     segmenter={"steps": 10_000}, benchmark={"source": "voc2012"})
+    params = changed(
+        SD_PARAMS,
+        triplets={"validation_share": 0.1},
+        segmenter={"steps": 10_000},
+        benchmark={"source": "voc2012"},
+    )
     found = stage_seconds(COUNTS, FIGURES, params, cached=20)
     assert found["images"] == 11_000 * 2.0
     assert found["masks"] == pytest.approx(11_000 * 0.08)
     train = 20 + (1 - 20 / 9_000) * 12_500 * 8  # 25 evaluations of 1,000 pictures
     held = 20 + (1 - 20 / 1_000) * 25 * 1_000
     assert found["grounding_model"] == pytest.approx(
-        (train + held) * 0.1 + 12_500 * 0.5 + 25 * 1_000 * 0.05)
+        (train + held) * 0.1 + 12_500 * 0.5 + 25 * 1_000 * 0.05
+    )
     assert found["grounding_scores"] == pytest.approx(1_000 * 0.3)
     assert found["synthetic_dataset"] == pytest.approx(10_000 * 2.3)
     assert found["segmenter"] == found["real_bound"] == 2_500
@@ -362,20 +443,33 @@ def test_seconds_by_stage():
 
 
 def test_what_was_not_measured_is_unknown():
-    found = stage_seconds(COUNTS, dataclasses.replace(FIGURES, detect=None, ground=None),
-                          SD_PARAMS, 20)
+    found = stage_seconds(
+        COUNTS, dataclasses.replace(FIGURES, detect=None, ground=None), SD_PARAMS, 20
+    )
     unknown = {name for name, value in found.items() if value is None}
     assert unknown == {"masks", "grounding_scores", "synthetic_dataset"}
-    nothing = stage_seconds(Counts(0, 0, 0, 0, 0), Figures(), changed(
-        SD_PARAMS, segmenter={"steps": 0}, grounding={"steps": 0}), 0)
+    nothing = stage_seconds(
+        Counts(0, 0, 0, 0, 0),
+        Figures(),
+        changed(SD_PARAMS, segmenter={"steps": 0}, grounding={"steps": 0}),
+        0,
+    )
     assert set(nothing.values()) == {0}  # what is not asked for costs nothing
 
 
 def test_figures_are_shown_in_fitting_units():
-    assert [show_seconds(s) for s in (59, 600, 7200, None)] == ["59 s", "10 min", "2.0 h",
-                                                               "unknown"]
-    assert [show_bytes(b) for b in (65_536, 3.2e6, 4.3e9, None)] == ["66 KB", "3.2 MB", "4.3 GB",
-                                                                    "unknown"]
+    assert [show_seconds(s) for s in (59, 600, 7200, None)] == [
+        "59 s",
+        "10 min",
+        "2.0 h",
+        "unknown",
+    ]
+    assert [show_bytes(b) for b in (65_536, 3.2e6, 4.3e9, None)] == [
+        "66 KB",
+        "3.2 MB",
+        "4.3 GB",
+        "unknown",
+    ]
 
 
 # The command
@@ -420,8 +514,9 @@ def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_on_disk_already_is_not_needed_again(tmp_path, capsys, monkeypatch):
-    need = sum(n.bytes for n in make_plan(load_params(), Workspace(tmp_path, "micro"),
-                                          probe=False).disk)
+    need = sum(
+        n.bytes for n in make_plan(load_params(), Workspace(tmp_path, "micro"), probe=False).disk
+    )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, need))
     assert run(tmp_path, capsys, "", "--no-probe")[0] == 4  # 5 % more is asked for
     made = tmp_path / "data" / "mine" / "images"
@@ -432,8 +527,13 @@ def test_what_is_on_disk_already_is_not_needed_again(tmp_path, capsys, monkeypat
 
 def test_downloads_count_where_the_cache_is(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4e9))
-    done, said = run(tmp_path, capsys, BIG + "prompts: {train_one: 10, train_two: 10, "
-                     "sim_per_cell: 1, synthetic_one: 5, synthetic_two: 5}\n", "--no-probe")
+    done, said = run(
+        tmp_path,
+        capsys,
+        BIG + "prompts: {train_one: 10, train_two: 10, "
+        "sim_per_cell: 1, synthetic_one: 5, synthetic_two: 5}\n",
+        "--no-probe",
+    )
     assert done == 4 and "refused: disk" in said  # 4.3 GB of weights do not fit
 
 
@@ -462,15 +562,19 @@ def gpu_plan(tmp_path, monkeypatch, gigabytes: float):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: Card(gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "a card")
     monkeypatch.setattr(plan, "ram_bytes", lambda: 10**12)
-    params = changed(SD_PARAMS, diffusion={
-        "model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"})
+    params = changed(
+        SD_PARAMS,
+        diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"},
+    )
     return make_plan(params, Workspace(tmp_path, "x"), probe=False)
 
 
 def test_a_small_gpu_is_refused_a_middle_one_halves_its_batches(tmp_path, monkeypatch):
     small = gpu_plan(tmp_path, monkeypatch, 4)  # the weights alone are 4.3 GB
-    assert any(r.startswith("GPU memory: ") and "set diffusion.dtype to float16" in r
-               for r in small.refusals)
+    assert any(
+        r.startswith("GPU memory: ") and "set diffusion.dtype to float16" in r
+        for r in small.refusals
+    )
     middle = gpu_plan(tmp_path, monkeypatch, 8)
     assert not middle.refusals and any("halved as the run goes" in note for note in middle.notes)
     large = gpu_plan(tmp_path, monkeypatch, 80)
@@ -492,11 +596,14 @@ def test_no_gpu_where_one_is_asked_for(tmp_path, capsys):
     assert "disk, when all is made" in said  # the rest is planned all the same
 
 
-@pytest.mark.parametrize("text, match", [
-    ("vocabulary: none.yaml\n", "unknown vocabulary 'none.yaml'"),
-    ("prompts: {texts: none.txt}\n", "no file none.txt"),
-    ("prompts: {plain_share: 2}\n", "plain_share: expected a number from 0 to 1"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("vocabulary: none.yaml\n", "unknown vocabulary 'none.yaml'"),
+        ("prompts: {texts: none.txt}\n", "no file none.txt"),
+        ("prompts: {plain_share: 2}\n", "plain_share: expected a number from 0 to 1"),
+    ],
+)
 def test_settings_that_the_first_stage_would_refuse(tmp_path, capsys, text, match):
     done, said = run(tmp_path, capsys, text, "--no-probe")
     assert done == 2 and said.startswith("error: ") and match in said
@@ -522,8 +629,9 @@ segmenter: {{batch_size: 2, scale: 1}}
 def small(tmp_path, folder: Path) -> str:
     """SMALL with words that the tiny model's tokenizer knows."""
     words = tmp_path / "words.yaml"
-    words.write_text("seen: [cat, bus, car, horse]\nunseen: [dog, sheep]\n"
-                     "words: {bus: [bus], car: [car]}\n")
+    words.write_text(
+        "seen: [cat, bus, car, horse]\nunseen: [dog, sheep]\nwords: {bus: [bus], car: [car]}\n"
+    )
     return SMALL.format(folder=folder, words=words)
 
 
@@ -539,8 +647,9 @@ def test_the_probe_runs_real_models(tmp_path, capsys):
 
 def test_the_probe_names_what_it_cannot_load(tmp_path, capsys):
     folder = tiny.save_tiny_pipeline(tmp_path / "tiny")
-    (folder / "unet" / "config.json").write_text(json.dumps(
-        json.loads((folder / "unet" / "config.json").read_text()) | {"sample_size": 16}))
+    (folder / "unet" / "config.json").write_text(
+        json.dumps(json.loads((folder / "unet" / "config.json").read_text()) | {"sample_size": 16})
+    )
     (folder / "scheduler" / "scheduler_config.json").unlink()
     text = small(tmp_path, folder).replace("detector: {", "detector: {model: coco, ")
     done, said = run(tmp_path, capsys, text)

@@ -14,8 +14,9 @@ from tests.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 @pytest.fixture
 def without(monkeypatch):
     """A CPU that has AVX-512 and no instructions for bfloat16."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True,
-                                                                "avx512_bf16": False})
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False}
+    )
     precision._say.cache_clear()
     yield
     precision._say.cache_clear()

@@ -27,11 +27,17 @@ def test_errors_are_those_of_v(kind):
     with torch.no_grad():
         (said,) = pipe.unet(noisy, 600, return_dict=False, **encode_prompts(pipe, ["a dog"]).kwargs)
     noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
-    v = {"v_prediction": lambda: said,  # whatever is told, x0 and the noise follow from x_t
-         "epsilon": lambda: share**0.5 * said
-         - (1 - share) ** 0.5 * (noisy - (1 - share) ** 0.5 * said) / share**0.5,
-         "sample": lambda: share**0.5 * (noisy - share**0.5 * said) / (1 - share) ** 0.5
-         - (1 - share) ** 0.5 * said}[kind]()
+    v = {
+        "v_prediction": lambda: said,  # whatever is told, x0 and the noise follow from x_t
+        "epsilon": lambda: (
+            share**0.5 * said
+            - (1 - share) ** 0.5 * (noisy - (1 - share) ** 0.5 * said) / share**0.5
+        ),
+        "sample": lambda: (
+            share**0.5 * (noisy - share**0.5 * said) / (1 - share) ** 0.5
+            - (1 - share) ** 0.5 * said
+        ),
+    }[kind]()
     true = share**0.5 * noise - (1 - share) ** 0.5 * clean
     assert found.shape == (2, 2, 16, 16)
     assert torch.allclose(found[0, 1], (v - true).square().sum(1)[0], rtol=1e-3, atol=1e-4)
@@ -48,8 +54,11 @@ def test_lead_over_rivals_and_over_nothing():
     one = np.array([10 / 3, 5, 3, 1, -1, -1, -1, -1, -2 / 3])
     zero = np.array([4 / 3, 2, 2, 2, 2, 2, 2, 2, 4 / 3])
     rows = (7 + 2 * 2 / 3) / 9
-    expected = [np.maximum(zero - np.maximum(one, 0), 0).mean() * rows,
-                np.maximum(one - zero, 0).mean() * rows, 0.0]
+    expected = [
+        np.maximum(zero - np.maximum(one, 0), 0).mean() * rows,
+        np.maximum(one - zero, 0).mean() * rows,
+        0.0,
+    ]
     assert scores.dtype == np.float32
     assert np.allclose(scores, expected, rtol=1e-5)
 
@@ -85,8 +94,11 @@ def test_the_trained_model_knows_what_is_there():
 def test_ground_leaves_absent_words_empty(monkeypatch):
     grounded = make_pipeline()
     words = [["dog", "cat", "bus"], ["horse"], ["car", "sheep"]]
-    scores = [np.array([0.5, 0.1, 0.7], np.float32), np.array([0.2], np.float32),
-              np.array([0.4, 0.4], np.float32)]
+    scores = [
+        np.array([0.5, 0.1, 0.7], np.float32),
+        np.array([0.2], np.float32),
+        np.array([0.4, 0.4], np.float32),
+    ]
     monkeypatch.setattr("ml.grounding.pipeline.presence", lambda *args, **kwargs: scores)
     found = grounded.ground(IMAGES, words, min_presence=0.4)
     kept = grounded.ground(IMAGES[[0, 2]], [["dog", "bus"], ["car", "sheep"]])
@@ -94,8 +106,10 @@ def test_ground_leaves_absent_words_empty(monkeypatch):
     assert [m.shape for m in found.masks] == [(3, 64, 64), (1, 64, 64), (2, 64, 64)]
     assert not found.masks[0][1].any() and not found.probabilities[0][1].any()
     assert not found.masks[1].any() and not found.probabilities[1].any()
-    for own, other in ((found.probabilities[0][[0, 2]], kept.probabilities[0]),
-                       (found.probabilities[2], kept.probabilities[1])):
+    for own, other in (
+        (found.probabilities[0][[0, 2]], kept.probabilities[0]),
+        (found.probabilities[2], kept.probabilities[1]),
+    ):
         assert own.dtype == np.float32 and np.allclose(own, other, atol=1e-4)
 
 
@@ -112,6 +126,9 @@ def test_prompts_of_the_words_that_are_kept():
     words, phrases = ["dog", "cat", "bus"], ["a dog", "a cat", "a bus"]
     kept = np.array([True, False, True])
     assert keep_words(Asked(compose_prompt(words), words, phrases), kept, True) == (
-        "a photograph of a dog and a bus", ["dog", "bus"], ["a dog", "a bus"])
+        "a photograph of a dog and a bus",
+        ["dog", "bus"],
+        ["a dog", "a bus"],
+    )
     said = keep_words(Asked("a dog and a cat near a bus", words, phrases), kept, False)
     assert said.prompt == "a dog near a bus"

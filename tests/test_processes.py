@@ -48,9 +48,16 @@ def both(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("processes")
     one, two = root / "one", root / "two"
-    settings = {"seed": 3, "segmenter": {
-        "backbone": str(tiny_backbone(root / "backbone")), "steps": 6, "batch_size": 5, "scale": 1,
-        "freeze_batch_norm": True}}
+    settings = {
+        "seed": 3,
+        "segmenter": {
+            "backbone": str(tiny_backbone(root / "backbone")),
+            "steps": 6,
+            "batch_size": 5,
+            "scale": 1,
+            "freeze_batch_norm": True,
+        },
+    }
     profile = root / "tiny.yaml"
     profile.write_text(yaml.safe_dump(settings))
     params = load_params(str(profile))
@@ -72,13 +79,25 @@ def launch(count: int, *command: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1",
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    started = [subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-    ) for rank in range(count)]
+    common = {
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0] * count, "\n".join(said)[-6000:]
     assert "segmenter: done in" in said[0] and "segmenter: done in" not in said[1]
@@ -89,20 +108,25 @@ def launch(count: int, *command: str) -> None:
 def test_two_processes_give_the_segmenter_the_curve_of_one(both):
     """5 pictures a step dealt out as 2 and 3, with different numbers of masks and of pixels."""
     params, one, two, _ = both
-    curves = [pd.read_csv(Workspace(root, "tiny").folder("segmenter") / "curve.csv")
-              for root in (one, two)]
+    curves = [
+        pd.read_csv(Workspace(root, "tiny").folder("segmenter") / "curve.csv")
+        for root in (one, two)
+    ]
     np.testing.assert_allclose(curves[1].loss, curves[0].loss, rtol=5e-4)  # 2e-7 here
     assert len(curves[0]) == 6 and curves[0].loss[5] < curves[0].loss[0]
-    weights = [load_file(Workspace(root, "tiny").folder("segmenter") / "model/model.safetensors")
-               for root in (one, two)]
+    weights = [
+        load_file(Workspace(root, "tiny").folder("segmenter") / "model/model.safetensors")
+        for root in (one, two)
+    ]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=3e-3)
 
 
 def test_the_first_of_two_processes_leaves_a_finished_stage(both):
     params, one, two, _ = both
-    facts = [read_manifest(Workspace(root, "tiny").folder("segmenter")).facts
-             for root in (one, two)]
+    facts = [
+        read_manifest(Workspace(root, "tiny").folder("segmenter")).facts for root in (one, two)
+    ]
     assert facts[0].keys() == facts[1].keys() and facts[1]["pictures"] == 9
     assert facts[1]["pictures_by_class"] == facts[0]["pictures_by_class"]
     assert not (Workspace(two, "tiny").folder("segmenter") / ".progress").exists()
@@ -122,8 +146,10 @@ def test_two_processes_give_the_grounding_module_the_curve_of_one(both):
 
 def test_more_processes_than_pictures_in_a_batch_is_an_error(monkeypatch):
     monkeypatch.setattr(processes, "count", lambda: 4)
-    with pytest.raises(ValueError, match="segmenter.batch_size is 3: expected at least 1 for each "
-                                         "of the 4 processes"):
+    with pytest.raises(
+        ValueError,
+        match="segmenter.batch_size is 3: expected at least 1 for each of the 4 processes",
+    ):
         gradients.own_rows(3, "segmenter.batch_size")
 
 
@@ -248,10 +274,25 @@ def test_torchrun_trains_the_module_of_the_command_line(both, tmp_path):
     shutil.copytree(one / "data", tmp_path / "data")
     shutil.rmtree(Workspace(tmp_path, "tiny").folder("segmenter"))
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-         "-m", "ml", "segmenter", "--profile", str(one.parent / "tiny.yaml"),
-         "--root", str(tmp_path)],
-        cwd=ROOT, text=True, capture_output=True,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"})
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            "-m",
+            "ml",
+            "segmenter",
+            "--profile",
+            str(one.parent / "tiny.yaml"),
+            "--root",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     assert run_stage("segmenter", params, tmp_path).cached

@@ -73,8 +73,9 @@ def test_pairing_finds_a_small_regression_that_the_pictures_differences_would_hi
     assert not decide(contender("b", hard - 0.01), contender("a", hard), POLICY).promote
 
 
-@pytest.mark.parametrize("change", [{"test_set": "others"},
-                                    {"keys": [f"other-{i}" for i in range(200)]}])
+@pytest.mark.parametrize(
+    "change", [{"test_set": "others"}, {"keys": [f"other-{i}" for i in range(200)]}]
+)
 def test_other_pictures_cannot_be_compared(change):
     verdict = decide(contender("b", 0.95 + NOISE, **change), contender("a", 0.6 + NOISE), POLICY)
     assert (verdict.promote, verdict.state) == (False, "refused")
@@ -117,8 +118,16 @@ def grounding_rows(iou: float) -> pd.DataFrame:
     for cell in ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"):
         for i in range(9):
             entity, value = ("dog", iou + 0.2) if i < 3 else ("cat", iou - 0.2)
-            rows.append({"key": f"{cell}-{i}", "cell": cell, "entity": entity, "seen": True,
-                         "iou_ours": value, "iou_daam": 0.1})
+            rows.append(
+                {
+                    "key": f"{cell}-{i}",
+                    "cell": cell,
+                    "entity": entity,
+                    "seen": True,
+                    "iou_ours": value,
+                    "iou_daam": 0.1,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -139,8 +148,9 @@ def finish(workspace: Workspace, stage: str, inputs: dict) -> None:
     write_manifest(folder, Manifest(stage, 1, {}, inputs, describe_files(folder, {}), {}))
 
 
-def put_scores(workspace: Workspace, model: str, *, right: float, iou: float = 0.8,
-               benchmark: str = "frozen") -> None:
+def put_scores(
+    workspace: Workspace, model: str, *, right: float, iou: float = 0.8, benchmark: str = "frozen"
+) -> None:
     """Score files as the two scoring stages leave them. right: share of each class's pixels."""
     folder = workspace.folder("benchmark_scores")
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,20 +161,27 @@ def put_scores(workspace: Workspace, model: str, *, right: float, iou: float = 0
         stack[i, label, label], stack[i, label, 0], stack[i, 0, 0] = hit, 100 - hit, 1000
     keys = [f"benchmark-{i:06d}" for i in range(60)]
     write_scores(folder / "scores.parquet", keys, {"synthetic": stack, "real_upper_bound": stack})
-    finish(workspace, "benchmark_scores",
-           {"benchmark": benchmark, "segmenter": f"s-{model}", "real_bound": "r"})
+    finish(
+        workspace,
+        "benchmark_scores",
+        {"benchmark": benchmark, "segmenter": f"s-{model}", "real_bound": "r"},
+    )
     folder = workspace.folder("grounding_scores")
     folder.mkdir(parents=True, exist_ok=True)
     grounding_rows(iou).to_parquet(folder / "scores.parquet")
-    finish(workspace, "grounding_scores",
-           {"images": "i", "triplets": "t", "grounding_model": f"g-{model}"})
+    finish(
+        workspace,
+        "grounding_scores",
+        {"images": "i", "triplets": "t", "grounding_model": f"g-{model}"},
+    )
 
 
 @pytest.fixture
 def gate(tmp_path):
     params = load_params()
     params = dataclasses.replace(
-        params, benchmark=dataclasses.replace(params.benchmark, bootstrap=200))
+        params, benchmark=dataclasses.replace(params.benchmark, bootstrap=200)
+    )
     workspace = Workspace(tmp_path, params.profile)
     return workspace, lambda **kw: run_stage("promotion", params, tmp_path, **kw)
 
@@ -186,8 +203,10 @@ def test_first_champion_is_recorded_and_found_again(gate):
     forced = promote(force=True).facts
     assert {facts["state"] for facts in forced.values()} == {"kept"}
     assert forced["segmenter"]["digest_after"] == "s-a"
-    assert before == (champion_record(workspace, "segmenter"),
-                      champion_record(workspace, "grounding"))
+    assert before == (
+        champion_record(workspace, "segmenter"),
+        champion_record(workspace, "grounding"),
+    )
 
 
 def test_worse_is_refused_better_replaces(gate):

@@ -16,9 +16,17 @@ from ml.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_pr
 from ml.vocabulary import Vocabulary, load_vocabulary
 from ml.wording import OTHERS, PLAIN, template_of
 
-WANTED = PromptParams(train_one=100, train_two=200, sim_per_cell=31, synthetic_one=90,
-                      synthetic_two=150, plain_share=0.6, attribute_share=0, scene_share=0,
-                      texts=None)
+WANTED = PromptParams(
+    train_one=100,
+    train_two=200,
+    sim_per_cell=31,
+    synthetic_one=90,
+    synthetic_two=150,
+    plain_share=0.6,
+    attribute_share=0,
+    scene_share=0,
+    texts=None,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +41,24 @@ def prompts(voc):
 
 def tiny(seen, unseen=(), **words) -> Vocabulary:
     classes = (*seen, *unseen)
-    return Vocabulary("tiny", tuple(seen), tuple(unseen),
-                      {name: tuple(words.get(name, [name])) for name in classes})
+    return Vocabulary(
+        "tiny",
+        tuple(seen),
+        tuple(unseen),
+        {name: tuple(words.get(name, [name])) for name in classes},
+    )
 
 
 def test_counts_keys_and_seeds(prompts):
     counts = Counter((p["purpose"], len(p["entities"])) for p in prompts)
-    assert counts == {("train", 1): 100, ("train", 2): 200, ("sim", 1): 62, ("sim", 2): 93,
-                      ("synthetic", 1): 90, ("synthetic", 2): 150}
+    assert counts == {
+        ("train", 1): 100,
+        ("train", 2): 200,
+        ("sim", 1): 62,
+        ("sim", 2): 93,
+        ("synthetic", 1): 90,
+        ("synthetic", 2): 150,
+    }
     assert len({p["key"] for p in prompts}) == len({p["seed"] for p in prompts}) == len(prompts)
     assert all(0 <= p["seed"] < 2**32 for p in prompts)  # torch's CPU generator drops the rest
     for purpose in ("train", "sim", "synthetic"):
@@ -56,8 +74,13 @@ def test_train_names_only_seen_classes(prompts, voc):
 def test_cells(prompts, voc):
     for p in prompts:
         unseen = sum(e in voc.unseen for e in p["entities"])
-        cell = {(1, 0): "one_seen", (1, 1): "one_unseen", (2, 0): "two_seen", (2, 1): "two_mixed",
-                (2, 2): "two_unseen"}[len(p["entities"]), unseen]
+        cell = {
+            (1, 0): "one_seen",
+            (1, 1): "one_unseen",
+            (2, 0): "two_seen",
+            (2, 1): "two_mixed",
+            (2, 2): "two_unseen",
+        }[len(p["entities"]), unseen]
         assert p["cell"] == cell == cell_of(p["entities"], voc)
     sim = Counter(p["cell"] for p in prompts if p["purpose"] == "sim")
     assert set(sim.values()) == {31} and len(sim) == 5
@@ -133,13 +156,33 @@ def test_words_and_templates(prompts, voc):
     assert plain["synthetic", 1, True] == 54 and plain["synthetic", 2, True] == 90
 
 
-@pytest.mark.parametrize("word, article", [
-    ("aeroplane", "an"), ("dining table", "a"), ("tv monitor", "a"), ("umbrella", "an"),
-    ("unicycle", "a"), ("unicorn", "a"), ("uniform", "a"), ("union flag", "a"), ("user", "a"),
-    ("ukulele", "a"), ("utensil", "a"), ("european bison", "a"), ("one-way sign", "a"),
-    ("hourglass", "an"), ("horse", "a"), ("x-ray", "an"), ("oven", "an"), ("onion", "an"),
-    ("usher", "an"), ("Apple", "an"), ("urn", "an"), ("uninhabited island", "an"),
-])
+@pytest.mark.parametrize(
+    "word, article",
+    [
+        ("aeroplane", "an"),
+        ("dining table", "a"),
+        ("tv monitor", "a"),
+        ("umbrella", "an"),
+        ("unicycle", "a"),
+        ("unicorn", "a"),
+        ("uniform", "a"),
+        ("union flag", "a"),
+        ("user", "a"),
+        ("ukulele", "a"),
+        ("utensil", "a"),
+        ("european bison", "a"),
+        ("one-way sign", "a"),
+        ("hourglass", "an"),
+        ("horse", "a"),
+        ("x-ray", "an"),
+        ("oven", "an"),
+        ("onion", "an"),
+        ("usher", "an"),
+        ("Apple", "an"),
+        ("urn", "an"),
+        ("uninhabited island", "an"),
+    ],
+)
 def test_articles(word, article):
     assert with_article(word) == f"{article} {word}"
 
@@ -167,25 +210,32 @@ def test_cells_without_enough_unseen_classes_are_left_out():
     prompts, left_out = make_prompts(tiny(["cat", "dog"], ["car"]), WANTED, 0)
     assert set(left_out) == {"two_unseen"} and "has 1 of the 2" in left_out["two_unseen"]
     assert {p["cell"] for p in prompts if p["purpose"] == "sim"} == {
-        "one_seen", "one_unseen", "two_seen", "two_mixed"}
+        "one_seen",
+        "one_unseen",
+        "two_seen",
+        "two_mixed",
+    }
     none = make_prompts(tiny(["cat", "dog"]), WANTED, 0)[1]
     assert set(none) == {"one_unseen", "two_mixed", "two_unseen"}
 
 
-@pytest.mark.parametrize("vocabulary, change, match", [
-    (tiny(["cat"], ["dog"]), {}, "train_two is 200.*has 1 of the 2"),
-    (tiny(["cat", "dog"]), {"train_one": -1}, "train_one: expected 0 or more, got -1"),
-    (tiny(["cat", "dog"]), {"plain_share": 1.5}, "plain_share: expected 0..1"),
-    (tiny(["cat", "dog"], dog=["cat"]), {}, "cannot be told apart"),
-    (tiny(["bear", "cub"], cub=["bear cub"]), {}, "'bear cub'.*cannot be told apart"),
-])
+@pytest.mark.parametrize(
+    "vocabulary, change, match",
+    [
+        (tiny(["cat"], ["dog"]), {}, "train_two is 200.*has 1 of the 2"),
+        (tiny(["cat", "dog"]), {"train_one": -1}, "train_one: expected 0 or more, got -1"),
+        (tiny(["cat", "dog"]), {"plain_share": 1.5}, "plain_share: expected 0..1"),
+        (tiny(["cat", "dog"], dog=["cat"]), {}, "cannot be told apart"),
+        (tiny(["bear", "cub"], cub=["bear cub"]), {}, "'bear cub'.*cannot be told apart"),
+    ],
+)
 def test_bad_input_is_refused(vocabulary, change, match):
     with pytest.raises(ValueError, match=match):
         make_prompts(vocabulary, dataclasses.replace(WANTED, **change), 0)
 
 
 def test_words_that_only_end_alike_are_fine():
-    """"a dog" is not in "a hot dog", nor "a bike" in "a motorbike": both can be found again."""
+    """ "a dog" is not in "a hot dog", nor "a bike" in "a motorbike": both can be found again."""
     words = tiny(["dog", "hotdog", "bicycle", "motorbike"], hotdog=["hot dog"], bicycle=["bike"])
     prompts = make_prompts(words, dataclasses.replace(WANTED, plain_share=0.0), 0)[0]
     for p in prompts:

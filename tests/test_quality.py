@@ -50,6 +50,7 @@ def test_sound_data_passes(stage, sound):
 
 # Poisons, each a function on a stage's rows.
 
+
 def shuffle_entities(rows):
     """Every prompt keeps its text and gets another one's entities."""
     rolled = rows.copy()
@@ -68,8 +69,12 @@ def without_cat(rows):
 
 def cat_not_found(rows):
     lost = rows["entity"] == "cat"
-    return rows.assign(found=rows["found"] & ~lost, rle=rows["rle"].mask(lost, ""),
-                       score=rows["score"].mask(lost, 0.0), area=rows["area"].mask(lost, 0.0))
+    return rows.assign(
+        found=rows["found"] & ~lost,
+        rle=rows["rle"].mask(lost, ""),
+        score=rows["score"].mask(lost, 0.0),
+        area=rows["area"].mask(lost, 0.0),
+    )
 
 
 def cat_rejected(rows):
@@ -84,11 +89,13 @@ def blank(rows):
 
 def leaked(benchmark):
     """One synthetic picture in ten is a benchmark picture, and nobody flagged it."""
+
     def change(rows):
         rows = rows.copy()
         for place in range(0, len(rows), 10):
             rows.at[place, "image"] = benchmark[place]
         return rows
+
     return change
 
 
@@ -121,8 +128,9 @@ POISONS = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "write", "change", "rule"), POISONS,
-                         ids=[f"{p[0]}-{p[3]}" for p in POISONS])
+@pytest.mark.parametrize(
+    ("stage", "write", "change", "rule"), POISONS, ids=[f"{p[0]}-{p[3]}" for p in POISONS]
+)
 def test_poison_breaks_its_rule(stage, write, change, rule, workspace):
     write(workspace, change)
     assert rule in judge(stage, workspace)
@@ -150,8 +158,7 @@ def test_training_that_diverged_fails(workspace):
 
 def test_an_empty_table_fails(workspace):
     """GX passes an empty column; data that is not there must not."""
-    handmade.write_triplets(workspace, lambda rows: rows.assign(
-        accepted=False, reason="no_mask"))
+    handmade.write_triplets(workspace, lambda rows: rows.assign(accepted=False, reason="no_mask"))
     assert {"accepted_have_masks", "yield_share"} <= judge("triplets", workspace)
 
 
@@ -212,8 +219,9 @@ def test_a_verdict_knows_every_setting_that_its_tables_read(workspace):
         quality.TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
         quality.bounds(stage, Seen(handmade.params_of(workspace)))
     assert {"prompts.train_one", "triplets.min_std", "vocabulary"} <= read
-    assert {path for path in read
-            if not {path, path.split(".")[0]} & set(quality.SETTINGS)} == set()
+    assert {
+        path for path in read if not {path, path.split(".")[0]} & set(quality.SETTINGS)
+    } == set()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"key": 1', '{"key": "x"}'])
@@ -235,9 +243,11 @@ class Loaded(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag in ("script", "link", "img", "iframe", "object", "embed"):
             self.found.append(tag)
-        self.found += [value for name, value in attrs
-                       if name in ("src", "href", "data", "srcset", "action") or
-                       name.startswith("on")]
+        self.found += [
+            value
+            for name, value in attrs
+            if name in ("src", "href", "data", "srcset", "action") or name.startswith("on")
+        ]
 
 
 def test_values_are_shown_escaped_and_nothing_is_loaded(workspace):
@@ -258,8 +268,10 @@ def test_values_are_shown_escaped_and_nothing_is_loaded(workspace):
 def test_a_failed_check_says_what_to_look_at(workspace):
     """In the UI's table: what was seen, what was demanded, which class, where it is explained."""
     handmade.write_masks(workspace, cat_not_found)
-    results = {r.check_name: r for r in
-               judge_asset(Project(profile="ci", root=str(workspace.root)), "masks")}
+    results = {
+        r.check_name: r
+        for r in judge_asset(Project(profile="ci", root=str(workspace.root)), "masks")
+    }
     failed = results["every_class_found"]
     assert not failed.passed and "class cat" in failed.description
     assert "1 of 15" in failed.description and "0.1 times the even share" in failed.description
@@ -280,13 +292,21 @@ STOPPED = [
     ("images", lambda w: handmade.write_images(w, blank), "masks"),
     ("images", lambda w: handmade.write_images(w, shuffle_entities), "masks"),
     ("triplets", lambda w: handmade.write_triplets(w, cat_rejected), "grounding_model"),
-    ("synthetic_dataset", lambda w: handmade.write_synthetic(w, leaked(list(read_shards(
-        w.folder("benchmark"), ["image"])["image"]))), "segmenter"),
+    (
+        "synthetic_dataset",
+        lambda w: handmade.write_synthetic(
+            w, leaked(list(read_shards(w.folder("benchmark"), ["image"])["image"]))
+        ),
+        "segmenter",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("stage", "poison", "following"), STOPPED,
-                         ids=["blank images", "shuffled labels", "one class gone", "leak"])
+@pytest.mark.parametrize(
+    ("stage", "poison", "following"),
+    STOPPED,
+    ids=["blank images", "shuffled labels", "one class gone", "leak"],
+)
 def test_poison_stops_the_graph(stage, poison, following, workspace):
     """In the same run by Dagster's blocking checks; alone in a later run, where Dagster would let
     it pass (platform.md, fact 3), by the verdict that stayed with the data."""
@@ -310,8 +330,11 @@ def test_poison_stops_the_graph(stage, poison, following, workspace):
 def run(instance, resources, assets):
     selection = dg.AssetSelection.assets(*assets)
     job = dg.Definitions(
-        assets=ASSETS, asset_checks=defs.asset_checks, resources=resources,
-        jobs=[dg.define_asset_job("some", selection=selection)]).resolve_job_def("some")
+        assets=ASSETS,
+        asset_checks=defs.asset_checks,
+        resources=resources,
+        jobs=[dg.define_asset_job("some", selection=selection)],
+    ).resolve_job_def("some")
     instance.add_dynamic_partitions(PROFILES.name, ["ci"])
     return job.execute_in_process(instance=instance, raise_on_error=False, partition_key="ci")
 

@@ -22,8 +22,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci|paper)",
-                                                         README))))
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci|paper)", README)))
+)
 def test_make_targets_resolve(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -62,9 +63,12 @@ def test_pictures_and_links_exist():
 def test_figures_are_those_of_the_kept_run():
     """docs/summary.json is what `make run` wrote; a README edited by hand would disagree."""
     summary = json.loads((ROOT / "docs" / "summary.json").read_text())
-    rows = {"ours": summary["grounding"]["ours"], "DAAM": summary["grounding"]["daam"],
-            "synthetic": summary["segmentation"]["synthetic"],
-            "real bound": summary["segmentation"]["real_upper_bound"]}
+    rows = {
+        "ours": summary["grounding"]["ours"],
+        "DAAM": summary["grounding"]["daam"],
+        "synthetic": summary["segmentation"]["synthetic"],
+        "real bound": summary["segmentation"]["real_upper_bound"],
+    }
     for name, scores in rows.items():
         cells = re.search(rf"^\| {name} \|(.*)\|$", README, re.MULTILINE)
         assert cells, f"no row {name!r}"
@@ -75,8 +79,9 @@ def test_figures_are_those_of_the_kept_run():
 def test_dagster_home_is_there_before_any_make(tmp_path):
     """`export DAGSTER_HOME=$PWD/.dagster` in a fresh clone: the folder and its settings come with
     it, the history that grows there stays out of git."""
-    tracked = subprocess.run(["git", "ls-files", ".dagster"], cwd=ROOT, capture_output=True,
-                             text=True).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files", ".dagster"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
     if not tracked:
         pytest.skip("not a git checkout")
     assert tracked == [".dagster/.gitignore", ".dagster/dagster.yaml"]
@@ -87,8 +92,11 @@ def test_dagster_home_is_there_before_any_make(tmp_path):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
     done = subprocess.run(
         [sys.executable, "-m", "dagster", "job", "list", "-m", "orchestration.definitions"],
-        cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"DAGSTER_HOME": str(tmp_path / ".dagster")})
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(tmp_path / ".dagster")},
+    )
     assert done.returncode == 0 and "Job: pipeline" in done.stdout, done.stderr
 
 
@@ -97,9 +105,23 @@ def test_dg_launch_starts_a_run_without_a_warning(tmp_path):
     config = {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}
     shutil.copy(ROOT / ".dagster" / "dagster.yaml", tmp_path)
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("dg")), "launch", "--assets", "prompts", "--partition",
-         "ci", "-m", "orchestration.definitions", "--config-json", json.dumps(config)],
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"DAGSTER_HOME": str(tmp_path)})
+        [
+            str(Path(sys.executable).with_name("dg")),
+            "launch",
+            "--assets",
+            "prompts",
+            "--partition",
+            "ci",
+            "-m",
+            "orchestration.definitions",
+            "--config-json",
+            json.dumps(config),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(tmp_path)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "superseded" not in done.stdout + done.stderr
     assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()

@@ -57,12 +57,15 @@ def test_voc_labels_become_the_vocabularys(voc, tmp_path):
     photos = opened("voc2012", tmp_path)
     samples = {s.key: s for s in read(photos, photos.keys, PETS)}
     first = samples["2007_000033"]
-    assert np.array_equal(first.label, trees.boxes(40, 60, (255, 4, 4, 26, 31),
-                                                   (CAT, 5, 5, 25, 30)))
+    assert np.array_equal(
+        first.label, trees.boxes(40, 60, (255, 4, 4, 26, 31), (CAT, 5, 5, 25, 30))
+    )
     assert first.entities == ("cat",)
     # a person is no class of the vocabulary, and no background either
-    assert np.array_equal(samples["2007_000061"].label,
-                          trees.boxes(40, 60, (CAR, 20, 10, 38, 50), (255, 0, 0, 10, 10)))
+    assert np.array_equal(
+        samples["2007_000061"].label,
+        trees.boxes(40, 60, (CAR, 20, 10, 38, 50), (255, 0, 0, 10, 10)),
+    )
     assert samples["2007_000042"].image.shape == (60, 40, 3)
     path = photos.photo("2007_000042")
     assert samples["2007_000042"].data == path.read_bytes()  # a JPEG stays as it is
@@ -95,18 +98,25 @@ def test_trainaug_from_sbd_in_both_layouts(voc, tmp_path, layout):
 def test_without_sbd_the_official_training_part_is_refused(voc, tmp_path):
     photos = opened("voc2012", tmp_path, "train")
     assert sorted(photos.keys) == sorted(trees.VOC_TRAIN)
-    with pytest.raises(ValueError, match=r"expected the official 10582 pictures, found 2; put "
-                       r"SBD's masks beside it: .*SegmentationClassAug.*cls/\*.mat"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected the official 10582 pictures, found 2; put "
+        r"SBD's masks beside it: .*SegmentationClassAug.*cls/\*.mat",
+    ):
         check(photos, photos.keys, "official")
     check(photos, photos.keys, "any")
-    assert described(photos) == ("a part of PASCAL VOC 2012 train, without SBD (2 of 10582 "
-                                 "pictures), not the official set")
+    assert described(photos) == (
+        "a part of PASCAL VOC 2012 train, without SBD (2 of 10582 pictures), not the official set"
+    )
 
 
 def test_a_partial_copy_never_passes_as_official(voc, tmp_path, monkeypatch):
     photos = opened("voc2012", tmp_path)
-    with pytest.raises(ValueError, match="official 1449 pictures, found 3; unpack VOCtrainval_11"
-                       "-May-2012.tar again .*benchmark.subset: any"):
+    with pytest.raises(
+        ValueError,
+        match="official 1449 pictures, found 3; unpack VOCtrainval_11"
+        "-May-2012.tar again .*benchmark.subset: any",
+    ):
         check(photos, photos.keys, "official")
     assert "not the official set" in described(photos)
     monkeypatch.setitem(voc_module.OFFICIAL, "val", 3)
@@ -138,8 +148,11 @@ def spoil_voc(voc, how: str) -> None:
     elif how == "another palette":
         trees.save_palette(mask, label, {0: (0, 0, 0), 12: (1, 2, 3)})
     elif how == "unknown label":
-        trees.save_palette(mask, np.where(label, 42, 0).astype(np.uint8),
-                           {0: (0, 0, 0), 42: tuple(PALETTE[42].tolist())})
+        trees.save_palette(
+            mask,
+            np.where(label, 42, 0).astype(np.uint8),
+            {0: (0, 0, 0), 42: tuple(PALETTE[42].tolist())},
+        )
     elif how == "half a photo":
         photo.write_bytes(photo.read_bytes()[:10])
     elif how == "no list":
@@ -150,19 +163,28 @@ def spoil_voc(voc, how: str) -> None:
         val.write_text(val.read_text() + "2007_000042\n")
 
 
-@pytest.mark.parametrize("how, match", [
-    ("no photo", "1 of 3 pictures are missing, first .*2007_000042.jpg; unpack the archive again"),
-    ("no mask", "2007_000042.png cannot be decoded"),
-    ("another size", "2007_000042.jpg is 20x30 pixels, its labels 40x60; expected one size"),
-    ("colours", r"expected a palette PNG \(mode P\) as VOC publishes them, got mode RGB"),
-    ("another palette", r"where label 12 is \[64, 0, 128\], got \[1, 2, 3\]"),
-    ("unknown label", r"holds the labels \[42\]; expected 0 \(background\), 255 \(ignored\) and "
-     r"1..20 \(20 classes\)"),
-    ("half a photo", "2007_000042.jpg cannot be decoded .*half a download"),
-    ("no list", "no split file .*val.txt; unpack"),
-    ("empty list", "val.txt lists no picture"),
-    ("listed twice", "val.txt lists '2007_000042' more than once"),
-])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        (
+            "no photo",
+            "1 of 3 pictures are missing, first .*2007_000042.jpg; unpack the archive again",
+        ),
+        ("no mask", "2007_000042.png cannot be decoded"),
+        ("another size", "2007_000042.jpg is 20x30 pixels, its labels 40x60; expected one size"),
+        ("colours", r"expected a palette PNG \(mode P\) as VOC publishes them, got mode RGB"),
+        ("another palette", r"where label 12 is \[64, 0, 128\], got \[1, 2, 3\]"),
+        (
+            "unknown label",
+            r"holds the labels \[42\]; expected 0 \(background\), 255 \(ignored\) and "
+            r"1..20 \(20 classes\)",
+        ),
+        ("half a photo", "2007_000042.jpg cannot be decoded .*half a download"),
+        ("no list", "no split file .*val.txt; unpack"),
+        ("empty list", "val.txt lists no picture"),
+        ("listed twice", "val.txt lists '2007_000042' more than once"),
+    ],
+)
 def test_spoilt_voc_is_refused_before_work(voc, tmp_path, how, match):
     spoil_voc(voc, how)
     with pytest.raises(ValueError, match=match):
@@ -180,8 +202,10 @@ def test_a_spoilt_mat_is_refused(voc, tmp_path):
 
 def test_a_folder_that_is_not_voc(tmp_path):
     (tmp_path / "holiday").mkdir()
-    with pytest.raises(ValueError, match="is not PASCAL VOC 2012: expected JPEGImages/.*found "
-                       "holiday. Set benchmark.root"):
+    with pytest.raises(
+        ValueError,
+        match="is not PASCAL VOC 2012: expected JPEGImages/.*found holiday. Set benchmark.root",
+    ):
         opened("voc2012", tmp_path)
     with pytest.raises(ValueError, match="benchmark.root: no folder .*nothing is downloaded"):
         opened("voc2012", tmp_path / "nowhere")
@@ -210,10 +234,14 @@ def test_coco_masks_are_those_of_pycocotools_and_the_order_does_not_matter(tmp_p
     values = trees.write_coco(tmp_path)
     rng = np.random.default_rng(0)
     polygons = [rng.uniform(0, 40, (1, 10)).tolist() for _ in range(6)]
-    annotations = [trees.annotation(10 + i, 139, list(trees.COCO_IDS.values())[i % 5], polygon)
-                   for i, polygon in enumerate(polygons)]
-    masks = [coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(p, 40, 60))).astype(bool)
-             for p in polygons]
+    annotations = [
+        trees.annotation(10 + i, 139, list(trees.COCO_IDS.values())[i % 5], polygon)
+        for i, polygon in enumerate(polygons)
+    ]
+    masks = [
+        coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(p, 40, 60))).astype(bool)
+        for p in polygons
+    ]
     areas = np.array([mask.sum() for mask in masks], float)
     cover = np.where(np.array(masks), areas[:, None, None], np.inf)
     ids = np.array([a["category_id"] for a in annotations])
@@ -230,8 +258,15 @@ def test_coco_names_match_vocs_spellings(tmp_path):
     voc = load_vocabulary("voc-zs3")
     table = class_table(photos, voc)
     assert labelled_classes(photos, voc) == voc.classes
-    for coco_id, name in {5: "aeroplane", 63: "sofa", 67: "diningtable", 4: "motorbike",
-                          64: "pottedplant", 72: "tvmonitor", 17: "cat"}.items():
+    for coco_id, name in {
+        5: "aeroplane",
+        63: "sofa",
+        67: "diningtable",
+        4: "motorbike",
+        64: "pottedplant",
+        72: "tvmonitor",
+        17: "cat",
+    }.items():
         assert table[coco_id] == voc.label(name)
     assert table[24] == 255  # zebra
 
@@ -248,8 +283,9 @@ def test_grey_photographs_become_rgb(tmp_path):
 def test_coco_partial_and_official(tmp_path, monkeypatch):
     trees.write_coco(tmp_path)
     photos = opened("coco2017", tmp_path)
-    with pytest.raises(ValueError, match="COCO 2017 val2017: expected the official 5000 pictures, "
-                       "found 3"):
+    with pytest.raises(
+        ValueError, match="COCO 2017 val2017: expected the official 5000 pictures, found 3"
+    ):
         check(photos, photos.keys, "official")
     monkeypatch.setitem(coco_module.OFFICIAL, "val2017", 3)
     check(opened("coco2017", tmp_path), photos.keys, "official")
@@ -272,14 +308,23 @@ def change_coco(root, how: str) -> None:
     file.write_text(json.dumps(values))
 
 
-@pytest.mark.parametrize("how, match", [
-    ("half a file", "is not COCO's annotations .*half a download"),
-    ("other categories", r"expected COCO's 80 categories, got 80; they differ at \[\(1, 'human'"),
-    ("unknown category", "1 of 5 annotations cannot be used: annotation 1: "
-     "names picture 139 and category 12; expected a listed"),
-    ("another size", "is 40x60 pixels, its labels 40x61"),
-    ("no photo", "1 of 3 pictures are missing, first .*000000000285.jpg"),
-])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        ("half a file", "is not COCO's annotations .*half a download"),
+        (
+            "other categories",
+            r"expected COCO's 80 categories, got 80; they differ at \[\(1, 'human'",
+        ),
+        (
+            "unknown category",
+            "1 of 5 annotations cannot be used: annotation 1: "
+            "names picture 139 and category 12; expected a listed",
+        ),
+        ("another size", "is 40x60 pixels, its labels 40x61"),
+        ("no photo", "1 of 3 pictures are missing, first .*000000000285.jpg"),
+    ],
+)
 def test_spoilt_coco_is_refused_before_work(tmp_path, how, match):
     trees.write_coco(tmp_path)
     change_coco(tmp_path, how)
@@ -290,8 +335,11 @@ def test_spoilt_coco_is_refused_before_work(tmp_path, how, match):
 
 def test_a_folder_that_is_not_coco(tmp_path):
     trees.write_coco(tmp_path)
-    with pytest.raises(ValueError, match="does not hold COCO 2017 train2017: expected annotations/"
-                       "instances_train2017.json .*found annotations, images"):
+    with pytest.raises(
+        ValueError,
+        match="does not hold COCO 2017 train2017: expected annotations/"
+        "instances_train2017.json .*found annotations, images",
+    ):
         opened("coco2017", tmp_path, "train")
 
 
@@ -318,8 +366,10 @@ def test_own_folder_with_colours(own):
     table = np.array([colours.get(i, (9, 9, 9)) for i in range(256)], np.uint8)
     for key, label in trees.OWN_TRUTH.items():
         Image.fromarray(table[label]).save(own / "masks" / f"{key}.png")
-    with pytest.raises(ValueError, match="got mode RGB; export it as an indexed PNG, or list its "
-                       "colours in palette.txt"):
+    with pytest.raises(
+        ValueError,
+        match="got mode RGB; export it as an indexed PNG, or list its colours in palette.txt",
+    ):
         check(opened("folder", own), ["hall 1"], "any")
     (own / "classes.txt").unlink()
     (own / "palette.txt").write_text("200 0 0 forklift\n0 0 90 hard hat\n")
@@ -353,16 +403,19 @@ def test_parts_of_an_own_folder(own):
         check(photos, photos.keys, "any")
 
 
-@pytest.mark.parametrize("how, match", [
-    ("no classes", "expected either classes.txt .*found neither"),
-    ("no masks folder", "is not a labelled folder: no masks/"),
-    ("no mask", "1 of 3 have no mask in masks/, first 'hall 2'"),
-    ("twice", r"expected 1 to 254 classes, each once; got 2, repeated: \['hat'\]"),
-    ("two photos", "share the stem 'hall 1'"),
-    ("more labels", r"holds the labels \[2\]; expected .* 1..1 \(1 classes\)"),
-    ("bad palette", "expected `red green blue class` .*got '1 2 forklift'"),
-    ("black class", r"colour \(0, 0, 0\) of 'forklift': black is background"),
-])
+@pytest.mark.parametrize(
+    "how, match",
+    [
+        ("no classes", "expected either classes.txt .*found neither"),
+        ("no masks folder", "is not a labelled folder: no masks/"),
+        ("no mask", "1 of 3 have no mask in masks/, first 'hall 2'"),
+        ("twice", r"expected 1 to 254 classes, each once; got 2, repeated: \['hat'\]"),
+        ("two photos", "share the stem 'hall 1'"),
+        ("more labels", r"holds the labels \[2\]; expected .* 1..1 \(1 classes\)"),
+        ("bad palette", "expected `red green blue class` .*got '1 2 forklift'"),
+        ("black class", r"colour \(0, 0, 0\) of 'forklift': black is background"),
+    ],
+)
 def test_spoilt_own_folder_is_refused(own, how, match):
     classes = own / "classes.txt"
     if how == "no classes":
@@ -379,15 +432,19 @@ def test_spoilt_own_folder_is_refused(own, how, match):
         classes.write_text("background\nforklift\n")
     else:
         classes.rename(own / "palette.txt").write_text(
-            "1 2 forklift\n" if how == "bad palette" else "0 0 0 forklift\n")
+            "1 2 forklift\n" if how == "bad palette" else "0 0 0 forklift\n"
+        )
     with pytest.raises(ValueError, match=match):
         photos = opened("folder", own)
         check(photos, photos.keys, "any")
 
 
 def test_a_vocabulary_without_the_datas_classes(own):
-    with pytest.raises(ValueError, match="vocabulary 'pets' lists none of the classes of yard test:"
-                       " expected some of forklift, hard hat; got car, cat, dog"):
+    with pytest.raises(
+        ValueError,
+        match="vocabulary 'pets' lists none of the classes of yard test:"
+        " expected some of forklift, hard hat; got car, cat, dog",
+    ):
         class_table(opened("folder", own), PETS)
     with pytest.raises(ValueError, match="'couch' and 'sofa' are one class, sofa; keep one"):
         class_table(opened("folder", own), Vocabulary("v", ("couch",), ("sofa",), {}))
@@ -433,12 +490,31 @@ def test_coco_splits_hold_cocos_classes():
     assert set(split.classes) == set(whole.classes) == set(coco_module.CLASSES)
     assert len(split.seen) == 65 and len(split.unseen) == 15 and not whole.unseen
     assert set(split.unseen) == {
-        "airplane", "train", "parking meter", "cat", "bear", "suitcase", "frisbee", "snowboard",
-        "fork", "sandwich", "hot dog", "toilet", "mouse", "toaster", "hair drier"}
+        "airplane",
+        "train",
+        "parking meter",
+        "cat",
+        "bear",
+        "suitcase",
+        "frisbee",
+        "snowboard",
+        "fork",
+        "sandwich",
+        "hot dog",
+        "toilet",
+        "mouse",
+        "toaster",
+        "hair drier",
+    }
     assert split.words["mouse"] == ("computer mouse", "mouse")
 
 
 def test_coco_category_ids_are_cocos():
     ids = coco_module.CATEGORIES
     assert len(ids) == 80 and (ids[1], ids[90], ids[44], ids[67], ids[72]) == (
-        "person", "toothbrush", "bottle", "dining table", "tv")
+        "person",
+        "toothbrush",
+        "bottle",
+        "dining table",
+        "tv",
+    )

@@ -47,18 +47,31 @@ def backbone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbone")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        Classifier(ResNetConfig(embedding_size=32, hidden_sizes=[32, 32, 32, 32], num_labels=20,
-                                depths=[1, 1, 1, 1], layer_type="basic")).save_pretrained(folder)
+        Classifier(
+            ResNetConfig(
+                embedding_size=32,
+                hidden_sizes=[32, 32, 32, 32],
+                num_labels=20,
+                depths=[1, 1, 1, 1],
+                layer_type="basic",
+            )
+        ).save_pretrained(folder)
     return folder
 
 
 def settings(backbone, source: str, root=None, base: Params | None = None, **changes) -> Params:
     """A profile with a segmenter of one step and a benchmark of the given source."""
     base = base or load_params()
-    segmenter = dataclasses.replace(base.segmenter, backbone=str(backbone), steps=1, batch_size=2,
-                                    scale=1)
-    benchmark = dataclasses.replace(base.benchmark, source=source, subset="any", bootstrap=20,
-                                    root=None if root is None else str(root))
+    segmenter = dataclasses.replace(
+        base.segmenter, backbone=str(backbone), steps=1, batch_size=2, scale=1
+    )
+    benchmark = dataclasses.replace(
+        base.benchmark,
+        source=source,
+        subset="any",
+        bootstrap=20,
+        root=None if root is None else str(root),
+    )
     return dataclasses.replace(base, segmenter=segmenter, benchmark=benchmark, **changes)
 
 
@@ -70,15 +83,23 @@ def pets(folder) -> str:
 def synthetic_folder(workspace: Workspace, count: int) -> None:
     """A finished `synthetic_dataset` of noise pictures, each with one box of a class."""
     folder = workspace.folder("synthetic_dataset")
-    frame = pd.DataFrame([
-        {name: None for name in SYNTHETIC.names} | {
-            "key": f"synthetic-{i:06d}", "entities": [("car", "cat", "dog")[i % 3]],
-            "accepted": True, "image": encode_png(trees.noise(48, 64, 200 + i)),
-            "label": encode_png(trees.boxes(48, 64, (1 + i % 3, 4, 4, 40, 40)))}
-        for i in range(count)])
+    frame = pd.DataFrame(
+        [
+            {name: None for name in SYNTHETIC.names}
+            | {
+                "key": f"synthetic-{i:06d}",
+                "entities": [("car", "cat", "dog")[i % 3]],
+                "accepted": True,
+                "image": encode_png(trees.noise(48, 64, 200 + i)),
+                "label": encode_png(trees.boxes(48, 64, (1 + i % 3, 4, 4, 40, 40))),
+            }
+            for i in range(count)
+        ]
+    )
     rows = write_shards(folder, "recipe", [list(range(count))], lambda _: frame, SYNTHETIC)
-    write_manifest(folder, Manifest("synthetic_dataset", 1, {}, {}, describe_files(folder, rows),
-                                    {}))
+    write_manifest(
+        folder, Manifest("synthetic_dataset", 1, {}, {}, describe_files(folder, rows), {})
+    )
 
 
 def rules(stage: str, params: Params, workspace: Workspace) -> dict[str, quality.Result]:
@@ -116,8 +137,9 @@ def test_photographs_are_converted_once_into_the_benchmarks_shards(voc):
         assert row.image == (photos / f"{row.key}.jpg").read_bytes()
     labels = dict(zip(rows.key, map(decode_png, rows.label), strict=True))
     assert np.array_equal(labels["2007_000042"], trees.boxes(60, 40, (DOG, 10, 10, 40, 30)))
-    assert np.array_equal(labels["2007_000061"], trees.boxes(
-        40, 60, (CAR, 20, 10, 38, 50), (255, 0, 0, 10, 10)))  # a person is not in the vocabulary
+    assert np.array_equal(
+        labels["2007_000061"], trees.boxes(40, 60, (CAR, 20, 10, 38, 50), (255, 0, 0, 10, 10))
+    )  # a person is not in the vocabulary
     facts = reports["benchmark"].facts
     assert facts["pictures"] == facts["listed"] == 3 and facts["official_pictures"] == 1449
     assert facts["pictures_by_class"] == {"car": 1, "cat": 1, "dog": 1}
@@ -134,8 +156,7 @@ def test_the_bound_trains_on_the_training_part_without_test_pictures(voc):
     assert facts["pictures_by_class"] == {"car": 1, "cat": 1, "dog": 1}
     inputs = read_manifest(workspace.folder("real_bound")).inputs
     assert inputs["benchmark.root"] != reports["benchmark"].digest
-    assert set(inputs) == {"synthetic_dataset", "benchmark", "segmenter.backbone",
-                           "benchmark.root"}
+    assert set(inputs) == {"synthetic_dataset", "benchmark", "segmenter.backbone", "benchmark.root"}
 
 
 def test_scores_of_pictures_of_two_sizes(voc):
@@ -162,7 +183,10 @@ def test_checks_hold_on_photographs(voc):
     assert all(result.passed for result in found.values()), found
     assert rules("real_bound", params, workspace)["weights_written"].passed
     assert set(rules("benchmark_scores", params, workspace)) == {
-        "scores_in_range", "above_chance", "bound_above_chance"}
+        "scores_in_range",
+        "above_chance",
+        "bound_above_chance",
+    }
 
 
 def test_a_class_that_is_gone_or_a_changed_picture_fails_the_checks(voc, tmp_path):
@@ -175,8 +199,10 @@ def test_a_class_that_is_gone_or_a_changed_picture_fails_the_checks(voc, tmp_pat
     rows = rows[rows.key != "2007_000042"].copy()  # the only dog
     rows.iloc[0, rows.columns.get_loc("image")] = encode_png(np.full((40, 60, 3), 90, np.uint8))
     write_shards(folder, "changed", [[0]], lambda _: rows, BENCHMARK)
-    write_manifest(folder, dataclasses.replace(
-        manifest, files=describe_files(folder, {"shard-00000.parquet": 2})))
+    write_manifest(
+        folder,
+        dataclasses.replace(manifest, files=describe_files(folder, {"shard-00000.parquet": 2})),
+    )
     found = rules("benchmark", params, workspace)
     failed = {name for name, result in found.items() if not result.passed}
     assert failed == {"row_count", "frozen", "not_blank", "every_class_present"}
@@ -188,8 +214,9 @@ def test_changed_data_makes_the_stage_again_and_moved_data_does_not(voc, tmp_pat
     root = tmp_path
     shutil.copytree(made.root / "sets", root / "moved")
     shutil.copytree(made.data, Workspace(root, params.profile).data)
-    moved = dataclasses.replace(params, benchmark=dataclasses.replace(
-        params.benchmark, root="moved"))  # relative to the workspace
+    moved = dataclasses.replace(
+        params, benchmark=dataclasses.replace(params.benchmark, root="moved")
+    )  # relative to the workspace
     assert run_stage("benchmark", moved, root).cached
     mask = root / "moved/VOCdevkit/VOC2012/SegmentationClass/2007_000042.png"
     trees.save_palette(mask, trees.boxes(60, 40, (trees.DOG, 0, 0, 60, 40)))
@@ -201,23 +228,31 @@ def test_changed_data_makes_the_stage_again_and_moved_data_does_not(voc, tmp_pat
 
 def test_the_official_benchmark_is_refused_before_any_work(voc, tmp_path):
     params, made, _ = voc
-    params = dataclasses.replace(params, benchmark=dataclasses.replace(
-        params.benchmark, subset="official"))
+    params = dataclasses.replace(
+        params, benchmark=dataclasses.replace(params.benchmark, subset="official")
+    )
     with pytest.raises(ValueError, match="expected the official 1449 pictures, found 3"):
         run_stage("benchmark", params, tmp_path)
     assert not list(Workspace(tmp_path, params.profile).folder("benchmark").glob("shard*"))
-    gone = dataclasses.replace(params, benchmark=dataclasses.replace(
-        params.benchmark, root=str(tmp_path / "nowhere")))
+    gone = dataclasses.replace(
+        params, benchmark=dataclasses.replace(params.benchmark, root=str(tmp_path / "nowhere"))
+    )
     with pytest.raises(ValueError, match="benchmark.root: no folder"):
         run_stage("benchmark", gone, tmp_path)
 
 
-@pytest.mark.parametrize("change, match", [
-    ("{source: imagenet}", "benchmark.source: expected drawn, none, voc2012, coco2017 or folder"),
-    ("{source: voc2012}", "benchmark.root: expected the folder of the real pictures, got None"),
-    ("{root: sets/voc}", "benchmark.root: expected null with benchmark.source drawn"),
-    ("{subset: most}", "benchmark.subset: expected official or any"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (
+            "{source: imagenet}",
+            "benchmark.source: expected drawn, none, voc2012, coco2017 or folder",
+        ),
+        ("{source: voc2012}", "benchmark.root: expected the folder of the real pictures, got None"),
+        ("{root: sets/voc}", "benchmark.root: expected null with benchmark.source drawn"),
+        ("{subset: most}", "benchmark.subset: expected official or any"),
+    ],
+)
 def test_settings_that_contradict_each_other(tmp_path, change, match):
     (tmp_path / "mine.yaml").write_text(f"benchmark: {change}\n")
     with pytest.raises(ValueError, match=match):
@@ -269,7 +304,9 @@ def yard(backbone, tmp_path_factory):
 def test_without_training_pictures_there_is_no_bound_and_it_is_said(yard):
     params, workspace, reports = yard
     assert reports["real_bound"].facts == {
-        "model": False, "why": "the folder has no train.txt: nothing to train a real bound on"}
+        "model": False,
+        "why": "the folder has no train.txt: nothing to train a real bound on",
+    }
     assert set(read_manifest(workspace.folder("real_bound")).files) == {"metrics.json"}
     facts = reports["benchmark_scores"].facts
     assert "real_upper_bound" not in facts and "label_cost" not in facts
@@ -334,8 +371,16 @@ def bare(backbone, tmp_path_factory):
     handmade.write_synthetic(workspace)
     scores = workspace.folder("grounding_scores") / "scores.parquet"
     scores.parent.mkdir(parents=True)
-    pd.DataFrame({"key": ["a", "b"], "cell": "one_seen", "entity": "dog", "seen": True,
-                  "iou_ours": 0.8, "iou_daam": 0.1}).to_parquet(scores)
+    pd.DataFrame(
+        {
+            "key": ["a", "b"],
+            "cell": "one_seen",
+            "entity": "dog",
+            "seen": True,
+            "iou_ours": 0.8,
+            "iou_daam": 0.1,
+        }
+    ).to_parquet(scores)
     handmade.write_stage("grounding_scores", workspace, handmade.grounding_facts())
     reports |= {name: run_stage(name, params, root) for name in (*SCORED, "promotion", "report")}
     return params, workspace, reports
@@ -372,13 +417,17 @@ def test_nobody_takes_synthetic_scores_for_real_ones(bare, capsys):
     page = (workspace.folder("report") / "report.html").read_text()
     assert "There is no real benchmark" in page and "held-out synthetic pictures</h2>" in page
     assert "Protocol II: a segmenter" not in page and "real bound" not in page
-    card = model_card("segmenter", read_manifest(workspace.folder("segmenter")),
-                      read_manifest(workspace.folder("benchmark_scores")))
+    card = model_card(
+        "segmenter",
+        read_manifest(workspace.folder("segmenter")),
+        read_manifest(workspace.folder("benchmark_scores")),
+    )
     assert "**no real benchmark**" in card and "held_out_synthetic" not in card
     said = summary.summarize(workspace, {})
     assert set(said["segmentation"]) == {"synthetic", "benchmark", "held_out_synthetic"}
     assert "NO REAL BENCHMARK: segmenter on held-out synthetic pictures" in summary.page(
-        said, workspace, False)
+        said, workspace, False
+    )
 
 
 def test_new_synthetic_pictures_are_another_test_set(bare, tmp_path):
@@ -386,8 +435,10 @@ def test_new_synthetic_pictures_are_another_test_set(bare, tmp_path):
     params, made, _ = bare
     shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
     workspace = Workspace(tmp_path, made.profile)
-    low = dataclasses.replace(params, promotion=dataclasses.replace(
-        params.promotion, min_grounding=0.0, min_segmenter=0.0))
+    low = dataclasses.replace(
+        params,
+        promotion=dataclasses.replace(params.promotion, min_grounding=0.0, min_segmenter=0.0),
+    )
     first = run_stage("promotion", low, tmp_path).facts["segmenter"]
     assert first["promote"] and first["champion"] is None
     handmade.write_synthetic(workspace, lambda rows: rows.iloc[:-1])
@@ -399,16 +450,20 @@ def test_new_synthetic_pictures_are_another_test_set(bare, tmp_path):
 def test_a_real_benchmark_and_a_bound_are_named_on_every_page(voc):
     params, workspace, reports = voc
     said = json.loads((workspace.folder("benchmark_scores") / "metrics.json").read_text())
-    card = model_card("segmenter", read_manifest(workspace.folder("segmenter")),
-                      read_manifest(workspace.folder("benchmark_scores")))
+    card = model_card(
+        "segmenter",
+        read_manifest(workspace.folder("segmenter")),
+        read_manifest(workspace.folder("benchmark_scores")),
+    )
     assert f"Measured on: {said['benchmark']}." in card
     assert pq.read_table(workspace.folder("benchmark_scores") / "scores.parquet").num_rows == 6
 
 
 def test_with_crops_photographs_keep_their_size(voc, tmp_path):
     params, made, _ = voc
-    params = dataclasses.replace(params, segmenter=dataclasses.replace(
-        params.segmenter, crop_size=32))
+    params = dataclasses.replace(
+        params, segmenter=dataclasses.replace(params.segmenter, crop_size=32)
+    )
     workspace = Workspace(tmp_path, params.profile)
     shutil.copytree(made.data, workspace.data)
     photos = open_source(params.benchmark, "train", params.benchmark.root)

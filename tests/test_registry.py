@@ -67,8 +67,12 @@ def tiny_weights(workspace: Workspace, stage: str) -> None:
 
         pipe = tiny_pipeline()
         config = make_config(
-            handmade.params_of(workspace).grounding, feature_channels(pipe.unet),
-            pipe.text_encoder.config.hidden_size, 64, 1)
+            handmade.params_of(workspace).grounding,
+            feature_channels(pipe.unet),
+            pipe.text_encoder.config.hidden_size,
+            64,
+            1,
+        )
         GroundingModule(config).save_pretrained(folder)
         return
     from ml.segmenters.maskformer import build
@@ -84,9 +88,11 @@ def foundation_models(root: Path) -> None:
 
     micro = root / "data" / "foundation" / "micro"
     tiny_pipeline().save_pretrained(micro / "diffusion", safe_serialization=True)
-    ResNetForImageClassification(ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1],
-        layer_type="basic")).save_pretrained(micro / "backbone")
+    ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"
+        )
+    ).save_pretrained(micro / "backbone")
 
 
 def write_trained(workspace: Workspace, stage: str) -> None:
@@ -116,8 +122,12 @@ def scored(tmp_path_factory) -> Workspace:
 
 def registry_of(workspace: Workspace) -> Registry:
     root = workspace.root
-    return Registry(f"sqlite:///{root}/mlflow.db", str(root / "mlartifacts"),
-                    handmade.params_of(workspace), workspace)
+    return Registry(
+        f"sqlite:///{root}/mlflow.db",
+        str(root / "mlartifacts"),
+        handmade.params_of(workspace),
+        workspace,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +135,13 @@ def promoted(scored) -> Workspace:
     """Both models registered and promoted."""
     registry = registry_of(scored)
     assert registry.champions() == {}
-    assert registry.log_challengers() == {"grounding": "models:/grounding-ci/1",
-                                          "segmenter": "models:/segmenter-ci/1"}
-    assert not [name for name in sys.modules if re.match(r"ml_[0-9a-f]{12}", name)], \
+    assert registry.log_challengers() == {
+        "grounding": "models:/grounding-ci/1",
+        "segmenter": "models:/segmenter-ci/1",
+    }
+    assert not [name for name in sys.modules if re.match(r"ml_[0-9a-f]{12}", name)], (
         "what MLflow loaded of one model to try its example would be the next model's code"
+    )
     assert registry.sync_champions() is False
     shown = registry.apply_verdict()
     assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
@@ -143,8 +156,10 @@ def workspace(promoted, tmp_path) -> Workspace:
 
 
 def versions(registry: Registry, name: str) -> list[str]:
-    return sorted(str(v.version) for v in registry.client.search_model_versions(
-        f"name = '{registry.names[name]}'"))
+    return sorted(
+        str(v.version)
+        for v in registry.client.search_model_versions(f"name = '{registry.names[name]}'")
+    )
 
 
 def test_a_version_tells_what_it_is(promoted):
@@ -201,8 +216,10 @@ def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
     registry.apply_verdict()
     assert versions(registry, "segmenter") == ["1", "2"]
     assert versions(registry, "grounding") == ["1"]
-    assert registry.champions() == {"grounding": "models:/grounding-ci/1",
-                                    "segmenter": "models:/segmenter-ci/2"}
+    assert registry.champions() == {
+        "grounding": "models:/grounding-ci/1",
+        "segmenter": "models:/segmenter-ci/2",
+    }
     assert registry.alias("segmenter", "previous") == "1"
 
 
@@ -214,7 +231,8 @@ def test_the_record_follows_the_registry(workspace):
     assert registry.sync_champions() is True
     assert json.loads((folder / "record.json").read_text())["digest"] == digest
     assert (folder / "scores.parquet").read_bytes() == (
-        workspace.folder("benchmark_scores") / "scores.parquet").read_bytes()
+        workspace.folder("benchmark_scores") / "scores.parquet"
+    ).read_bytes()
     registry.client.delete_registered_model_alias("segmenter-ci", "champion")
     assert registry.sync_champions() is False, "its model is still there"
     (folder / "record.json").write_text('{"digest": "of nobody"}')
@@ -245,8 +263,13 @@ def test_new_scores_of_the_same_model_add_no_version(workspace):
 def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
     """A Python that knows nothing of this checkout: isolated, in another folder."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=folder,
-                          capture_output=True, text=True, env=env | {"MLFLOW_TRACKING_URI": uri})
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=env | {"MLFLOW_TRACKING_URI": uri},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -255,8 +278,9 @@ def test_segmenter_loads_in_a_clean_process(promoted, tmp_path):
     from ml.segmenters import load_segmenter
     from ml.segmenters.training import predict
 
-    clean_process(PREDICT, [str(tmp_path / "labels.npy")],
-                  f"sqlite:///{promoted.root}/mlflow.db", tmp_path)
+    clean_process(
+        PREDICT, [str(tmp_path / "labels.npy")], f"sqlite:///{promoted.root}/mlflow.db", tmp_path
+    )
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     expected = predict(load_segmenter(promoted.folder("segmenter") / "model"), images)
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
@@ -266,8 +290,9 @@ def test_grounding_loads_in_a_clean_process(promoted, tmp_path):
     from ml.pictures import encode_png
 
     (tmp_path / "picture.png").write_bytes(encode_png(np.full((64, 64, 3), 90, np.uint8)))
-    out = clean_process(GROUND, [str(tmp_path / "picture.png")],
-                        f"sqlite:///{promoted.root}/mlflow.db", tmp_path)
+    out = clean_process(
+        GROUND, [str(tmp_path / "picture.png")], f"sqlite:///{promoted.root}/mlflow.db", tmp_path
+    )
     assert out.strip().splitlines()[-2:] == ["[1, 2]", "[0, 0]"]
 
 
@@ -281,8 +306,9 @@ def promote(workspace: Workspace) -> dict[str, str]:
     """What the asset `promotion` does, without the checks of its inputs."""
     registry = registry_of(workspace)
     registry.log_challengers()
-    run_stage("promotion", handmade.params_of(workspace), workspace.root,
-              force=registry.sync_champions())
+    run_stage(
+        "promotion", handmade.params_of(workspace), workspace.root, force=registry.sync_champions()
+    )
     return registry.apply_verdict()
 
 
@@ -293,15 +319,19 @@ def test_a_rollback_stays_until_a_new_model_wins(workspace, capsys):
     arguments = ["segmenter", "--profile", "ci", "--root", str(workspace.root)]
     assert champion.main([*arguments, "--set", "previous"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "models:/segmenter-ci/1  champion", "models:/segmenter-ci/2  previous, challenger"]
+        "models:/segmenter-ci/1  champion",
+        "models:/segmenter-ci/2  previous, challenger",
+    ]
     for _ in range(2):
         shown = promote(workspace)
         assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
         assert "was champion before" in shown["verdict_segmenter"]
     record = json.loads((workspace.data / "champion" / "segmenter" / "record.json").read_text())
     registry = registry_of(workspace)
-    assert record["digest"] == registry.client.get_model_version(
-        "segmenter-ci", "1").tags["manifest_sha"], "the next one is compared with the old model"
+    assert (
+        record["digest"]
+        == registry.client.get_model_version("segmenter-ci", "1").tags["manifest_sha"]
+    ), "the next one is compared with the old model"
     registry.client.delete_registered_model_alias("segmenter-ci", "champion")
     assert "champion_segmenter" not in promote(workspace), "retired by hand"
     retrain(workspace, 24)
@@ -368,13 +398,16 @@ def test_two_versions_in_one_process_run_their_own_code(workspace, tmp_path, mon
     changed = tmp_path / "changed" / "ml"
     shutil.copytree(packaging.CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
     file = changed / "segmenters" / "training.py"
-    file.write_text(file.read_text() + """
+    file.write_text(
+        file.read_text()
+        + """
 
 def predict(model, images):
     import numpy
 
     return numpy.full(images.shape[:3], 77, numpy.uint8)
-""")
+"""
+    )
     retrain(workspace, 27)
     monkeypatch.setattr(packaging, "CODE", changed)
     registry_of(workspace).log_challengers()
@@ -410,8 +443,10 @@ def test_metrics_of_classes_as_people_name_them(workspace):
 
 def test_a_registry_that_cannot_be_opened_is_one_line(workspace):
     (workspace.root / "broken.db").write_text("no database" * 1000)
-    for uri in (f"sqlite:///{workspace.root}/broken.db",
-                f"sqlite:///{workspace.root}/broken.db/below/x.db"):
+    for uri in (
+        f"sqlite:///{workspace.root}/broken.db",
+        f"sqlite:///{workspace.root}/broken.db/below/x.db",
+    ):
         with pytest.raises(ValueError, match="can't be opened") as caught:
             Registry(uri, "artifacts", handmade.params_of(workspace), workspace)
         assert "\n" not in str(caught.value)

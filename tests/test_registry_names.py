@@ -17,9 +17,28 @@ from orchestration.names import MAX_LENGTH, aliases, stored, typed
 from orchestration.registry import registered_name
 from orchestration.tracking import mask, resolve, with_login
 
-CLASSES = ["men's shoe", "hard hat (yellow)", "C++", "cash $ and $ coin", r"$\foo$", "a/b", "..",
-           ".", " dog ", "é́", "字", "😀", "½", "a_x27_b", "_x_", "x" * 400, "<script>", "a|b",
-           "*b*", "\x01"]
+CLASSES = [
+    "men's shoe",
+    "hard hat (yellow)",
+    "C++",
+    "cash $ and $ coin",
+    r"$\foo$",
+    "a/b",
+    "..",
+    ".",
+    " dog ",
+    "é́",
+    "字",
+    "😀",
+    "½",
+    "a_x27_b",
+    "_x_",
+    "x" * 400,
+    "<script>",
+    "a|b",
+    "*b*",
+    "\x01",
+]
 
 
 def test_mlflow_itself_takes_every_stored_name():
@@ -40,8 +59,9 @@ def test_stored_names_are_reversible_and_never_shared():
     assert stored("synthetic", "harmonic") == "synthetic/harmonic", "plain names are as before"
     rng, known = random.Random(0), {}
     for _ in range(20_000):
-        path = tuple("".join(rng.choice("_x2F5/. A'") for _ in range(rng.randrange(7)))
-                     for _ in range(2))
+        path = tuple(
+            "".join(rng.choice("_x2F5/. A'") for _ in range(rng.randrange(7))) for _ in range(2)
+        )
         name = stored(*path)
         assert typed(name) == path
         assert known.setdefault(name, path) == path
@@ -53,14 +73,24 @@ def test_a_name_that_is_too_long_is_kept_beside():
     with pytest.raises(ValueError, match=r"names\.json"):
         typed(stored("a", long))
     assert aliases([("a", long), ("a", "dog"), ("a", "C++")]) == {
-        stored("a", long): ["a", long], "a/C_x2B__x2B_": ["a", "C++"]}
+        stored("a", long): ["a", long],
+        "a/C_x2B__x2B_": ["a", "C++"],
+    }
 
 
 def card_of(classes: list[str], per_class: bool = True) -> str:
     made = Manifest("segmenter", 1, {"note": "a|b <i>"}, {"x": "1"}, {}, {})
-    scores = Manifest("benchmark_scores", 1, {}, {}, {}, {
-        "synthetic": {"harmonic": 58.0, "per_class": dict.fromkeys(classes, 60.0)},
-        "benchmark": "my <b>photos</b>"})
+    scores = Manifest(
+        "benchmark_scores",
+        1,
+        {},
+        {},
+        {},
+        {
+            "synthetic": {"harmonic": 58.0, "per_class": dict.fromkeys(classes, 60.0)},
+            "benchmark": "my <b>photos</b>",
+        },
+    )
     return model_card("segmenter", made, scores, per_class)
 
 
@@ -88,11 +118,19 @@ def test_profiles_have_models_of_their_own():
     assert registered_name("segmenter", "yard") == "segmenter-yard"
 
 
-SECRET_ADDRESSES = ["http://me:hunter2@host", "https://hunter2@host", "http://me:hunter2/x@host",
-                    "http://me:hun ter2@host", "postgresql://host/db?password=hunter2",
-                    "postgresql+psycopg2://me:hunter2@host/db", "HTTP://me:hunter2@host",
-                    " http://me:hunter2@host", "http:me:hunter2@host", "http://h?token=hunter2",
-                    "https://me.blob.core.windows.net/x?sv=1&sig=hunter2"]
+SECRET_ADDRESSES = [
+    "http://me:hunter2@host",
+    "https://hunter2@host",
+    "http://me:hunter2/x@host",
+    "http://me:hun ter2@host",
+    "postgresql://host/db?password=hunter2",
+    "postgresql+psycopg2://me:hunter2@host/db",
+    "HTTP://me:hunter2@host",
+    " http://me:hunter2@host",
+    "http:me:hunter2@host",
+    "http://h?token=hunter2",
+    "https://me.blob.core.windows.net/x?sv=1&sig=hunter2",
+]
 
 
 @pytest.mark.parametrize("address", SECRET_ADDRESSES)
@@ -115,9 +153,12 @@ def test_every_asset_refuses_it_before_anything_is_made(tmp_path):
     from orchestration.assets import materialize
     from orchestration.resources import Project
 
-    for bad in ({"tracking_uri": "http://me:hunter2@host"}, {"tracking_uri": "mlruns"},
-                {"tracking_uri": "http://host", "artifacts": "mlartifacts"},
-                {"tracking_uri": "postgresql://host/db"}):
+    for bad in (
+        {"tracking_uri": "http://me:hunter2@host"},
+        {"tracking_uri": "mlruns"},
+        {"tracking_uri": "http://host", "artifacts": "mlartifacts"},
+        {"tracking_uri": "postgresql://host/db"},
+    ):
         with pytest.raises(dg.Failure) as caught:
             materialize(Project(profile="ci", root=str(tmp_path), **bad), "prompts")
         assert isinstance(caught.value.__cause__, ValueError) and not caught.value.allow_retries
@@ -125,8 +166,10 @@ def test_every_asset_refuses_it_before_anything_is_made(tmp_path):
 
 
 def test_where_artifacts_go(tmp_path):
-    assert resolve("", "", tmp_path) == (f"sqlite:///{tmp_path}/mlflow.db",
-                                         (tmp_path / "mlartifacts").as_uri())
+    assert resolve("", "", tmp_path) == (
+        f"sqlite:///{tmp_path}/mlflow.db",
+        (tmp_path / "mlartifacts").as_uri(),
+    )
     assert resolve("sqlite:///x.db", "s3://b/x", tmp_path)[1] == "s3://b/x"
     assert resolve("http://host:5000", "", tmp_path) == ("http://host:5000", None)
     assert resolve("http://host", "s3://b/x", tmp_path)[1] == "s3://b/x"
@@ -148,13 +191,40 @@ def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
     home, config = tmp_path / "dagster", tmp_path / "run.yaml"
     home.mkdir()
     shutil.copyfile(ROOT / ".dagster" / "dagster.yaml", home / "dagster.yaml")
-    config.write_text(yaml.safe_dump({"resources": {"project": {"config": {
-        "profile": "ci", "root": str(tmp_path / "root"),
-        "tracking_uri": "http://me:hunter2@127.0.0.1:9"}}}}))
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "resources": {
+                    "project": {
+                        "config": {
+                            "profile": "ci",
+                            "root": str(tmp_path / "root"),
+                            "tracking_uri": "http://me:hunter2@127.0.0.1:9",
+                        }
+                    }
+                }
+            }
+        )
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", "-m", "orchestration.definitions",
-         "-j", "data", "-c", str(config)], cwd=ROOT, capture_output=True, text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)})
+        [
+            sys.executable,
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "orchestration.definitions",
+            "-j",
+            "data",
+            "-c",
+            str(config),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+    )
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "tracking_uri holds a login (http://***@127.0.0.1:9)" in said
     assert "hunter2" not in said

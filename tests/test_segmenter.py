@@ -38,8 +38,15 @@ def tiny_backbone(folder):
     """A random ResNet classifier, saved."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        Classifier(ResNetConfig(embedding_size=32, hidden_sizes=[32, 32, 32, 32], num_labels=20,
-                                depths=[1, 1, 1, 1], layer_type="basic")).save_pretrained(folder)
+        Classifier(
+            ResNetConfig(
+                embedding_size=32,
+                hidden_sizes=[32, 32, 32, 32],
+                num_labels=20,
+                depths=[1, 1, 1, 1],
+                layer_type="basic",
+            )
+        ).save_pretrained(folder)
     return folder
 
 
@@ -144,7 +151,8 @@ def test_label_scores_equal_transformers_post_processing(backbone, scenes):
         ours = maskformer.label_scores(model, pixels).argmax(1)
         output = model(pixels)
     theirs = MaskFormerImageProcessor().post_process_semantic_segmentation(
-        output, target_sizes=[(64, 64)] * 2)
+        output, target_sizes=[(64, 64)] * 2
+    )
     # They enlarge the scores, we the masks: a few pixels on a boundary may go the other way.
     assert (ours == torch.stack(theirs)).float().mean() > 0.98
 
@@ -235,7 +243,9 @@ def test_flip_turns_picture_and_labels_together(scenes):
     images, labels = scenes
     chosen, flips = batch_of(np.arange(12), 4, 5, 1)
     assert 0 < flips.sum() < 4
-    (_, pictures, truth), = batches(images, labels, np.arange(12), settings(), 5, [1], range(4), 20)
+    ((_, pictures, truth),) = batches(
+        images, labels, np.arange(12), settings(), 5, [1], range(4), 20
+    )
     for picture, label, place, flip in zip(pictures, truth, chosen, flips, strict=True):
         turn = slice(None, None, -1 if flip else 1)
         np.testing.assert_array_equal(picture, images[place][:, turn])
@@ -272,15 +282,23 @@ def synthetic_folder(workspace: Workspace, accepted: list[bool]) -> None:
     drawn = [draw_scene(scene_seed("test", 100 + i)) for i in range(len(accepted))]
     labels = label_maps(drawn, VOCABULARY)
     labels[:, :3] = 255
-    frame = pd.DataFrame([
-        {name: None for name in SYNTHETIC.names} | {
-            "key": f"synthetic-{i:06d}", "entities": list(scene.classes), "accepted": flag,
-            "image": encode_png(scene.image), "label": encode_png(label)}
-        for i, (scene, label, flag) in enumerate(zip(drawn, labels, accepted, strict=True))
-    ])
+    frame = pd.DataFrame(
+        [
+            {name: None for name in SYNTHETIC.names}
+            | {
+                "key": f"synthetic-{i:06d}",
+                "entities": list(scene.classes),
+                "accepted": flag,
+                "image": encode_png(scene.image),
+                "label": encode_png(label),
+            }
+            for i, (scene, label, flag) in enumerate(zip(drawn, labels, accepted, strict=True))
+        ]
+    )
     rows = write_shards(folder, "recipe", [list(range(len(accepted)))], lambda _: frame, SYNTHETIC)
-    write_manifest(folder, Manifest("synthetic_dataset", 1, {}, {}, describe_files(folder, rows),
-                                    {}))
+    write_manifest(
+        folder, Manifest("synthetic_dataset", 1, {}, {}, describe_files(folder, rows), {})
+    )
 
 
 @pytest.fixture(scope="session")
@@ -308,8 +326,12 @@ def test_training_stages(made, stage):
     assert facts["steps"] == 2
     assert len(pd.read_csv(folder / "curve.csv")) == 2
     assert set(read_manifest(folder).files) == {
-        "contact_sheet.jpg", "curve.csv", "metrics.json", "model/config.json",
-        "model/model.safetensors"}
+        "contact_sheet.jpg",
+        "curve.csv",
+        "metrics.json",
+        "model/config.json",
+        "model/model.safetensors",
+    }
     assert not (folder / ".progress").exists()
     assert load_segmenter(folder / "model").config.id2label[1] == VOCABULARY.classes[0]
     assert facts["ignored_share"] == pytest.approx(3 / 64 if stage == "segmenter" else 0)
@@ -325,8 +347,9 @@ def test_benchmark_scores_are_those_of_the_saved_model(made):
     judge = MulticlassJaccardIndex(21, average="none", ignore_index=255)
     iou = 100 * judge(torch.from_numpy(found).long(), labels).numpy()
     of = dict(zip(NAMES, iou.tolist(), strict=True))
-    seen, unseen = (np.mean([of[name] for name in names])
-                    for names in (VOCABULARY.seen, VOCABULARY.unseen))
+    seen, unseen = (
+        np.mean([of[name] for name in names]) for names in (VOCABULARY.seen, VOCABULARY.unseen)
+    )
     facts = reports["benchmark_scores"].facts["synthetic"]
     assert facts["background"] == pytest.approx(of["background"], abs=1e-3)
     assert facts["seen"] == pytest.approx(seen, abs=1e-3)

@@ -40,13 +40,22 @@ def folders(tmp_path_factory):
     tiny_backbone(root / "resnet")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        SwinForImageClassification(SwinConfig(
-            image_size=128, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4],
-            window_size=4,
-        )).save_pretrained(root / "swin")
-        SegformerForImageClassification(SegformerConfig(
-            depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 1, 2, 2],
-        )).save_pretrained(root / "mit")
+        SwinForImageClassification(
+            SwinConfig(
+                image_size=128,
+                embed_dim=16,
+                depths=[1, 1, 1, 1],
+                num_heads=[1, 2, 2, 4],
+                window_size=4,
+            )
+        ).save_pretrained(root / "swin")
+        SegformerForImageClassification(
+            SegformerConfig(
+                depths=[1, 1, 1, 1],
+                hidden_sizes=[8, 16, 24, 32],
+                num_attention_heads=[1, 1, 2, 2],
+            )
+        ).save_pretrained(root / "mit")
     ViTImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(root / "swin")
     return root
 
@@ -106,16 +115,24 @@ def test_segformer_loss_is_that_of_transformers(folders):
     labels = torch.from_numpy(np.stack(drawn(2)[1]))
     theirs = model(pixels, labels=labels.long()).loss
     torch.testing.assert_close(segformer.loss(model, pixels, labels), theirs)
-    first = [segformer.loss(model, pixels[i : i + 1], labels[i : i + 1],
-                            segformer.sizes(model, labels)) for i in range(2)]
+    first = [
+        segformer.loss(model, pixels[i : i + 1], labels[i : i + 1], segformer.sizes(model, labels))
+        for i in range(2)
+    ]
     torch.testing.assert_close(sum(first), theirs)
     blank = torch.full_like(labels, 255)
     assert segformer.loss(model, pixels, blank).item() == 0
 
 
 def test_segformer_learns_in_the_same_loop_and_is_found_again(folders, tmp_path):
-    chosen = settings(architecture="segformer", width=16, steps=60, batch_size=4,
-                      learning_rate=1e-2, backbone_lr_factor=1.0)
+    chosen = settings(
+        architecture="segformer",
+        width=16,
+        steps=60,
+        batch_size=4,
+        learning_rate=1e-2,
+        backbone_lr_factor=1.0,
+    )
     model = build(folders / "mit", chosen, segformer)
     curve = loop.train(model, *drawn(4), chosen, tmp_path / "progress", seed=0)
     assert np.mean([row["loss"] for row in curve[-5:]]) < 0.5 * curve[0]["loss"]
@@ -136,17 +153,22 @@ def test_parts_of_a_batch_add_up_to_its_loss(folders):
     truth = torch.from_numpy(np.stack(labels))
     whole = maskformer.loss(model, pixels, truth)
     totals = maskformer.sizes(model, truth)
-    parts = [maskformer.loss(model, pixels[s], truth[s], totals)
-             for s in (slice(0, 1), slice(1, 3), slice(3, 4))]
+    parts = [
+        maskformer.loss(model, pixels[s], truth[s], totals)
+        for s in (slice(0, 1), slice(1, 3), slice(3, 4))
+    ]
     torch.testing.assert_close(sum(parts), whole)
 
 
-@pytest.mark.parametrize("spoil, message", [
-    ("nothing there", "expected a folder or hub id of an image classifier .*HF_HUB_OFFLINE=1"),
-    ("a segmenter", "is MaskFormerForInstanceSegmentation: expected .*saw masks"),
-    ("another classifier", "is SegformerForImageClassification: expected .*ResNetFor"),
-    ("no safetensors", "no model.safetensors, and pickled weights are not loaded"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        ("nothing there", "expected a folder or hub id of an image classifier .*HF_HUB_OFFLINE=1"),
+        ("a segmenter", "is MaskFormerForInstanceSegmentation: expected .*saw masks"),
+        ("another classifier", "is SegformerForImageClassification: expected .*ResNetFor"),
+        ("no safetensors", "no model.safetensors, and pickled weights are not loaded"),
+    ],
+)
 def test_backbones_that_are_refused(folders, tmp_path, spoil, message):
     folder = tmp_path / "backbone"
     if spoil == "a segmenter":
@@ -177,8 +199,13 @@ def test_a_hub_backbone_must_say_how_its_pixels_were_normalised():
 
 def test_encoded_pictures_are_decoded_when_asked_for(tmp_path):
     images, labels = drawn(5)
-    frame = pd.DataFrame({"image": [encode_png(x) for x in images],
-                          "label": [encode_png(x) for x in labels], "key": list("abcde")})
+    frame = pd.DataFrame(
+        {
+            "image": [encode_png(x) for x in images],
+            "label": [encode_png(x) for x in labels],
+            "key": list("abcde"),
+        }
+    )
     store_encoded(tmp_path / "pictures.arrow", [frame[:2], frame[2:2], frame[2:]])
     pictures, maps = open_encoded(tmp_path / "pictures.arrow")
     assert len(pictures) == len(maps) == 5
@@ -204,7 +231,8 @@ def test_a_crop_takes_the_same_place_of_picture_and_labels():
     assert len(corners) > 10
     again = augmented(image, label, chosen, np.random.default_rng(3), True)[0]
     np.testing.assert_array_equal(
-        again, augmented(image, label, chosen, np.random.default_rng(3), True)[0])
+        again, augmented(image, label, chosen, np.random.default_rng(3), True)[0]
+    )
 
 
 def test_a_smaller_picture_is_padded_with_pixels_that_do_not_count():
@@ -231,16 +259,19 @@ def test_scales_keep_labels_on_their_pixels():
 
 def test_colours_change_within_their_bounds_and_labels_do_not():
     image, label = np.full((8, 8, 3), 100, np.uint8), np.ones((8, 8), np.uint8)
-    levels = [augmented(image, label, settings(colour_jitter=0.2), np.random.default_rng(s))[0]
-              for s in range(30)]
+    levels = [
+        augmented(image, label, settings(colour_jitter=0.2), np.random.default_rng(s))[0]
+        for s in range(30)
+    ]
     assert 79 <= min(x.min() for x in levels) < 90 and 110 < max(x.max() for x in levels) <= 121
 
 
 def test_pictures_of_many_sizes_train_in_crops(folders, tmp_path):
     small, large = drawn(3, (48, 80)), drawn(4, (96, 72))
     images, labels = Encoded([encode_png(x) for x in small[0] + large[0]]), small[1] + large[1]
-    chosen = settings(steps=2, batch_size=3, crop_size=64, scale_range=[0.5, 2.0],
-                      colour_jitter=0.3)
+    chosen = settings(
+        steps=2, batch_size=3, crop_size=64, scale_range=[0.5, 2.0], colour_jitter=0.3
+    )
     model = build(folders / "resnet", chosen)
     curve = loop.train(model, images, labels, chosen, tmp_path, seed=0)
     assert all(np.isfinite(row["loss"]) for row in curve)
@@ -257,8 +288,10 @@ def test_sets_that_cannot_be_trained_on_are_refused(folders, tmp_path):
         with pytest.raises(ValueError, match=match):
             loop.train(model, images, labels, settings(steps=1, **changes), tmp_path, seed=0)
 
-    refused("crop_size is 512, larger than every picture .*at most 64 .*expected at most 64",
-            crop_size=512)
+    refused(
+        "crop_size is 512, larger than every picture .*at most 64 .*expected at most 64",
+        crop_size=512,
+    )
     refused("4 pictures and 3 label maps", labels=labels[:3])
     refused("float64", images=[image / 255 for image in images])
     refused(r"got uint8 \(64, 64, 3\) and uint8 \(32, 64\)", labels=[x[:32] for x in labels])
@@ -268,9 +301,17 @@ def test_sets_that_cannot_be_trained_on_are_refused(folders, tmp_path):
 
 # --- the loop -----------------------------------------------------------------------------------
 
-FULL = {"steps": 7, "batch_size": 3, "crop_size": 48, "scale_range": [0.5, 2.0],
-        "colour_jitter": 0.3, "poly_power": 0.9, "precision": "bfloat16", "ema_decay": 0.8,
-        "freeze_batch_norm": True}
+FULL = {
+    "steps": 7,
+    "batch_size": 3,
+    "crop_size": 48,
+    "scale_range": [0.5, 2.0],
+    "colour_jitter": 0.3,
+    "poly_power": 0.9,
+    "precision": "bfloat16",
+    "ema_decay": 0.8,
+    "freeze_batch_norm": True,
+}
 
 
 def test_everything_switched_on_resumes_to_the_same_weights(folders, tmp_path, monkeypatch):
@@ -317,8 +358,11 @@ def test_frozen_batch_norm_of_the_backbone_stays(folders, tmp_path):
     model = build(folders / "resnet", chosen)
     before = {k: v.clone() for k, v in maskformer.backbone_of(model).state_dict().items()}
     loop.train(model, *drawn(2), chosen, tmp_path, seed=0)
-    changed = {name for name, value in maskformer.backbone_of(model).state_dict().items()
-               if not torch.equal(value, before[name])}
+    changed = {
+        name
+        for name, value in maskformer.backbone_of(model).state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert changed and all("convolution" in name for name in changed)
 
 
@@ -361,16 +405,23 @@ def test_float16_needs_a_gpu(folders, tmp_path, monkeypatch):
         loop.train(build(folders / "resnet", chosen), *drawn(2), chosen, tmp_path, seed=0)
 
 
-@pytest.mark.parametrize("section, changes, message", [
-    ("segmenter", {"precision": "fp16"}, "float32, float16 or bfloat16, got 'fp16'"),
-    ("segmenter", {"heads": 5}, "a divisor of segmenter.width 64, got 5"),
-    ("segmenter", {"crop_size": 16}, "from 32 to 4,096 or null, got 16"),
-    ("segmenter", {"scale_range": [0.5, 2]}, "scale_range: expected .*crop_size is null"),
-    ("segmenter", {"ema_decay": 1.0}, "ema_decay: expected a number from 0 and below 1, got 1.0"),
-    ("segmenter", {"colour_jitter": 2}, "colour_jitter: expected a number from 0 to 1, got 2"),
-    ("shards", {"processes": -1}, "processes: expected a whole number from 0 to 1,024, got -1"),
-    ("diffusion", {"device": "cuda:1"}, "diffusion.device: expected auto, cuda or cpu"),
-])
+@pytest.mark.parametrize(
+    "section, changes, message",
+    [
+        ("segmenter", {"precision": "fp16"}, "float32, float16 or bfloat16, got 'fp16'"),
+        ("segmenter", {"heads": 5}, "a divisor of segmenter.width 64, got 5"),
+        ("segmenter", {"crop_size": 16}, "from 32 to 4,096 or null, got 16"),
+        ("segmenter", {"scale_range": [0.5, 2]}, "scale_range: expected .*crop_size is null"),
+        (
+            "segmenter",
+            {"ema_decay": 1.0},
+            "ema_decay: expected a number from 0 and below 1, got 1.0",
+        ),
+        ("segmenter", {"colour_jitter": 2}, "colour_jitter: expected a number from 0 to 1, got 2"),
+        ("shards", {"processes": -1}, "processes: expected a whole number from 0 to 1,024, got -1"),
+        ("diffusion", {"device": "cuda:1"}, "diffusion.device: expected auto, cuda or cpu"),
+    ],
+)
 def test_settings_that_are_refused_at_once(tmp_path, section, changes, message):
     profile = {section: changes} | ({"shards": {"processes": 2}} if section == "diffusion" else {})
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
@@ -380,8 +431,16 @@ def test_settings_that_are_refused_at_once(tmp_path, section, changes, message):
 
 # --- full size ----------------------------------------------------------------------------------
 
-PAPER = {"width": 256, "queries": 100, "decoder_layers": 6, "heads": 8, "feedforward": 2048,
-         "crop_size": 512, "scale": 1, "batch_size": 1}
+PAPER = {
+    "width": 256,
+    "queries": 100,
+    "decoder_layers": 6,
+    "heads": 8,
+    "feedforward": 2048,
+    "crop_size": 512,
+    "scale": 1,
+    "batch_size": 1,
+}
 
 
 @pytest.mark.slow
@@ -391,9 +450,15 @@ def test_full_size_has_the_papers_parameters_and_trains(tmp_path, name, millions
     if name == "resnet-101":
         ResNetForImageClassification(ResNetConfig(depths=[3, 4, 23, 3])).save_pretrained(tmp_path)
     else:
-        SwinForImageClassification(SwinConfig(
-            image_size=384, embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32],
-            window_size=12)).save_pretrained(tmp_path)
+        SwinForImageClassification(
+            SwinConfig(
+                image_size=384,
+                embed_dim=128,
+                depths=[2, 2, 18, 2],
+                num_heads=[4, 8, 16, 32],
+                window_size=12,
+            )
+        ).save_pretrained(tmp_path)
     chosen = dataclasses.replace(settings(), **PAPER)
     model = build(tmp_path, chosen)
     count = sum(weight.numel() for weight in model.parameters())
@@ -404,6 +469,7 @@ def test_full_size_has_the_papers_parameters_and_trains(tmp_path, name, millions
     idle = [n for n, w in model.named_parameters() if w.grad is None]
     assert len(idle) <= 4, idle
     with torch.no_grad():
-        classes, masks = maskformer._logits(model, loop._pixels(image, torch.device("cpu")),
-                                            every_layer=True)
+        classes, masks = maskformer._logits(
+            model, loop._pixels(image, torch.device("cpu")), every_layer=True
+        )
     assert classes.shape == (6, 1, 100, 22) and masks.shape == (6, 1, 100, 128, 128)

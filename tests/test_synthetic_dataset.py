@@ -19,28 +19,34 @@ def label_of(probabilities: list[float], competition: bool = True) -> int:
     return int(label_map(pixel, [7, 9][: len(pixel)], BAND, competition)[0, 0])
 
 
-@pytest.mark.parametrize("probabilities, label", [
-    ([0.9], 7),
-    ([0.1], 0),
-    ([0.34], 0),
-    ([0.36], 255),  # within the band
-    ([0.64], 255),
-    ([0.66], 7),
-    ([0.05, 0.9], 9),
-    ([0.1, 0.1], 0),  # the background holds 0.8
-    ([0.45, 0.5], 255),  # an object for sure, but which?
-    ([0.33, 0.33], 255),  # nobody holds more than 0.34
-    ([0.2, 0.22], 255),  # the background wins with 0.58: too little
-])
+@pytest.mark.parametrize(
+    "probabilities, label",
+    [
+        ([0.9], 7),
+        ([0.1], 0),
+        ([0.34], 0),
+        ([0.36], 255),  # within the band
+        ([0.64], 255),
+        ([0.66], 7),
+        ([0.05, 0.9], 9),
+        ([0.1, 0.1], 0),  # the background holds 0.8
+        ([0.45, 0.5], 255),  # an object for sure, but which?
+        ([0.33, 0.33], 255),  # nobody holds more than 0.34
+        ([0.2, 0.22], 255),  # the background wins with 0.58: too little
+    ],
+)
 def test_competing_pixel(probabilities, label):
     assert label_of(probabilities) == label
 
 
-@pytest.mark.parametrize("probabilities, label", [
-    ([0.3, 0.3], 0),  # independent: the background holds 0.7
-    ([0.9, 0.8], 7),
-    ([0.5, 0.1], 255),
-])
+@pytest.mark.parametrize(
+    "probabilities, label",
+    [
+        ([0.3, 0.3], 0),  # independent: the background holds 0.7
+        ([0.9, 0.8], 7),
+        ([0.5, 0.1], 255),
+    ],
+)
 def test_independent_pixel(probabilities, label):
     assert label_of(probabilities, competition=False) == label
 

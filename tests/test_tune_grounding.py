@@ -9,8 +9,9 @@ OWN = load_params("paper").grounding
 
 
 def test_a_run_is_a_variant_and_what_differs():
-    variant, changes = parse("paper:learning_rate=0.003,schedule=constant,steps=40,"
-                             "scaled_logits=true,clip_norm=null")
+    variant, changes = parse(
+        "paper:learning_rate=0.003,schedule=constant,steps=40,scaled_logits=true,clip_norm=null"
+    )
     params, built = settings(OWN, variant, changes)
     assert (variant, params.steps, built) == ("paper", 40, {"scaled_logits": True})
     assert (params.paper.learning_rate, params.paper.schedule) == (0.003, "constant")
@@ -23,10 +24,16 @@ def test_a_run_is_a_variant_and_what_differs():
 
 def test_cells_and_the_table():
     assert [cell_of(own, {"dog"}) for own in (["dog"], ["cat"], ["cat", "dog"])] == [
-        "one_unseen", "one_seen", "two_mixed"]
+        "one_unseen",
+        "one_seen",
+        "two_mixed",
+    ]
     scores = dict.fromkeys(("validation", "one_seen", "one_unseen", "two_seen", "two_mixed"), 1.0)
-    rows = [{"variant": "paper", "seed": seed, **scores, "two_unseen": value}
-            for seed, value in ((0, 50.0), (1, 60.0))]
+    rows = [
+        {"variant": "paper", "seed": seed, **scores, "two_unseen": value}
+        for seed, value in ((0, 50.0), (1, 60.0))
+    ]
     assert settings_of(rows[0] | {"seconds": 9}) == {"variant": "paper", "seed": 0}
     assert table(rows).splitlines()[-1] == (
-        "| variant paper | 2 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 55.0 |")
+        "| variant paper | 2 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 55.0 |"
+    )

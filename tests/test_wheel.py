@@ -10,8 +10,15 @@ import pytest
 
 from ml.params import ROOT, load_params
 
-PARTS = ("ml", "orchestration", "profiles", "params.yaml", "pyproject.toml", "requirements.txt",
-         "README.md")
+PARTS = (
+    "ml",
+    "orchestration",
+    "profiles",
+    "params.yaml",
+    "pyproject.toml",
+    "requirements.txt",
+    "README.md",
+)
 USE = """
 import sys
 from pathlib import Path
@@ -45,16 +52,31 @@ def wheel(tmp_path_factory):
     for name in PARTS:  # not in place: building leaves folders beside the sources
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
         copy(ROOT / name, source / name)
-    run(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-         "--wheel-dir", str(home), str(source)])
+    run(
+        [
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--wheel-dir",
+            str(home),
+            str(source),
+        ]
+    )
     return next(home.glob("*.whl"))
 
 
 def test_everything_that_the_code_reads_is_in_it(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in ("ml", "orchestration"):
-        expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*")
-                    if path.is_file() and "__pycache__" not in path.parts}
+        expected = {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        }
         assert expected <= names, sorted(expected - names)
     assert "ml/defaults/params.yaml" in names and "ml/defaults/profiles/sd15.yaml" in names
     assert not [name for name in names if name.startswith(("tests", "data", "ml/defaults/ml"))]
@@ -63,10 +85,22 @@ def test_everything_that_the_code_reads_is_in_it(wheel):
 def test_it_works_where_nothing_else_is(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    run(["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site),
-         str(wheel)])
+    run(
+        [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(site),
+            str(wheel),
+        ]
+    )
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     profiles = ",".join(p.stem for p in (ROOT / "profiles").glob("*.yaml") if "." not in p.stem)
-    out = run(["-P", "-c", USE, str(site), profiles], cwd=elsewhere,
-              env=env | {"PYTHONPATH": str(site)})
+    out = run(
+        ["-P", "-c", USE, str(site), profiles], cwd=elsewhere, env=env | {"PYTHONPATH": str(site)}
+    )
     assert out.strip().splitlines()[-1] == repr(load_params("micro"))

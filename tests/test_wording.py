@@ -26,19 +26,32 @@ from ml.wording import (
 )
 from orchestration import quality
 
-WANTED = PromptParams(train_one=60, train_two=90, sim_per_cell=12, synthetic_one=100,
-                      synthetic_two=200, plain_share=0.5, attribute_share=0.4, scene_share=0.6,
-                      texts=None)
+WANTED = PromptParams(
+    train_one=60,
+    train_two=90,
+    sim_per_cell=12,
+    synthetic_one=100,
+    synthetic_two=200,
+    plain_share=0.5,
+    attribute_share=0.4,
+    scene_share=0.6,
+    texts=None,
+)
 
 
 def words(seen, unseen=(), **own) -> Vocabulary:
     classes = (*seen, *unseen)
-    return Vocabulary("mine", tuple(seen), tuple(unseen),
-                      {name: tuple(own.get(name.replace(" ", "_"), [name])) for name in classes})
+    return Vocabulary(
+        "mine",
+        tuple(seen),
+        tuple(unseen),
+        {name: tuple(own.get(name.replace(" ", "_"), [name])) for name in classes},
+    )
 
 
-YARD = words(["car", "dog", "person", "sofa"], ["forklift", "hard hat", "pallet"],
-             sofa=["sofa", "couch"])
+YARD = words(
+    ["car", "dog", "person", "sofa"], ["forklift", "hard hat", "pallet"], sofa=["sofa", "couch"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +61,10 @@ def prompts():
 
 def adjectives(prompt) -> list[str]:
     """What stands between the article and the word of each phrase, "" for nothing."""
-    return [re.fullmatch(rf"an? (.*?) ?{re.escape(word)}", phrase)[1]
-            for word, phrase in zip(prompt["words"], prompt["phrases"], strict=True)]
+    return [
+        re.fullmatch(rf"an? (.*?) ?{re.escape(word)}", phrase)[1]
+        for word, phrase in zip(prompt["words"], prompt["phrases"], strict=True)
+    ]
 
 
 def scene_of(prompt) -> str:
@@ -64,8 +79,12 @@ def test_shares_are_met_exactly_and_only_outside_the_sim_set(prompts):
         assert all(found) or not any(found)  # all things of a prompt, or none
         dressed[set_] += bool(found[0])
         placed[set_] += bool(scene_of(prompt))
-    for set_, count in {("train", 1): 60, ("train", 2): 90, ("synthetic", 1): 100,
-                        ("synthetic", 2): 200}.items():
+    for set_, count in {
+        ("train", 1): 60,
+        ("train", 2): 90,
+        ("synthetic", 1): 100,
+        ("synthetic", 2): 200,
+    }.items():
         assert (dressed[set_], placed[set_]) == (0.4 * count, 0.6 * count)
     assert not dressed["sim", 1] + dressed["sim", 2] + placed["sim", 1] + placed["sim", 2]
 
@@ -93,16 +112,19 @@ def test_every_phrase_can_be_left_out(prompts):
             rest = without_phrase(prompt["text"], phrase)
             assert prompt["words"][i] not in rest and rest.endswith(scene_of(prompt))
             assert all(other in rest for j, other in enumerate(prompt["phrases"]) if j != i)
-    assert without_phrase("a photograph of a red forklift in a warehouse", "a red forklift") == \
-        "a photograph in a warehouse"
+    assert (
+        without_phrase("a photograph of a red forklift in a warehouse", "a red forklift")
+        == "a photograph in a warehouse"
+    )
 
 
 def test_no_share_gives_the_prompts_without_them(prompts):
     """Turning the details on changes the wording only: classes, seeds and keys stay."""
     bare = make_prompts(YARD, dataclasses.replace(WANTED, attribute_share=0, scene_share=0), 0)[0]
     for one, other in zip(bare, prompts, strict=True):
-        assert [one[k] for k in ("key", "entities", "seed", "cell", "words")] == \
-            [other[k] for k in ("key", "entities", "seed", "cell", "words")]
+        assert [one[k] for k in ("key", "entities", "seed", "cell", "words")] == [
+            other[k] for k in ("key", "entities", "seed", "cell", "words")
+        ]
         assert template_of(one) == template_of(other) != OWN_TEXT
 
 
@@ -112,12 +134,15 @@ def test_details_that_name_a_class_are_left_out():
     assert "plastic" not in usable(THING_ATTRIBUTES, mine) and "in a park" in usable(SCENES, mine)
 
 
-@pytest.mark.parametrize("vocabulary, change, match", [
-    (words(["panda", "red panda"]), {}, "'red panda'.*attribute_share makes of 'panda'"),
-    (words(["hat", "small hat rack"]), {}, "'small hat rack'.*makes of 'hat'"),
-    (YARD, {"attribute_share": 1.1}, "prompts.attribute_share: expected 0..1, got 1.1"),
-    (YARD, {"scene_share": -1}, "prompts.scene_share: expected 0..1"),
-])
+@pytest.mark.parametrize(
+    "vocabulary, change, match",
+    [
+        (words(["panda", "red panda"]), {}, "'red panda'.*attribute_share makes of 'panda'"),
+        (words(["hat", "small hat rack"]), {}, "'small hat rack'.*makes of 'hat'"),
+        (YARD, {"attribute_share": 1.1}, "prompts.attribute_share: expected 0..1, got 1.1"),
+        (YARD, {"scene_share": -1}, "prompts.scene_share: expected 0..1"),
+    ],
+)
 def test_bad_shares_and_words_are_refused(vocabulary, change, match):
     with pytest.raises(ValueError, match=match):
         make_prompts(vocabulary, dataclasses.replace(WANTED, **change), 0)
@@ -131,36 +156,53 @@ def test_a_word_that_starts_with_an_attribute_never_gets_it_twice():
 # The user's own texts
 
 
-@pytest.mark.parametrize("text, entities, phrases", [
-    ("a red forklift in a warehouse", ["forklift"], ["a red forklift"]),
-    ("An old, dusty Forklift beside the pallet", ["forklift", "pallet"],
-     ["dusty Forklift", "the pallet"]),
-    ("photo of a person wearing a yellow hard hat, studio", ["person", "hard hat"],
-     ["a person", "a yellow hard hat"]),
-    ("red forklift, wide angle", ["forklift"], ["red forklift"]),
-    ("a very big and heavy forklift", ["forklift"], ["heavy forklift"]),
-    ("forklift carrying a pallet", ["forklift", "pallet"], ["forklift", "a pallet"]),
-    ("many years ago somebody left this big forklift here", ["forklift"], ["this big forklift"]),
-    ("a COUCH", ["sofa"], ["a COUCH"]),
-    ("a carpet under a car", ["car"], ["a car"]),  # "car" in "carpet" is no word
-])
+@pytest.mark.parametrize(
+    "text, entities, phrases",
+    [
+        ("a red forklift in a warehouse", ["forklift"], ["a red forklift"]),
+        (
+            "An old, dusty Forklift beside the pallet",
+            ["forklift", "pallet"],
+            ["dusty Forklift", "the pallet"],
+        ),
+        (
+            "photo of a person wearing a yellow hard hat, studio",
+            ["person", "hard hat"],
+            ["a person", "a yellow hard hat"],
+        ),
+        ("red forklift, wide angle", ["forklift"], ["red forklift"]),
+        ("a very big and heavy forklift", ["forklift"], ["heavy forklift"]),
+        ("forklift carrying a pallet", ["forklift", "pallet"], ["forklift", "a pallet"]),
+        (
+            "many years ago somebody left this big forklift here",
+            ["forklift"],
+            ["this big forklift"],
+        ),
+        ("a COUCH", ["sofa"], ["a COUCH"]),
+        ("a carpet under a car", ["car"], ["a car"]),  # "car" in "carpet" is no word
+    ],
+)
 def test_what_a_text_names(text, entities, phrases):
     found = parse_text(text, YARD)
     assert (list(found.entities), list(found.phrases)) == (entities, phrases)
     for phrase in found.phrases:
         assert without_phrase(text, phrase) != text
-    assert all(word in YARD.words[entity]
-               for entity, word in zip(found.entities, found.words, strict=True))
+    assert all(
+        word in YARD.words[entity] for entity, word in zip(found.entities, found.words, strict=True)
+    )
 
 
-@pytest.mark.parametrize("text, match", [
-    ("a photograph of a tree", "names no class; expected a word of one of car, dog, forklift"),
-    ("a car, a dog and a sofa", r"names 3 classes \(car, dog, sofa\), expected 2 at most"),
-    ("a sofa beside a couch", "names 'sofa' more than once"),
-    ("two forklifts", "names 'forklifts'; write the singular 'forklift'"),
-    ("a dog among pallets", "names 'pallets'; write the singular"),
-    ("word " * 41 + "car", "has 42 words, expected 40 at most"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("a photograph of a tree", "names no class; expected a word of one of car, dog, forklift"),
+        ("a car, a dog and a sofa", r"names 3 classes \(car, dog, sofa\), expected 2 at most"),
+        ("a sofa beside a couch", "names 'sofa' more than once"),
+        ("two forklifts", "names 'forklifts'; write the singular 'forklift'"),
+        ("a dog among pallets", "names 'pallets'; write the singular"),
+        ("word " * 41 + "car", "has 42 words, expected 40 at most"),
+    ],
+)
 def test_texts_that_could_not_be_used(text, match):
     with pytest.raises(ValueError, match=match):
         parse_text(text, YARD)
@@ -176,8 +218,11 @@ def test_a_word_within_another_is_told_apart():
 def test_file_errors_name_each_line(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("# mine\na red forklift\n\na tree\ntwo dogs\n")
-    with pytest.raises(ValueError, match=r"2 of its lines(.|\n)*line 4: 'a tree' names no class"
-                                         r"(.|\n)*line 5: .*singular 'dog'"):
+    with pytest.raises(
+        ValueError,
+        match=r"2 of its lines(.|\n)*line 4: 'a tree' names no class"
+        r"(.|\n)*line 5: .*singular 'dog'",
+    ):
         read_texts(str(file), YARD)
     file.write_text("# nothing\n")
     with pytest.raises(ValueError, match="holds no prompt"):
@@ -192,26 +237,45 @@ def test_file_errors_name_each_line(tmp_path):
         read_texts(str(file), YARD)
 
 
-LINES = ["a red forklift at dawn", "a muddy dog", "a dog beside a pallet", "a car near a dog",
-         "the hard hat of a person"]
+LINES = [
+    "a red forklift at dawn",
+    "a muddy dog",
+    "a dog beside a pallet",
+    "a car near a dog",
+    "the hard hat of a person",
+]
 
 
 def test_texts_take_places_within_the_counts():
     texts = [parse_text(line, YARD, i) for i, line in enumerate(LINES)]
     found = make_prompts(YARD, WANTED, 0, texts)[0]
     count = Counter((p["purpose"], len(p["entities"])) for p in found)
-    assert count == {("train", 1): 60, ("train", 2): 90, ("sim", 1): 24, ("sim", 2): 36,
-                     ("synthetic", 1): 100, ("synthetic", 2): 200}
+    assert count == {
+        ("train", 1): 60,
+        ("train", 2): 90,
+        ("sim", 1): 24,
+        ("sim", 2): 36,
+        ("synthetic", 1): 100,
+        ("synthetic", 2): 200,
+    }
     used = Counter((p["purpose"], p["text"]) for p in found if p["text"] in LINES)
     assert used == {("synthetic", line): 1 for line in LINES} | {
-        ("train", "a muddy dog"): 1, ("train", "a car near a dog"): 1}  # seen classes alone
+        ("train", "a muddy dog"): 1,
+        ("train", "a car near a dog"): 1,
+    }  # seen classes alone
     for p in found:
         if p["text"] in LINES:
             assert template_of(p) == ("{A} near {B}" if "near" in p["text"] else OWN_TEXT)
     facts = text_facts(found, texts)
     assert facts["lines"] == 5 and facts["lines_unused"] == 0
-    assert facts["used"]["synthetic"] == {"car": 1, "dog": 3, "forklift": 1, "hard hat": 1,
-                                          "pallet": 1, "person": 1}
+    assert facts["used"]["synthetic"] == {
+        "car": 1,
+        "dog": 3,
+        "forklift": 1,
+        "hard hat": 1,
+        "pallet": 1,
+        "person": 1,
+    }
 
 
 def test_texts_about_one_class_do_not_unbalance_the_set():
@@ -239,16 +303,23 @@ def test_checks_pass_on_such_prompts(tmp_path, monkeypatch):
     texts = tmp_path / "texts.txt"
     texts.write_text("a muddy Dog\na red sofa near a tv monitor\n")
     base = load_params("ci")
-    params = dataclasses.replace(base, prompts=dataclasses.replace(
-        base.prompts, attribute_share=0.5, scene_share=0.5, texts=str(texts)),
-        diffusion=dataclasses.replace(base.diffusion, model="not/here"))  # micro reads 24 tokens
+    params = dataclasses.replace(
+        base,
+        prompts=dataclasses.replace(
+            base.prompts, attribute_share=0.5, scene_share=0.5, texts=str(texts)
+        ),
+        diffusion=dataclasses.replace(base.diffusion, model="not/here"),
+    )  # micro reads 24 tokens
     report = run_stage("prompts", params, tmp_path)
     verdict = quality.validate("prompts", params, quality.Workspace(tmp_path, "ci"))
     assert verdict.passed, verdict.failures
     rows = read_shards(tmp_path / "data" / "ci" / "prompts")
     assert {"a muddy Dog", "a red sofa near a tv monitor"} <= set(rows.text)
-    assert report.facts["texts"] == {"lines": 2, "lines_unused": 0, "used": {
-        "train": {}, "synthetic": {"dog": 1, "sofa": 1, "tvmonitor": 1}}}
+    assert report.facts["texts"] == {
+        "lines": 2,
+        "lines_unused": 0,
+        "used": {"train": {}, "synthetic": {"dog": 1, "sofa": 1, "tvmonitor": 1}},
+    }
     # Another content under the same name is another recipe.
     texts.write_text("a muddy Dog\n")
     assert not run_stage("prompts", params, tmp_path).cached
@@ -262,6 +333,8 @@ def test_micro_prompts_are_what_they_were():
 
     params, vocabulary = load_params(), load_vocabulary("voc-1")
     found = make_prompts(vocabulary, params.prompts, params.seed)[0]
-    assert sha256_json([[p["text"], p["seed"], p["phrases"]] for p in found]) == \
-        "2a8d7079f38c4c6dab4533e07bea4c3dbde67a067e6259c50f71e1c5188be177"
+    assert (
+        sha256_json([[p["text"], p["seed"], p["phrases"]] for p in found])
+        == "2a8d7079f38c4c6dab4533e07bea4c3dbde67a067e6259c50f71e1c5188be177"
+    )
     assert set(facts_of(found, vocabulary)["templates"]["sim"]) == set(PLAIN.values())

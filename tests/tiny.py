@@ -23,8 +23,10 @@ from ml.microworld.tokenizer import build_tokenizer
 from ml.params import load_params
 from ml.stages import Workspace
 
-WORDS = ("a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "
-         "dining table potted plant red blue")
+WORDS = (
+    "a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "
+    "dining table potted plant red blue"
+)
 """One token each; any other word falls into pieces."""
 WIDTH = 16
 
@@ -34,33 +36,69 @@ def tiny_pipeline(prediction_type: str = "v_prediction") -> StableDiffusionPipel
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tokenizer = build_tokenizer([WORDS])
-        ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-               "pad_token_id": tokenizer.pad_token_id}
-        text = CLIPTextModel(CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
-            num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=LENGTH,
-            projection_dim=WIDTH, **ids))
+        ids = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=LENGTH,
+                projection_dim=WIDTH,
+                **ids,
+            )
+        )
         vae = AutoencoderKL(
-            block_out_channels=(8, 8, 16), layers_per_block=1, norm_num_groups=4,
-            latent_channels=6, sample_size=64, mid_block_add_attention=False,
+            block_out_channels=(8, 8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            latent_channels=6,
+            sample_size=64,
+            mid_block_add_attention=False,
             down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3, scaling_factor=0.8)
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            scaling_factor=0.8,
+        )
         unet = UNet2DConditionModel(
-            sample_size=16, in_channels=6, out_channels=6, layers_per_block=1,
-            block_out_channels=(8, 16, 24), norm_num_groups=4, cross_attention_dim=WIDTH,
+            sample_size=16,
+            in_channels=6,
+            out_channels=6,
+            layers_per_block=1,
+            block_out_channels=(8, 16, 24),
+            norm_num_groups=4,
+            cross_attention_dim=WIDTH,
             attention_head_dim=2,
             down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        )
         # With fresh weights the text hardly matters; make it matter as in a trained model.
         for name, value in unet.named_parameters():
             if "attn2.to_" in name and value.ndim == 2:
                 value.data.mul_(4)
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                              clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-                              prediction_type=prediction_type)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
     for part in (unet, vae, text):
         part.eval().requires_grad_(False)

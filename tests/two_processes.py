@@ -1,6 +1,6 @@
 """Run by test_processes.py in each of two processes: both trainings, as `accelerate launch` would.
 
-    python -m tests.two_processes <folder> <profile file>
+python -m tests.two_processes <folder> <profile file>
 """
 
 import json

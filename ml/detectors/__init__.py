@@ -40,8 +40,10 @@ def load_detector(
     if backend not in BACKENDS:
         raise ValueError(f"detector backend: expected one of {sorted(BACKENDS)}, got {backend!r}")
     if revision and backend != "transformers":
-        raise ValueError("detector.revision: only the hub ids of the backend 'transformers' have "
-                         f"one; set it to null for {backend!r}")
+        raise ValueError(
+            "detector.revision: only the hub ids of the backend 'transformers' have "
+            f"one; set it to null for {backend!r}"
+        )
     module, name = BACKENDS[backend]
     return getattr(import_module(module), name)(
         str(path), weights=weights, revision=revision, device=_find(device),

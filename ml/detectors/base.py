@@ -86,8 +86,11 @@ class Detector:
         for i, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"image {i}: expected uint8 (H,W,3), got {_describe(image)}")
-        return [self._keep(raw, wanted) for _, raws in self.batches.run(list(images), self.predict)
-                for raw in raws]
+        return [
+            self._keep(raw, wanted)
+            for _, raws in self.batches.run(list(images), self.predict)
+            for raw in raws
+        ]
 
     def resolve(self, classes: Sequence[str] | None) -> dict[str, str]:
         """{our id: the name asked for}. Refuses a class that the detector does not know."""
@@ -111,8 +114,10 @@ class Detector:
         masks, scores, names, boxes = raw
         scores = np.asarray(scores, np.float32)
         if not (np.isfinite(scores).all() and np.isfinite(np.asarray(boxes, np.float32)).all()):
-            raise NotFinite(f"{type(self).__name__}: expected finite scores and boxes, got NaN or "
-                            f"infinite ones; {FINITE}")
+            raise NotFinite(
+                f"{type(self).__name__}: expected finite scores and boxes, got NaN or "
+                f"infinite ones; {FINITE}"
+            )
         ours = [canonical(name) for name in names]
         rows = [
             int(i)

@@ -180,8 +180,10 @@ def read_config(file: Path) -> MaskRCNNConfig:
     values = read_json(file)
     names = [field.name for field in fields(MaskRCNNConfig)]
     if "classes" not in values or values.keys() - set(names):
-        raise ValueError(f"{file}: expected an object with classes and fields of {names}, got "
-                         f"{sorted(values)}: give a folder written by ml.microworld.train_detector")
+        raise ValueError(
+            f"{file}: expected an object with classes and fields of {names}, got "
+            f"{sorted(values)}: give a folder written by ml.microworld.train_detector"
+        )
     config = MaskRCNNConfig(**{name: tuple(value) if isinstance(value, list) else value
                                for name, value in values.items()})  # fmt: skip
     lengths = {"hidden_sizes": 4, "depths": 4, "anchor_sizes": 4, "image_size": 2, "mean": 3,
@@ -190,11 +192,15 @@ def read_config(file: Path) -> MaskRCNNConfig:
         value = getattr(config, name)
         numbers = isinstance(value, tuple) and all(isinstance(one, int | float) for one in value)
         if not numbers or len(value) != length or (name != "mean" and min(value) <= 0):
-            raise ValueError(f"{file}: {name}: expected {length} numbers"
-                             f"{'' if name == 'mean' else ' above 0'}, got {value!r}")
+            raise ValueError(
+                f"{file}: {name}: expected {length} numbers"
+                f"{'' if name == 'mean' else ' above 0'}, got {value!r}"
+            )
     if config.image_size[0] > config.image_size[1]:
-        raise ValueError(f"{file}: image_size: expected the shorter side's, then the longer one's "
-                         f"limit, got {config.image_size}")
+        raise ValueError(
+            f"{file}: image_size: expected the shorter side's, then the longer one's "
+            f"limit, got {config.image_size}"
+        )
     return config
 
 

@@ -167,10 +167,14 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _refusal(file: Path, what: str) -> str:
-    return (f"weight file {file} holds more than tensors ({what}) and was refused; nothing in it "
-            "was run. Take the file from its publisher again, or use a .safetensors file")
+    return (
+        f"weight file {file} holds more than tensors ({what}) and was refused; nothing in it "
+        "was run. Take the file from its publisher again, or use a .safetensors file"
+    )
 
 
 def _damaged(file: Path) -> str:
-    return (f"weight file {file} is damaged or half a download ({file.stat().st_size:,} bytes): "
-            "delete it and get it again")
+    return (
+        f"weight file {file} is damaged or half a download ({file.stat().st_size:,} bytes): "
+        "delete it and get it again"
+    )

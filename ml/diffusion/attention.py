@@ -39,7 +39,8 @@ class WordAttention:
         # Named tokens of each prompt, padded with others, whose weights are zero.
         self.tokens = named.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
         self.token_weights = token_weights.gather(
-            1, self.tokens[..., None].expand(-1, -1, token_weights.shape[-1]))  # (B, T, n)
+            1, self.tokens[..., None].expand(-1, -1, token_weights.shape[-1])
+        )  # (B, T, n)
         self.latent_size = latent_size
         self._sums: dict[Attention, torch.Tensor] = {}  # layer -> (B, heads, pixels, T)
 
@@ -48,8 +49,8 @@ class WordAttention:
 
         Only the last B rows count: the conditional half of a guided batch.
         """
-        query = split_heads(attention, attention.to_q(pixels[-self.batch:]))
-        key = split_heads(attention, attention.to_k(text[-self.batch:]))
+        query = split_heads(attention, attention.to_q(pixels[-self.batch :]))
+        key = split_heads(attention, attention.to_k(text[-self.batch :]))
         shares = head_shares(attention, query, key)
         tokens = self.tokens[:, None, None].expand(*shares.shape[:3], -1)
         own = shares.gather(-1, tokens)
@@ -74,7 +75,10 @@ class AttributionAttention:
     """
 
     def __init__(
-        self, texts: torch.Tensor, weights: torch.Tensor, latent_size: tuple[int, int],
+        self,
+        texts: torch.Tensor,
+        weights: torch.Tensor,
+        latent_size: tuple[int, int],
         counted: torch.Tensor | None = None,
     ):
         """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
@@ -87,7 +91,7 @@ class AttributionAttention:
 
     def add(self, attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
         """As `Recorder.add`; the picture's own text plays no part."""
-        query = split_heads(attention, attention.to_q(pixels[-len(self.texts):]))
+        query = split_heads(attention, attention.to_q(pixels[-len(self.texts) :]))
         key = split_heads(attention, attention.to_k(self.texts))
         shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
         words = (shares @ self.token_weights[..., None])[..., 0].transpose(1, 2)  # (B, N, n)
@@ -110,7 +114,9 @@ def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:
 
 
 def attention_shares(
-    attention: Attention, query: torch.Tensor, key: torch.Tensor,
+    attention: Attention,
+    query: torch.Tensor,
+    key: torch.Tensor,
     counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax over the tokens, mean over heads: (..., heads, N, d) and (..., heads, L, d) to
@@ -119,7 +125,9 @@ def attention_shares(
 
 
 def head_shares(
-    attention: Attention, query: torch.Tensor, key: torch.Tensor,
+    attention: Attention,
+    query: torch.Tensor,
+    key: torch.Tensor,
     counted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """`attention_shares` of each head: float32 (..., heads, N, L)."""
@@ -130,9 +138,7 @@ def head_shares(
     return scores.softmax(dim=-1)
 
 
-def to_latent_size(
-    sums: dict[int, torch.Tensor], latent_size: tuple[int, int]
-) -> torch.Tensor:
+def to_latent_size(sums: dict[int, torch.Tensor], latent_size: tuple[int, int]) -> torch.Tensor:
     """Sums over layers of as many pixels, {pixels: (B, pixels, n)}, to their sum (B, n, h, w)."""
     return sum(enlarge(to_grid(own, latent_size), latent_size) for own in sums.values())
 
@@ -185,8 +191,12 @@ def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None
 
     Not at the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse.
     """
-    layers = [layer for block in [*unet.down_blocks, *unet.up_blocks] for layer in block.modules()
-              if isinstance(layer, Attention) and layer.is_cross_attention]
+    layers = [
+        layer
+        for block in [*unet.down_blocks, *unet.up_blocks]
+        for layer in block.modules()
+        if isinstance(layer, Attention) and layer.is_cross_attention
+    ]
     before = [layer.processor for layer in layers]
     try:
         for layer, processor in zip(layers, before, strict=True):

@@ -34,31 +34,43 @@ UNUSED = {"feature_extractor": None, "image_encoder": None}
 PIPELINES: dict[str, tuple[type, dict]] = {
     "StableDiffusionPipeline": (
         StableDiffusionPipeline,
-        UNUSED | {"safety_checker": None, "requires_safety_checker": False}),
+        UNUSED | {"safety_checker": None, "requires_safety_checker": False},
+    ),
     # Without the watermark: whether one is drawn into the pictures would depend on what else is
     # installed here.
     "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, UNUSED | {"add_watermarker": False}),
 }
 """By the class that model_index.json names: the class to load, and what it is told."""
 
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model",
-           "text_encoder": "model", "text_encoder_2": "model"}
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
 """The parts of a pipeline that have weights, and how their files are called."""
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 HINTS = (
     (GatedRepoError, f"it is gated: accept its licence on its page of the hub, then {LOG_IN}"),
-    (RepositoryNotFoundError, "the hub has no such model, or hides it from whoever has no token: "
-     f"check diffusion.model, or {LOG_IN}"),
+    (
+        RepositoryNotFoundError,
+        "the hub has no such model, or hides it from whoever has no token: "
+        f"check diffusion.model, or {LOG_IN}",
+    ),
     (DisabledRepoError, "it was withdrawn: set diffusion.model to a mirror or to a folder"),
-    (RevisionNotFoundError, "it has no such revision: set diffusion.revision to a commit, tag or "
-     "branch of it"),
+    (
+        RevisionNotFoundError,
+        "it has no such revision: set diffusion.revision to a commit, tag or branch of it",
+    ),
     (RemoteEntryNotFoundError, f"it has no {INDEX}, so it is no pipeline of diffusers"),
     (IncompleteSnapshotError, "only half of it has been downloaded: run again with the network"),
     (HfHubHTTPError, "the hub answered with an error; try again later"),
-    ((OfflineModeIsEnabled, LocalEntryNotFoundError, RevisionResolutionError, HTTPError),
-     "it is not on this machine, and the hub is not reached from here: unset HF_HUB_OFFLINE, or "
-     "bring the model as a folder and name that in diffusion.model"),
+    (
+        (OfflineModeIsEnabled, LocalEntryNotFoundError, RevisionResolutionError, HTTPError),
+        "it is not on this machine, and the hub is not reached from here: unset HF_HUB_OFFLINE, or "
+        "bring the model as a folder and name that in diffusion.model",
+    ),
 )
 """What to do about an error of the hub; the first that fits."""
 
@@ -84,8 +96,10 @@ def find_checkpoint(name: str, revision: str | None = None, variant: str | None 
 def kind_of(folder: Path) -> tuple[type, dict]:
     """The row of PIPELINES for the model in a folder."""
     if not (folder / INDEX).is_file():
-        raise ValueError(f"no {INDEX} in {str(folder)!r}: expected a folder written by "
-                         "save_pretrained of a StableDiffusionPipeline, with safetensors")
+        raise ValueError(
+            f"no {INDEX} in {str(folder)!r}: expected a folder written by "
+            "save_pretrained of a StableDiffusionPipeline, with safetensors"
+        )
     return _kind(folder / INDEX)
 
 
@@ -95,24 +109,29 @@ def _kind(index: Path) -> tuple[type, dict]:
     except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
     if name not in PIPELINES:
-        raise ValueError(f"{index} is of class {name!r}: expected one of {sorted(PIPELINES)}; "
-                         "change diffusion.model in the profile")
+        raise ValueError(
+            f"{index} is of class {name!r}: expected one of {sorted(PIPELINES)}; "
+            "change diffusion.model in the profile"
+        )
     return PIPELINES[name]
 
 
 def _download(name: str, revision: str | None, variant: str | None) -> Path:
     if name.count("/") > 1 or name.startswith(("/", ".", "~")):
-        raise ValueError(f"no folder {name!r}: expected a folder written by save_pretrained with "
-                         "safetensors, or a hub id that can be reached from here; check "
-                         "diffusion.model in the profile")
+        raise ValueError(
+            f"no folder {name!r}: expected a folder written by save_pretrained with "
+            "safetensors, or a hub id that can be reached from here; check "
+            "diffusion.model in the profile"
+        )
     try:
         index = hf_hub_download(name, INDEX, revision=revision)
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
     kind, told = _kind(Path(index))
     try:
-        return Path(kind.download(name, revision=revision, variant=variant, use_safetensors=True,
-                                  **told))
+        return Path(
+            kind.download(name, revision=revision, variant=variant, use_safetensors=True, **told)
+        )
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
 
@@ -123,13 +142,19 @@ def _unavailable(name, revision, variant, error: BaseException) -> ValueError:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     fitting = [hint for kind, hint in HINTS if any(isinstance(e, kind) for e in chain)]
-    settings = ", ".join(f"{key} {value!r}" for key, value in
-                         (("revision", revision), ("variant", variant)) if value)
+    settings = ", ".join(
+        f"{key} {value!r}" for key, value in (("revision", revision), ("variant", variant)) if value
+    )
     return ValueError(
         f"diffusion.model {name!r}{f' ({settings})' if settings else ''}: expected a folder "
         "written by save_pretrained with safetensors, or a hub id that can be reached from here; "
-        + (fitting[0] if fitting else "check diffusion.model, diffusion.revision and "
-           f"diffusion.variant in the profile: {error}"))
+        + (
+            fitting[0]
+            if fitting
+            else "check diffusion.model, diffusion.revision and "
+            f"diffusion.variant in the profile: {error}"
+        )
+    )
 
 
 def parts_of(folder: Path) -> list[str]:
@@ -153,8 +178,10 @@ def check_weights(folder: Path, variant: str | None) -> None:
         for file in files:
             _check_file(file)
     if variant and not of_variant:
-        raise ValueError(f"{folder} has no files of the variant {variant!r}: set "
-                         "diffusion.variant to null, or to one that its files name")
+        raise ValueError(
+            f"{folder} has no files of the variant {variant!r}: set "
+            "diffusion.variant to null, or to one that its files name"
+        )
 
 
 def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
@@ -166,38 +193,47 @@ def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Pat
 def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
     """The one file of a part, or all that its index lists; none when there is neither."""
     dot = f".{variant}" if variant else ""
-    single, index = (folder / f"{stem}{dot}.safetensors",
-                     folder / f"{stem}.safetensors.index{dot}.json")
+    single, index = (
+        folder / f"{stem}{dot}.safetensors",
+        folder / f"{stem}.safetensors.index{dot}.json",
+    )
     if single.is_file():
         return [single]
     if not index.is_file():
         return []
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-        raise ValueError(f"{index} is damaged: expected weight_map, the file of each weight; bring "
-                         "the model again")
+        raise ValueError(
+            f"{index} is damaged: expected weight_map, the file of each weight; bring "
+            "the model again"
+        )
     return [folder / name for name in sorted(set(listed.values()))]
 
 
 def _without_safetensors(folder: Path, variant: str | None) -> str:
     pickled = sorted(p.name for p in folder.glob("*.bin"))
     if pickled:
-        return (f"{folder} has only pickled weights ({', '.join(pickled)}), which can run any code "
-                "when they are loaded: expected safetensors; take a revision that has them, or "
-                "write them once with save_pretrained(..., safe_serialization=True)")
+        return (
+            f"{folder} has only pickled weights ({', '.join(pickled)}), which can run any code "
+            "when they are loaded: expected safetensors; take a revision that has them, or "
+            "write them once with save_pretrained(..., safe_serialization=True)"
+        )
     found = sorted(p.name for p in folder.glob("*.safetensors"))
-    return (f"no weights in {folder} for diffusion.variant {variant!r}: expected safetensors, "
-            f"found {found or 'none'}; set diffusion.variant to what the files' names have, or "
-            "bring the model again")
+    return (
+        f"no weights in {folder} for diffusion.variant {variant!r}: expected safetensors, "
+        f"found {found or 'none'}; set diffusion.variant to what the files' names have, or "
+        "bring the model again"
+    )
 
 
 def _check_file(file: Path) -> None:
-    again = ("half a download? remove it and run again with the network, or bring the folder again")
+    again = "half a download? remove it and run again with the network, or bring the folder again"
     if not file.is_file():
         raise ValueError(f"{file} is missing, though its index lists it: {again}")
     try:
         with safe_open(file, "pt"):
             pass
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} ({file.stat().st_size:,} bytes) is cut short or damaged "
-                         f"({error}): {again}") from error
+        raise ValueError(
+            f"{file} ({file.stat().st_size:,} bytes) is cut short or damaged ({error}): {again}"
+        ) from error

@@ -33,8 +33,11 @@ def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
 def _vae_without_overflow(pipe: Pipeline) -> Iterator[torch.nn.Module]:
     """The VAE, in float32 where diffusers runs it so: SDXL's overflows float16 and says it."""
     vae = pipe.vae
-    upcast = (isinstance(pipe, StableDiffusionXLPipeline) and vae.dtype == torch.float16
-              and vae.config.force_upcast)
+    upcast = (
+        isinstance(pipe, StableDiffusionXLPipeline)
+        and vae.dtype == torch.float16
+        and vae.config.force_upcast
+    )
     if not upcast:
         yield vae
         return
@@ -60,9 +63,9 @@ def add_noise(
     if len(seeds) != len(latents):
         raise ValueError(f"expected one seed a latent, got {len(seeds)} for {len(latents)}")
     share = float(signal_shares(pipe)[timestep])
-    noise = torch.stack([
-        torch.randn(latents.shape[1:], generator=_generator(seed, timestep)) for seed in seeds
-    ]).to(latents)
+    noise = torch.stack(
+        [torch.randn(latents.shape[1:], generator=_generator(seed, timestep)) for seed in seeds]
+    ).to(latents)
     return share**0.5 * latents + (1 - share) ** 0.5 * noise
 
 
@@ -98,11 +101,15 @@ def leave_one_out(
     """
     lengths = {len(latents), len(prompts), len(phrases), len(seeds)}
     if len(lengths) > 1:
-        raise ValueError(f"expected as many prompts, phrase lists and seeds as latents; got "
-                         f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}")
+        raise ValueError(
+            f"expected as many prompts, phrase lists and seeds as latents; got "
+            f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}"
+        )
     latents = latents.to(pipe.device, torch.float32)
-    left = [[without_phrase(prompt, phrase, own) for phrase in own]
-            for prompt, own in zip(prompts, phrases, strict=True)]
+    left = [
+        [without_phrase(prompt, phrase, own) for phrase in own]
+        for prompt, own in zip(prompts, phrases, strict=True)
+    ]
     asked = [[prompt, *texts] if texts else [] for prompt, texts in zip(prompts, left, strict=True)]
     _, found = _answers(pipe, latents, asked, timesteps, seeds, batch_size)
     scale = _to_v(pipe, timesteps)
@@ -121,9 +128,14 @@ def _answers(pipe, latents, texts, timesteps, seeds, batch_size) -> tuple[list, 
     """The latents noised to each timestep, and the U-Net's prediction of every pass: each sample
     under each of its texts at each timestep, equal ones once."""
     noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
-    passes = list(dict.fromkeys(
-        _Pass(i, k, text) for i, own in enumerate(texts)
-        for k in range(len(timesteps)) for text in own))
+    passes = list(
+        dict.fromkeys(
+            _Pass(i, k, text)
+            for i, own in enumerate(texts)
+            for k in range(len(timesteps))
+            for text in own
+        )
+    )
     made = _predict(pipe, noisy, passes, timesteps, batch_size)
     return noisy, dict(zip(passes, made, strict=True))
 
@@ -140,8 +152,12 @@ def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
         batch = passes[start : start + batch_size]
         inputs = torch.stack([noisy[one.time][one.sample] for one in batch])
         times = torch.tensor([timesteps[one.time] for one in batch], device=inputs.device)
-        (output,) = pipe.unet(inputs.to(pipe.unet.dtype), times, return_dict=False,
-                              **encoded[[row[one.text] for one in batch]].kwargs)
+        (output,) = pipe.unet(
+            inputs.to(pipe.unet.dtype),
+            times,
+            return_dict=False,
+            **encoded[[row[one.text] for one in batch]].kwargs,
+        )
         predictions.extend(output.float().unbind())
     return predictions
 
@@ -180,8 +196,10 @@ def prediction_errors(
     n_i * T passes, at most batch_size at once. Raises ValueError for lists of unequal length.
     """
     if len({len(latents), len(texts), len(seeds)}) > 1:
-        raise ValueError(f"expected as many text lists and seeds as latents; got {len(texts)}, "
-                         f"{len(seeds)} for {len(latents)}")
+        raise ValueError(
+            f"expected as many text lists and seeds as latents; got {len(texts)}, "
+            f"{len(seeds)} for {len(latents)}"
+        )
     latents = latents.to(pipe.device, torch.float32)
     noisy, found = _answers(pipe, latents, texts, timesteps, seeds, batch_size)
     scale, shares = _to_v(pipe, timesteps), signal_shares(pipe)
@@ -200,6 +218,8 @@ def prediction_errors(
 def _target(pipe, clean: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
     """What the U-Net should say of a noised latent whose clean one is known."""
     noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
-    return {"epsilon": noise, "sample": clean,
-            "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * clean,
-            }[pipe.scheduler.config.prediction_type]
+    return {
+        "epsilon": noise,
+        "sample": clean,
+        "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * clean,
+    }[pipe.scheduler.config.prediction_type]

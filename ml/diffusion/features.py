@@ -53,8 +53,10 @@ def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
 def _layers(block: nn.Module) -> list[tuple[nn.Module, int]]:
     """The resnets of a block, or the attentions that follow them, with their channels."""
     attentions = getattr(block, "attentions", None) or block.resnets
-    return [(attention, resnet.out_channels)
-            for resnet, attention in zip(block.resnets, attentions, strict=True)]
+    return [
+        (attention, resnet.out_channels)
+        for resnet, attention in zip(block.resnets, attentions, strict=True)
+    ]
 
 
 def feature_channels(unet: UNet2DConditionModel) -> dict[int, int]:
@@ -89,12 +91,17 @@ def unet_features(
     def keep(index: int):
         def hook(module, inputs, output):
             outputs[index] = output[0] if isinstance(output, tuple) else output
+
         return hook
 
     handles = [tap.module.register_forward_hook(keep(i)) for i, tap in enumerate(taps)]
     try:
-        pipe.unet(torch.cat([latents, latents]), timestep, return_dict=False,
-                  **encode_prompts(pipe, [""] * batch + list(prompts)).kwargs)
+        pipe.unet(
+            torch.cat([latents, latents]),
+            timestep,
+            return_dict=False,
+            **encode_prompts(pipe, [""] * batch + list(prompts)).kwargs,
+        )
     finally:
         for handle in handles:
             handle.remove()

@@ -31,8 +31,12 @@ def invert(
         raise ValueError(f"timestep: expected 1..999, got {timestep}")
     # The largest stride that the scheduler, which is told a number of steps, comes to again.
     stride = next(s for s in range(max(1, timestep // STEPS), 0, -1) if 1000 // (1000 // s) == s)
-    scheduler = unclipped(DDIMInverseScheduler, pipe.scheduler.config,
-                          timestep_spacing="leading", steps_offset=timestep % stride)
+    scheduler = unclipped(
+        DDIMInverseScheduler,
+        pipe.scheduler.config,
+        timestep_spacing="leading",
+        steps_offset=timestep % stride,
+    )
     count = 1000 // stride
     scheduler.set_timesteps(count)
     told = encode_prompts(pipe, prompts).kwargs

@@ -26,8 +26,12 @@ from ml.stages import Workspace
 # picture after the other; at the micro size (latents of 16) the batch is faster.
 SLICED_FROM = 64
 
-PARTS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel,
-         "text_encoder_2": CLIPTextModelWithProjection}
+PARTS = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
 """The class of each part that has weights."""
 
 
@@ -40,8 +44,9 @@ def load_pipeline(diffusion: DiffusionParams, workspace: Workspace) -> Pipeline:
     """
     find_device(diffusion.device)  # before anything is downloaded
     check_name(diffusion.scheduler)
-    folder = find_checkpoint(workspace.model(diffusion.model), diffusion.revision,
-                             diffusion.variant)
+    folder = find_checkpoint(
+        workspace.model(diffusion.model), diffusion.revision, diffusion.variant
+    )
     pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
     return prepare_pipeline(pipe, diffusion)
 
@@ -73,9 +78,16 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
     passes raise NotFinite (`guard`).
     """
     kind, told = kind_of(folder)
-    parts = {part: load_whole(PARTS[part], str(folder / part), str(folder / part), dtype=dtype,
-                              variant=weight_files(folder, part, variant)[1])
-             for part in parts_of(folder)}
+    parts = {
+        part: load_whole(
+            PARTS[part],
+            str(folder / part),
+            str(folder / part),
+            dtype=dtype,
+            variant=weight_files(folder, part, variant)[1],
+        )
+        for part in parts_of(folder)
+    }
     with configured(f"{folder}, its scheduler or tokenizer"):
         pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
         pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
@@ -94,13 +106,15 @@ def _fit_tokenizers(pipe: Pipeline, folder: Path) -> None:
         if encoder is None:
             continue
         cutter, known = getattr(pipe, f"tokenizer{part}"), encoder.config.vocab_size
-        cutter.model_max_length = min(cutter.model_max_length,
-                                      encoder.config.max_position_embeddings)
+        cutter.model_max_length = min(
+            cutter.model_max_length, encoder.config.max_position_embeddings
+        )
         if len(cutter) > known:
             raise ValueError(
                 f"{folder}: tokenizer{part} has {len(cutter)} tokens, text_encoder{part} "
                 f"embeddings of {known}: take both from one checkpoint (words added by textual "
-                "inversion have to be saved with the text encoder)")
+                "inversion have to be saved with the text encoder)"
+            )
 
 
 def tile_vae(pipe: Pipeline) -> None:
@@ -116,8 +130,11 @@ def tile_vae(pipe: Pipeline) -> None:
 
 def text_encoders(pipe: Pipeline) -> list:
     """SDXL's two, every other model's one, in the order of the query's channels."""
-    return [encoder for encoder in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None))
-            if encoder is not None]
+    return [
+        encoder
+        for encoder in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None))
+        if encoder is not None
+    ]
 
 
 def set_scheduler(pipe: Pipeline, name: str) -> None:
@@ -152,13 +169,19 @@ def guard(pipe: Pipeline) -> None:
     """Lets every pass of the U-Net and the VAE, whoever asks for it, stop at numbers that are not
     finite: NotFinite names dtype and scheduler. What is not finite within them shows at their end.
     """
+
     def look(what: str):
         def hook(module, inputs, output) -> None:
             values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
             dtype = str(values.dtype).removeprefix("torch.")
-            check_finite(values, f"{what} (diffusion.dtype {dtype}, diffusion.scheduler "
-                         f"{type(pipe.scheduler).__name__})", "set diffusion.dtype to bfloat16 or "
-                         "float32, which hold larger numbers, or take another scheduler")
+            check_finite(
+                values,
+                f"{what} (diffusion.dtype {dtype}, diffusion.scheduler "
+                f"{type(pipe.scheduler).__name__})",
+                "set diffusion.dtype to bfloat16 or "
+                "float32, which hold larger numbers, or take another scheduler",
+            )
+
         return hook
 
     pipe.unet.register_forward_hook(look("the U-Net's predictions"))

@@ -70,8 +70,7 @@ def sample(
             ).images
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
-    kept = {step: (timestep, latents.clone())
-            for step, (timestep, latents) in inputs.kept.items()}
+    kept = {step: (timestep, latents.clone()) for step, (timestep, latents) in inputs.kept.items()}
     return Samples(
         images=(pictures * 255).round().astype(np.uint8),
         latents=kept[1][1],
@@ -96,11 +95,15 @@ def _vae_left_as_it_was(pipe: Pipeline) -> Iterator[None]:
 def _check(prompts, seeds, words, steps, guidance_scale) -> None:
     lengths = [len(prompts), len(seeds), len(prompts if words is None else words)]
     if len(set(lengths)) > 1 or not prompts:
-        raise ValueError(f"expected as many seeds and word lists as prompts, at least one; got "
-                         f"{lengths[0]} prompts, {lengths[1]} seeds, {lengths[2]} word lists")
+        raise ValueError(
+            f"expected as many seeds and word lists as prompts, at least one; got "
+            f"{lengths[0]} prompts, {lengths[1]} seeds, {lengths[2]} word lists"
+        )
     if steps < 2 or guidance_scale <= 1:
-        raise ValueError(f"expected at least 2 steps and a guidance scale above 1 (both halves "
-                         f"of the batch are needed), got {steps} and {guidance_scale}")
+        raise ValueError(
+            f"expected at least 2 steps and a guidance scale above 1 (both halves "
+            f"of the batch are needed), got {steps} and {guidance_scale}"
+        )
 
 
 def _per_picture(maps, words, size) -> list[torch.Tensor]:

@@ -11,18 +11,34 @@ import json
 from functools import lru_cache
 
 SCHEDULERS = (
-    "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
 )
 """Each ends where the closed form of a known case says (tests/test_contract_schedulers.py)."""
 
 TIMESTEPS = 1000
 """That a model is trained at; everything that names a timestep counts on 0..999."""
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
-         "prediction_type", "rescale_betas_zero_snr")
+NOISE = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+)
 """What a scheduler's configuration says of the model's training: never changed by a swap."""
 
 SIDE = 16
@@ -34,8 +50,10 @@ schedule may leave the noise of its first timestep (0.03); one in other units le
 def check_name(name: str) -> None:
     """Raises ValueError, listing the names that fit."""
     if name not in SCHEDULERS:
-        raise ValueError(f"diffusion.scheduler: expected one of {list(SCHEDULERS)}, got {name!r}; "
-                         "change it in the profile")
+        raise ValueError(
+            f"diffusion.scheduler: expected one of {list(SCHEDULERS)}, got {name!r}; "
+            "change it in the profile"
+        )
 
 
 def swapped(scheduler, name: str):
@@ -49,11 +67,16 @@ def swapped(scheduler, name: str):
     own = dict(scheduler.config)
     made = unclipped(getattr(diffusers, name), scheduler.config)
     known = inspect.signature(type(made).__init__).parameters  # of others it keeps the name alone
-    lost = [f"{key} {own[key]!r}" for key in NOISE
-            if own.get(key) not in (None, False) and key not in known]
+    lost = [
+        f"{key} {own[key]!r}"
+        for key in NOISE
+        if own.get(key) not in (None, False) and key not in known
+    ]
     if lost:
-        raise ValueError(f"diffusion.scheduler: {name} can't keep the model's {', '.join(lost)}; "
-                         f"expected a scheduler that has it, such as {type(scheduler).__name__}")
+        raise ValueError(
+            f"diffusion.scheduler: {name} can't keep the model's {', '.join(lost)}; "
+            f"expected a scheduler that has it, such as {type(scheduler).__name__}"
+        )
     return made
 
 
@@ -77,7 +100,8 @@ def check_scheduler(scheduler, steps: int) -> None:
             f"diffusion.scheduler {type(scheduler).__name__} with the model's scheduler_config.json"
             f" (prediction_type {scheduler.config.get('prediction_type')!r}) can't draw in {steps} "
             f"steps: {why}. Choose another of {list(SCHEDULERS)}, another number of steps, or mend "
-            "scheduler_config.json")
+            "scheduler_config.json"
+        )
 
 
 @lru_cache
@@ -94,8 +118,11 @@ def _trial(kind: type, config: str, steps: int) -> str | None:
     try:
         scheduler.set_timesteps(steps)
         latents = torch.randn(picture.shape, generator=random) * scheduler.init_noise_sigma
-        takes = {"generator": random} if "generator" in inspect.signature(
-            scheduler.step).parameters else {}
+        takes = (
+            {"generator": random}
+            if "generator" in inspect.signature(scheduler.step).parameters
+            else {}
+        )
         for time in scheduler.timesteps:
             at = float(time)
             if not 0 <= at <= TIMESTEPS - 1:
@@ -108,14 +135,25 @@ def _trial(kind: type, config: str, steps: int) -> str | None:
             if not torch.isfinite(latents).all():
                 break
             if not 0.5 < float(noise.std()) < 2:
-                return (f"at timestep {at:g} its latents have {float(noise.std()):.2g} times the "
-                        "noise that the model was trained with")
-            said = {"epsilon": noise, "sample": picture,
-                    "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * picture,
-                    }[own["prediction_type"]]
+                return (
+                    f"at timestep {at:g} its latents have {float(noise.std()):.2g} times the "
+                    "noise that the model was trained with"
+                )
+            said = {
+                "epsilon": noise,
+                "sample": picture,
+                "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * picture,
+            }[own["prediction_type"]]
             latents = scheduler.step(said, time, latents, return_dict=False, **takes)[0]
-    except (ValueError, NotImplementedError, IndexError, KeyError, TypeError, AttributeError,
-            RuntimeError) as error:
+    except (
+        ValueError,
+        NotImplementedError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         return f"{type(error).__name__}: {error}"
     if not torch.isfinite(latents).all():
         return "it gives numbers that are not finite"

@@ -35,8 +35,10 @@ class TextLimit:
         count = self.tokens(text)
         if count <= self.most:
             return ""
-        return (f"{text!r} takes {count} tokens, and the model's text encoder reads {self.most} "
-                f"at most, its start and end included: leave out {count - self.most} or more")
+        return (
+            f"{text!r} takes {count} tokens, and the model's text encoder reads {self.most} "
+            f"at most, its start and end included: leave out {count - self.most} or more"
+        )
 
     def refuse(self, texts: Iterable[str]) -> None:
         """Raises ValueError, with the first of them, when texts are longer than what is read."""
@@ -48,8 +50,12 @@ class TextLimit:
     def spelled(self, word: str) -> bool:
         """Whether a part of a word is cut into single letters, or at all by a list of words: the
         model has learned nothing of it."""
-        return any(self._spells(cutter, part) for cutter in self.tokenizers
-                   for part in re.split(r"[^\w]+", word) if len(part) > 2 and part.isalpha())
+        return any(
+            self._spells(cutter, part)
+            for cutter in self.tokenizers
+            for part in re.split(r"[^\w]+", word)
+            if len(part) > 2 and part.isalpha()
+        )
 
     @staticmethod
     def _spells(cutter, part: str) -> bool:
@@ -66,16 +72,20 @@ class TextLimit:
             raise ValueError(
                 f"the diffusion model never learned {', '.join(map(repr, strange[:MOST_SHOWN]))}"
                 f"{more}: its tokenizer spells it letter by letter. Give the class a word that the "
-                "model knows under `words:`, or take a model that draws it (--profile sd15)")
+                "model knows under `words:`, or take a model that draws it (--profile sd15)"
+            )
 
     def refuse_prompts(self, prompts: Iterable[dict]) -> None:
         """`refuse` all that rows of the PROMPTS schema ask the model: prompts and text queries."""
-        self.refuse(text for prompt in prompts
-                    for text in (prompt["text"], *map(query_text, prompt["words"])))
+        self.refuse(
+            text
+            for prompt in prompts
+            for text in (prompt["text"], *map(query_text, prompt["words"]))
+        )
 
 
 def query_text(word: str) -> str:
-    """"a photograph of a dog": the text that asks for one word on its own."""
+    """ "a photograph of a dog": the text that asks for one word on its own."""
     return f"a photograph of {with_article(word)}"
 
 
@@ -96,13 +106,19 @@ def read_limit(folder: Path) -> TextLimit | None:
     if not parts or not all(config.is_file() for config in configs):
         return None
     positions = [read_json(config).get("max_position_embeddings") for config in configs]
-    if wrong := [config for config, most in zip(configs, positions, strict=True)
-                 if type(most) is not int or most < 1]:
-        raise ValueError(f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
-                         "encoder reads; bring the model again")
+    if wrong := [
+        config
+        for config, most in zip(configs, positions, strict=True)
+        if type(most) is not int or most < 1
+    ]:
+        raise ValueError(
+            f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
+            "encoder reads; bring the model again"
+        )
     with configured(str(folder / "tokenizer")):
-        cutters = [AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}"))
-                   for part in parts]
+        cutters = [
+            AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}")) for part in parts
+        ]
     return limit_of(cutters, positions)
 
 

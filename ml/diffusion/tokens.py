@@ -20,9 +20,28 @@ from ml.words import own_spans
 NOTHING = "a photograph of"
 """What a prompt of nothing but the phrase becomes when the phrase is left out."""
 
-JOINERS = ("and", "or", "with", "beside", "near", "next to", "close to", "behind", "in front of",
-           "on the left of", "on the right of", "to the left of", "to the right of", "left of",
-           "right of", "on top of", "above", "below", "under", ",")
+JOINERS = (
+    "and",
+    "or",
+    "with",
+    "beside",
+    "near",
+    "next to",
+    "close to",
+    "behind",
+    "in front of",
+    "on the left of",
+    "on the right of",
+    "to the left of",
+    "to the right of",
+    "left of",
+    "right of",
+    "on top of",
+    "above",
+    "below",
+    "under",
+    ",",
+)
 """What stands between two things that are named; one goes with the thing that goes."""
 
 DANGLING = ("on", "in", "at", "over", "by")
@@ -49,8 +68,10 @@ class EncodedPrompts:
         """Arguments of a call of the U-Net."""
         if self.pooled is None:
             return {"encoder_hidden_states": self.hidden}
-        return {"encoder_hidden_states": self.hidden,
-                "added_cond_kwargs": {"text_embeds": self.pooled, "time_ids": self.time_ids}}
+        return {
+            "encoder_hidden_states": self.hidden,
+            "added_cond_kwargs": {"text_embeds": self.pooled, "time_ids": self.time_ids},
+        }
 
     def sampling(self, prefix: str = "") -> dict:
         """Arguments of a call of the pipeline, which finds the time ids itself."""
@@ -68,14 +89,19 @@ _JOINER_AFTER = re.compile(rf"^\s*({_either(JOINERS)})\s*", re.IGNORECASE)
 
 
 def tokenizers(pipe: Pipeline) -> list:
-    return [cutter for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
-            if cutter is not None]
+    return [
+        cutter
+        for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
+        if cutter is not None
+    ]
 
 
 def text_limit(pipe: Pipeline) -> TextLimit:
     """How much of a text the pipeline reads, and what refuses a longer one."""
-    return limit_of(tokenizers(pipe), [encoder.config.max_position_embeddings
-                                       for encoder in text_encoders(pipe)])
+    return limit_of(
+        tokenizers(pipe),
+        [encoder.config.max_position_embeddings for encoder in text_encoders(pipe)],
+    )
 
 
 def text_length(pipe: Pipeline) -> int:
@@ -88,9 +114,7 @@ def text_width(pipe: Pipeline) -> int:
     return sum(encoder.config.hidden_size for encoder in text_encoders(pipe))
 
 
-def word_positions(
-    pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()
-) -> list[int]:
+def word_positions(pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()) -> list[int]:
     """Positions (0 is the start token) of the tokens of a word or phrase within a prompt.
 
     The first of `all_positions` counts, and its errors are raised.
@@ -120,12 +144,16 @@ def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
         found.append(list(range(1 + before, 1 + before + _count(cutter, word))))
     positions = found[0]
     if any(other != positions for other in found):
-        raise ValueError(f"the model's tokenizers put {word!r} of {prompt!r} at different tokens "
-                         f"{found}: one position must mean one word for both of its text encoders")
+        raise ValueError(
+            f"the model's tokenizers put {word!r} of {prompt!r} at different tokens "
+            f"{found}: one position must mean one word for both of its text encoders"
+        )
     last = text_length(pipe) - 2  # the end token takes the place after it
     if positions[-1] > last:
-        raise ValueError(f"{word!r} stands at tokens {positions} of {prompt!r}, but the text "
-                         f"encoder reads positions 1 to {last} only; shorten the prompt")
+        raise ValueError(
+            f"{word!r} stands at tokens {positions} of {prompt!r}, but the text "
+            f"encoder reads positions 1 to {last} only; shorten the prompt"
+        )
     return positions
 
 
@@ -137,8 +165,9 @@ def refuse_long_prompts(
     Downloads the model if it is not here: what has to be refused is refused before anything is
     drawn.
     """
-    folder = find_checkpoint(workspace.model(diffusion.model), diffusion.revision,
-                             diffusion.variant)
+    folder = find_checkpoint(
+        workspace.model(diffusion.model), diffusion.revision, diffusion.variant
+    )
     if (limit := read_limit(folder)) is not None:
         limit.refuse_prompts(prompts)
 
@@ -162,23 +191,27 @@ def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
     for cutter in limit.tokenizers:  # it pads to its own length, which may be 1e30
         cutter.model_max_length = limit.most
     row = {prompt: index for index, prompt in enumerate(distinct)}
-    encoded = [_encode(pipe, distinct[start : start + AT_ONCE])
-               for start in range(0, len(distinct), AT_ONCE)]
+    encoded = [
+        _encode(pipe, distinct[start : start + AT_ONCE])
+        for start in range(0, len(distinct), AT_ONCE)
+    ]
     hidden = torch.cat([part[0] for part in encoded])
     if len(encoded[0]) == 1:
         return EncodedPrompts(hidden)[[row[prompt] for prompt in prompts]]
     height, width = picture_size(pipe)
     # The size that was asked for, nothing cropped, the same size: what the pipeline itself says.
     sizes = torch.tensor([[height, width, 0, 0, height, width]]).to(hidden)
-    every = EncodedPrompts(hidden, torch.cat([part[1] for part in encoded]),
-                           sizes.expand(len(distinct), -1))
+    every = EncodedPrompts(
+        hidden, torch.cat([part[1] for part in encoded]), sizes.expand(len(distinct), -1)
+    )
     return every[[row[prompt] for prompt in prompts]]
 
 
 def _encode(pipe: Pipeline, texts: list[str]) -> list[torch.Tensor]:
     """[hidden], or [hidden, pooled] of SDXL, which is given zeros for no text."""
-    encoded = pipe.encode_prompt(texts, device=pipe.device, num_images_per_prompt=1,
-                                 do_classifier_free_guidance=False)
+    encoded = pipe.encode_prompt(
+        texts, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     if len(text_encoders(pipe)) == 1:
         return [encoded[0]]
     hidden, _, pooled, _ = encoded
@@ -197,10 +230,12 @@ def word_embeddings(pipe: Pipeline, words: Sequence[str]) -> torch.Tensor:
     """
     texts = [query_text(word) for word in words]
     encoded = encode_prompts(pipe, texts).hidden
-    return torch.stack([
-        encoded[i, word_positions(pipe, text, word)].mean(dim=0)
-        for i, (text, word) in enumerate(zip(texts, words, strict=True))
-    ])
+    return torch.stack(
+        [
+            encoded[i, word_positions(pipe, text, word)].mean(dim=0)
+            for i, (text, word) in enumerate(zip(texts, words, strict=True))
+        ]
+    )
 
 
 def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str:
@@ -228,6 +263,6 @@ def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str
 
 
 def _join_last(listed: str) -> str:
-    """"a dog, a cat" -> "a dog and a cat": the list has lost its last thing."""
+    """ "a dog, a cat" -> "a dog and a cat": the list has lost its last thing."""
     head, comma, tail = listed.rpartition(", ")
     return f"{head} and {tail}" if comma else listed

@@ -47,7 +47,7 @@ class _Queries:
 
 
 def attribution_text(word: str) -> str:
-    """"a photograph of a dog", the paper's text of a word."""
+    """ "a photograph of a dog", the paper's text of a word."""
     return query_text(word)
 
 
@@ -66,18 +66,24 @@ def attribution_recorder(
     if texts is None:
         texts = [[attribution_text(word) for word in own] for own in words]
     if [len(own) for own in texts] != [len(own) for own in words] or not any(map(len, words)):
-        raise ValueError(f"expected one attribution text a word and at least one word, got "
-                         f"{[len(own) for own in texts]} texts for {[len(own) for own in words]} "
-                         "words of the pictures")
-    flat = [(text, word) for own, named in zip(texts, words, strict=True)
-            for text, word in zip(own, named, strict=True)]
+        raise ValueError(
+            f"expected one attribution text a word and at least one word, got "
+            f"{[len(own) for own in texts]} texts for {[len(own) for own in words]} "
+            "words of the pictures"
+        )
+    flat = [
+        (text, word)
+        for own, named in zip(texts, words, strict=True)
+        for text, word in zip(own, named, strict=True)
+    ]
     hidden = encode_prompts(pipe, [text for text, _ in flat]).hidden
     weights = token_weights(pipe, [text for text, _ in flat], [[word] for _, word in flat])[..., 0]
     lengths = [len(own) for own in words]
     counted = _by_picture(_own_tokens(pipe, [text for text, _ in flat]) | padding, lengths)
     counted[..., 0] = True  # also where a picture has fewer words: no softmax over nothing
-    return AttributionAttention(_by_picture(hidden, lengths), _by_picture(weights, lengths),
-                                latent_shape(pipe)[1:], counted)
+    return AttributionAttention(
+        _by_picture(hidden, lengths), _by_picture(weights, lengths), latent_shape(pipe)[1:], counted
+    )
 
 
 def _own_tokens(pipe: Pipeline, texts: Sequence[str]) -> Tensor:
@@ -87,9 +93,7 @@ def _own_tokens(pipe: Pipeline, texts: Sequence[str]) -> Tensor:
     return (torch.arange(longest) < lengths[:, None]).to(pipe.device)
 
 
-def query_recorder(
-    pipe: Pipeline, queries: Sequence[Sequence[Tensor]]
-) -> AttributionAttention:
+def query_recorder(pipe: Pipeline, queries: Sequence[Sequence[Tensor]]) -> AttributionAttention:
     """A recorder of each picture's queries, float32 (2, D) of `optimise_query`, for `sample`.
 
     Raises ValueError for no query at all or one of another shape.
@@ -97,14 +101,17 @@ def query_recorder(
     flat = [query for own in queries for query in own]
     wrong = [tuple(query.shape) for query in flat if query.shape != (2, text_width(pipe))]
     if wrong or not flat:
-        raise ValueError(f"expected at least one query and all of shape (2, {text_width(pipe)}), "
-                         f"got {wrong or 'none'}: give those that optimise_query made for this "
-                         "model")
+        raise ValueError(
+            f"expected at least one query and all of shape (2, {text_width(pipe)}), "
+            f"got {wrong or 'none'}: give those that optimise_query made for this "
+            "model"
+        )
     stacked = torch.stack(list(flat)).to(pipe.device, pipe.unet.dtype)
     weights = torch.tensor([0.0, 1.0], device=pipe.device).expand(len(flat), 2)
     lengths = [len(own) for own in queries]
-    return AttributionAttention(_by_picture(stacked, lengths), _by_picture(weights, lengths),
-                                latent_shape(pipe)[1:])
+    return AttributionAttention(
+        _by_picture(stacked, lengths), _by_picture(weights, lengths), latent_shape(pipe)[1:]
+    )
 
 
 def _by_picture(flat: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -157,16 +164,16 @@ def query_maps(
 
 def own_maps(maps: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     """(B,n,h,w) of a recorder to float32 (n_i,h,w) a picture, CPU."""
-    return [own[:length].float().cpu().clone()
-            for own, length in zip(maps, lengths, strict=True)]
+    return [own[:length].float().cpu().clone() for own, length in zip(maps, lengths, strict=True)]
 
 
 def _record(pipe, prompts, seeds, named, recorder, steps, guidance_scale) -> None:
     if len(named) != len(prompts):
-        raise ValueError(f"expected one list of words or queries a prompt, got {len(named)} for "
-                         f"{len(prompts)} prompts")
-    sample(pipe, prompts, seeds, steps=steps, guidance_scale=guidance_scale,
-           recorders=[recorder])
+        raise ValueError(
+            f"expected one list of words or queries a prompt, got {len(named)} for "
+            f"{len(prompts)} prompts"
+        )
+    sample(pipe, prompts, seeds, steps=steps, guidance_scale=guidance_scale, recorders=[recorder])
 
 
 def start_query(pipe: Pipeline, word: str) -> Tensor:
@@ -200,15 +207,18 @@ def optimise_query(
     size = picture_size(pipe)
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.shape != size or mask.all() or not mask.any():
-        raise ValueError(f"expected a mask bool {size} that is neither empty nor full, got "
-                         f"{mask.dtype} {mask.shape} with {np.count_nonzero(mask)} pixels")
+        raise ValueError(
+            f"expected a mask bool {size} that is neither empty nor full, got "
+            f"{mask.dtype} {mask.shape} with {np.count_nonzero(mask)} pixels"
+        )
     if iterations < 1 or learning_rate <= 0:
-        raise ValueError(f"expected at least 1 iteration and a learning rate above 0, got "
-                         f"{iterations} and {learning_rate}")
+        raise ValueError(
+            f"expected at least 1 iteration and a learning rate above 0, got "
+            f"{iterations} and {learning_rate}"
+        )
     start = start_query(pipe, word)
     recorder = _Queries()
-    sample(pipe, [prompt], [seed], steps=steps, guidance_scale=guidance_scale,
-           recorders=[recorder])
+    sample(pipe, [prompt], [seed], steps=steps, guidance_scale=guidance_scale, recorders=[recorder])
     layers = recorder.layers()
     query = start.clone().requires_grad_()
     target = torch.from_numpy(mask).to(query.device, torch.float32)

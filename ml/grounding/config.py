@@ -18,16 +18,28 @@ from ml.reading import read_json
 VARIANTS = ("paper", "seeded")
 PARTS = {
     # Normalisation over one picture: theirs is BatchNorm that is never told to use anything else.
-    "paper": {"normalisation": "instance", "biased_blocks": True, "standardised": False,
-              "scaled_logits": False},
-    "seeded": {"normalisation": "group", "biased_blocks": False, "standardised": True,
-               "scaled_logits": False},
+    "paper": {
+        "normalisation": "instance",
+        "biased_blocks": True,
+        "standardised": False,
+        "scaled_logits": False,
+    },
+    "seeded": {
+        "normalisation": "group",
+        "biased_blocks": False,
+        "standardised": True,
+        "scaled_logits": False,
+    },
 }
 """What each variant is built of."""
 LEARNED_UPSAMPLING = {"paper": False, "seeded": True}
 """Whether a map coarser than 64x64 pixels is enlarged by convolutions; the authors' is bilinear."""
-BEFORE = {"normalisation": "group", "biased_blocks": False, "standardised": True,
-          "scaled_logits": True}
+BEFORE = {
+    "normalisation": "group",
+    "biased_blocks": False,
+    "standardised": True,
+    "scaled_logits": True,
+}
 """What both were built of when `config.json` did not say so."""
 NORMALISATIONS = ("instance", "group")
 COUNTS = ("text_width", "width", "layers", "heads", "patch", "upsampling", "pixel_width")
@@ -58,31 +70,55 @@ class GroundingConfig:
     def __post_init__(self) -> None:
         resolutions = sorted(self.feature_channels)
         counts = {name: getattr(self, name) for name in COUNTS}
-        every = [*counts.values(), *resolutions, *self.feature_channels.values(),
-                 *self.encoder_widths]
+        every = [
+            *counts.values(),
+            *resolutions,
+            *self.feature_channels.values(),
+            *self.encoder_widths,
+        ]
         if not resolutions or not all(type(count) is int and count > 0 for count in every):
-            raise ValueError("grounding config: expected feature_channels, and whole numbers above "
-                             f"0, got {self.feature_channels}, {self.encoder_widths}, {counts}")
+            raise ValueError(
+                "grounding config: expected feature_channels, and whole numbers above "
+                f"0, got {self.feature_channels}, {self.encoder_widths}, {counts}"
+            )
         times = (*self.evidence_timesteps, self.feature_timestep)
         rules = [
-            (all(type(time) is int and 0 <= time < 1000 for time in times),
-             f"timesteps {times}: expected whole numbers 0..999"),
-            (len(self.evidence_timesteps) > 0 or self.variant == "paper",
-             "evidence_timesteps: expected one or more"),
+            (
+                all(type(time) is int and 0 <= time < 1000 for time in times),
+                f"timesteps {times}: expected whole numbers 0..999",
+            ),
+            (
+                len(self.evidence_timesteps) > 0 or self.variant == "paper",
+                "evidence_timesteps: expected one or more",
+            ),
             (self.variant in VARIANTS, f"variant {self.variant!r}: expected one of {VARIANTS}"),
-            (self.normalisation in NORMALISATIONS, f"normalisation {self.normalisation!r}: "
-             f"expected one of {NORMALISATIONS}"),
-            (resolutions == list(self.feature_channels),
-             f"feature_channels: expected ascending resolutions, got {self.feature_channels}"),
-            (len(self.encoder_widths) == len(resolutions),
-             f"{len(self.encoder_widths)} encoder widths for {len(resolutions)} resolutions: "
-             "give one each"),
-            (self.width % self.heads == 0, f"width {self.width} is not a multiple of the "
-             f"{self.heads} heads: change one of them"),
-            (resolutions[-1] % self.patch == 0,
-             f"patch {self.patch} does not divide the finest resolution {resolutions[-1]}"),
-            (2**self.learned_doublings <= self.upsampling, f"{self.learned_doublings} learned "
-             f"doublings are more than the upsampling by {self.upsampling}"),
+            (
+                self.normalisation in NORMALISATIONS,
+                f"normalisation {self.normalisation!r}: expected one of {NORMALISATIONS}",
+            ),
+            (
+                resolutions == list(self.feature_channels),
+                f"feature_channels: expected ascending resolutions, got {self.feature_channels}",
+            ),
+            (
+                len(self.encoder_widths) == len(resolutions),
+                f"{len(self.encoder_widths)} encoder widths for {len(resolutions)} resolutions: "
+                "give one each",
+            ),
+            (
+                self.width % self.heads == 0,
+                f"width {self.width} is not a multiple of the "
+                f"{self.heads} heads: change one of them",
+            ),
+            (
+                resolutions[-1] % self.patch == 0,
+                f"patch {self.patch} does not divide the finest resolution {resolutions[-1]}",
+            ),
+            (
+                2**self.learned_doublings <= self.upsampling,
+                f"{self.learned_doublings} learned "
+                f"doublings are more than the upsampling by {self.upsampling}",
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -110,9 +146,11 @@ class GroundingConfig:
             values = BEFORE | values
         expected = {f.name for f in fields(cls)}
         if set(values) != expected:
-            raise ValueError(f"{file}: missing {sorted(expected - set(values))}, unknown "
-                             f"{sorted(set(values) - expected)}: not a config of this version's "
-                             "grounding module; train it again (stage grounding_model)")
+            raise ValueError(
+                f"{file}: missing {sorted(expected - set(values))}, unknown "
+                f"{sorted(set(values) - expected)}: not a config of this version's "
+                "grounding module; train it again (stage grounding_model)"
+            )
         try:
             channels = {int(r): c for r, c in values["feature_channels"].items()}  # keys are text
             values["feature_channels"] = dict(sorted(channels.items()))
@@ -120,8 +158,10 @@ class GroundingConfig:
                 values[name] = tuple(values[name])
             return cls(**values)
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {error}: it was edited or damaged; train the module again "
-                             "(stage grounding_model)") from error
+            raise ValueError(
+                f"{file}: {error}: it was edited or damaged; train the module again "
+                "(stage grounding_model)"
+            ) from error
 
 
 def make_config(
@@ -149,18 +189,28 @@ def make_config(
     finest = list(channels)[-1]
     upsampling = picture_size // finest
     if upsampling * finest != picture_size or upsampling & (upsampling - 1):
-        raise ValueError(f"pictures of {picture_size} pixels and features of {finest}: expected a "
-                         "ratio that is a power of 2; choose another picture size")
+        raise ValueError(
+            f"pictures of {picture_size} pixels and features of {finest}: expected a "
+            "ratio that is a power of 2; choose another picture size"
+        )
     doublings = 0
     while learned_upsampling and finest * 2**doublings < 64 and 2**doublings < upsampling:
         doublings += 1
     kept = params.width // 4 if finest >= 64 else params.width // 2
     widths = tuple(max(kept >> step, 8) for step in reversed(range(len(channels))))
     return GroundingConfig(
-        variant=variant, feature_channels=channels, encoder_widths=widths,
-        text_width=text_width, width=params.width, layers=params.layers, heads=params.heads,
-        patch=max(finest // TOKEN_GRID, 1), upsampling=upsampling, learned_doublings=doublings,
+        variant=variant,
+        feature_channels=channels,
+        encoder_widths=widths,
+        text_width=text_width,
+        width=params.width,
+        layers=params.layers,
+        heads=params.heads,
+        patch=max(finest // TOKEN_GRID, 1),
+        upsampling=upsampling,
+        learned_doublings=doublings,
         pixel_width=max(params.width // 4, 8) if doublings else sum(widths),
         evidence_timesteps=tuple(evidence_timesteps or params.evidence_timesteps),
-        feature_timestep=feature_timestep, **PARTS[variant],
+        feature_timestep=feature_timestep,
+        **PARTS[variant],
     )

@@ -44,8 +44,9 @@ def strongest(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _enlarged(maps: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
-    return F.interpolate(torch.from_numpy(maps)[None], size=size, mode=mode,
-                         align_corners=False)[0].numpy()
+    return F.interpolate(torch.from_numpy(maps)[None], size=size, mode=mode, align_corners=False)[
+        0
+    ].numpy()
 
 
 def threshold_masks(
@@ -61,7 +62,9 @@ def candidate_thresholds(count: int) -> np.ndarray:
 
 
 def best_threshold(
-    samples: Sequence[Sample], maps: Sequence[np.ndarray], candidates: Sequence[float],
+    samples: Sequence[Sample],
+    maps: Sequence[np.ndarray],
+    candidates: Sequence[float],
     scale: Scale = expand_as,
 ) -> tuple[float, float]:
     """The candidate with the best mIoU on accepted masks, and that mIoU in percent.

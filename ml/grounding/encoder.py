@@ -68,8 +68,11 @@ class Standardise(nn.Module):
             pixels = x.shape[-2] * x.shape[-1]
             old, new = before * pixels, len(x) * pixels
             shift = mean - self.mean
-            squares = (self.std.square() * (old - 1) + std.square() * (new - 1)
-                       + shift.square() * old * new / (old + new))
+            squares = (
+                self.std.square() * (old - 1)
+                + std.square() * (new - 1)
+                + shift.square() * old * new / (old + new)
+            )
             mean = self.mean + shift * new / (old + new)
             std = (squares / (old + new - 1)).sqrt()
         self.mean.copy_(mean)
@@ -87,19 +90,25 @@ class VisualEncoder(nn.Module):
     """
 
     def __init__(
-        self, feature_channels: Mapping[int, int], widths: Sequence[int], normalisation: str,
-        biased: bool, standardised: bool,
+        self,
+        feature_channels: Mapping[int, int],
+        widths: Sequence[int],
+        normalisation: str,
+        biased: bool,
+        standardised: bool,
     ) -> None:
         super().__init__()
         self.resolutions, self.standardised = tuple(feature_channels), standardised
-        self.scales = nn.ModuleList(Standardise(c) if standardised else nn.Identity()
-                                    for c in feature_channels.values())
+        self.scales = nn.ModuleList(
+            Standardise(c) if standardised else nn.Identity() for c in feature_channels.values()
+        )
         self.reduce = nn.ModuleList(
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(feature_channels.values(), widths, strict=True)
         )
-        self.blocks = nn.ModuleList(SegBlock(sum(widths[: i + 1]), normalisation, biased)
-                                    for i in range(1, len(widths)))
+        self.blocks = nn.ModuleList(
+            SegBlock(sum(widths[: i + 1]), normalisation, biased) for i in range(1, len(widths))
+        )
         self.out_channels = sum(widths)
 
     def fit_scales(self, batches: Iterable[Mapping[int, Tensor]]) -> None:
@@ -117,8 +126,10 @@ class VisualEncoder(nn.Module):
 
     def pictures_within(self, limit: int) -> int:
         """How many pictures' features take at most `limit` bytes in float32, at least 1."""
-        one = sum(4 * reduce.in_channels * r**2
-                  for r, reduce in zip(self.resolutions, self.reduce, strict=True))
+        one = sum(
+            4 * reduce.in_channels * r**2
+            for r, reduce in zip(self.resolutions, self.reduce, strict=True)
+        )
         return max(1, limit // one)
 
     def forward(self, features: Mapping[int, Tensor]) -> Tensor:
@@ -145,8 +156,10 @@ class LearnedUpsampling(nn.Module):
         for left in reversed(range(doublings)):
             wide = out * 2 if left else out
             steps += [
-                nn.Conv2d(channels, 4 * wide, 3, padding=1), nn.PixelShuffle(2),
-                group_norm(wide, affine=True), nn.SiLU(),
+                nn.Conv2d(channels, 4 * wide, 3, padding=1),
+                nn.PixelShuffle(2),
+                group_norm(wide, affine=True),
+                nn.SiLU(),
             ]
             channels = wide
         steps += [nn.Conv2d(channels, out, 3, padding=1)]

@@ -61,7 +61,8 @@ def collate(
         text=pad([t.cpu() for t in texts], torch.float32),
         valid=pad([np.ones(len(t), bool) for t in texts], torch.bool),
         evidence=None if evidence is None else pad(evidence, torch.float32),
-        masks=pad(masks, torch.bool), present=pad(present, torch.bool),
+        masks=pad(masks, torch.bool),
+        present=pad(present, torch.bool),
     )
 
 
@@ -109,9 +110,12 @@ class FeatureSource:
         """The samples at these places, on the pipeline's device."""
         chosen = [self.samples[i] for i in indices]
         return collate(
-            self._features(indices), [self.words(s.words) for s in chosen],
+            self._features(indices),
+            [self.words(s.words) for s in chosen],
             None if self.evidence is None else [self.evidence[i] for i in indices],
-            [s.masks for s in chosen], [s.present for s in chosen], self.pipe.device,
+            [s.masks for s in chosen],
+            [s.present for s in chosen],
+            self.pipe.device,
         )
 
     def _features(self, indices: Sequence[int]) -> dict[int, Tensor]:
@@ -132,14 +136,18 @@ class FeatureSource:
         """One U-Net pass, {r: float16 (B,C_r,r,r)} on the pipeline's device."""
         chosen = [self.samples[i] for i in part]
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
-        features = unet_features(self.pipe, latents.to(self.pipe.device),
-                                 [s.text for s in chosen], chosen[0].timestep)
+        features = unet_features(
+            self.pipe, latents.to(self.pipe.device), [s.text for s in chosen], chosen[0].timestep
+        )
         halves = {r: f.half() for r, f in features.items()}
         for r, half in halves.items():
-            check_finite(half, f"the features at {r}x{r} pixels, kept in float16 for "
-                         f"diffusion.dtype {str(features[r].dtype).removeprefix('torch.')}",
-                         "take a diffusion.model whose features stay below 65,504; float32 or "
-                         "bfloat16 does not help")
+            check_finite(
+                half,
+                f"the features at {r}x{r} pixels, kept in float16 for "
+                f"diffusion.dtype {str(features[r].dtype).removeprefix('torch.')}",
+                "take a diffusion.model whose features stay below 65,504; float32 or "
+                "bfloat16 does not help",
+            )
         return halves
 
     def _keep(self, index: int, features: dict[int, Tensor]) -> None:
@@ -164,11 +172,18 @@ def compute_evidence(
     generated picture goes the same way as a given one. seeds: of the noise, one each. batches:
     pictures, and passes of the U-Net, at once.
     """
+
     def contrast(part: Sequence[int]) -> list[np.ndarray]:
         latents = encode_images(pipe, np.stack([images[i] for i in part]))
         answered = leave_one_out(
-            pipe, latents, [prompts[i] for i in part], [list(phrases[i]) for i in part],
-            list(timesteps), [seeds[i] for i in part], batches.size)
+            pipe,
+            latents,
+            [prompts[i] for i in part],
+            [list(phrases[i]) for i in part],
+            list(timesteps),
+            [seeds[i] for i in part],
+            batches.size,
+        )
         return [torch.as_tensor(m).float().cpu().numpy() for m in answered]
 
     parts = batches.run(range(len(prompts)), contrast)
@@ -176,7 +191,10 @@ def compute_evidence(
 
 
 def sample_evidence(
-    pipe: Pipeline, samples: Sequence[Sample], timesteps: Sequence[int], batch_size: int,
+    pipe: Pipeline,
+    samples: Sequence[Sample],
+    timesteps: Sequence[int],
+    batch_size: int,
 ) -> list[np.ndarray]:
     """`compute_evidence` of generated samples, with a progress bar."""
     maps: list[np.ndarray] = []
@@ -184,7 +202,13 @@ def sample_evidence(
     with tqdm(total=len(samples), desc="evidence", unit="picture") as bar:
         for part in split(samples, batch_size):
             maps += compute_evidence(
-                pipe, [s.image for s in part], [s.text for s in part], [s.phrases for s in part],
-                timesteps, [s.seed for s in part], batches)
+                pipe,
+                [s.image for s in part],
+                [s.text for s in part],
+                [s.phrases for s in part],
+                timesteps,
+                [s.seed for s in part],
+                batches,
+            )
             bar.update(len(part))
     return maps

@@ -25,9 +25,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.k, self.v, self.out = (
-            nn.Linear(width, width, bias=False) for _ in range(4)
-        )
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width, bias=False) for _ in range(4))
 
     def forward(self, x: Tensor, memory: Tensor, allowed: Tensor | None = None) -> Tensor:
         """allowed: bool (B,N,M), True where x may look; every row has a True."""
@@ -98,8 +96,11 @@ def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
     it answers to more), and the result is raised to SHARPNESS. A map of zeros pools evenly.
     """
     maps = by_peak(evidence.float().clamp(min=0))
-    maps = F.adaptive_avg_pool2d(maps.mean(2), side) if maps.shape[-1] > side else F.interpolate(
-        maps.mean(2), size=(side, side), mode="bilinear", align_corners=False)
+    maps = (
+        F.adaptive_avg_pool2d(maps.mean(2), side)
+        if maps.shape[-1] > side
+        else F.interpolate(maps.mean(2), size=(side, side), mode="bilinear", align_corners=False)
+    )
     maps = maps * valid[:, :, None, None]
     squares = maps.square()
     maps = maps * squares / squares.sum(1, keepdim=True).clamp(min=1e-12)

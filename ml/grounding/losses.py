@@ -33,7 +33,10 @@ def _count(present: Tensor, words: int | None) -> Tensor | int:
 
 
 def paper_loss(
-    logits: Tensor, masks: Tensor, present: Tensor, dice_weight: float,
+    logits: Tensor,
+    masks: Tensor,
+    present: Tensor,
+    dice_weight: float,
     pictures: int | None = None,
 ) -> Tensor:
     """Binary cross-entropy, mean over the pixels of a word, summed over a picture's present words,
@@ -63,8 +66,13 @@ def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
 
 
 def competition_loss(
-    logits: Tensor, masks: Tensor, present: Tensor, valid: Tensor, dice_weight: float,
-    words: int | None = None, share: float = 1.0,
+    logits: Tensor,
+    masks: Tensor,
+    present: Tensor,
+    valid: Tensor,
+    dice_weight: float,
+    words: int | None = None,
+    share: float = 1.0,
 ) -> Tensor:
     """-log of the probability of the permitted labels, averaged over pixels, plus Dice.
 

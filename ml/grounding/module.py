@@ -42,21 +42,28 @@ class GroundingModule(nn.Module):
         self.settles = config.competition  # may be switched off, to see what it is worth
         width = config.width
         self.encoder = VisualEncoder(
-            config.feature_channels, config.encoder_widths, config.normalisation,
-            config.biased_blocks, config.standardised)
+            config.feature_channels,
+            config.encoder_widths,
+            config.normalisation,
+            config.biased_blocks,
+            config.standardised,
+        )
         fused = self.encoder.out_channels
         self.to_k = nn.Linear(fused * config.patch**2, width, bias=False)
         self.to_q = nn.Linear(config.text_width, width, bias=False)
-        self.layers = nn.ModuleList(
-            DecoderLayer(width, config.heads) for _ in range(config.layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(width, config.heads) for _ in range(config.layers))
         self.mask_embedding = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
             nn.Linear(width, config.pixel_width),
         )
-        self.upsampling = LearnedUpsampling(
-            fused, config.pixel_width, config.learned_doublings
-        ) if config.learned_doublings else nn.Identity()
+        self.upsampling = (
+            LearnedUpsampling(fused, config.pixel_width, config.learned_doublings)
+            if config.learned_doublings
+            else nn.Identity()
+        )
         if not config.competition:
             start_as_the_authors(self.layers)
         if config.competition:
@@ -78,8 +85,10 @@ class GroundingModule(nn.Module):
         read by softmax. Raises ValueError when `seeded` has no evidence.
         """
         if self.config.competition and evidence is None:
-            raise ValueError("the seeded variant expects evidence (B,N,E,h,w), got None: compute "
-                             "ml.diffusion.evidence.leave_one_out, or train the paper variant")
+            raise ValueError(
+                "the seeded variant expects evidence (B,N,E,h,w), got None: compute "
+                "ml.diffusion.evidence.leave_one_out, or train the paper variant"
+            )
         fused = self.encoder(features)
         tokens = self._tokens(fused)
         queries, shown = self._queries(tokens, text.float(), valid, evidence)
@@ -132,8 +141,10 @@ class GroundingModule(nn.Module):
         or its weights are damaged or not all its own."""
         folder = Path(folder)
         if not (folder / "config.json").is_file():
-            raise ValueError(f"no config.json in {folder}: expected the folder of a grounding "
-                             "module; run the stage grounding_model first")
+            raise ValueError(
+                f"no config.json in {folder}: expected the folder of a grounding "
+                "module; run the stage grounding_model first"
+            )
         module = cls(GroundingConfig.load(folder / "config.json"))
         fill(module, _tensors(folder / "model.safetensors"), str(folder))
         return module.eval()
@@ -143,8 +154,9 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is missing or damaged ({error}): run the stage grounding_model "
-                         "again") from error
+        raise ValueError(
+            f"{file} is missing or damaged ({error}): run the stage grounding_model again"
+        ) from error
 
 
 def probabilities(logits: Tensor, config: GroundingConfig) -> Tensor:

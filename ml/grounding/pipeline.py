@@ -50,9 +50,7 @@ class GroundedOutput:
 class GroundedDiffusionPipeline:
     """`pipe(prompt, entities=[[...]], seeds=[...])` draws and segments; `ground` segments."""
 
-    def __init__(
-        self, pipe: Pipeline, module: GroundingModule, batch_size: int = 16
-    ) -> None:
+    def __init__(self, pipe: Pipeline, module: GroundingModule, batch_size: int = 16) -> None:
         """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device.
 
         batch_size: pictures at once, less when the device has not enough memory for them.
@@ -95,8 +93,9 @@ class GroundedDiffusionPipeline:
         def draw(part: Sequence[tuple]) -> GroundedOutput:
             texts, words, left_out, noise = zip(*part, strict=True)
             made = sample(self.pipe, texts, noise, steps=steps, guidance_scale=guidance_scale)
-            return self.ground_latents(made.latents, made.timestep, made.images, texts, words,
-                                       left_out, noise)
+            return self.ground_latents(
+                made.latents, made.timestep, made.images, texts, words, left_out, noise
+            )
 
         asked = [(*own, noise) for own, noise in zip(said, seeds, strict=True)]
         found = [made for _, made in self.batches.run(asked, draw)]
@@ -128,13 +127,16 @@ class GroundedDiffusionPipeline:
         images = np.asarray(images)
         side = self.config.picture_size
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
-            raise ValueError(f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
-                             f"{images.shape}; resize them to {side}x{side} first")
+            raise ValueError(
+                f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
+                f"{images.shape}; resize them to {side}x{side} first"
+            )
         check_lengths(images=images, entities=entities)
         composed = prompts is None
         said = self._asked(entities, prompts, phrases, composed and min_presence is not None)
-        timestep = _number("timestep", self.config.feature_timestep if timestep is None
-                           else timestep, TIMESTEP)
+        timestep = _number(
+            "timestep", self.config.feature_timestep if timestep is None else timestep, TIMESTEP
+        )
         seed = _number("seed", seed, SEED)
         if min_presence is not None:
             min_presence = _number("min_presence", min_presence, PRESENCE)
@@ -148,11 +150,15 @@ class GroundedDiffusionPipeline:
         if min_presence is None:
             asked = [(image, *own) for image, own in zip(images, said, strict=True)]
             return _joined(images, [found for _, found in self.batches.run(asked, segment)])
-        scores = presence(self.pipe, images, [own.words for own in said], seed=seed,
-                          batches=self.batches)
+        scores = presence(
+            self.pipe, images, [own.words for own in said], seed=seed, batches=self.batches
+        )
         there = [own >= min_presence for own in scores]
-        kept = [(image, *keep_words(own, here, composed))
-                for image, own, here in zip(images, said, there, strict=True) if here.any()]
+        kept = [
+            (image, *keep_words(own, here, composed))
+            for image, own, here in zip(images, said, there, strict=True)
+            if here.any()
+        ]
         text_limit(self.pipe).refuse(prompt for _, prompt, *_ in kept)
         found = [made for _, made in self.batches.run(kept, segment)]
         return _scattered(_joined(images, found), there, scores, side)
@@ -181,34 +187,57 @@ class GroundedDiffusionPipeline:
         finished pictures uint8 (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a
         picture without words."""
         if not all(len(own) for own in words):
-            raise ValueError(f"expected at least one word a picture, got {list(words)}; leave out "
-                             "pictures in which nothing is looked for")
+            raise ValueError(
+                f"expected at least one word a picture, got {list(words)}; leave out "
+                "pictures in which nothing is looked for"
+            )
         evidence = None
         if self.config.competition:
-            evidence = compute_evidence(self.pipe, images, prompts, phrases,
-                                        self.config.evidence_timesteps, seeds, self.batches)
+            evidence = compute_evidence(
+                self.pipe,
+                images,
+                prompts,
+                phrases,
+                self.config.evidence_timesteps,
+                seeds,
+                self.batches,
+            )
         none = [np.zeros((len(own), 1, 1), bool) for own in words]  # no truth here
         features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
-        batch = collate(features, [self.words(own) for own in words], evidence, none,
-                        [np.zeros(len(own), bool) for own in words], self.pipe.device)
+        batch = collate(
+            features,
+            [self.words(own) for own in words],
+            evidence,
+            none,
+            [np.zeros(len(own), bool) for own in words],
+            self.pipe.device,
+        )
         logits = self.module(batch.features, batch.text, batch.valid, batch.evidence)
         masks = masks_from_logits(logits, self.config).cpu().numpy()
         soft = probabilities(logits, self.config).cpu().numpy()
         return GroundedOutput(
-            np.asarray(images), [m[: len(own)] for m, own in zip(masks, words, strict=True)],
+            np.asarray(images),
+            [m[: len(own)] for m, own in zip(masks, words, strict=True)],
             [p[: len(own)] for p, own in zip(soft, words, strict=True)],
         )
 
     def ground_samples(self, samples: Sequence[Sample]) -> GroundedOutput:
         """One batch of stored pictures of one timestep, features from their stored latents."""
         return self.ground_latents(
-            torch.from_numpy(np.stack([s.latent for s in samples])), samples[0].timestep,
-            np.stack([s.image for s in samples]), [s.text for s in samples],
-            [s.words for s in samples], [s.phrases for s in samples], [s.seed for s in samples],
+            torch.from_numpy(np.stack([s.latent for s in samples])),
+            samples[0].timestep,
+            np.stack([s.image for s in samples]),
+            [s.text for s in samples],
+            [s.words for s in samples],
+            [s.phrases for s in samples],
+            [s.seed for s in samples],
         )
 
     def save_pretrained(
-        self, folder: Path | str, diffusion: str | None = None, revision: str | None = None,
+        self,
+        folder: Path | str,
+        diffusion: str | None = None,
+        revision: str | None = None,
         variant: str | None = None,
     ) -> None:
         """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id (with
@@ -219,10 +248,17 @@ class GroundedDiffusionPipeline:
         if diffusion is None:
             with atomic(folder / "diffusion") as temporary:
                 self.pipe.save_pretrained(temporary, safe_serialization=True)
-        write_json(folder / REFERENCE, {
-            "diffusion": diffusion or "diffusion", "revision": revision, "variant": variant,
-            "scheduler": type(self.pipe.scheduler).__name__,
-            "dtype": str(self.pipe.dtype).removeprefix("torch."), "batch_size": self.batches.size})
+        write_json(
+            folder / REFERENCE,
+            {
+                "diffusion": diffusion or "diffusion",
+                "revision": revision,
+                "variant": variant,
+                "scheduler": type(self.pipe.scheduler).__name__,
+                "dtype": str(self.pipe.dtype).removeprefix("torch."),
+                "batch_size": self.batches.size,
+            },
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
@@ -233,21 +269,26 @@ class GroundedDiffusionPipeline:
         """
         folder = Path(folder)
         if not (folder / REFERENCE).is_file():
-            raise ValueError(f"no {REFERENCE} in {folder}: expected a folder written by "
-                             "GroundedDiffusionPipeline.save_pretrained")
+            raise ValueError(
+                f"no {REFERENCE} in {folder}: expected a folder written by "
+                "GroundedDiffusionPipeline.save_pretrained"
+            )
         reference = read_json(folder / REFERENCE)
         _check_reference(folder / REFERENCE, reference)
         own, variant = folder / reference["diffusion"], reference.get("variant")
-        found = find_checkpoint(str(own) if own.is_dir() else reference["diffusion"],
-                                reference.get("revision"), variant)
+        found = find_checkpoint(
+            str(own) if own.is_dir() else reference["diffusion"], reference.get("revision"), variant
+        )
         place = find_device(device)
         dtype = "float32" if place.type == "cpu" else reference.get("dtype", "float32")
         pipe = read_pipeline(found, variant, getattr(torch, dtype))
         if (scheduler := reference.get("scheduler")) is not None:
             set_scheduler(pipe, scheduler)
         else:
-            say(f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
-                f"with the model's own, {type(pipe.scheduler).__name__}")
+            say(
+                f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
+                f"with the model's own, {type(pipe.scheduler).__name__}"
+            )
         module = GroundingModule.from_pretrained(folder / "grounding")
         return cls(pipe.to(place), module, reference["batch_size"])
 
@@ -263,20 +304,27 @@ def _number(name: str, value: object, hint: object):
 def _check_reference(file: Path, said: dict) -> None:
     """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
     for name, fits, expected in (
-            ("diffusion", lambda value: isinstance(value, str) and value, "a folder or hub id"),
-            ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
-            ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
-            ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
-            ("scheduler", lambda value: value in (None, *SCHEDULERS),
-             f"one of {', '.join(SCHEDULERS)}"),
-            ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}")):
+        ("diffusion", lambda value: isinstance(value, str) and value, "a folder or hub id"),
+        ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
+        ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
+        ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
+        (
+            "scheduler",
+            lambda value: value in (None, *SCHEDULERS),
+            f"one of {', '.join(SCHEDULERS)}",
+        ),
+        ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}"),
+    ):
         if not fits(said.get(name)):
             raise ValueError(f"{file}: {name}: expected {expected}, got {said.get(name)!r:.80}")
 
 
 def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutput:
-    return GroundedOutput(images, [mask for part in parts for mask in part.masks],
-                          [soft for part in parts for soft in part.probabilities])
+    return GroundedOutput(
+        images,
+        [mask for part in parts for mask in part.masks],
+        [soft for part in parts for soft in part.probabilities],
+    )
 
 
 def _scattered(
@@ -285,8 +333,9 @@ def _scattered(
     """Masks of the words that are there among those of all, the others empty. found: an entry for
     each picture that has such a word."""
     filled: tuple[list, list] = ([], [])
-    for every, own, kind in zip(filled, (found.masks, found.probabilities), (bool, np.float32),
-                                strict=True):
+    for every, own, kind in zip(
+        filled, (found.masks, found.probabilities), (bool, np.float32), strict=True
+    ):
         left = iter(own)
         for here in there:
             every.append(np.zeros((len(here), side, side), kind))

@@ -55,8 +55,10 @@ def presence(
     (n_i + 1) U-Net passes a timestep. batches: pictures, and passes, at once. Raises ValueError
     for lists of unequal length.
     """
-    return [compete(own) for own in gains(pipe, images, words, seed=seed, timesteps=timesteps,
-                                          batches=batches)]
+    return [
+        compete(own)
+        for own in gains(pipe, images, words, seed=seed, timesteps=timesteps, batches=batches)
+    ]
 
 
 def gains(
@@ -74,15 +76,17 @@ def gains(
     it worse. Arguments and errors as `presence`; a word's map does not depend on other words.
     """
     if len(images) != len(words):
-        raise ValueError(f"expected a list of words a picture, got {len(words)} lists for "
-                         f"{len(images)} pictures")
+        raise ValueError(
+            f"expected a list of words a picture, got {len(words)} lists for {len(images)} pictures"
+        )
     batches = batches or Batches(16)
     texts = [[NOTHING, *map(query_text, own)] for own in words]
 
     def measure(part: Sequence[int]) -> list[torch.Tensor]:
         clean = encode_images(pipe, np.stack([images[i] for i in part]))
-        return prediction_errors(pipe, clean, [texts[i] for i in part], timesteps,
-                                 [seed] * len(part), batches.size)
+        return prediction_errors(
+            pipe, clean, [texts[i] for i in part], timesteps, [seed] * len(part), batches.size
+        )
 
     parts = batches.run(range(len(images)), measure)
     mean = [own.mean(1).cpu().numpy() for _, errors in parts for own in errors]

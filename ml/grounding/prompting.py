@@ -37,8 +37,10 @@ def ask(
     """
     words = [_listed(own, "words") for own in entities]
     if not all(words):
-        raise ValueError(f"expected at least one word a picture, got {words}; leave out pictures "
-                         "in which nothing is looked for")
+        raise ValueError(
+            f"expected at least one word a picture, got {words}; leave out pictures "
+            "in which nothing is looked for"
+        )
     if prompts is None:
         for own in words:
             for word in own:
@@ -48,15 +50,21 @@ def ask(
     if wrong := [prompt for prompt in prompts if not isinstance(prompt, str)]:
         raise ValueError(f"expected every prompt as text, got {wrong[0]!r}")
     if phrases is None:
-        phrases = [[phrase_of(prompt, word, own) for word in own]
-                   for prompt, own in zip(prompts, words, strict=True)]
+        phrases = [
+            [phrase_of(prompt, word, own) for word in own]
+            for prompt, own in zip(prompts, words, strict=True)
+        ]
     check_lengths(prompts=prompts, phrases=phrases)
-    asked = [Asked(prompt, own, _listed(said, "phrases"))
-             for prompt, own, said in zip(prompts, words, phrases, strict=True)]
+    asked = [
+        Asked(prompt, own, _listed(said, "phrases"))
+        for prompt, own, said in zip(prompts, words, phrases, strict=True)
+    ]
     for prompt, own, said in asked:
         if len(own) != len(said):
-            raise ValueError(f"expected a phrase for each word of {prompt!r}, got {len(said)} for "
-                             f"{len(own)}: {said} for {own}")
+            raise ValueError(
+                f"expected a phrase for each word of {prompt!r}, got {len(said)} for "
+                f"{len(own)}: {said} for {own}"
+            )
         for names in (own, said):
             for name in names:
                 own_spans(prompt, name, names)
@@ -66,8 +74,9 @@ def ask(
 def _listed(own: Sequence[str], what: str) -> list[str]:
     """A picture's words as a list, checked; a text alone would be taken for its letters."""
     if isinstance(own, str | bytes) or not hasattr(own, "__len__"):
-        raise ValueError(f"expected a list of {what} for each picture, such as [\"dog\", "
-                         f"\"car\"], got {own!r}")
+        raise ValueError(
+            f'expected a list of {what} for each picture, such as ["dog", "car"], got {own!r}'
+        )
     return [check_word(word) for word in own]
 
 
@@ -83,7 +92,7 @@ def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
 
 
 def compose_prompt(words: Sequence[str]) -> str:
-    """"a photograph of a dog, a cat and an aeroplane". Raises ValueError for no word."""
+    """ "a photograph of a dog, a cat and an aeroplane". Raises ValueError for no word."""
     if not len(words):
         raise ValueError("no word for a picture: name at least one entity")
     phrases = [with_article(word) for word in words]

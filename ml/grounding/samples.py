@@ -71,8 +71,22 @@ class Sample:
         return np.array([bool(rle) for rle in self.rles])
 
 
-_COLUMNS = ["key", "text", "entities", "words", "phrases", "cell", "seed", "height", "width",
-            "latent", "latent_shape", "timestep", "daam", "daam_shape"]
+_COLUMNS = [
+    "key",
+    "text",
+    "entities",
+    "words",
+    "phrases",
+    "cell",
+    "seed",
+    "height",
+    "width",
+    "latent",
+    "latent_shape",
+    "timestep",
+    "daam",
+    "daam_shape",
+]
 
 
 def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]:
@@ -80,12 +94,15 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
 
     Raises ValueError when there is none, or when `images` lacks one that `triplets` names.
     """
-    triplets = read_shards(workspace.folder("triplets"),
-                           ["key", "entity", "subset", "accepted", "rle"])
+    triplets = read_shards(
+        workspace.folder("triplets"), ["key", "entity", "subset", "accepted", "rle"]
+    )
     triplets = triplets[triplets.subset.isin(list(subsets)) & triplets.accepted]
     if triplets.empty:
-        raise ValueError(f"no accepted triplet in the subsets {sorted(subsets)} of "
-                         f"{workspace.folder('triplets')}: look at the reasons of the rejected")
+        raise ValueError(
+            f"no accepted triplet in the subsets {sorted(subsets)} of "
+            f"{workspace.folder('triplets')}: look at the reasons of the rejected"
+        )
     wanted = {key: group for key, group in triplets.groupby("key", sort=True)}
     found: dict[str, Sample] = {}
     pictures = Pictures()
@@ -95,28 +112,47 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
             found[row.key] = _sample(row, wanted[row.key], shard, pictures)
     lost = sorted(set(wanted) - set(found))
     if lost:
-        raise ValueError(f"{len(lost)} pictures of triplets are not in "
-                         f"{workspace.folder('images')}, e.g. {lost[0]!r}; make triplets again")
+        raise ValueError(
+            f"{len(lost)} pictures of triplets are not in "
+            f"{workspace.folder('images')}, e.g. {lost[0]!r}; make triplets again"
+        )
     return [found[key] for key in wanted]
 
 
 def _sample(row, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -> Sample:
     rles = dict(zip(triplets.entity, triplets.rle, strict=True))
     return Sample(
-        key=row.key, text=row.text, entities=tuple(row.entities), words=tuple(row.words),
-        phrases=tuple(row.phrases), cell=row.cell, subset=triplets.subset.iloc[0],
-        seed=int(row.seed), size=(int(row.height), int(row.width)), shard=shard, row=row.Index,
+        key=row.key,
+        text=row.text,
+        entities=tuple(row.entities),
+        words=tuple(row.words),
+        phrases=tuple(row.phrases),
+        cell=row.cell,
+        subset=triplets.subset.iloc[0],
+        seed=int(row.seed),
+        size=(int(row.height), int(row.width)),
+        shard=shard,
+        row=row.Index,
         pictures=pictures,
         latent=np.frombuffer(row.latent, np.float32).reshape(row.latent_shape).copy(),
-        timestep=int(row.timestep), rles=tuple(rles.get(entity, "") for entity in row.entities),
+        timestep=int(row.timestep),
+        rles=tuple(rles.get(entity, "") for entity in row.entities),
         daam=np.frombuffer(row.daam, np.float16).reshape(row.daam_shape).astype(np.float32),
     )
 
 
 def refuse_unseen(samples: Sequence[Sample], seen: Collection[str]) -> None:
     """Raises ValueError when a mask of a class that is not seen would teach the module."""
-    leaked = sorted({e for s in samples for e, there in zip(s.entities, s.present, strict=True)
-                     if there and e not in seen})
+    leaked = sorted(
+        {
+            e
+            for s in samples
+            for e, there in zip(s.entities, s.present, strict=True)
+            if there and e not in seen
+        }
+    )
     if leaked:
-        raise ValueError(f"masks of classes that are not seen among the training triplets: "
-                         f"{leaked}; expected only {sorted(seen)}. Make masks and triplets again")
+        raise ValueError(
+            f"masks of classes that are not seen among the training triplets: "
+            f"{leaked}; expected only {sorted(seen)}. Make masks and triplets again"
+        )

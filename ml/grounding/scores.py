@@ -21,8 +21,10 @@ def iou_counts(
     ValueError for no mask.
     """
     if not len(ious):
-        raise ValueError("mIoU of no masks: expected at least one accepted mask; look at the "
-                         "reasons of the rejected triplets")
+        raise ValueError(
+            "mIoU of no masks: expected at least one accepted mask; look at the "
+            "reasons of the rejected triplets"
+        )
     names, label = np.unique(np.asarray(classes), return_inverse=True)
     pictures, picture = np.unique(np.asarray(keys), return_inverse=True)
     counts = np.zeros((len(pictures), 2, len(names)))

@@ -82,11 +82,14 @@ def train(
     processes the first validates and writes. Raises ValueError without pictures.
     """
     if not len(source) or not len(validation):
-        raise ValueError(f"expected training and validation pictures, got {len(source)} and "
-                         f"{len(validation)}; raise prompts.train_* or triplets.validation_share")
+        raise ValueError(
+            f"expected training and validation pictures, got {len(source)} and "
+            f"{len(validation)}; raise prompts.train_* or triplets.validation_share"
+        )
     own = params.training(module.config.variant)
-    optimizer = torch.optim.AdamW(module.parameters(), own.learning_rate,
-                                  weight_decay=own.weight_decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), own.learning_rate, weight_decay=own.weight_decay
+    )
     progress = _load(checkpoint, module, optimizer) if checkpoint is not None else None
     if progress is None:
         progress = Progress()
@@ -96,12 +99,18 @@ def train(
     same_weights(module)
     losses: list[float] = []
     last, most = min(params.steps, stop_after or params.steps), params.batch_size
-    with tqdm(total=params.steps, initial=progress.step, desc="grounding", unit="step",
-              disable=not processes.is_main()) as bar:
+    with tqdm(
+        total=params.steps,
+        initial=progress.step,
+        desc="grounding",
+        unit="step",
+        disable=not processes.is_main(),
+    ) as bar:
         while progress.step < last and progress.without_gain < params.patience:
             module.train()
-            loss, most = _step(module, optimizer, source, params, seed, progress.step, most,
-                               text_dropout)
+            loss, most = _step(
+                module, optimizer, source, params, seed, progress.step, most, text_dropout
+            )
             losses.append(loss)
             progress.step += 1
             bar.update()
@@ -135,15 +144,22 @@ def learning_rate(own: VariantParams, step: int, steps: int) -> float:
 
 
 def _step(
-    module: GroundingModule, optimizer: torch.optim.Optimizer, source: Source,
-    params: GroundingParams, seed: int, step: int, most: int, text_dropout: float,
+    module: GroundingModule,
+    optimizer: torch.optim.Optimizer,
+    source: Source,
+    params: GroundingParams,
+    seed: int,
+    step: int,
+    most: int,
+    text_dropout: float,
 ) -> tuple[float, int]:
     """One optimizer step; returns the batch's loss and how many pictures fit at once."""
     indices = batch_indices(len(source), params.batch_size, seed, step)
     counts = np.array([source.counts(i) for i in indices])
     longest, present = int(counts[:, 0].max()), int(counts[:, 1].sum())
-    kept = torch.from_numpy(np.random.default_rng([seed, 2, step]).random(
-        (len(indices), longest)) >= text_dropout)
+    kept = torch.from_numpy(
+        np.random.default_rng([seed, 2, step]).random((len(indices), longest)) >= text_dropout
+    )
 
     def loss_of(rows: Sequence[int]) -> Tensor:
         batch = source.batch([indices[row] for row in rows])
@@ -153,8 +169,9 @@ def _step(
             text = text * told[..., None]
         with mixed_precision(params.precision, text.device.type):
             logits = module(batch.features, text, batch.valid, batch.evidence)
-        return compute_loss(module, logits, batch, own.dice_weight, present,
-                            len(rows) / len(indices))
+        return compute_loss(
+            module, logits, batch, own.dice_weight, present, len(rows) / len(indices)
+        )
 
     own = params.training(module.config.variant)
     for group in optimizer.param_groups:
@@ -168,17 +185,21 @@ def _step(
 
 
 def compute_loss(
-    module: GroundingModule, logits: Tensor, batch: Batch, dice_weight: float,
-    words: int | None = None, share: float = 1.0,
+    module: GroundingModule,
+    logits: Tensor,
+    batch: Batch,
+    dice_weight: float,
+    words: int | None = None,
+    share: float = 1.0,
 ) -> Tensor:
     """The variant's loss of a batch, or of a part of one: with the batch's number of present words
     and the part's share of its pictures."""
     logits = logits.float()  # of a forward in mixed precision
     if module.config.competition:
-        return competition_loss(logits, batch.masks, batch.present, batch.valid, dice_weight,
-                                words, share)
-    return paper_loss(logits, batch.masks, batch.present, dice_weight,
-                      round(len(logits) / share))
+        return competition_loss(
+            logits, batch.masks, batch.present, batch.valid, dice_weight, words, share
+        )
+    return paper_loss(logits, batch.masks, batch.present, dice_weight, round(len(logits) / share))
 
 
 @torch.no_grad()
@@ -208,18 +229,22 @@ def validation_miou(
 
 
 def _evaluate(
-    module: GroundingModule, validation: Source, entities: Sequence[Sequence[str]],
-    batch_size: int, progress: Progress, losses: list[float],
+    module: GroundingModule,
+    validation: Source,
+    entities: Sequence[Sequence[str]],
+    batch_size: int,
+    progress: Progress,
+    losses: list[float],
 ) -> None:
     miou = processes.from_main(
-        validation_miou(module, validation, entities, batch_size)
-        if processes.is_main() else None)
-    progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)),
-                           "val_miou": miou})
+        validation_miou(module, validation, entities, batch_size) if processes.is_main() else None
+    )
+    progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)), "val_miou": miou})
     if miou > progress.best_miou:
         progress.best_miou, progress.best_step, progress.without_gain = miou, progress.step, 0
-        progress.best_weights = {k: v.detach().cpu().clone()
-                                 for k, v in module.state_dict().items()}
+        progress.best_weights = {
+            k: v.detach().cpu().clone() for k, v in module.state_dict().items()
+        }
     else:
         progress.without_gain += 1
 
@@ -227,13 +252,17 @@ def _evaluate(
 def _save(
     file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    save_state(file, {"module": module.state_dict(), "optimizer": optimizer.state_dict(),
-                      "progress": vars(progress)})
+    save_state(
+        file,
+        {
+            "module": module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "progress": vars(progress),
+        },
+    )
 
 
-def _load(
-    file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer
-) -> Progress | None:
+def _load(file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer) -> Progress | None:
     """Puts a checkpoint back; None where there is none that is whole."""
     saved = load_state(file)
     if saved is None:

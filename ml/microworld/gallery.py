@@ -20,8 +20,10 @@ COLUMNS, GAP, ZOOM = 10, 2, 2
 def gallery() -> np.ndarray:
     """uint8 (H,W,3): two rows of single objects, in the order of CLASSES, two rows of scenes."""
     alone = [draw_scene(scene_seed("gallery", i), classes=[name]) for i, name in enumerate(CLASSES)]
-    together = [draw_scene(scene_seed("gallery", 100 + i), n_objects=2 + (i % 4 == 3))
-                for i in range(2 * COLUMNS)]
+    together = [
+        draw_scene(scene_seed("gallery", 100 + i), n_objects=2 + (i % 4 == 3))
+        for i in range(2 * COLUMNS)
+    ]
     tiles = [scene.image for scene in alone + together]
     cell, rows = SIZE + GAP, len(tiles) // COLUMNS
     sheet = np.full((rows * cell - GAP, COLUMNS * cell - GAP, 3), 255, np.uint8)

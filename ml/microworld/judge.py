@@ -157,8 +157,10 @@ def main(argv: list[str] | None = None) -> None:
     for path in chosen.pictures:
         picture = open_picture(path)
         if picture.shape != (SIZE, SIZE, 3):
-            raise ValueError(f"{path}: expected a picture of {SIZE}x{SIZE} pixels, got "
-                             f"{picture.shape[1]}x{picture.shape[0]}; resize it first")
+            raise ValueError(
+                f"{path}: expected a picture of {SIZE}x{SIZE} pixels, got "
+                f"{picture.shape[1]}x{picture.shape[0]}; resize it first"
+            )
         probabilities = model.judge([picture])[0]
         found = [f"{CLASSES[i]} {p:.2f}" for i, p in enumerate(probabilities) if p > 0.5]
         print(f"{path}: {', '.join(found) or 'nothing'}")

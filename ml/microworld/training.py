@@ -61,8 +61,9 @@ def learning_rate(peak: float, step: int, warmup: int, progress: float) -> float
 def add_arguments(parser: ArgumentParser, work: str) -> None:
     """The options that every trainer has."""
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=number(float, 0.01, 100_000),
-                        help="wall clock for all starts together")
+    length.add_argument(
+        "--minutes", type=number(float, 0.01, 100_000), help="wall clock for all starts together"
+    )
     length.add_argument("--steps", type=number(int, 1))
     parser.add_argument("--work", type=Path, default=Path(work), help="scratch: checkpoint, logs")
     parser.add_argument("--scenes", type=Path, default=Path(".scratch/scenes"), help="scene cache")
@@ -124,9 +125,7 @@ class Run:
             self._load()
         _write_json(work / "settings.json", settings)
 
-    def steps(
-        self, *, every_seconds: float, report: Callable[[], None]
-    ) -> Iterator[int]:
+    def steps(self, *, every_seconds: float, report: Callable[[], None]) -> Iterator[int]:
         """Yield step numbers until the budget is spent or SIGINT or SIGTERM comes.
 
         report() is called after saving, every `every_seconds` and at the end (not on a signal);

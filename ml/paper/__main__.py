@@ -35,24 +35,43 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ml.paper", description=__doc__,
+        prog="python -m ml.paper",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join([*(f"  {name:<15} {about}" for name, about in ABOUT.items()), "",
-                          EXIT_CODES]))
-    parser.add_argument("--quick", action="store_true",
-                        help="every study cut down: shows that it works; data/paper-quick")
-    parser.add_argument("--study", nargs="+", action="extend", metavar="NAME",
-                        help="only these, in the order given (all: see below)")
-    parser.add_argument("--row", metavar="LABEL",
-                        help="with one --study: make what that row needs and print its figures")
+        epilog="\n".join(
+            [*(f"  {name:<15} {about}" for name, about in ABOUT.items()), "", EXIT_CODES]
+        ),
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="every study cut down: shows that it works; data/paper-quick",
+    )
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="only these, in the order given (all: see below)",
+    )
+    parser.add_argument(
+        "--row",
+        metavar="LABEL",
+        help="with one --study: make what that row needs and print its figures",
+    )
     add_root(parser, "folder that holds data/ and docs/")
-    parser.add_argument("--workers", type=number(int, 1, 1024),
-                        help="processes; one a core by default")
-    parser.add_argument("--page-only", action="store_true",
-                        help="only write the pages of what is finished")
-    parser.add_argument("--export", action="store_true",
-                        help="write docs/paper/ although some studies are not finished; a full run "
-                             "of all does it anyway")
+    parser.add_argument(
+        "--workers", type=number(int, 1, 1024), help="processes; one a core by default"
+    )
+    parser.add_argument(
+        "--page-only", action="store_true", help="only write the pages of what is finished"
+    )
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="write docs/paper/ although some studies are not finished; a full run "
+        "of all does it anyway",
+    )
     return parser
 
 

@@ -49,17 +49,33 @@ from ml.pictures import spread
 PRESENT = "our module with the presence score"
 METHODS = (OURS, PRESENT, UNSETTLED, PAPER, CONTRAST)
 
-CANDIDATES = ("presence score: gain of naming the word, words competing",
-              "gain of naming the word, whole picture (diffusion classifier)",
-              "peak of the contrast", "mean of the contrast", "the module's own probability")
+CANDIDATES = (
+    "presence score: gain of naming the word, words competing",
+    "gain of naming the word, whole picture (diffusion classifier)",
+    "peak of the contrast",
+    "mean of the contrast",
+    "the module's own probability",
+)
 """Scores that may tell whether a word is there."""
 
 ABSENT = (0, 1, 2, 3, 4, 5)
 """Absent words asked along; with none, what the present ones get is the measure."""
 MASK_SHARE = 0.005
 """Of the picture: a smaller mask counts as none. The least area of a training mask."""
-COLUMNS = ("kind", "method", "split", "seed", "source", "absent", "key", "entity", "there", "area",
-           "iou", "value")
+COLUMNS = (
+    "kind",
+    "method",
+    "split",
+    "seed",
+    "source",
+    "absent",
+    "key",
+    "entity",
+    "there",
+    "area",
+    "iou",
+    "value",
+)
 PART = 20  # pictures that a process makes at once
 
 
@@ -67,8 +83,9 @@ def make_tables(lab: Lab) -> None:
     """Trains what is not trained and asks every picture, in parts, `lab.workers` at once."""
     train_all(lab, list(SPECS.values()))
     threshold = contrast_threshold(lab)
-    lab.run("absent words", [(_part, lab, source, number, threshold)
-                             for source, number in _parts(lab)])
+    lab.run(
+        "absent words", [(_part, lab, source, number, threshold) for source, number in _parts(lab)]
+    )
 
 
 def tables(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -116,9 +133,16 @@ def question(record: Record, absent: Sequence[str], drop: Sequence[str] = ()) ->
     order = np.random.default_rng([record.seed, 4, len(absent)]).permutation(len(names))
     words = [word_of(names[i]) for i in order if names[i] not in drop]
     text = asked_text(words)
-    return Question(record.image, record.latent, record.timestep,
-                    text if record.real else record.text, text, tuple(words),
-                    tuple(phrase(word) for word in words), record.seed)
+    return Question(
+        record.image,
+        record.latent,
+        record.timestep,
+        text if record.real else record.text,
+        text,
+        tuple(words),
+        tuple(phrase(word) for word in words),
+        record.seed,
+    )
 
 
 def mask_rows(
@@ -130,10 +154,18 @@ def mask_rows(
     rows = []
     for word, mask in zip(asked.words, masks, strict=True):
         name = _class_of(word)
-        rows.append(said | {
-            "kind": "mask", "absent": absent, "key": record.key, "entity": name,
-            "there": name in true, "area": float(mask.mean()),
-            "iou": binary_iou(mask, true[name]) if name in true else float("nan")})
+        rows.append(
+            said
+            | {
+                "kind": "mask",
+                "absent": absent,
+                "key": record.key,
+                "entity": name,
+                "there": name in true,
+                "area": float(mask.mean()),
+                "iou": binary_iou(mask, true[name]) if name in true else float("nan"),
+            }
+        )
     return rows
 
 
@@ -147,11 +179,17 @@ def _parts(lab: Lab) -> list[tuple[str, int]]:
 
 
 def _recipe(lab: Lab, source: str, number: int) -> str:
-    return lab.recipe(study="absent_words", source=source, number=number,
-                      counts=lab.counts("absent_pictures"),
-                      modules=modules_recipe(lab),
-                      presence=[MIN_PRESENCE, *TIMESTEPS], share=MASK_SHARE, absent=ABSENT,
-                      longest=MAX_LENGTH)
+    return lab.recipe(
+        study="absent_words",
+        source=source,
+        number=number,
+        counts=lab.counts("absent_pictures"),
+        modules=modules_recipe(lab),
+        presence=[MIN_PRESENCE, *TIMESTEPS],
+        share=MASK_SHARE,
+        absent=ABSENT,
+        longest=MAX_LENGTH,
+    )
 
 
 def _raw(lab: Lab, source: str, number: int, threshold: float | None = None) -> pd.DataFrame:
@@ -185,8 +223,11 @@ class _Asking:
             return
         # A word's gain does not depend on the list that it stands in, its score does.
         most = [[*r.entities, *absent_classes(r, self.classes, max(ABSENT))] for r in records]
-        maps = gains(self.pipe, np.stack([r.image for r in records]),
-                     [[word_of(name) for name in own] for own in most])
+        maps = gains(
+            self.pipe,
+            np.stack([r.image for r in records]),
+            [[word_of(name) for name in own] for own in most],
+        )
         for absent in ABSENT:
             asked = [question(r, absent_classes(r, self.classes, absent)) for r in records]
             yield from self._all_methods(source, records, asked, absent)
@@ -203,8 +244,9 @@ class _Asking:
 
     def _contrast(self, asked: Sequence[Question]) -> list[np.ndarray]:
         new = {(q.seed, q.text): q for q in asked if (q.seed, q.text) not in self.known}
-        found = contrast(self.pipe, list(new.values()),
-                         self.lab.params.grounding.evidence_timesteps)
+        found = contrast(
+            self.pipe, list(new.values()), self.lab.params.grounding.evidence_timesteps
+        )
         self.known |= zip(new, found, strict=True)
         return [self.known[q.seed, q.text] for q in asked]
 
@@ -214,29 +256,37 @@ class _Asking:
         for method, modules in self.modules.items():
             for seed, module in enumerate(modules):
                 found = answer(module, batch, asked)
-                yield from _masks_of(method, seed, source, records, asked,
-                                     [own.masks for own in found], absent)
+                yield from _masks_of(
+                    method, seed, source, records, asked, [own.masks for own in found], absent
+                )
                 if method == OURS:
                     yield from _probabilities(seed, source, records, asked, found, absent)
-        yield from _masks_of(CONTRAST, 0, source, records, asked,
-                             contrast_masks(maps, asked, self.threshold), absent)
+        yield from _masks_of(
+            CONTRAST, 0, source, records, asked, contrast_masks(maps, asked, self.threshold), absent
+        )
         for record, own, q in zip(records, maps, asked, strict=True):
-            for word, peak, mean in zip(q.words, own.mean(1).max((-1, -2)), own.mean((1, 2, 3)),
-                                        strict=True):
+            for word, peak, mean in zip(
+                q.words, own.mean(1).max((-1, -2)), own.mean((1, 2, 3)), strict=True
+            ):
                 for candidate, value in ((CANDIDATES[2], peak), (CANDIDATES[3], mean)):
                     yield _score(candidate, 0, source, record, _class_of(word), absent, value)
 
     def _with_presence(self, source, records, asked, drop, absent) -> Iterator[dict]:
         """As `GroundedDiffusionPipeline.ground(..., min_presence)`: the kept words alone."""
-        own = [question(r, absent_classes(r, self.classes, absent), d)
-               if set(map(_class_of, q.words)) - set(d) else None
-               for r, q, d in zip(records, asked, drop, strict=True)]
+        own = [
+            question(r, absent_classes(r, self.classes, absent), d)
+            if set(map(_class_of, q.words)) - set(d)
+            else None
+            for r, q, d in zip(records, asked, drop, strict=True)
+        ]
         left = [q for q in own if q is not None]
         batch = look(self.pipe, self.words, left, self._contrast(left)) if left else None
         for seed, module in enumerate(self.modules[OURS]):
             found = iter(answer(module, batch, left) if left else ())
-            masks = [_among(q, k, next(found) if k is not None else None)
-                     for q, k in zip(asked, own, strict=True)]
+            masks = [
+                _among(q, k, next(found) if k is not None else None)
+                for q, k in zip(asked, own, strict=True)
+            ]
             yield from _masks_of(PRESENT, seed, source, records, asked, masks, absent)
 
 
@@ -259,11 +309,26 @@ def _probabilities(seed, source, records, asked, found, absent) -> Iterator[dict
     """The module's own confidence: its mean probability within its mask, 0 without one."""
     for record, q, own in zip(records, asked, found, strict=True):
         for word, mask, soft in zip(q.words, own.masks, own.probabilities, strict=True):
-            yield _score(CANDIDATES[4], seed, source, record, _class_of(word), absent,
-                         float(soft[mask].mean()) if mask.any() else 0.0)
+            yield _score(
+                CANDIDATES[4],
+                seed,
+                source,
+                record,
+                _class_of(word),
+                absent,
+                float(soft[mask].mean()) if mask.any() else 0.0,
+            )
 
 
 def _score(candidate, seed, source, record, name, absent, value) -> dict:
-    return {"kind": "score", "method": candidate, "seed": seed, "source": source,
-            "key": record.key, "entity": name, "there": name in record.entities,
-            "absent": absent, "value": float(value)}
+    return {
+        "kind": "score",
+        "method": candidate,
+        "seed": seed,
+        "source": source,
+        "key": record.key,
+        "entity": name,
+        "there": name in record.entities,
+        "absent": absent,
+        "value": float(value),
+    }

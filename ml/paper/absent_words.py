@@ -21,11 +21,15 @@ from ml.paper.pictures import GENERATED, NOISED
 from ml.paper.scores import figure, mean_iou, ratio, sums
 
 TITLE = "Words that are not there"
-QUESTION = ("Asked for words that a picture does not show along with those that it does: how often "
-            "does an absent word get a mask, and what does that cost the words that are there?")
+QUESTION = (
+    "Asked for words that a picture does not show along with those that it does: how often "
+    "does an absent word get a mask, and what does that cost the words that are there?"
+)
 
-SOURCES = {GENERATED: "generated pictures, judged by the detector",
-           NOISED: "drawn scenes, exact truth"}
+SOURCES = {
+    GENERATED: "generated pictures, judged by the detector",
+    NOISED: "drawn scenes, exact truth",
+}
 
 
 def make(lab: Lab, only: str | None = None) -> None:
@@ -36,54 +40,90 @@ def make(lab: Lab, only: str | None = None) -> None:
 def blocks(lab: Lab) -> list[Block]:
     masks, scores = tables(lab)
     resamples = lab.params.benchmark.bootstrap
-    made: list[Block] = [Text(
-        f"A word counts as answered when its mask takes at least {100 * MASK_SHARE:g} % of the "
-        "picture. Each picture is asked for its own words and for 1 to 5 others of the 20 "
-        "classes, in an order by chance; no list is longer than the text encoder reads: the "
-        "longest leave out \"a photograph of\", and have two words of two parts at most. The "
-        f"presence score's threshold is {MIN_PRESENCE:g}, chosen on other pictures.")]
+    made: list[Block] = [
+        Text(
+            f"A word counts as answered when its mask takes at least {100 * MASK_SHARE:g} % of the "
+            "picture. Each picture is asked for its own words and for 1 to 5 others of the 20 "
+            "classes, in an order by chance; no list is longer than the text encoder reads: the "
+            'longest leave out "a photograph of", and have two words of two parts at most. The '
+            f"presence score's threshold is {MIN_PRESENCE:g}, chosen on other pictures."
+        )
+    ]
     for source, title in SOURCES.items():
         own = masks[masks.source == source]
         present = _present(own, title, resamples)
-        made += [_false_masks(own, title, resamples), _areas(own, title, resamples), present,
-                 Text(cost(present)), _plot(own, title)]
+        made += [
+            _false_masks(own, title, resamples),
+            _areas(own, title, resamples),
+            present,
+            Text(cost(present)),
+            _plot(own, title),
+        ]
     return [*made, separation(scores, resamples)]
 
 
 def _false_masks(masks: pd.DataFrame, title: str, resamples: int) -> Table:
-    return _table(f"Absent words that get a mask, {title} (%)", masks, ABSENT[1:],
-                  lambda rows: figure([share_counts(rows)], ratio, resamples))
+    return _table(
+        f"Absent words that get a mask, {title} (%)",
+        masks,
+        ABSENT[1:],
+        lambda rows: figure([share_counts(rows)], ratio, resamples),
+    )
 
 
 def _areas(masks: pd.DataFrame, title: str, resamples: int) -> Table:
-    return _table(f"Mean area of those masks, {title} (% of the picture)", masks, ABSENT[1:],
-                  lambda rows: figure([area_counts(rows)], ratio, resamples),
-                  "No figure where a seed gave no absent word a mask.", masked=True)
+    return _table(
+        f"Mean area of those masks, {title} (% of the picture)",
+        masks,
+        ABSENT[1:],
+        lambda rows: figure([area_counts(rows)], ratio, resamples),
+        "No figure where a seed gave no absent word a mask.",
+        masked=True,
+    )
 
 
 def _present(masks: pd.DataFrame, title: str, resamples: int) -> Table:
-    return _table(f"mIoU of the words that are there, {title} (%)", masks, ABSENT,
-                  lambda rows: mean_iou(rows, resamples), there=True)
+    return _table(
+        f"mIoU of the words that are there, {title} (%)",
+        masks,
+        ABSENT,
+        lambda rows: mean_iou(rows, resamples),
+        there=True,
+    )
 
 
 def cost(present: Table) -> str:
     """What the most absent words cost those that are there, method by method, in words."""
     most = str(max(ABSENT))
-    parts = [f"{row.label} {row.cells['0'].value - row.cells[most].value:.1f}"
-             for row in present.rows if {"0", most} <= set(row.cells)]
-    return (f"Points of mIoU that {most} absent words asked along cost those that are there: "
-            f"{', '.join(parts)}. Words that share each pixel take it from one another, so that "
-            "our module needs the presence score for long lists.")
+    parts = [
+        f"{row.label} {row.cells['0'].value - row.cells[most].value:.1f}"
+        for row in present.rows
+        if {"0", most} <= set(row.cells)
+    ]
+    return (
+        f"Points of mIoU that {most} absent words asked along cost those that are there: "
+        f"{', '.join(parts)}. Words that share each pixel take it from one another, so that "
+        "our module needs the presence score for long lists."
+    )
 
 
-def _table(title, masks, counts, cell, note: str = "", there: bool = False,
-           masked: bool = False) -> Table:
+def _table(
+    title, masks, counts, cell, note: str = "", there: bool = False, masked: bool = False
+) -> Table:
     rows = []
     for method in METHODS:
         own = masks[(masks.method == method) & (masks.there == there)]
         parts = {n: own[own.absent == n] for n in counts}
-        rows.append(Row(method, {str(n): cell(part) for n, part in parts.items()
-                                 if not masked or every_seed_has_masks(part)}))
+        rows.append(
+            Row(
+                method,
+                {
+                    str(n): cell(part)
+                    for n, part in parts.items()
+                    if not masked or every_seed_has_masks(part)
+                },
+            )
+        )
     columns = {str(n): f"{n} absent" if n else "none" for n in counts}
     return Table(title, columns, rows, note)
 
@@ -94,14 +134,18 @@ def _plot(masks: pd.DataFrame, title: str) -> Plot:
         own = masks[(masks.method == method) & ~masks.there.astype(bool)]
         cells = [(n, figure([share_counts(own[own.absent == n])], ratio, 2)) for n in ABSENT[1:]]
         series[method] = [(float(n), c.value, c.spread or 0.0) for n, c in cells]
-    return Plot(f"False masks, {title}", "absent words asked along", "absent words with a mask (%)",
-                series)
+    return Plot(
+        f"False masks, {title}", "absent words asked along", "absent words with a mask (%)", series
+    )
 
 
 def separation(scores: pd.DataFrame, resamples: int) -> Table:
     """AUROC in percent of every candidate score, words that are there against absent ones."""
-    columns = {f"{source}-{n}": f"{said}, {n} absent" for source, said in
-               ((GENERATED, "generated"), (NOISED, "drawn")) for n in (1, 5)}
+    columns = {
+        f"{source}-{n}": f"{said}, {n} absent"
+        for source, said in ((GENERATED, "generated"), (NOISED, "drawn"))
+        for n in (1, 5)
+    }
     rows = []
     for candidate in CANDIDATES:
         own, cells = scores[scores.method == candidate], {}
@@ -111,10 +155,13 @@ def separation(scores: pd.DataFrame, resamples: int) -> Table:
                 if len(part):
                     cells[f"{source}-{n}"] = auroc_cell(part, resamples)
         rows.append(Row(candidate, cells))
-    return Table("How well a score tells words that are there from absent ones (AUROC, %)",
-                 columns, rows,
-                 "50 is chance: the share of pairs of a word that is there and an absent one, of "
-                 "any two pictures of a source, in which the former's score is the higher.")
+    return Table(
+        "How well a score tells words that are there from absent ones (AUROC, %)",
+        columns,
+        rows,
+        "50 is chance: the share of pairs of a word that is there and an absent one, of "
+        "any two pictures of a source, in which the former's score is the higher.",
+    )
 
 
 def auroc_cell(rows: pd.DataFrame, resamples: int) -> Cell:
@@ -133,8 +180,9 @@ def auroc(counts: np.ndarray) -> np.ndarray:
     absent, there = counts[..., 0, :], counts[..., 1, :]
     below = absent.cumsum(-1) - absent / 2
     pairs = absent.sum(-1) * there.sum(-1)
-    return 100 * np.divide((there * below).sum(-1), pairs,
-                           out=np.full(pairs.shape, np.nan), where=pairs > 0)
+    return 100 * np.divide(
+        (there * below).sum(-1), pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0
+    )
 
 
 def share_counts(rows: pd.DataFrame) -> np.ndarray:

@@ -59,9 +59,15 @@ class Answer:
 
 def contrast(pipe, questions: Sequence[Question], timesteps: Sequence[int]) -> list[np.ndarray]:
     """Leave-one-out contrast float32 (n_i,E,h,w) of each question."""
-    return compute_evidence(pipe, [q.image for q in questions], [q.text for q in questions],
-                            [q.phrases for q in questions], timesteps,
-                            [q.seed for q in questions], Batches(PASSES))
+    return compute_evidence(
+        pipe,
+        [q.image for q in questions],
+        [q.text for q in questions],
+        [q.phrases for q in questions],
+        timesteps,
+        [q.seed for q in questions],
+        Batches(PASSES),
+    )
 
 
 def look(
@@ -71,34 +77,44 @@ def look(
     latents = torch.from_numpy(np.stack([q.latent for q in questions]))
     features = unet_features(pipe, latents, [q.shown for q in questions], questions[0].timestep)
     none = [np.zeros((len(q.words), 1, 1), bool) for q in questions]
-    return collate(features, [words(q.words) for q in questions], evidence, none,
-                   [np.zeros(len(q.words), bool) for q in questions], pipe.device)
+    return collate(
+        features,
+        [words(q.words) for q in questions],
+        evidence,
+        none,
+        [np.zeros(len(q.words), bool) for q in questions],
+        pipe.device,
+    )
 
 
 @torch.no_grad()
-def answer(
-    module: GroundingModule, batch: Batch, questions: Sequence[Question]
-) -> list[Answer]:
+def answer(module: GroundingModule, batch: Batch, questions: Sequence[Question]) -> list[Answer]:
     """A module's masks and probabilities for the words of each question."""
     logits = module(batch.features, batch.text, batch.valid, batch.evidence)
     masks = masks_from_logits(logits, module.config).cpu().numpy()
     soft = probabilities(logits, module.config).cpu().numpy()
-    return [Answer(m[: len(q.words)], p[: len(q.words)])
-            for q, m, p in zip(questions, masks, soft, strict=True)]
+    return [
+        Answer(m[: len(q.words)], p[: len(q.words)])
+        for q, m, p in zip(questions, masks, soft, strict=True)
+    ]
 
 
 def contrast_masks(
     evidence: Sequence[np.ndarray], questions: Sequence[Question], threshold: float
 ) -> list[np.ndarray]:
     """Contrast alone: bool (n_i,H,W), each place to its strongest word, above the threshold."""
-    return [threshold_masks(own.mean(1), q.image.shape[:2], threshold, strongest)
-            for own, q in zip(evidence, questions, strict=True)]
+    return [
+        threshold_masks(own.mean(1), q.image.shape[:2], threshold, strongest)
+        for own, q in zip(evidence, questions, strict=True)
+    ]
 
 
 def load_modules(lab: Lab) -> dict[str, list[GroundingModule]]:
     """The trained modules of SPECS, of every seed."""
-    return {name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
-            for name, spec in SPECS.items()}
+    return {
+        name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
+        for name, spec in SPECS.items()
+    }
 
 
 def modules_recipe(lab: Lab) -> list[str]:
@@ -108,13 +124,22 @@ def modules_recipe(lab: Lab) -> list[str]:
 
 def contrast_threshold(lab: Lab) -> float:
     """Contrast alone's best threshold on accepted masks of training pictures, seen classes."""
+
     def choose() -> pd.DataFrame:
         own = training_set(lab, Spec(pictures=THRESHOLD_PICTURES))
-        best, miou = best_threshold(own, [r.evidence.mean(1) for r in own],
-                                    candidate_thresholds(lab.params.benchmark.daam_thresholds),
-                                    strongest)
+        best, miou = best_threshold(
+            own,
+            [r.evidence.mean(1) for r in own],
+            candidate_thresholds(lab.params.benchmark.daam_thresholds),
+            strongest,
+        )
         return pd.DataFrame([{"threshold": best, "miou": miou}])
 
-    recipe = lab.recipe(threshold_of="contrast", pictures=THRESHOLD_PICTURES, size=lab.size.name,
-                        prompts=lab.params.section("prompts"), seed=lab.params.seed)
+    recipe = lab.recipe(
+        threshold_of="contrast",
+        pictures=THRESHOLD_PICTURES,
+        size=lab.size.name,
+        prompts=lab.params.section("prompts"),
+        seed=lab.params.seed,
+    )
     return float(lab.table("contrast_threshold", recipe, choose).threshold[0])

@@ -40,8 +40,10 @@ from ml.paper.trainings import Spec, load_module, train_all
 from ml.pictures import contact_sheet
 
 TITLE = "Beyond nouns: colours and relations"
-QUESTION = ('Two objects of one class stand in a picture: does the mask of "red car" fall on the '
-            'red one, and that of "car" in "a car left of a dog" on the one to the left?')
+QUESTION = (
+    'Two objects of one class stand in a picture: does the mask of "red car" fall on the '
+    'red one, and that of "car" in "a car left of a dog" on the one to the left?'
+)
 
 COLOUR, LEFT, RIGHT = "colour", "left of", "right of"
 METHODS = (*SPECS, CONTRAST)
@@ -90,9 +92,18 @@ def relation_scenes(index: int) -> list[Asked]:
     else:
         raise RuntimeError(f"no scene with the {middle} between two of {name} in {TRIES} tries")
     left, right, words = order[0], order[2], (word_of(name), word_of(middle))
-    return [Asked(scene, f"{phrase(words[0])} {said} {phrase(words[1])}", words, (0,), (own,),
-                  (other,), said)
-            for said, own, other in ((LEFT, left, right), (RIGHT, right, left))]
+    return [
+        Asked(
+            scene,
+            f"{phrase(words[0])} {said} {phrase(words[1])}",
+            words,
+            (0,),
+            (own,),
+            (other,),
+            said,
+        )
+        for said, own, other in ((LEFT, left, right), (RIGHT, right, left))
+    ]
 
 
 def by_x(masks: np.ndarray) -> list[int]:
@@ -107,9 +118,17 @@ def score_rows(asked: Asked, masks: np.ndarray, said: dict) -> list[dict]:
     rows = []
     for word, own, other in zip(asked.scored, asked.named, asked.other, strict=True):
         named, wrong = (binary_iou(masks[word], asked.scene.masks[i]) for i in (own, other))
-        rows.append(said | {
-            "kind": asked.kind, "key": str(asked.scene.seed), "entity": asked.scene.classes[own],
-            "named": named, "other": wrong, "right": (1 + np.sign(named - wrong)) / 2})
+        rows.append(
+            said
+            | {
+                "kind": asked.kind,
+                "key": str(asked.scene.seed),
+                "entity": asked.scene.classes[own],
+                "named": named,
+                "other": wrong,
+                "right": (1 + np.sign(named - wrong)) / 2,
+            }
+        )
     return rows
 
 
@@ -146,8 +165,12 @@ def _raw(lab: Lab, number: int, threshold: float | None = None) -> pd.DataFrame:
 
 
 def _recipe(lab: Lab, part: int | str) -> str:
-    return lab.recipe(study="beyond_nouns", part=part, counts=lab.counts("same_class"),
-                      modules=modules_recipe(lab))
+    return lab.recipe(
+        study="beyond_nouns",
+        part=part,
+        counts=lab.counts("same_class"),
+        modules=modules_recipe(lab),
+    )
 
 
 def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:
@@ -159,8 +182,11 @@ def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:
         questions = _questions(pipe, part, timestep)
         maps = contrast(pipe, questions, lab.params.grounding.evidence_timesteps)
         batch = look(pipe, words, questions, maps)
-        found = {(name, seed): [a.masks for a in answer(module, batch, questions)]
-                 for name, own in modules.items() for seed, module in enumerate(own)}
+        found = {
+            (name, seed): [a.masks for a in answer(module, batch, questions)]
+            for name, own in modules.items()
+            for seed, module in enumerate(own)
+        }
         found[CONTRAST, 0] = contrast_masks(maps, questions, threshold)
         for (method, seed), masks in found.items():
             for one, own in zip(part, masks, strict=True):
@@ -170,9 +196,19 @@ def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:
 def _questions(pipe, asked: Sequence[Asked], timestep: int) -> list[Question]:
     images, seeds = np.stack([a.scene.image for a in asked]), [a.scene.seed for a in asked]
     latents = add_noise(pipe, encode_images(pipe, images), timestep, seeds).cpu().numpy()
-    return [Question(a.scene.image, latent, timestep, a.text, a.text, a.words,
-                     tuple(phrase(word) for word in a.words), a.scene.seed)
-            for a, latent in zip(asked, latents, strict=True)]
+    return [
+        Question(
+            a.scene.image,
+            latent,
+            timestep,
+            a.text,
+            a.text,
+            a.words,
+            tuple(phrase(word) for word in a.words),
+            a.scene.seed,
+        )
+        for a, latent in zip(asked, latents, strict=True)
+    ]
 
 
 def _sheet_path(lab: Lab) -> Path:
@@ -185,36 +221,63 @@ def _draw_sheet(lab: Lab, path: Path) -> None:
     scenes = [colour_scene(i) for i in range(SHOWN)]
     texts, words = [s.text for s in scenes], [s.words for s in scenes]
     seeds = [GENERATED_SEEDS + i for i in range(SHOWN)]
-    made = sample(pipe, texts, seeds, steps=diffusion.steps,
-                  guidance_scale=diffusion.guidance_scale)
-    questions = [Question(image, latent.numpy(), made.timestep, text, text, own,
-                          tuple(phrase(word) for word in own), seed)
-                 for image, latent, text, own, seed in zip(made.images, made.latents, texts, words,
-                                                           seeds, strict=True)]
+    made = sample(
+        pipe, texts, seeds, steps=diffusion.steps, guidance_scale=diffusion.guidance_scale
+    )
+    questions = [
+        Question(
+            image,
+            latent.numpy(),
+            made.timestep,
+            text,
+            text,
+            own,
+            tuple(phrase(word) for word in own),
+            seed,
+        )
+        for image, latent, text, own, seed in zip(
+            made.images, made.latents, texts, words, seeds, strict=True
+        )
+    ]
     maps = contrast(pipe, questions, lab.params.grounding.evidence_timesteps)
     found = answer(load_module(lab, Spec(), 0), look(pipe, Words(pipe), questions, maps), questions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(made.images, [a.masks for a in found], [" + ".join(w) for w in words], path,
-                  columns=6)
+    contact_sheet(
+        made.images, [a.masks for a in found], [" + ".join(w) for w in words], path, columns=6
+    )
 
 
 def blocks(lab: Lab) -> list[Block]:
     rows = pd.concat([_raw(lab, number) for number in _parts(lab)], ignore_index=True)
     resamples = lab.params.benchmark.bootstrap
-    note = ("Accuracy: words whose mask has a higher IoU with the object that is named than with "
-            "the other of its class; chance is 50.")
+    note = (
+        "Accuracy: words whose mask has a higher IoU with the object that is named than with "
+        "the other of its class; chance is 50."
+    )
     return [
-        Table('Colours: "a photograph of a red car and a blue car" (%)', _COLUMNS,
-              _table(rows, [COLOUR], resamples), note),
-        Table('Relations: "a car left of a dog", a car on either side (%)', _COLUMNS,
-              [row for said in (LEFT, RIGHT) for row in _table(rows, [said], resamples, said)],
-              note),
-        Text("The micro model was trained on captions that name the colour of a fifth of their "
-             "objects, and on 10,000 scenes of two objects of one class whose captions name both "
-             'colours; on "left of" and "right of" in an eighth of its captions of two objects; '
-             "and on no caption with a relation among three."),
-        Picture("Generated pictures of two objects of one class, masks of our module (seed 0), in "
-                "the order of the words; no truth is known here.", _sheet_path(lab).read_bytes()),
+        Table(
+            'Colours: "a photograph of a red car and a blue car" (%)',
+            _COLUMNS,
+            _table(rows, [COLOUR], resamples),
+            note,
+        ),
+        Table(
+            'Relations: "a car left of a dog", a car on either side (%)',
+            _COLUMNS,
+            [row for said in (LEFT, RIGHT) for row in _table(rows, [said], resamples, said)],
+            note,
+        ),
+        Text(
+            "The micro model was trained on captions that name the colour of a fifth of their "
+            "objects, and on 10,000 scenes of two objects of one class whose captions name both "
+            'colours; on "left of" and "right of" in an eighth of its captions of two objects; '
+            "and on no caption with a relation among three."
+        ),
+        Picture(
+            "Generated pictures of two objects of one class, masks of our module (seed 0), in "
+            "the order of the words; no truth is known here.",
+            _sheet_path(lab).read_bytes(),
+        ),
     ]
 
 

@@ -31,8 +31,10 @@ def export(lab: Lab) -> Path:
     to be published.
     """
     if lab.size.name != "full":
-        raise ValueError(f"expected the full size to export, got {lab.size.name!r}; its results "
-                         f"stay in {lab.folder}")
+        raise ValueError(
+            f"expected the full size to export, got {lab.size.name!r}; its results "
+            f"stay in {lab.folder}"
+        )
     folder = Path(lab.root) / "docs" / "paper"
     for name in STUDIES:
         if (saved := load(lab, name)) is not None:
@@ -47,8 +49,9 @@ def export_raw(tables: Path, folder: Path) -> None:
     masks = [name for name, frame in frames.items() if set(RAW) <= set(frame.columns)]
     files = {name: frame for name, frame in frames.items() if name not in masks}
     if masks:
-        files[MASKS] = pd.concat([frames[name].assign(table=name) for name in masks],
-                                 ignore_index=True)
+        files[MASKS] = pd.concat(
+            [frames[name].assign(table=name) for name in masks], ignore_index=True
+        )
     if stored := sorted(tables.glob("zero-shot-*.npz")):
         files[CONFUSIONS] = pd.concat([confusion_rows(path) for path in stored], ignore_index=True)
     if not files:
@@ -68,8 +71,16 @@ def confusion_rows(path: Path) -> pd.DataFrame:
     with np.load(path) as stored:
         counts = stored["confusions"]
     picture, truth, predicted = counts.nonzero()
-    return pd.DataFrame({"model": model, "seed": int(seed), "picture": picture, "truth": truth,
-                         "predicted": predicted, "pixels": counts[picture, truth, predicted]})
+    return pd.DataFrame(
+        {
+            "model": model,
+            "seed": int(seed),
+            "picture": picture,
+            "truth": truth,
+            "predicted": predicted,
+            "pixels": counts[picture, truth, predicted],
+        }
+    )
 
 
 def compact(frame: pd.DataFrame) -> pd.DataFrame:
@@ -90,5 +101,11 @@ def _write(frame: pd.DataFrame, path: Path) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     floats = [field.name for field in table.schema if pa.types.is_float32(field.type)]
     others = [field.name for field in table.schema if field.name not in floats]
-    pq.write_table(table, path, compression="zstd", compression_level=19, use_dictionary=others,
-                   column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=others,
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
+    )

@@ -64,8 +64,12 @@ class Lab:
     @cached_property
     def _model(self) -> str:
         """Digest of the diffusion model and the detector."""
-        return sha256_json([self.workspace.digest(self.params, place)
-                            for place in ("diffusion.model", "detector.model")])
+        return sha256_json(
+            [
+                self.workspace.digest(self.params, place)
+                for place in ("diffusion.model", "detector.model")
+            ]
+        )
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""

@@ -28,7 +28,8 @@ READING = (
     "brackets the 95 % bootstrap interval over pictures and seeds; percent, unless a table says "
     "otherwise. A method without training has no seed and no ±. Below ours stands the figure "
     "of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, the drawn "
-    "micro world here, so compare the order of the rows and the gaps, not the heights.")
+    "micro world here, so compare the order of the rows and the gaps, not the heights."
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ class Place:
 def place(lab: Lab) -> Place:
     full = lab.size.name == "full"
     folder = Path(lab.root) / "docs" if full else lab.folder
-    return Place(folder / "results.md", folder / "results.html",
-                 folder / "images" / "paper" if full else folder / "images")
+    return Place(
+        folder / "results.md",
+        folder / "results.html",
+        folder / "images" / "paper" if full else folder / "images",
+    )
 
 
 def publish(lab: Lab) -> Place:
@@ -76,18 +80,27 @@ def facts(lab: Lab) -> list[tuple[str, str]]:
         ("size", f"{size.name} (`{command(lab)}`)"),
         ("seeds", f"{size.seeds} trainings of every row"),
         ("splits", ", ".join(size.splits)),
-        ("pictures generated to train on",
-         f"{size.train_one} of one object, {size.train_two} of two, over all 20 classes; a split "
-         "trains on those of its seen classes"),
+        (
+            "pictures generated to train on",
+            f"{size.train_one} of one object, {size.train_two} of two, over all 20 classes; a "
+            "split trains on those of its seen classes",
+        ),
         ("pictures judged", f"{len(judged)} generated, {len(real)} drawn with exact truth"),
-        ("denoising", f"{params.diffusion.steps} steps, "
-                      f"guidance {params.diffusion.guidance_scale:g}"),
-        ("training of a grounding module",
-         f"{own.steps} steps of {own.batch_size} pictures at most, judged on validation pictures "
-         f"every {own.evaluate_every}, stopped after {own.patience} without gain; {own.precision}, "
-         "or float32 on a CPU without it"),
-        ("training of a segmenter", f"{params.segmenter.steps} steps of "
-         f"{params.segmenter.batch_size} pictures; {params.segmenter.precision}"),
+        (
+            "denoising",
+            f"{params.diffusion.steps} steps, guidance {params.diffusion.guidance_scale:g}",
+        ),
+        (
+            "training of a grounding module",
+            f"{own.steps} steps of {own.batch_size} pictures at most, judged on validation "
+            f"pictures every {own.evaluate_every}, stopped after {own.patience} without gain; "
+            "{own.precision}, or float32 on a CPU without it",
+        ),
+        (
+            "training of a segmenter",
+            f"{params.segmenter.steps} steps of "
+            f"{params.segmenter.batch_size} pictures; {params.segmenter.precision}",
+        ),
     ]
 
 
@@ -95,19 +108,29 @@ def render_markdown(
     lab: Lab, found: dict[str, Saved | None], pictures: dict[str, bytes], images: Path
 ) -> str:
     """The page for GitHub. pictures: gets file name -> bytes of what it refers to below images."""
-    out = [f"# {TITLE}", f"<!-- Written by `{command(lab)}`: do not edit. -->",
-           markdown.prose(READING),
-           "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(lab)),
-           "\n".join(f"{i}. [{markdown.escape(_title(name, saved))}](#{name})"
-                     for i, (name, saved) in enumerate(found.items(), start=1))]
+    out = [
+        f"# {TITLE}",
+        f"<!-- Written by `{command(lab)}`: do not edit. -->",
+        markdown.prose(READING),
+        "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(lab)),
+        "\n".join(
+            f"{i}. [{markdown.escape(_title(name, saved))}](#{name})"
+            for i, (name, saved) in enumerate(found.items(), start=1)
+        ),
+    ]
     for i, (name, saved) in enumerate(found.items(), start=1):
         out.append(f'<a id="{name}"></a>')
         if saved is None:
-            out += [f"## {i}. {markdown.escape(_title(name, saved))}",
-                    f"Not run yet with these settings: `{command(lab, name)}`"]
+            out += [
+                f"## {i}. {markdown.escape(_title(name, saved))}",
+                f"Not run yet with these settings: `{command(lab, name)}`",
+            ]
             continue
-        out += [f"## {i}. {markdown.escape(saved.title)}", markdown.prose(saved.question),
-                f"`{command(lab, name)}`"]
+        out += [
+            f"## {i}. {markdown.escape(saved.title)}",
+            markdown.prose(saved.question),
+            f"`{command(lab, name)}`",
+        ]
         for j, block in enumerate(saved.blocks, start=1):
             out.append(_markdown(lab, name, block, f"{name}-{j}", pictures, images))
     return "\n\n".join(part for part in out if part) + "\n"
@@ -120,10 +143,16 @@ def _markdown(
         case Text():
             return markdown.prose(block.text)
         case Table():
-            return "\n\n".join(part for part in (
-                f"**{markdown.escape(block.title)}**", markdown.table(block),
-                markdown.prose(block.note),
-                f"One row: `{command(lab, name)} --row \"<label>\"`" if block.rows else "") if part)
+            return "\n\n".join(
+                part
+                for part in (
+                    f"**{markdown.escape(block.title)}**",
+                    markdown.table(block),
+                    markdown.prose(block.note),
+                    f'One row: `{command(lab, name)} --row "<label>"`' if block.rows else "",
+                )
+                if part
+            )
         case Plot():
             caption, file, data = block.title, f"{stem}.svg", draw_svg(block).encode()
         case Picture():
@@ -135,18 +164,33 @@ def _markdown(
 
 def render_html(lab: Lab, found: dict[str, Saved | None]) -> str:
     """The page as one file: plots are drawn into it, pictures are data URIs."""
-    sections = [{
-        "name": name, "command": command(lab, name), "finished": saved is not None,
-        "title": _title(name, saved),
-        "question": _prose(saved.question) if saved else "",
-        "blocks": [_html(lab, name, block, f"{name}-{j}")
-                   for j, block in enumerate(saved.blocks, start=1)] if saved else [],
-    } for name, saved in found.items()]
+    sections = [
+        {
+            "name": name,
+            "command": command(lab, name),
+            "finished": saved is not None,
+            "title": _title(name, saved),
+            "question": _prose(saved.question) if saved else "",
+            "blocks": [
+                _html(lab, name, block, f"{name}-{j}")
+                for j, block in enumerate(saved.blocks, start=1)
+            ]
+            if saved
+            else [],
+        }
+        for name, saved in found.items()
+    ]
     text = (Path(__file__).parent / "page.html.j2").read_text()
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
-                                  trim_blocks=True, lstrip_blocks=True).from_string(text)
-    return template.render(title=TITLE, reading=READING, sections=sections, size=lab.size.name,
-                           facts=[(key, _prose(fact)) for key, fact in facts(lab)])
+    template = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).from_string(text)
+    return template.render(
+        title=TITLE,
+        reading=READING,
+        sections=sections,
+        size=lab.size.name,
+        facts=[(key, _prose(fact)) for key, fact in facts(lab)],
+    )
 
 
 def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
@@ -154,11 +198,24 @@ def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
         case Text():
             return {"kind": "text", "text": _prose(block.text)}
         case Table():
-            rows = [{"label": row.label, "command": command(lab, name, row.label),
-                     "cells": [markdown.parts(row.cells.get(column), block.digits(column))
-                               for column in block.columns]} for row in block.rows]
-            return {"kind": "table", "title": block.title, "note": _prose(block.note),
-                    "headings": list(block.columns.values()), "rows": rows}
+            rows = [
+                {
+                    "label": row.label,
+                    "command": command(lab, name, row.label),
+                    "cells": [
+                        markdown.parts(row.cells.get(column), block.digits(column))
+                        for column in block.columns
+                    ],
+                }
+                for row in block.rows
+            ]
+            return {
+                "kind": "table",
+                "title": block.title,
+                "note": _prose(block.note),
+                "headings": list(block.columns.values()),
+                "rows": rows,
+            }
         case Plot():
             return {"kind": "plot", "caption": block.title, "svg": Markup(draw_svg(block, stem))}
         case Picture():
@@ -170,5 +227,8 @@ def _title(name: str, saved: Saved | None) -> str:
 
 
 def _prose(text: str) -> Markup:
-    return Markup(markdown.mixed(text, lambda part: str(escape(part)),
-                                 lambda code: f"<code>{escape(code)}</code>"))
+    return Markup(
+        markdown.mixed(
+            text, lambda part: str(escape(part)), lambda code: f"<code>{escape(code)}</code>"
+        )
+    )

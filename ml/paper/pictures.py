@@ -35,15 +35,26 @@ from ml.stages.triplets import judge
 GENERATED, NOISED, INVERTED = "generated", "noised", "inverted"
 """Where a latent comes from: the sampling run, a drawn scene with noise, or DDIM inversion."""
 
-_SCHEMA = pa.schema([
-    ("key", pa.string()), ("text", pa.string()), ("entities", pa.list_(pa.string())),
-    ("words", pa.list_(pa.string())), ("phrases", pa.list_(pa.string())), ("seed", pa.int64()),
-    ("image", pa.binary()), ("size", pa.list_(pa.int64())),  # (H,W)
-    ("latents", pa.binary()), ("latents_shape", pa.list_(pa.int64())),  # float16 (K,C,h,w)
-    ("sources", pa.list_(pa.string())), ("timesteps", pa.list_(pa.int64())),  # K of each
-    ("daam", pa.binary()), ("evidence", pa.binary()),  # float16 (n,h,w) and (n,E,h,w)
-    ("rles", pa.list_(pa.string())), ("truth", pa.list_(pa.string())),  # "" where there is none
-])
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("text", pa.string()),
+        ("entities", pa.list_(pa.string())),
+        ("words", pa.list_(pa.string())),
+        ("phrases", pa.list_(pa.string())),
+        ("seed", pa.int64()),
+        ("image", pa.binary()),
+        ("size", pa.list_(pa.int64())),  # (H,W)
+        ("latents", pa.binary()),
+        ("latents_shape", pa.list_(pa.int64())),  # float16 (K,C,h,w)
+        ("sources", pa.list_(pa.string())),
+        ("timesteps", pa.list_(pa.int64())),  # K of each
+        ("daam", pa.binary()),
+        ("evidence", pa.binary()),  # float16 (n,h,w) and (n,E,h,w)
+        ("rles", pa.list_(pa.string())),
+        ("truth", pa.list_(pa.string())),  # "" where there is none
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +80,9 @@ class Record(Sample):
 
     def at(self, place: int) -> "Record":
         """The same picture, seen at the place-th of its latents."""
-        return replace(self, latent=self.latents[place], timestep=self.timesteps[place],
-                       place=place)
+        return replace(
+            self, latent=self.latents[place], timestep=self.timesteps[place], place=place
+        )
 
     @property
     def source(self) -> str:
@@ -98,8 +110,10 @@ def generated(lab: Lab, name: str, prompts: Sequence[dict], keep: Sequence[float
 
 def drawn(lab: Lab, name: str, classes: Sequence[tuple[str, ...]], start: int) -> list:
     """The set's drawn scenes, made where they are not. start: of their seeds in "paper"."""
-    asked = [{"key": f"{name}-{i:06d}", "classes": list(own), "index": start + i}
-             for i, own in enumerate(classes)]
+    asked = [
+        {"key": f"{name}-{i:06d}", "classes": list(own), "index": start + i}
+        for i, own in enumerate(classes)
+    ]
     recipe = lab.recipe(scenes=asked, evidence=_timesteps(lab))
     return _made(lab, name, asked, _Drawn(lab), recipe)
 
@@ -113,8 +127,11 @@ def _made(lab: Lab, name: str, asked: list, make, recipe: str) -> list[Record]:
     plan = split(asked, lab.size.shard)
     shards = write_shards(folder, recipe, plan, make, _SCHEMA, lab.workers)
     pictures, columns = Pictures(), [column for column in _SCHEMA.names if column != "image"]
-    return [_record(row, name, folder / shard, pictures) for shard in shards
-            for row in pd.read_parquet(folder / shard, columns=columns).itertuples()]
+    return [
+        _record(row, name, folder / shard, pictures)
+        for shard in shards
+        for row in pd.read_parquet(folder / shard, columns=columns).itertuples()
+    ]
 
 
 class Maker:
@@ -147,19 +164,28 @@ class _PictureMaker(Maker):
     def finish(self, rows: list[dict], images: np.ndarray, latents: list, daam: list) -> list[dict]:
         """Adds picture, latents [(source, timestep, float32 (B,C,h,w))], maps and masks."""
         maps = compute_evidence(
-            self.pipe, images, [r["text"] for r in rows], [r["phrases"] for r in rows],
-            _timesteps(self.lab), [r["seed"] for r in rows],
-            Batches(self.lab.params.diffusion.batch_size))
+            self.pipe,
+            images,
+            [r["text"] for r in rows],
+            [r["phrases"] for r in rows],
+            _timesteps(self.lab),
+            [r["seed"] for r in rows],
+            Batches(self.lab.params.diffusion.batch_size),
+        )
         found = self.detector.detect(list(images), list(everything().classes))
         for i, row in enumerate(rows):
             own = np.stack([every[i] for _, _, every in latents]).astype("<f2")
-            row |= {"image": encode_png(images[i]), "size": list(images[i].shape[:2]),
-                    "latents": own.tobytes(), "latents_shape": list(own.shape),
-                    "sources": [source for source, _, _ in latents],
-                    "timesteps": [timestep for _, timestep, _ in latents],
-                    "daam": np.asarray(daam[i]).astype("<f2").tobytes(),
-                    "evidence": maps[i].astype("<f2").tobytes(),
-                    "rles": self._accepted(row, images[i], found[i])}
+            row |= {
+                "image": encode_png(images[i]),
+                "size": list(images[i].shape[:2]),
+                "latents": own.tobytes(),
+                "latents_shape": list(own.shape),
+                "sources": [source for source, _, _ in latents],
+                "timesteps": [timestep for _, timestep, _ in latents],
+                "daam": np.asarray(daam[i]).astype("<f2").tobytes(),
+                "evidence": maps[i].astype("<f2").tobytes(),
+                "rles": self._accepted(row, images[i], found[i]),
+            }
         return rows
 
     def _accepted(self, row: dict, image: np.ndarray, found) -> list[str]:
@@ -178,26 +204,43 @@ class _Generated(_PictureMaker):
 
     def rows(self, prompts: Sequence[dict]) -> list[dict]:
         diffusion = self.lab.params.diffusion
-        made = sample(self.pipe, [p["text"] for p in prompts], [p["seed"] for p in prompts],
-                      steps=diffusion.steps, guidance_scale=diffusion.guidance_scale,
-                      words=[p["words"] for p in prompts], keep=self.keep)
+        made = sample(
+            self.pipe,
+            [p["text"] for p in prompts],
+            [p["seed"] for p in prompts],
+            steps=diffusion.steps,
+            guidance_scale=diffusion.guidance_scale,
+            words=[p["words"] for p in prompts],
+            keep=self.keep,
+        )
         latents = [(GENERATED, *made.earlier[step]) for step in self.keep]
-        rows = [{k: p[k] for k in ("key", "text", "entities", "words", "phrases", "seed")}
-                | {"truth": [""] * len(p["words"])} for p in prompts]
+        rows = [
+            {k: p[k] for k in ("key", "text", "entities", "words", "phrases", "seed")}
+            | {"truth": [""] * len(p["words"])}
+            for p in prompts
+        ]
         return self.finish(rows, made.images, latents, made.daam)
 
 
 class _Drawn(_PictureMaker):
     def rows(self, asked: Sequence[dict]) -> list[dict]:
-        scenes = [draw_scene(scene_seed("paper", own["index"]), classes=own["classes"])
-                  for own in asked]
+        scenes = [
+            draw_scene(scene_seed("paper", own["index"]), classes=own["classes"]) for own in asked
+        ]
         rows = []
         for own, scene in zip(asked, scenes, strict=True):
             words = [word_of(name) for name in scene.classes]
-            rows.append({"key": own["key"], "text": compose_prompt(words), "words": words,
-                         "entities": list(scene.classes), "seed": scene.seed,
-                         "phrases": [phrase(word) for word in words],
-                         "truth": [encode_rle(mask) for mask in scene.masks]})
+            rows.append(
+                {
+                    "key": own["key"],
+                    "text": compose_prompt(words),
+                    "words": words,
+                    "entities": list(scene.classes),
+                    "seed": scene.seed,
+                    "phrases": [phrase(word) for word in words],
+                    "truth": [encode_rle(mask) for mask in scene.masks],
+                }
+            )
         images = np.stack([scene.image for scene in scenes])
         clean, timestep = encode_images(self.pipe, images), feature_timestep(self.pipe, self.lab)
         latents = [
@@ -216,14 +259,32 @@ def feature_timestep(pipe, lab: Lab) -> int:
 
 def _record(row, name: str, shard: Path, pictures: Pictures) -> Record:
     shape, n = tuple(row.latents_shape), len(row.entities)
-    latents, maps, daam = (np.frombuffer(data, "<f2").astype(np.float32)
-                           for data in (row.latents, row.evidence, row.daam))
+    latents, maps, daam = (
+        np.frombuffer(data, "<f2").astype(np.float32)
+        for data in (row.latents, row.evidence, row.daam)
+    )
     latents = latents.reshape(shape)
     return Record(
-        key=row.key, text=row.text, entities=tuple(row.entities), words=tuple(row.words),
-        phrases=tuple(row.phrases), cell="", subset=name, seed=int(row.seed),
-        size=tuple(int(side) for side in row.size), shard=shard, row=row.Index, pictures=pictures,
-        latent=latents[0], timestep=int(row.timesteps[0]), rles=tuple(row.rles),
+        key=row.key,
+        text=row.text,
+        entities=tuple(row.entities),
+        words=tuple(row.words),
+        phrases=tuple(row.phrases),
+        cell="",
+        subset=name,
+        seed=int(row.seed),
+        size=tuple(int(side) for side in row.size),
+        shard=shard,
+        row=row.Index,
+        pictures=pictures,
+        latent=latents[0],
+        timestep=int(row.timesteps[0]),
+        rles=tuple(row.rles),
         daam=daam.reshape(n, *shape[2:]) if daam.size else np.zeros((n, *shape[2:]), np.float32),
-        latents=latents, sources=tuple(row.sources), timesteps=tuple(map(int, row.timesteps)),
-        evidence=maps.reshape(n, -1, *shape[2:]), truth_rles=tuple(row.truth), place=0)
+        latents=latents,
+        sources=tuple(row.sources),
+        timesteps=tuple(map(int, row.timesteps)),
+        evidence=maps.reshape(n, -1, *shape[2:]),
+        truth_rles=tuple(row.truth),
+        place=0,
+    )

@@ -51,14 +51,40 @@ class Size:
     shard: int  # pictures a shard
 
 
-SHARED = ("train_one", "train_two", "fixed", "sim_one", "sim_pair", "sim_unseen_pair",
-          "real_train", "real_one", "real_pair", "real_unseen_pair")
+SHARED = (
+    "train_one",
+    "train_two",
+    "fixed",
+    "sim_one",
+    "sim_pair",
+    "sim_unseen_pair",
+    "real_train",
+    "real_one",
+    "real_pair",
+    "real_unseen_pair",
+)
 """Counts that every training and its scores depend on."""
 FULL = Size("full", 3, SPLITS, 340, 760, 400, 8, 1, 5, 640, 5, 1, 4, 600, 40, 240, 40)
-QUICK = replace(FULL, name="quick", seeds=2, splits=("voc-1",), train_one=40, train_two=80,
-                fixed=24, sim_one=1, sim_pair=0, sim_unseen_pair=1, real_train=32, real_one=1,
-                real_pair=0, real_unseen_pair=1, synthetic=40, absent_pictures=8, same_class=12,
-                shard=40)
+QUICK = replace(
+    FULL,
+    name="quick",
+    seeds=2,
+    splits=("voc-1",),
+    train_one=40,
+    train_two=80,
+    fixed=24,
+    sim_one=1,
+    sim_pair=0,
+    sim_unseen_pair=1,
+    real_train=32,
+    real_one=1,
+    real_pair=0,
+    real_unseen_pair=1,
+    synthetic=40,
+    absent_pictures=8,
+    same_class=12,
+    shard=40,
+)
 SIZES = {size.name: size for size in (FULL, QUICK)}
 
 
@@ -103,33 +129,44 @@ def rich_prompts(size: Size, seed: int) -> list[dict]:
     one = size.synthetic // 2
     chosen = [(name,) for name in balanced_singles(rng, classes, one)]
     chosen += balanced_pairs(rng, classes, classes, size.synthetic - one)
-    return [_rich(rng, f"rich-{i:06d}", {name: vocabulary.words[name] for name in names}, seed)
-            for i, names in enumerate(chosen)]
+    return [
+        _rich(rng, f"rich-{i:06d}", {name: vocabulary.words[name] for name in names}, seed)
+        for i, names in enumerate(chosen)
+    ]
 
 
-def _rich(
-    rng: np.random.Generator, key: str, names: dict[str, tuple[str, ...]], seed: int
-) -> dict:
+def _rich(rng: np.random.Generator, key: str, names: dict[str, tuple[str, ...]], seed: int) -> dict:
     words = [str(rng.choice(known)) for known in names.values()]
-    colours = [str(rng.choice(MAIN_COLOURS[name])) if name in MAIN_COLOURS and rng.random() < 0.5
-               else None for name in names]
+    colours = [
+        str(rng.choice(MAIN_COLOURS[name])) if name in MAIN_COLOURS and rng.random() < 0.5 else None
+        for name in names
+    ]
     phrases = [phrase(*pair) for pair in zip(words, colours, strict=True)]
     template, _ = TEMPLATES[len(names)][rng.integers(len(TEMPLATES[len(names)]))]
     text = template.format(**dict(zip("AB", phrases, strict=False)))
     place = PLACES.get(choose_background(rng, tuple(names)))
     number = np.random.SeedSequence([seed, int(key[-6:]), 8]).generate_state(1)[0]
-    return {"key": key, "text": f"{text} {place}" if place else text, "entities": list(names),
-            "words": words, "phrases": phrases, "seed": int(number), "purpose": "synthetic"}
+    return {
+        "key": key,
+        "text": f"{text} {place}" if place else text,
+        "entities": list(names),
+        "words": words,
+        "phrases": phrases,
+        "seed": int(number),
+        "purpose": "synthetic",
+    }
 
 
 def prompts_of(
     purpose: str, seed: int, vocabulary: Vocabulary | None = None, **counts
 ) -> list[dict]:
     """Prompts of one purpose, as the stage `prompts` makes them; counts: fields of PromptParams."""
-    none = dict.fromkeys(("train_one", "train_two", "sim_per_cell", "synthetic_one",
-                          "synthetic_two"), 0)
-    wanted = PromptParams(**none | counts, plain_share=0.6, attribute_share=0.0, scene_share=0.0,
-                          texts=None)
+    none = dict.fromkeys(
+        ("train_one", "train_two", "sim_per_cell", "synthetic_one", "synthetic_two"), 0
+    )
+    wanted = PromptParams(
+        **none | counts, plain_share=0.6, attribute_share=0.0, scene_share=0.0, texts=None
+    )
     made, _ = make_prompts(vocabulary or everything(), wanted, seed)
     return [prompt for prompt in made if prompt["purpose"] == purpose]
 
@@ -159,16 +196,25 @@ def combinations_of(one: int, pair: int, unseen_pair: int, seed: int) -> list[tu
     unseen together in a split, either order equally likely."""
     rng = np.random.default_rng([seed, 0])
     classes = everything().classes
-    unseen = [pair_ for name in SPLITS for pair_ in combinations(
-        sorted(load_vocabulary(name).unseen), 2)]
+    unseen = [
+        pair_ for name in SPLITS for pair_ in combinations(sorted(load_vocabulary(name).unseen), 2)
+    ]
     pairs = list(combinations(classes, 2)) * pair + unseen * unseen_pair
     return [(name,) for name in classes] * one + [
-        pair_[::-1] if rng.random() < 0.5 else pair_ for pair_ in pairs]
+        pair_[::-1] if rng.random() < 0.5 else pair_ for pair_ in pairs
+    ]
 
 
 def plain_prompt(key: str, names: Sequence[str], seed: int) -> dict:
     """Protocol I's prompt of some classes; the key ends in its number of six digits."""
     words = [word_of(name) for name in names]
     number = np.random.SeedSequence([seed, int(key[-6:]), 7]).generate_state(1)[0]
-    return {"key": key, "text": compose_prompt(words), "entities": list(names), "words": words,
-            "phrases": [phrase(word) for word in words], "seed": int(number), "purpose": "sim"}
+    return {
+        "key": key,
+        "text": compose_prompt(words),
+        "entities": list(names),
+        "words": words,
+        "phrases": [phrase(word) for word in words],
+        "seed": int(number),
+        "purpose": "sim",
+    }

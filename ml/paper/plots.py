@@ -27,16 +27,27 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
     Series of one point each become bars, others lines, with a bar of one spread up and down; points
     that are not finite are left out. Raises ValueError for a plot without any point.
     """
-    series = {name: sorted(p for p in points if math.isfinite(p[1]))
-              for name, points in plot.series.items()}
+    series = {
+        name: sorted(p for p in points if math.isfinite(p[1]))
+        for name, points in plot.series.items()
+    }
     series = {name: points for name, points in series.items() if points}
     if not series:
         raise ValueError(f"plot {plot.title!r} has no point: expected a series with one at least")
     rc = LITERAL | {
-        "svg.hashsalt": plot.title, "text.color": INK, "axes.edgecolor": INK,
-        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.axisbelow": True,
-        "axes.spines.top": False, "axes.spines.right": False, "font.family": "sans-serif",
-        "font.size": 10, "figure.constrained_layout.use": True}
+        "svg.hashsalt": plot.title,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "figure.constrained_layout.use": True,
+    }
     with matplotlib.rc_context(rc):
         figure, axis = pyplot.subplots(figsize=(7.2, 3.6))
         if all(len(points) == 1 for points in series.values()):
@@ -57,28 +68,41 @@ def _lines(axis, series: dict[str, list[tuple]]) -> None:
     for (name, points), colour in zip(series.items(), _colours(series), strict=True):
         own = {"fmt": "--", "marker": "D", "markersize": 4} if _papers(name) else {"fmt": "-o"}
         x, y, spread = zip(*points, strict=True)
-        drawn.append(axis.errorbar(x, y, yerr=_spreads(spread), color=colour, capsize=3,
-                                   label=name, **own))
+        drawn.append(
+            axis.errorbar(x, y, yerr=_spreads(spread), color=colour, capsize=3, label=name, **own)
+        )
     ticks = sorted({point[0] for points in series.values() for point in points})
     if len(ticks) <= MOST_TICKS:
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     # With the names given: of its own accord the legend leaves out those that begin with "_".
-    axis.legend(drawn, [label(name) for name in series], frameon=False, loc="center left",
-                bbox_to_anchor=(1, 0.5))
+    axis.legend(
+        drawn,
+        [label(name) for name in series],
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+    )
 
 
 def _bars(axis, series: dict[str, list[tuple]]) -> None:
-    heights, spreads = zip(*((points[0][1], points[0][2]) for points in series.values()),
-                           strict=True)
-    axis.bar(range(len(series)), heights, yerr=_spreads(spreads), color=_colours(series),
-             ecolor=INK, capsize=3, width=0.7)
+    heights, spreads = zip(
+        *((points[0][1], points[0][2]) for points in series.values()), strict=True
+    )
+    axis.bar(
+        range(len(series)),
+        heights,
+        yerr=_spreads(spreads),
+        color=_colours(series),
+        ecolor=INK,
+        capsize=3,
+        width=0.7,
+    )
     axis.set_xticks(range(len(series)), [label(name) for name in series], rotation=20, ha="right")
 
 
 def _colours(series: dict) -> list[str]:
     own = [name for name in series if not _papers(name)]
-    return [PAPER if _papers(name) else COLOURS[own.index(name) % len(COLOURS)]
-            for name in series]
+    return [PAPER if _papers(name) else COLOURS[own.index(name) % len(COLOURS)] for name in series]
 
 
 def _papers(name: str) -> bool:
@@ -92,7 +116,7 @@ def _spreads(values) -> list[float]:
 
 def _own(svg: str, inline: str) -> str:
     """Without header and metadata; inline, with ids of its own and the ink of the page."""
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     if not inline:
         return svg

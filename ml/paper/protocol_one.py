@@ -37,20 +37,37 @@ from ml.stages.grounding_scores import CELLS
 from ml.vocabulary import Vocabulary, load_vocabulary
 
 TITLE = "Protocol I: words to masks on generated pictures"
-QUESTION = ("Does a small module trained on the masks of a few seen classes ground words better "
-            "than the diffusion model's own attention, also words that it never trained on?")
-CELL_NAMES = {"one_seen": "one, seen", "one_unseen": "one, unseen", "two_seen": "two, seen",
-              "two_mixed": "two, seen + unseen", "two_unseen": "two, unseen"}
-TRAINED = {"our default": "seeded", "the paper's module": "paper",
-           "the paper's module, our upsampling": "paper-upsampled"}
+QUESTION = (
+    "Does a small module trained on the masks of a few seen classes ground words better "
+    "than the diffusion model's own attention, also words that it never trained on?"
+)
+CELL_NAMES = {
+    "one_seen": "one, seen",
+    "one_unseen": "one, unseen",
+    "two_seen": "two, seen",
+    "two_mixed": "two, seen + unseen",
+    "two_unseen": "two, unseen",
+}
+TRAINED = {
+    "our default": "seeded",
+    "the paper's module": "paper",
+    "the paper's module, our upsampling": "paper-upsampled",
+}
 """Row label -> method in the raw rows."""
-SPECS = {"seeded": Spec(), "paper": Spec(variant="paper"),
-         "paper-upsampled": Spec(variant="paper", learned_upsampling=True)}
+SPECS = {
+    "seeded": Spec(),
+    "paper": Spec(variant="paper"),
+    "paper-upsampled": Spec(variant="paper", learned_upsampling=True),
+}
 """Method -> what is trained. Features of 16x16 are the micro world's limit: the authors' bilinear
 masks are coarser there than their method is, so that the fair opponent has our upsampling too."""
-BASELINES = {"DAAM, best threshold": "daam", "DAAM, threshold 0.4": "daam-0.4",
-             "contrast alone": "contrast", "OVAM, attribution prompts": "ovam-attribution",
-             "OVAM, optimised queries": "ovam-optimised"}
+BASELINES = {
+    "DAAM, best threshold": "daam",
+    "DAAM, threshold 0.4": "daam-0.4",
+    "contrast alone": "contrast",
+    "OVAM, attribution prompts": "ovam-attribution",
+    "OVAM, optimised queries": "ovam-optimised",
+}
 """Row label -> method in the raw rows."""
 PAPER = {  # Table 1, PASCAL-sim: split -> the five cells in the order of CELLS
     ("the paper's module", "voc-1"): (90.16, 83.19, 78.93, 66.07, 57.93),
@@ -68,8 +85,12 @@ SHEET = 8  # pictures
 
 def make(lab: Lab, only: str | None = None) -> None:
     """Trains and scores the modules on every split, and the baselines."""
-    specs = [spec_of(method, split) for label, method in TRAINED.items() if only in (None, label)
-             for split in lab.size.splits]
+    specs = [
+        spec_of(method, split)
+        for label, method in TRAINED.items()
+        if only in (None, label)
+        for split in lab.size.splits
+    ]
     train_all(lab, specs)
     if only is None or only in BASELINES:
         lab.run("baselines", [(make_baselines, lab, split) for split in lab.size.splits])
@@ -90,8 +111,11 @@ def raw(lab: Lab) -> pd.DataFrame:
 
 def trained_rows(lab: Lab, split: str) -> list[pd.DataFrame]:
     """Raw rows of the trained modules that are made, `method` as in TRAINED."""
-    return [rows_of(lab, spec_of(method, split)).assign(method=method)
-            for method in TRAINED.values() if done(lab, spec_of(method, split))]
+    return [
+        rows_of(lab, spec_of(method, split)).assign(method=method)
+        for method in TRAINED.values()
+        if done(lab, spec_of(method, split))
+    ]
 
 
 def spec_of(method: str, split: str) -> Spec:
@@ -101,8 +125,12 @@ def spec_of(method: str, split: str) -> Spec:
 
 def make_baselines(lab: Lab, split: str) -> pd.DataFrame:
     """Raw rows of DAAM and of the contrast alone, also on drawn scenes for the contrast."""
-    recipe = lab.recipe(counts=lab.counts(), split=split, seed=lab.params.seed,
-                        candidates=lab.params.benchmark.daam_thresholds)
+    recipe = lab.recipe(
+        counts=lab.counts(),
+        split=split,
+        seed=lab.params.seed,
+        candidates=lab.params.benchmark.daam_thresholds,
+    )
     return lab.table(f"baselines-{split}", recipe, lambda: _baselines(lab, split))
 
 
@@ -122,18 +150,33 @@ def _baselines(lab: Lab, split: str) -> pd.DataFrame:
     rows = []
     for record in judged:
         for method, threshold in (("daam", daam), ("daam-0.4", FIXED_THRESHOLD)):
-            rows += _rows(record, threshold_masks(record.daam, record.size, threshold), vocabulary,
-                          method, threshold)
+            rows += _rows(
+                record,
+                threshold_masks(record.daam, record.size, threshold),
+                vocabulary,
+                method,
+                threshold,
+            )
     for record, maps in zip(judged + real, contrast_maps(judged + real), strict=True):
-        rows += _rows(record, threshold_masks(maps, record.size, contrast, strongest),
-                      vocabulary, "contrast", contrast)
+        rows += _rows(
+            record,
+            threshold_masks(maps, record.size, contrast, strongest),
+            vocabulary,
+            "contrast",
+            contrast,
+        )
     return pd.DataFrame(rows)
 
 
-def _rows(record: Record, masks: np.ndarray, vocabulary: Vocabulary, method: str,
-          threshold: float) -> list[dict]:
-    return raw_rows(record, masks, vocabulary, {"method": method, "seed": 0,
-                                                "split": vocabulary.name, "threshold": threshold})
+def _rows(
+    record: Record, masks: np.ndarray, vocabulary: Vocabulary, method: str, threshold: float
+) -> list[dict]:
+    return raw_rows(
+        record,
+        masks,
+        vocabulary,
+        {"method": method, "seed": 0, "split": vocabulary.name, "threshold": threshold},
+    )
 
 
 def cells(
@@ -141,8 +184,11 @@ def cells(
 ) -> dict[str, Cell]:
     """The five cells of one method's raw rows, the paper's figures in their order beside them."""
     said = dict(zip(CELLS, paper or (), strict=False))
-    return {cell: mean_iou(rows[rows.cell == cell], resamples, said.get(cell))
-            for cell in CELLS if (rows.cell == cell).any()}
+    return {
+        cell: mean_iou(rows[rows.cell == cell], resamples, said.get(cell))
+        for cell in CELLS
+        if (rows.cell == cell).any()
+    }
 
 
 def cells_apart(a: pd.DataFrame, b: pd.DataFrame, resamples: int) -> dict[str, Cell]:
@@ -160,22 +206,31 @@ def blocks(lab: Lab) -> list[Block]:
     said: list[Block] = []
     for split in ("all", *lab.size.splits):
         own = rows if split == "all" else rows[rows.split == split]
-        table = [Row(label, cells(own[own.method == method], n, PAPER.get((label, split))))
-                 for label, method in (TRAINED | BASELINES).items()
-                 if (own.method == method).any()]
+        table = [
+            Row(label, cells(own[own.method == method], n, PAPER.get((label, split))))
+            for label, method in (TRAINED | BASELINES).items()
+            if (own.method == method).any()
+        ]
         title = "Mean over the splits" if split == "all" else _split_title(split)
         said.append(Table(title, CELL_NAMES, table, _note(own, split)))
-    said.append(Text(
-        "OVAM's optimised queries have seen one labelled picture of every class, so that no class "
-        "is unseen for them. DAAM and OVAM have the attention of all steps of the sampling run; "
-        "the contrast comes from three noised passes over the finished picture. Best thresholds "
-        "are those of seen training pictures."))
+    said.append(
+        Text(
+            "OVAM's optimised queries have seen one labelled picture of every class, so that no "
+            "class is unseen for them. DAAM and OVAM have the attention of all steps of the "
+            "sampling run; the contrast comes from three noised passes over the finished picture. "
+            "Best thresholds are those of seen training pictures."
+        )
+    )
     picture = lab.folder / "sheets" / "protocol_one.jpg"
     if picture.is_file():
-        said.append(Picture("Judged pictures of split 1, two unseen words where there are: our "
-                            "default, the paper's module, DAAM at its best threshold, and the "
-                            "detector that judges. The first word is pink, the second blue.",
-                            picture.read_bytes()))
+        said.append(
+            Picture(
+                "Judged pictures of split 1, two unseen words where there are: our "
+                "default, the paper's module, DAAM at its best threshold, and the "
+                "detector that judges. The first word is pink, the second blue.",
+                picture.read_bytes(),
+            )
+        )
     return said
 
 
@@ -188,8 +243,10 @@ def _note(rows: pd.DataFrame, split: str) -> str:
     if split == "all":
         return f"Pictures, splits added up: {shown}"
     thresholds = rows.groupby("method").threshold.first()
-    return (f"Pictures: {shown}. Thresholds: DAAM {thresholds['daam']:.2f}, "
-            f"contrast {thresholds['contrast']:.2f}.")
+    return (
+        f"Pictures: {shown}. Thresholds: DAAM {thresholds['daam']:.2f}, "
+        f"contrast {thresholds['contrast']:.2f}."
+    )
 
 
 def counted(rows: pd.DataFrame) -> str:
@@ -206,15 +263,20 @@ def _sheet(lab: Lab) -> None:
     two = [r for r in records if len(r.words) == 2 and set(r.entities) <= set(vocabulary.unseen)]
     shown = [(two or records)[i] for i in spread(len(two or records), SHEET)]
     batch = FeatureSource(pipe, shown, [r.evidence for r in shown]).batch(range(len(shown)))
-    found = [predict_masks(load_module(lab, spec_of(method, split), 0), batch)
-             for method in ("seeded", "paper")]
+    found = [
+        predict_masks(load_module(lab, spec_of(method, split), 0), batch)
+        for method in ("seeded", "paper")
+    ]
     threshold = float(make_baselines(lab, split).query("method == 'daam'").threshold.iloc[0])
     images, masks, captions = [], [], []
     for i, record in enumerate(shown):
         n = len(record.words)
-        tiles = {"ours": found[0][i][:n], "paper's": found[1][i][:n],
-                 "DAAM": threshold_masks(record.daam, record.size, threshold),
-                 "detector": record.masks}
+        tiles = {
+            "ours": found[0][i][:n],
+            "paper's": found[1][i][:n],
+            "DAAM": threshold_masks(record.daam, record.size, threshold),
+            "detector": record.masks,
+        }
         for name, own in tiles.items():
             images.append(record.image)
             masks.append(own)

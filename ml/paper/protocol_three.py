@@ -26,8 +26,10 @@ from ml.stages.prompts import cell_of
 from ml.vocabulary import load_vocabulary
 
 TITLE = "Protocol III: exact truth on real scenes"
-QUESTION = ("Does grounding hold on pictures that the diffusion model did not draw, and how far is "
-            "a score by the detector, the paper's ground truth, from the true one?")
+QUESTION = (
+    "Does grounding hold on pictures that the diffusion model did not draw, and how far is "
+    "a score by the detector, the paper's ground truth, from the true one?"
+)
 WAYS = {NOISED: "noise added", INVERTED: "DDIM-inverted"}
 """How a scene's latent is brought to the feature timestep."""
 METHODS = TRAINED | {"contrast alone": BASELINES["contrast alone"]}
@@ -35,8 +37,15 @@ METHODS = TRAINED | {"contrast alone": BASELINES["contrast alone"]}
 
 def make(lab: Lab, only: str | None = None) -> None:
     """Shares the trainings of Protocol I, which scored the drawn scenes already."""
-    train_all(lab, [spec_of(method, split) for label, method in TRAINED.items()
-                    if only is None or only.startswith(label) for split in lab.size.splits])
+    train_all(
+        lab,
+        [
+            spec_of(method, split)
+            for label, method in TRAINED.items()
+            if only is None or only.startswith(label)
+            for split in lab.size.splits
+        ],
+    )
     lab.run("baselines", [(make_baselines, lab, split) for split in lab.size.splits])
     lab.run("judge", [(judge_rows, lab, split) for split in lab.size.splits])
 
@@ -58,12 +67,24 @@ def judge_rows(lab: Lab, split: str) -> pd.DataFrame:
 
 def _judge_rows(lab: Lab, split: str) -> pd.DataFrame:
     vocabulary = load_vocabulary(split)
-    return pd.DataFrame([
-        {"method": "detector", "split": split, "seed": 0, "source": "drawn", "judge": "truth",
-         "cell": cell_of(record.entities, vocabulary), "key": record.key, "entity": entity,
-         "iou": binary_iou(found, true)}
-        for record in real_pictures(lab) if record.whole
-        for entity, found, true in zip(record.entities, record.masks, record.truth, strict=True)])
+    return pd.DataFrame(
+        [
+            {
+                "method": "detector",
+                "split": split,
+                "seed": 0,
+                "source": "drawn",
+                "judge": "truth",
+                "cell": cell_of(record.entities, vocabulary),
+                "key": record.key,
+                "entity": entity,
+                "iou": binary_iou(found, true),
+            }
+            for record in real_pictures(lab)
+            if record.whole
+            for entity, found, true in zip(record.entities, record.masks, record.truth, strict=True)
+        ]
+    )
 
 
 def blocks(lab: Lab) -> list[Block]:
@@ -71,21 +92,31 @@ def blocks(lab: Lab) -> list[Block]:
     said: list[Block] = []
     for way, name in WAYS.items():
         true = rows[(rows.source == way) & (rows.judge == "truth")]
-        said.append(Table(
-            f"Against exact truth, {name}", CELL_NAMES,
-            [Row(f"{label}, {name}", cells(true[true.method == method], n))
-             for label, method in METHODS.items() if (true.method == method).any()],
-            f"Scenes, splits added up: {counted(true)}"))
+        said.append(
+            Table(
+                f"Against exact truth, {name}",
+                CELL_NAMES,
+                [
+                    Row(f"{label}, {name}", cells(true[true.method == method], n))
+                    for label, method in METHODS.items()
+                    if (true.method == method).any()
+                ],
+                f"Scenes, splits added up: {counted(true)}",
+            )
+        )
     said.append(_gap(rows, n))
     own = pd.concat([judge_rows(lab, split) for split in lab.size.splits], ignore_index=True)
     scored = Row("the detector's own masks", cells(own, n))
     said.append(Table("The judge itself, against exact truth", CELL_NAMES, [scored]))
     scenes = real_pictures(lab)
     missed = 100 * sum(not r.whole for r in scenes) / len(scenes)
-    said.append(Text(
-        f"In {missed:.1f} % of the scenes the detector has no accepted mask of some word: Protocol "
-        "I never judges such a picture. Of generated pictures nobody knows the truth, so the gap "
-        "is measured on scenes where both judges are at hand."))
+    said.append(
+        Text(
+            f"In {missed:.1f} % of the scenes the detector has no accepted mask of some word: "
+            "Protocol I never judges such a picture. Of generated pictures nobody knows the truth, "
+            "so the gap is measured on scenes where both judges are at hand."
+        )
+    )
     return said
 
 
@@ -97,8 +128,13 @@ def _gap(rows: pd.DataFrame, resamples: int) -> Table:
             own = rows[(rows.method == method) & (rows.source == way)]
             judged = own[own.judge == "detector"]
             true = own[(own.judge == "truth") & own.key.isin(set(judged.key))]
-            table.append(Row(f"{label}, {name}: detector - truth",
-                             cells_apart(judged, true, resamples)))
-    return Table("How far the detector's score is from the true one (points)", CELL_NAMES, table,
-                 "The same masks, on the scenes where the detector found every word; above 0 the "
-                 "detector's score flatters.")
+            table.append(
+                Row(f"{label}, {name}: detector - truth", cells_apart(judged, true, resamples))
+            )
+    return Table(
+        "How far the detector's score is from the true one (points)",
+        CELL_NAMES,
+        table,
+        "The same masks, on the scenes where the detector found every word; above 0 the "
+        "detector's score flatters.",
+    )

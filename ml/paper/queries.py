@@ -48,32 +48,44 @@ THRESHOLD_SHARE = 0.4
 """Training pictures that thresholds are chosen on, all splits together, as share of
 `Size.fixed`: 160 at full size, of which a split's seen ones are about half."""
 
-_SCHEMA = pa.schema([
-    ("key", pa.string()), ("shape", pa.list_(pa.int64())),  # (n,h,w)
-    (ATTRIBUTION, pa.binary()),  # float16 (n,h,w), summed over layers and steps
-    (OPTIMISED, pa.binary()),  # float16 (S,n,h,w) in 0..1, S labelled pictures a class
-])
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shape", pa.list_(pa.int64())),  # (n,h,w)
+        (ATTRIBUTION, pa.binary()),  # float16 (n,h,w), summed over layers and steps
+        (OPTIMISED, pa.binary()),  # float16 (S,n,h,w) in 0..1, S labelled pictures a class
+    ]
+)
 
 
 def make(lab: Lab) -> None:
     """Queries of all classes, then the maps of judged and of threshold pictures; resumable."""
     labelled = labelled_pictures(lab)
     recipe = _query_recipe(lab, labelled)
-    left = [name for name in everything().classes
-            if not lab.in_place(_query_file(lab, name), recipe)]
+    left = [
+        name for name in everything().classes if not lab.in_place(_query_file(lab, name), recipe)
+    ]
     lab.run("text queries", [(optimise, lab, name, labelled[name], recipe) for name in left])
     for name, records in _map_sets(lab, labelled).items():
         asked, recipe = [_asked(r) for r in records], _map_recipe(lab, labelled, records)
-        write_shards(_map_folder(lab, name), recipe, split(asked, lab.size.shard), _Maps(lab),
-                     _SCHEMA, lab.workers)
+        write_shards(
+            _map_folder(lab, name),
+            recipe,
+            split(asked, lab.size.shard),
+            _Maps(lab),
+            _SCHEMA,
+            lab.workers,
+        )
         lab.sign(_map_folder(lab, name), recipe)
 
 
 def made(lab: Lab) -> bool:
     """Whether `make` has run with these settings."""
     labelled = labelled_pictures(lab)
-    return all(lab.in_place(_map_folder(lab, name), _map_recipe(lab, labelled, records))
-               for name, records in _map_sets(lab, labelled).items())
+    return all(
+        lab.in_place(_map_folder(lab, name), _map_recipe(lab, labelled, records))
+        for name, records in _map_sets(lab, labelled).items()
+    )
 
 
 def rows(lab: Lab, split_name: str) -> pd.DataFrame:
@@ -86,10 +98,14 @@ def rows(lab: Lab, split_name: str) -> pd.DataFrame:
     """
     labelled = labelled_pictures(lab)
     sets = _map_sets(lab, labelled)
-    recipe = lab.recipe(maps={name: _map_recipe(lab, labelled, own) for name, own in sets.items()},
-                        split=split_name, candidates=lab.params.benchmark.daam_thresholds)
-    return lab.table(f"queries-{split_name}", recipe,
-                     lambda: _rows(lab, split_name, labelled, sets))
+    recipe = lab.recipe(
+        maps={name: _map_recipe(lab, labelled, own) for name, own in sets.items()},
+        split=split_name,
+        candidates=lab.params.benchmark.daam_thresholds,
+    )
+    return lab.table(
+        f"queries-{split_name}", recipe, lambda: _rows(lab, split_name, labelled, sets)
+    )
 
 
 def _rows(
@@ -97,21 +113,31 @@ def _rows(
 ) -> pd.DataFrame:
     vocabulary = load_vocabulary(split_name)
     maps = {name: _read_maps(lab, name, labelled, records) for name, records in sets.items()}
-    seen = [place for place, record in enumerate(sets["threshold"])
-            if set(record.entities) <= set(vocabulary.seen)]
+    seen = [
+        place
+        for place, record in enumerate(sets["threshold"])
+        if set(record.entities) <= set(vocabulary.seen)
+    ]
     candidates = candidate_thresholds(lab.params.benchmark.daam_thresholds)
     said = []
     for method, seed in [(ATTRIBUTION, 0), *((OPTIMISED, k) for k in range(lab.size.seeds))]:
         own = {name: [each[method][seed] for each in every] for name, every in maps.items()}
-        chosen = [best_threshold([sets["threshold"][i] for i in seen],
-                                 [own["threshold"][i] for i in seen], candidates, scale)
-                  for scale in (by_maximum, strongest)]
+        chosen = [
+            best_threshold(
+                [sets["threshold"][i] for i in seen],
+                [own["threshold"][i] for i in seen],
+                candidates,
+                scale,
+            )
+            for scale in (by_maximum, strongest)
+        ]
         best = int(chosen[1][1] > chosen[0][1])
         threshold, scale = chosen[best][0], (by_maximum, strongest)[best]
         for record, found in zip(sets["judged"], own["judged"], strict=True):
             masks = threshold_masks(found, record.size, threshold, scale)
-            said += raw_rows(record, masks, vocabulary,
-                             {"method": method, "seed": seed, "split": split_name})
+            said += raw_rows(
+                record, masks, vocabulary, {"method": method, "seed": seed, "split": split_name}
+            )
     return pd.DataFrame(said)
 
 
@@ -125,18 +151,28 @@ def labelled_pictures(lab: Lab) -> dict[str, list[Record]]:
         if len(record.entities) == 1 and record.whole:
             found[record.entities[0]].append(record)
     if none := [name for name, own in found.items() if not own]:
-        raise ValueError(f"no labelled one-object picture of {none} in the training set; raise "
-                         "Size.train_one")
-    return {name: [own[k % len(own)] for k in range(lab.size.seeds)]
-            for name, own in found.items()}
+        raise ValueError(
+            f"no labelled one-object picture of {none} in the training set; raise Size.train_one"
+        )
+    return {name: [own[k % len(own)] for k in range(lab.size.seeds)] for name, own in found.items()}
 
 
 def optimise(lab: Lab, name: str, labelled: Sequence[Record], recipe: str) -> str:
     """Writes a class's queries, float32 (S,2,D), one a labelled picture."""
     pipe, diffusion = load_pipeline(lab.params.diffusion, lab.workspace), lab.params.diffusion
-    made = [optimise_query(pipe, r.text, r.seed, r.masks[0], r.words[0], steps=diffusion.steps,
-                           guidance_scale=diffusion.guidance_scale, iterations=_iterations(lab))
-            for r in labelled]
+    made = [
+        optimise_query(
+            pipe,
+            r.text,
+            r.seed,
+            r.masks[0],
+            r.words[0],
+            steps=diffusion.steps,
+            guidance_scale=diffusion.guidance_scale,
+            iterations=_iterations(lab),
+        )
+        for r in labelled
+    ]
     with atomic(_query_file(lab, name)) as temporary, temporary.open("wb") as file:
         np.save(file, torch.stack(made).numpy())
     lab.sign(_query_file(lab, name), recipe)
@@ -162,23 +198,29 @@ def _map_sets(lab: Lab, labelled: dict[str, list[Record]]) -> dict[str, list[Rec
     fitted = {r.key for own in labelled.values() for r in own}
     free = [r for r in training_pictures(lab) if r.key not in fitted and any(r.rles)]
     chosen = np.random.default_rng(0).permutation(len(free))[
-        : round(THRESHOLD_SHARE * lab.size.fixed)]
-    return {"judged": [r for r in judged_pictures(lab) if r.whole],
-            "threshold": [free[i] for i in sorted(chosen)]}
+        : round(THRESHOLD_SHARE * lab.size.fixed)
+    ]
+    return {
+        "judged": [r for r in judged_pictures(lab) if r.whole],
+        "threshold": [free[i] for i in sorted(chosen)],
+    }
 
 
 def _asked(record: Record) -> dict:
-    return {"key": record.key, "text": record.text, "seed": record.seed,
-            "words": list(record.words), "entities": list(record.entities)}
+    return {
+        "key": record.key,
+        "text": record.text,
+        "seed": record.seed,
+        "words": list(record.words),
+        "entities": list(record.entities),
+    }
 
 
 def _map_folder(lab: Lab, name: str) -> Path:
     return lab.folder / "attention" / name
 
 
-def _map_recipe(
-    lab: Lab, labelled: dict[str, list[Record]], records: Sequence[Record]
-) -> str:
+def _map_recipe(lab: Lab, labelled: dict[str, list[Record]], records: Sequence[Record]) -> str:
     return lab.recipe(maps=[_asked(r) for r in records], queries=_query_recipe(lab, labelled))
 
 
@@ -187,8 +229,10 @@ class _Maps(Maker):
 
     @cached_property
     def queries(self) -> dict[str, torch.Tensor]:
-        return {name: torch.from_numpy(np.load(_query_file(self.lab, name)))
-                for name in everything().classes}
+        return {
+            name: torch.from_numpy(np.load(_query_file(self.lab, name)))
+            for name in everything().classes
+        }
 
     def rows(self, asked: Sequence[dict]) -> list[dict]:
         diffusion, seeds = self.lab.params.diffusion, self.lab.size.seeds
@@ -196,18 +240,34 @@ class _Maps(Maker):
         with torch.no_grad():
             recorders = [
                 attribution_recorder(self.pipe, words),
-                query_recorder(self.pipe, [[self.queries[entity][k] for k in range(seeds)
-                                            for entity in a["entities"]] for a in asked])]
-        sample(self.pipe, [a["text"] for a in asked], [a["seed"] for a in asked],
-               steps=diffusion.steps, guidance_scale=diffusion.guidance_scale,
-               recorders=recorders)
+                query_recorder(
+                    self.pipe,
+                    [
+                        [self.queries[entity][k] for k in range(seeds) for entity in a["entities"]]
+                        for a in asked
+                    ],
+                ),
+            ]
+        sample(
+            self.pipe,
+            [a["text"] for a in asked],
+            [a["seed"] for a in asked],
+            steps=diffusion.steps,
+            guidance_scale=diffusion.guidance_scale,
+            recorders=recorders,
+        )
         counts = [len(own) for own in words]
         attributed = own_maps(recorders[0].maps(), counts)
         optimised = own_maps(recorders[1].mean_maps(), [seeds * count for count in counts])
-        return [{"key": a["key"], "shape": list(first.shape),
-                 ATTRIBUTION: first.numpy().astype("<f2").tobytes(),
-                 OPTIMISED: second.numpy().astype("<f2").tobytes()}
-                for a, first, second in zip(asked, attributed, optimised, strict=True)]
+        return [
+            {
+                "key": a["key"],
+                "shape": list(first.shape),
+                ATTRIBUTION: first.numpy().astype("<f2").tobytes(),
+                OPTIMISED: second.numpy().astype("<f2").tobytes(),
+            }
+            for a, first, second in zip(asked, attributed, optimised, strict=True)
+        ]
 
 
 def _read_maps(
@@ -216,9 +276,17 @@ def _read_maps(
     """For each record float32 (S,n,h,w) by method, S = 1 for the attribution prompts."""
     folder = _map_folder(lab, name)
     if not lab.in_place(folder, _map_recipe(lab, labelled, records)):
-        raise ValueError(f"no attention maps by these settings in {folder}; run "
-                         "ml.paper.queries.make first")
+        raise ValueError(
+            f"no attention maps by these settings in {folder}; run ml.paper.queries.make first"
+        )
     files = shard_files(folder)[: len(split(records, lab.size.shard))]
     found = {row["key"]: row for file in files for row in pd.read_parquet(file).to_dict("records")}
-    return [{method: np.frombuffer(found[r.key][method], "<f2").astype(np.float32).reshape(
-                -1, *found[r.key]["shape"]) for method in METHODS} for r in records]
+    return [
+        {
+            method: np.frombuffer(found[r.key][method], "<f2")
+            .astype(np.float32)
+            .reshape(-1, *found[r.key]["shape"])
+            for method in METHODS
+        }
+        for r in records
+    ]

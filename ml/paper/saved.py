@@ -53,43 +53,72 @@ def check_table(name: str, table: Table) -> None:
     """Raises ValueError for labels that are there twice and for cells of no column."""
     labels = [row.label for row in table.rows]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        raise ValueError(f"study {name}, table {table.title!r}: expected each label once, got "
-                         f"{twice} more than once; a label is what --row names")
+        raise ValueError(
+            f"study {name}, table {table.title!r}: expected each label once, got "
+            f"{twice} more than once; a label is what --row names"
+        )
     for row in table.rows:
         if unknown := sorted(set(row.cells) - set(table.columns)):
-            raise ValueError(f"study {name}, table {table.title!r}, row {row.label!r}: cells of "
-                             f"{unknown}, expected columns of {sorted(table.columns)}")
+            raise ValueError(
+                f"study {name}, table {table.title!r}, row {row.label!r}: cells of "
+                f"{unknown}, expected columns of {sorted(table.columns)}"
+            )
 
 
 def to_plain(saved: Saved, pictures: bool = True) -> dict:
     """As what JSON holds, any order of importance as a list. pictures: whether to keep them."""
     blocks = [b for b in saved.blocks if pictures or not isinstance(b, Picture)]
-    return {"title": saved.title, "question": saved.question,
-            "blocks": [_block_to_plain(block) for block in blocks]}
+    return {
+        "title": saved.title,
+        "question": saved.question,
+        "blocks": [_block_to_plain(block) for block in blocks],
+    }
 
 
 def from_plain(value: dict) -> Saved:
     """The inverse of `to_plain`. Raises ValueError for a kind of block that it does not know."""
-    return Saved(value["title"], value["question"],
-                 tuple(_block_from_plain(block) for block in value["blocks"]))
+    return Saved(
+        value["title"],
+        value["question"],
+        tuple(_block_from_plain(block) for block in value["blocks"]),
+    )
 
 
 def _block_to_plain(block: Block) -> dict:
     match block:
         case Table():
-            rows = [{"label": row.label,
-                     "cells": {name: _cell_to_plain(cell) for name, cell in row.cells.items()}}
-                    for row in block.rows]
-            return {"kind": "table", "title": block.title, "note": block.note, "rows": rows,
-                    "columns": [list(pair) for pair in block.columns.items()],
-                    "counts": list(block.counts)}
+            rows = [
+                {
+                    "label": row.label,
+                    "cells": {name: _cell_to_plain(cell) for name, cell in row.cells.items()},
+                }
+                for row in block.rows
+            ]
+            return {
+                "kind": "table",
+                "title": block.title,
+                "note": block.note,
+                "rows": rows,
+                "columns": [list(pair) for pair in block.columns.items()],
+                "counts": list(block.counts),
+            }
         case Plot():
-            return {"kind": "plot", "title": block.title, "x": block.x, "y": block.y,
-                    "series": [[name, [[_number(n) for n in point] for point in points]]
-                               for name, points in block.series.items()]}
+            return {
+                "kind": "plot",
+                "title": block.title,
+                "x": block.x,
+                "y": block.y,
+                "series": [
+                    [name, [[_number(n) for n in point] for point in points]]
+                    for name, points in block.series.items()
+                ],
+            }
         case Picture():
-            return {"kind": "picture", "caption": block.caption,
-                    "jpeg": base64.b64encode(block.jpeg).decode()}
+            return {
+                "kind": "picture",
+                "caption": block.caption,
+                "jpeg": base64.b64encode(block.jpeg).decode(),
+            }
         case Text():
             return {"kind": "text", "text": block.text}
     raise ValueError(f"expected a Table, Plot, Picture or Text, got {type(block).__name__}")
@@ -98,14 +127,20 @@ def _block_to_plain(block: Block) -> dict:
 def _block_from_plain(value: dict) -> Block:
     match value["kind"]:
         case "table":
-            rows = [Row(row["label"], {name: _cell(cell) for name, cell in row["cells"].items()})
-                    for row in value["rows"]]
-            return Table(value["title"], dict(value["columns"]), rows, value["note"],
-                         tuple(value["counts"]))
+            rows = [
+                Row(row["label"], {name: _cell(cell) for name, cell in row["cells"].items()})
+                for row in value["rows"]
+            ]
+            return Table(
+                value["title"], dict(value["columns"]), rows, value["note"], tuple(value["counts"])
+            )
         case "plot":
-            return Plot(value["title"], value["x"], value["y"],
-                        {name: [_point(point) for point in points]
-                         for name, points in value["series"]})
+            return Plot(
+                value["title"],
+                value["x"],
+                value["y"],
+                {name: [_point(point) for point in points] for name, points in value["series"]},
+            )
         case "picture":
             return Picture(value["caption"], base64.b64decode(value["jpeg"]))
         case "text":

@@ -30,15 +30,22 @@ def raw_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: di
     for judge, true in judges.items():
         for i, entity in enumerate(record.entities):
             others = np.delete(true, i, 0).any(0) & ~true[i]
-            rows.append(said | {
-                "source": record.source, "judge": judge,
-                "cell": cell_of(record.entities, vocabulary),
-                "key": record.key, "entity": entity, "iou": binary_iou(found[i], true[i]),
-                "other": next((e for e in record.entities if e != entity), ""),
-                "on_own": int((found[i] & true[i]).sum()),
-                "on_other": int((found[i] & others).sum()),
-                "on_neither": int((found[i] & ~true[i] & ~others).sum()),
-                "own": int(true[i].sum())})
+            rows.append(
+                said
+                | {
+                    "source": record.source,
+                    "judge": judge,
+                    "cell": cell_of(record.entities, vocabulary),
+                    "key": record.key,
+                    "entity": entity,
+                    "iou": binary_iou(found[i], true[i]),
+                    "other": next((e for e in record.entities if e != entity), ""),
+                    "on_own": int((found[i] & true[i]).sum()),
+                    "on_other": int((found[i] & others).sum()),
+                    "on_neither": int((found[i] & ~true[i] & ~others).sum()),
+                    "own": int(true[i].sum()),
+                }
+            )
     return rows
 
 
@@ -61,16 +68,19 @@ def paired_counts(a: pd.DataFrame, b: pd.DataFrame) -> list[np.ndarray]:
         seeds = max(len(own) for own in pair)
         pair = [np.repeat(own, seeds, 0) if len(own) == 1 else own for own in pair]
         if pair[0].shape != pair[1].shape:
-            raise ValueError(f"split {split}: counts {pair[0].shape} and {pair[1].shape}; expected "
-                             "rows of the same pictures, classes and seeds")
+            raise ValueError(
+                f"split {split}: counts {pair[0].shape} and {pair[1].shape}; expected "
+                "rows of the same pictures, classes and seeds"
+            )
         stacks.append(np.stack(pair, axis=2))
     return stacks
 
 
 def _seed_counts(rows: pd.DataFrame) -> np.ndarray:
     """(seeds, pictures, 2, C) of one split's rows."""
-    return np.stack([iou_counts(own.iou, own.entity, own.key)[0]
-                     for _, own in rows.groupby("seed", sort=True)])
+    return np.stack(
+        [iou_counts(own.iou, own.entity, own.key)[0] for _, own in rows.groupby("seed", sort=True)]
+    )
 
 
 def sums(rows: pd.DataFrame, *values: Sequence[float]) -> np.ndarray:
@@ -110,8 +120,13 @@ def figure(
         share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
         times = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
         times = times.astype(np.float64)
-        scores = np.stack([statistic((times @ own.reshape(pictures, -1)).reshape(
-            resamples, *own.shape[1:])) for own in stack], axis=1)
+        scores = np.stack(
+            [
+                statistic((times @ own.reshape(pictures, -1)).reshape(resamples, *own.shape[1:]))
+                for own in stack
+            ],
+            axis=1,
+        )
         drawn.append((share * scores).sum(1))
     low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
     spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None

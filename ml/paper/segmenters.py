@@ -99,11 +99,19 @@ def labelling(lab: Lab, name: str) -> list[tuple[Path, str, list[int]]]:
     `reasons` (seeds, pictures), "" for a picture to keep.
     """
     prompts, folder = prompts_of(lab, name), lab.folder / "labels"
-    fixed = {"labeller": recipe_of(lab, LABELLER),
-             "synthetic": lab.params.section("synthetic"), "benchmark": BENCHMARK_SHA256}
-    return [(folder / f"{name}-{i:03d}.npz",
-             lab.recipe(prompts=[prompts[k] for k in places], **fixed), list(places))
-            for i, places in enumerate(split(range(len(prompts)), PART))]
+    fixed = {
+        "labeller": recipe_of(lab, LABELLER),
+        "synthetic": lab.params.section("synthetic"),
+        "benchmark": BENCHMARK_SHA256,
+    }
+    return [
+        (
+            folder / f"{name}-{i:03d}.npz",
+            lab.recipe(prompts=[prompts[k] for k in places], **fixed),
+            list(places),
+        )
+        for i, places in enumerate(split(range(len(prompts)), PART))
+    ]
 
 
 def label_part(lab: Lab, name: str, part: int) -> str:
@@ -113,8 +121,11 @@ def label_part(lab: Lab, name: str, part: int) -> str:
     records = [everyone[k] for k in places]
     pipe = load_pipeline(lab.params.diffusion, lab.workspace)
     modules = [load_module(lab, LABELLER, seed) for seed in range(lab.size.seeds)]
-    copies = set(find_overlap([small(r.image) for r in records],
-                              [scene.image for scene in benchmark_scenes()]))
+    copies = set(
+        find_overlap(
+            [small(r.image) for r in records], [scene.image for scene in benchmark_scenes()]
+        )
+    )
     overlaps = [i in copies for i in range(len(records))]
     maps, reasons = label(records, overlaps, pipe, modules, lab.params.synthetic)
     with atomic(path) as temporary, temporary.open("wb") as file:
@@ -141,12 +152,14 @@ def label(records, overlaps, pipe, modules, synthetic) -> tuple[np.ndarray, np.n
             found = probabilities(logits, module.config).cpu().numpy()
             for i, record, chances in zip(places, own, found, strict=True):
                 labels = [vocabulary.label(entity) for entity in record.entities]
-                made = label_map(chances[: len(labels)], labels, synthetic.ignore_band,
-                                 module.config.competition)
+                made = label_map(
+                    chances[: len(labels)], labels, synthetic.ignore_band, module.config.competition
+                )
                 areas = [float((made == value).mean()) for value in labels]
                 maps[seed, i] = made
                 reasons[seed, i] = reject_reason(
-                    areas, float((made == IGNORED).mean()), overlaps[i], synthetic)
+                    areas, float((made == IGNORED).mean()), overlaps[i], synthetic
+                )
     return maps, reasons
 
 
@@ -160,8 +173,10 @@ def synthetic_part(lab: Lab, source: str, count: int, seed: int) -> tuple[np.nda
     objects = 2 if source.endswith("two") else 1
     places = [i for i, r in enumerate(records) if len(r.entities) == objects][:count]
     if len(places) < count:
-        raise ValueError(f"source {source!r} has {len(places)} pictures, {count} were asked for: "
-                         "expected a share of Size.synthetic that the set can fill")
+        raise ValueError(
+            f"source {source!r} has {len(places)} pictures, {count} were asked for: "
+            "expected a share of Size.synthetic that the set can fill"
+        )
     stored = [np.load(path) for path, _, _ in labelling(lab, name)]
     maps = np.concatenate([part["maps"][seed] for part in stored])
     kept = np.concatenate([part["reasons"][seed] for part in stored]) == ""
@@ -178,8 +193,10 @@ def real_part(source: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarra
     shown = replace(vocabulary, unseen=()) if source == "seen" else vocabulary
     start = SEEN_START if source == "seen" else EVERY_START
     counts = [1 + (i % 2) for i in range(count)]
-    scenes = [draw_scene(scene_seed("paper", start + i), classes=classes)
-              for i, classes in enumerate(scene_classes(counts, shown, seed))]
+    scenes = [
+        draw_scene(scene_seed("paper", start + i), classes=classes)
+        for i, classes in enumerate(scene_classes(counts, shown, seed))
+    ]
     images = np.stack([scene.image for scene in scenes])
     kept = np.setdiff1d(np.arange(count), benchmark_copies(images))
     return images[kept], label_maps(scenes, vocabulary)[kept]
@@ -187,9 +204,12 @@ def real_part(source: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 def training_pictures(lab: Lab, model: Model, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """All that a model learns from: uint8 (n,H,W,3) and label maps uint8 (n,H,W)."""
-    parts = [real_part(source, count, lab.params.seed) if source in ("seen", "every")
-             else synthetic_part(lab, source, count, seed)
-             for source, count in composition(lab.size, model).items()]
+    parts = [
+        real_part(source, count, lab.params.seed)
+        if source in ("seen", "every")
+        else synthetic_part(lab, source, count, seed)
+        for source, count in composition(lab.size, model).items()
+    ]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
@@ -201,11 +221,18 @@ def result(lab: Lab, model: Model, seed: int) -> tuple[Path, str]:
     """
     labels = [recipe for name in sets_of([model]) for _, recipe, _ in labelling(lab, name)]
     backbone = lab.workspace.digest(lab.params, "segmenter.backbone")
-    recipe = lab.recipe(model=asdict(model), training=seed, labels=labels, backbone=backbone,
-                        counts=composition(lab.size, model),
-                        segmenter=lab.params.section("segmenter"),
-                        seed=lab.params.seed, vocabulary=load_vocabulary(plan.ZERO_SHOT).digest,
-                        starts=[SEEN_START, EVERY_START], benchmark=BENCHMARK_SHA256)
+    recipe = lab.recipe(
+        model=asdict(model),
+        training=seed,
+        labels=labels,
+        backbone=backbone,
+        counts=composition(lab.size, model),
+        segmenter=lab.params.section("segmenter"),
+        seed=lab.params.seed,
+        vocabulary=load_vocabulary(plan.ZERO_SHOT).digest,
+        starts=[SEEN_START, EVERY_START],
+        benchmark=BENCHMARK_SHA256,
+    )
     return lab.folder / "raw" / f"zero-shot-{model.name}-seed{seed}.npz", recipe
 
 
@@ -217,7 +244,8 @@ def train_and_score(lab: Lab, model: Model, seed: int) -> str:
     vocabulary, own = load_vocabulary(plan.ZERO_SHOT), lab.params.segmenter
     torch.manual_seed(seed)  # of the weights that did not come trained
     segmenter = architecture(own.architecture).build(
-        lab.workspace.model(own.backbone), ["background", *vocabulary.classes], own)
+        lab.workspace.model(own.backbone), ["background", *vocabulary.classes], own
+    )
     progress = lab.folder / "progress" / f"{path.stem}-{recipe[:12]}"
     train(segmenter, images, labels, own, progress, seed)
     scenes = list(benchmark_scenes())
@@ -225,8 +253,13 @@ def train_and_score(lab: Lab, model: Model, seed: int) -> str:
     counts = confusions(found, label_maps(scenes, vocabulary), len(vocabulary.classes))
     shown = spread(len(scenes), SHOWN)
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, confusions=counts.astype(np.int32), pictures=len(images),
-                            maps=np.stack([found[i] for i in shown]), shown=shown)
+        np.savez_compressed(
+            file,
+            confusions=counts.astype(np.int32),
+            pictures=len(images),
+            maps=np.stack([found[i] for i in shown]),
+            shown=shown,
+        )
     lab.sign(path, recipe)
     shutil.rmtree(progress, ignore_errors=True)
     return f"{path.stem}: {len(images)} pictures"

@@ -79,10 +79,15 @@ def run_row(lab: "Lab", name: str, label: str) -> list:
         lock.write()
         module.make(lab, only=label)
     tables = [block for block in module.blocks(lab) if isinstance(block, Table)]
-    found = [replace(table, rows=[row for row in table.rows if row.label == label])
-             for table in tables if label in [row.label for row in table.rows]]
+    found = [
+        replace(table, rows=[row for row in table.rows if row.label == label])
+        for table in tables
+        if label in [row.label for row in table.rows]
+    ]
     if not found:
         labels = dict.fromkeys(row.label for table in tables for row in table.rows)
-        raise ValueError(f"study {name} has no row {label!r}: expected one of "
-                         f"{', '.join(map(repr, labels)) or 'none yet'}")
+        raise ValueError(
+            f"study {name} has no row {label!r}: expected one of "
+            f"{', '.join(map(repr, labels)) or 'none yet'}"
+        )
     return found

@@ -91,8 +91,10 @@ def training_set(lab: Lab, spec: Spec) -> list[Record]:
     if spec.pictures is not None:
         own = [own[i] for i in np.random.default_rng(0).permutation(len(own))[: spec.pictures]]
     refuse_unseen(own, seen)
-    return [replace(r, subset=subset_of(r.key, "train", lab.params.triplets.validation_share))
-            for r in own]
+    return [
+        replace(r, subset=subset_of(r.key, "train", lab.params.triplets.validation_share))
+        for r in own
+    ]
 
 
 def training_pictures(lab: Lab) -> list[Record]:
@@ -173,16 +175,16 @@ def recipe_of(lab: Lab, spec: Spec) -> str:
 
 
 def _recipe(lab: Lab, spec: Spec, seed: int) -> str:
-    sets = {"counts": lab.counts(), "grounding": _settings(lab, spec),
-            "seed": lab.params.seed}
+    sets = {"counts": lab.counts(), "grounding": _settings(lab, spec), "seed": lab.params.seed}
     return lab.recipe(spec=spec.name, training=seed, **sets)
 
 
 def _settings(lab: Lab, spec: Spec) -> dict:
     """The profile's settings of the module that its training reads: not the other variant's."""
     others = set(VARIANTS) - {spec.variant}
-    return {name: value for name, value in lab.params.section("grounding").items()
-            if name not in others}
+    return {
+        name: value for name, value in lab.params.section("grounding").items() if name not in others
+    }
 
 
 def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
@@ -193,22 +195,27 @@ def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
         plain = Spec(spec.vocabulary, spec.variant, learned_upsampling=spec.learned_upsampling)
         ways = (0, 1) if spec == plain else (0,)
         sets += [[r.at(place) for r in real_pictures(lab)] for place in ways]
-    return pd.concat([score(lab, spec, pipe, modules, records) for records in sets],
-                     ignore_index=True)
+    return pd.concat(
+        [score(lab, spec, pipe, modules, records) for records in sets], ignore_index=True
+    )
 
 
 def _trained(lab: Lab, spec: Spec, pipe) -> list[GroundingModule]:
     """The modules of all seeds: those that are not in place are trained, on features that are
     computed once."""
-    places = [(seed, model_folder(lab, spec, seed), _recipe(lab, spec.trained, seed))
-              for seed in range(lab.size.seeds)]
+    places = [
+        (seed, model_folder(lab, spec, seed), _recipe(lab, spec.trained, seed))
+        for seed in range(lab.size.seeds)
+    ]
     if not all(lab.in_place(folder, recipe) for _, folder, recipe in places):
         samples = training_set(lab, spec)
         parts = [[s for s in samples if s.subset == name] for name in ("train", "validation")]
         kinds = (_Empties if spec.empty_masks else FeatureSource, FeatureSource)
         seeded = spec.variant == "seeded"
-        sources = [kind(pipe, part, [s.evidence for s in part] if seeded else None)
-                   for kind, part in zip(kinds, parts, strict=True)]
+        sources = [
+            kind(pipe, part, [s.evidence for s in part] if seeded else None)
+            for kind, part in zip(kinds, parts, strict=True)
+        ]
         for seed, folder, recipe in places:
             if not lab.in_place(folder, recipe):
                 _train_one(lab, spec, pipe, sources, seed).save_pretrained(folder)
@@ -219,21 +226,33 @@ def _trained(lab: Lab, spec: Spec, pipe) -> list[GroundingModule]:
 def grounding_params(lab: Lab, spec: Spec) -> GroundingParams:
     """The profile's, as many times longer as the specification says, with as many validations."""
     own = lab.params.grounding
-    return replace(own, steps=own.steps * spec.longer,
-                   evaluate_every=own.evaluate_every * spec.longer)
+    return replace(
+        own, steps=own.steps * spec.longer, evaluate_every=own.evaluate_every * spec.longer
+    )
 
 
 def _train_one(lab: Lab, spec: Spec, pipe, sources: list, seed: int) -> GroundingModule:
     params = grounding_params(lab, spec)
     channels = feature_channels(pipe.unet)
     config = make_config(
-        params, {r: channels[r] for r in spec.resolutions or channels}, text_width(pipe),
-        sources[0].samples[0].size[0], sources[0].samples[0].timestep, spec.variant,
-        learned_upsampling=spec.learned_upsampling)
+        params,
+        {r: channels[r] for r in spec.resolutions or channels},
+        text_width(pipe),
+        sources[0].samples[0].size[0],
+        sources[0].samples[0].timestep,
+        spec.variant,
+        learned_upsampling=spec.learned_upsampling,
+    )
     torch.manual_seed(seed)
     module = GroundingModule(config).to(pipe.device)
-    train(module, *sources, [s.entities for s in sources[1].samples], params, seed,
-          text_dropout=spec.text_dropout)
+    train(
+        module,
+        *sources,
+        [s.entities for s in sources[1].samples],
+        params,
+        seed,
+        text_dropout=spec.text_dropout,
+    )
     return module
 
 
@@ -248,6 +267,10 @@ def score(
         for seed, module in enumerate(modules):
             masks = predict_masks(module, batch)
             for record, found in zip(part, masks, strict=True):
-                rows += raw_rows(record, found, vocabulary, {"method": spec.name, "seed": seed,
-                                                             "split": spec.vocabulary})
+                rows += raw_rows(
+                    record,
+                    found,
+                    vocabulary,
+                    {"method": spec.name, "seed": seed, "split": spec.vocabulary},
+                )
     return pd.DataFrame(rows)

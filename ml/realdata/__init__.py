@@ -26,8 +26,19 @@ from ml.realdata.voc import Voc2012
 # benchmark.source: class. Each is made from (root, part), part being "test" or "train".
 SOURCES = {"voc2012": Voc2012, "coco2017": Coco2017, "folder": OwnFolder}
 
-__all__ = ["LabelledPhotos", "NoSuchPart", "SOURCES", "Sample", "check", "class_table",
-           "data_digest", "described", "labelled_classes", "open_source", "read"]
+__all__ = [
+    "LabelledPhotos",
+    "NoSuchPart",
+    "SOURCES",
+    "Sample",
+    "check",
+    "class_table",
+    "data_digest",
+    "described",
+    "labelled_classes",
+    "open_source",
+    "read",
+]
 
 
 def open_source(benchmark: BenchmarkParams, part: str, root: str) -> LabelledPhotos:
@@ -37,9 +48,11 @@ def open_source(benchmark: BenchmarkParams, part: str, root: str) -> LabelledPho
     no training part.
     """
     if not Path(root).is_dir():
-        raise ValueError(f"benchmark.root: no folder {root}; expected the local copy of "
-                         f"{benchmark.source} there (nothing is downloaded), or set "
-                         "benchmark.source: none to go without real pictures")
+        raise ValueError(
+            f"benchmark.root: no folder {root}; expected the local copy of "
+            f"{benchmark.source} there (nothing is downloaded), or set "
+            "benchmark.source: none to go without real pictures"
+        )
     return SOURCES[benchmark.source](Path(root), part)
 
 

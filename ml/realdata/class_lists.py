@@ -36,20 +36,28 @@ def read_classes(file: Path) -> dict[int, str]:
     elif first and first[0] in BACKGROUND:
         lines = lines[1:]
     if lines and all(_NUMBERED.match(name) for _, name in lines):
-        raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} begins with a number, as "
-                         "all lines do; expected names alone, line n being label n")
+        raise ValueError(
+            f"{file}, line {lines[0][0]}: {lines[0][1]!r} begins with a number, as "
+            "all lines do; expected names alone, line n being label n"
+        )
     if len(lines) == 1 and "," in lines[0][1] and not _CVAT.fullmatch(lines[0][1]):
-        raise ValueError(f"{file}, line {lines[0][0]}: {lines[0][1]!r} is one line of several "
-                         "names; expected one class a line, line n being label n")
+        raise ValueError(
+            f"{file}, line {lines[0][0]}: {lines[0][1]!r} is one line of several "
+            "names; expected one class a line, line n being label n"
+        )
     for number, name in lines:
         _require_name(file, number, name)
         if not name:
-            raise ValueError(f"{file}, line {number}: blank between classes; expected one class a "
-                             "line, line n being label n. Remove the line, or name its label")
+            raise ValueError(
+                f"{file}, line {number}: blank between classes; expected one class a "
+                "line, line n being label n. Remove the line, or name its label"
+            )
         if name.casefold() in NO_CLASS | BACKGROUND:
-            raise ValueError(f"{file}, line {number}: {name!r} is no class here; label 0 is "
-                             f"background and {IGNORED} is ignored, without a line (a first line "
-                             "`background` may stand for 0). Remove it and number the masks so")
+            raise ValueError(
+                f"{file}, line {number}: {name!r} is no class here; label 0 is "
+                f"background and {IGNORED} is ignored, without a line (a first line "
+                "`background` may stand for 0). Remove it and number the masks so"
+            )
     return dict(enumerate(_distinct(file, [name for _, name in lines]), start=1))
 
 
@@ -64,28 +72,36 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, ...], int]
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         line = line.strip()
         if _HEXADECIMAL.match(line):
-            raise ValueError(f"{file}, line {number}: {line!r} begins with a colour as web pages "
-                             "write it, and a line that starts with # is a remark; write `red "
-                             "green blue class` (0..255)")
+            raise ValueError(
+                f"{file}, line {number}: {line!r} begins with a colour as web pages "
+                "write it, and a line that starts with # is a remark; write `red "
+                "green blue class` (0..255)"
+            )
         if not line or line.startswith("#"):
             continue
         parts = line.split(maxsplit=3)
-        if len(parts) < 4 or not all(p.isascii() and p.isdecimal() and int(p) < 256
-                                     for p in parts[:3]):
+        if len(parts) < 4 or not all(
+            p.isascii() and p.isdecimal() and int(p) < 256 for p in parts[:3]
+        ):
             _require_name(file, number, line)
-            raise ValueError(f"{file}, line {number}: expected `red green blue class` (0..255), "
-                             f"got {line!r}")
+            raise ValueError(
+                f"{file}, line {number}: expected `red green blue class` (0..255), got {line!r}"
+            )
         colour, name = tuple(int(part) for part in parts[:3]), parts[3]
         black, background = colour == (0, 0, 0), name.casefold() in BACKGROUND
         if black and background:
             continue
         if black or background:
-            raise ValueError(f"{file}, line {number}: colour {colour} of {name!r}: black is "
-                             "background and background is black; give every class a colour of "
-                             "its own")
+            raise ValueError(
+                f"{file}, line {number}: colour {colour} of {name!r}: black is "
+                "background and background is black; give every class a colour of "
+                "its own"
+            )
         if colour in colours:
-            raise ValueError(f"{file}, line {number}: colour {colour} of {name!r} is listed twice; "
-                             "give every class a colour of its own")
+            raise ValueError(
+                f"{file}, line {number}: colour {colour} of {name!r} is listed twice; "
+                "give every class a colour of its own"
+            )
         if name.casefold() in NO_CLASS:
             colours[colour] = IGNORED
         else:
@@ -105,17 +121,24 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 def _require_name(file: Path, number: int, line: str) -> None:
     if found := _CVAT.fullmatch(line):
         colour = (found["colour"] or "128,0,0").replace(",", " ")
-        raise ValueError(f"{file}, line {number}: {line!r} is a line of CVAT's labelmap.txt; write "
-                         f"`{colour} {found['name']}` into palette.txt instead")
+        raise ValueError(
+            f"{file}, line {number}: {line!r} is a line of CVAT's labelmap.txt; write "
+            f"`{colour} {found['name']}` into palette.txt instead"
+        )
     if "\t" in line or not line.isprintable():
-        raise ValueError(f"{file}, line {number}: {line!r} holds a tab or a control character; "
-                         "expected a class's name")
+        raise ValueError(
+            f"{file}, line {number}: {line!r} holds a tab or a control character; "
+            "expected a class's name"
+        )
 
 
 def _distinct(file: Path, names: list[str]) -> list[str]:
-    repeated = sorted(name for name, count in Counter(map(str.casefold, names)).items()
-                      if count > 1)
+    repeated = sorted(
+        name for name, count in Counter(map(str.casefold, names)).items() if count > 1
+    )
     if not names or repeated or len(names) > MOST:
-        raise ValueError(f"{file}: expected 1 to {MOST} classes, each once; got {len(names)}, "
-                         f"repeated: {repeated}")
+        raise ValueError(
+            f"{file}: expected 1 to {MOST} classes, each once; got {len(names)}, "
+            f"repeated: {repeated}"
+        )
     return names

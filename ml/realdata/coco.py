@@ -17,16 +17,86 @@ from ml.realdata.coco_annotations import annotation_mask, read_annotations
 from ml.realdata.listing import PHOTO_SUFFIXES, is_junk
 
 CLASSES = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
-    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
-    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote",
-    "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
-    "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "backpack",
+    "umbrella",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+    "skis",
+    "snowboard",
+    "sports ball",
+    "kite",
+    "baseball bat",
+    "baseball glove",
+    "skateboard",
+    "surfboard",
+    "tennis racket",
+    "bottle",
+    "wine glass",
+    "cup",
+    "fork",
+    "knife",
+    "spoon",
+    "bowl",
+    "banana",
+    "apple",
+    "sandwich",
+    "orange",
+    "broccoli",
+    "carrot",
+    "hot dog",
+    "pizza",
+    "donut",
+    "cake",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "dining table",
+    "toilet",
+    "tv",
+    "laptop",
+    "mouse",
+    "remote",
+    "keyboard",
+    "cell phone",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "book",
+    "clock",
+    "vase",
+    "scissors",
+    "teddy bear",
+    "hair drier",
+    "toothbrush",
 )
 UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 """Category ids run from 1 to 90 and leave these out."""
@@ -55,7 +125,8 @@ class Coco2017:
             raise ValueError(
                 f"{self.root} does not hold {self.title}: expected {self.file.relative_to(root)} "
                 f"and the pictures in images/{self.split}/ or {self.split}/, found {seen}. Unpack "
-                f"annotations_trainval2017.zip and {self.split}.zip there, or set benchmark.root")
+                f"annotations_trainval2017.zip and {self.split}.zip there, or set benchmark.root"
+            )
 
     @cached_property
     def _index(self) -> tuple[Mapping[int, dict], Mapping[int, list]]:
@@ -75,8 +146,9 @@ class Coco2017:
         # a link within a stranger's archive must not lead to other files of this machine
         place = path.resolve()
         if not any(place.is_relative_to(root) for root in self._places):
-            raise ValueError(f"{path} is a link to {place}, outside of {self.root}; copy the "
-                             "picture there")
+            raise ValueError(
+                f"{path} is a link to {place}, outside of {self.root}; copy the picture there"
+            )
         return path
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
@@ -103,5 +175,8 @@ class Coco2017:
 
     def photo_files(self) -> list[Path]:
         """What lies in the pictures' folder; the annotations need not be read for that."""
-        return sorted(path for path in self.pictures.rglob("*")
-                      if path.suffix.lower() in PHOTO_SUFFIXES and not is_junk(path))
+        return sorted(
+            path
+            for path in self.pictures.rglob("*")
+            if path.suffix.lower() in PHOTO_SUFFIXES and not is_junk(path)
+        )

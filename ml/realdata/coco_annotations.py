@@ -33,17 +33,27 @@ def read_annotations(file: Path, categories: Mapping[int, str]) -> tuple[dict, d
         raise ValueError(f"{file} is not COCO's annotations ({error}): {AGAIN}") from error
     parts = ("categories", "images", "annotations")
     if not isinstance(values, dict) or not all(isinstance(values.get(p), list) for p in parts):
-        raise ValueError(f"{file} is not COCO's annotations: expected the lists "
-                         f"{', '.join(parts)}: {AGAIN}")
+        raise ValueError(
+            f"{file} is not COCO's annotations: expected the lists {', '.join(parts)}: {AGAIN}"
+        )
     _check_categories(file, values["categories"], categories)
-    images = _checked(file, "image", values["images"], _image_faults(),
-                      "mend or remove these images and their annotations")
+    images = _checked(
+        file,
+        "image",
+        values["images"],
+        _image_faults(),
+        "mend or remove these images and their annotations",
+    )
     pictures = {image["id"]: image for image in images}
     faults = _annotation_faults(pictures, categories)
     annotations = _checked(
-        file, "annotation", values["annotations"], faults,
+        file,
+        "annotation",
+        values["annotations"],
+        faults,
         "mend or remove these annotations; their objects are polygons [[x, y, x, y, x, y, ...]] in "
-        'pixels or run lengths {"size": [height, width], "counts": ...} of the whole picture')
+        'pixels or run lengths {"size": [height, width], "counts": ...} of the whole picture',
+    )
     _refuse_fractions(file, annotations)
     by_image: dict[int, list] = {id_: [] for id_ in pictures}
     for annotation in annotations:
@@ -57,8 +67,9 @@ def annotation_mask(annotation: Mapping, height: int, width: int) -> np.ndarray:
     if isinstance(shape, dict):
         return runs_to_mask(_runs(shape["counts"]), height, width)
     polygons = [part for part in shape if len(part) >= 6]  # two points cover nothing
-    return coco_mask.decode(coco_mask.merge(
-        coco_mask.frPyObjects(polygons, height, width))).astype(bool)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(
+        bool
+    )
 
 
 def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> None:
@@ -66,12 +77,16 @@ def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> 
         found = {category["id"]: category["name"] for category in listed}
         odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{file}: expected categories with id and name, got {listed[:2]!r:.120}; "
-                         "unpack annotations_trainval2017.zip again") from error
+        raise ValueError(
+            f"{file}: expected categories with id and name, got {listed[:2]!r:.120}; "
+            "unpack annotations_trainval2017.zip again"
+        ) from error
     if odd or not all(type(number) is int for number in found) or len(listed) != len(expected):
-        raise ValueError(f"{file}: expected COCO's {len(expected)} categories, got {len(listed)}; "
-                         f"they differ at {odd[:4]}. For classes of your own use benchmark.source: "
-                         "folder")
+        raise ValueError(
+            f"{file}: expected COCO's {len(expected)} categories, got {len(listed)}; "
+            f"they differ at {odd[:4]}. For classes of your own use benchmark.source: "
+            "folder"
+        )
 
 
 def _checked(
@@ -91,8 +106,10 @@ def _checked(
             count += 1
             wrong += [f"{name}: {found}"] if len(wrong) < SHOWN else []
     if wrong:
-        raise ValueError(f"{file}: {count} of {len(entries)} {what}s cannot be used: "
-                         f"{' · '.join(wrong)}. {remedy[0].upper()}{remedy[1:]}")
+        raise ValueError(
+            f"{file}: {count} of {len(entries)} {what}s cannot be used: "
+            f"{' · '.join(wrong)}. {remedy[0].upper()}{remedy[1:]}"
+        )
     return entries
 
 
@@ -107,14 +124,19 @@ def _image_faults() -> Callable[[dict], str | None]:
         name, height, width = (image.get(key) for key in ("file_name", "height", "width"))
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"file_name {name!r:.60}; expected the picture's file"
-        if (PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
-                or ".." in PureWindowsPath(name).parts):
+        if (
+            PurePosixPath(name).is_absolute()
+            or PureWindowsPath(name).drive
+            or ".." in PureWindowsPath(name).parts
+        ):
             return f"file_name {name!r:.60} leaves the pictures' folder"
         if files.setdefault(name, image["id"]) != image["id"]:
             return f"file_name {name!r:.60} is image {files[name]}'s"
         if not (_whole(height, 1) and _whole(width, 1) and height * width <= MAX_PIXELS):
-            return (f"height {height!r:.20}, width {width!r:.20}; expected whole numbers from 1, "
-                    f"{MAX_PIXELS:,} pixels at most")
+            return (
+                f"height {height!r:.20}, width {width!r:.20}; expected whole numbers from 1, "
+                f"{MAX_PIXELS:,} pixels at most"
+            )
         return None
 
     return fault
@@ -125,10 +147,16 @@ def _annotation_faults(
 ) -> Callable[[dict], str | None]:
     def fault(annotation: dict) -> str | None:
         picture, category = annotation.get("image_id"), annotation.get("category_id")
-        if (not _whole(picture) or picture not in images
-                or not _whole(category) or category not in categories):
-            return (f"names picture {picture!r:.40} and category {category!r:.40}; expected a "
-                    f"listed picture and one of COCO's {len(categories)} categories")
+        if (
+            not _whole(picture)
+            or picture not in images
+            or not _whole(category)
+            or category not in categories
+        ):
+            return (
+                f"names picture {picture!r:.40} and category {category!r:.40}; expected a "
+                f"listed picture and one of COCO's {len(categories)} categories"
+            )
         if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
             return f"iscrowd {crowd!r:.20}; expected 0 or 1"
         shape, image = annotation.get("segmentation"), images[picture]
@@ -146,8 +174,10 @@ def _polygons_fault(polygons: list, far: int) -> str | None:
     for polygon in polygons:
         values = _numbers(polygon)
         if values is None or values.size % 2:
-            return (f"segmentation {polygons!r:.60}: {polygon!r:.30} is no polygon; expected lists "
-                    "of pairs x, y")
+            return (
+                f"segmentation {polygons!r:.60}: {polygon!r:.30} is no polygon; expected lists "
+                "of pairs x, y"
+            )
         if not np.isfinite(values).all() or values.size and np.abs(values).max() > far:
             return f"a polygon of values up to {np.abs(values).max():g} lies far off the picture"
         sizes.append(values.size)
@@ -200,5 +230,7 @@ def _refuse_fractions(file: Path, annotations: list[dict]) -> None:
     """Polygons in fractions of the picture would all be one pixel in its corner."""
     polygons = [polygon for polygon in _polygons(annotations) if polygon]
     if polygons and all(max(polygon) <= 1 for polygon in polygons):
-        raise ValueError(f"{file}: every polygon lies within 0..1; expected pixels, not fractions "
-                         "of the picture's width and height: multiply them")
+        raise ValueError(
+            f"{file}: every polygon lies within 0..1; expected pixels, not fractions "
+            "of the picture's width and height: multiply them"
+        )

@@ -44,11 +44,14 @@ class OwnFolder:
         self.title = f"{self.root.name} {part}"
         self.label_hint = (
             f"In {self.root / 'masks'} write label n for the class of line n of classes.txt (a mask"
-            " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead")
+            " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead"
+        )
         for name in ("images", "masks"):
             if not (self.root / name).is_dir():
-                raise ValueError(f"{self.root} is not a labelled folder: no {name}/ in it; "
-                                 f"{self.hint}, and write classes.txt")
+                raise ValueError(
+                    f"{self.root} is not a labelled folder: no {name}/ in it; "
+                    f"{self.hint}, and write classes.txt"
+                )
         if part == "train" and not (self.root / "train.txt").is_file():
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
         self.colours: dict[tuple[int, ...], int] = {}
@@ -60,10 +63,12 @@ class OwnFolder:
     def _classes(self) -> dict[int, str]:
         classes, palette = self.root / "classes.txt", self.root / "palette.txt"
         if classes.is_file() == palette.is_file():
-            raise ValueError(f"{self.root}: expected either classes.txt (one class a line) or "
-                             "palette.txt (`128 0 0 forklift` a line), found "
-                             f"{'both' if classes.is_file() else 'neither'}; without it nobody "
-                             "knows what the labels mean")
+            raise ValueError(
+                f"{self.root}: expected either classes.txt (one class a line) or "
+                "palette.txt (`128 0 0 forklift` a line), found "
+                f"{'both' if classes.is_file() else 'neither'}; without it nobody "
+                "knows what the labels mean"
+            )
         if classes.is_file():
             return read_classes(classes)
         names, self.colours = read_palette(palette)
@@ -77,8 +82,10 @@ class OwnFolder:
     def keys(self) -> tuple[str, ...]:
         test, train = self._list("test"), self._list("train") or []
         if both := sorted(set(test or []) & set(train)):
-            raise ValueError(f"{self.root}: {len(both)} pictures are in test.txt and train.txt, "
-                             f"first {both[0]!r}; a picture is for one of them")
+            raise ValueError(
+                f"{self.root}: {len(both)} pictures are in test.txt and train.txt, "
+                f"first {both[0]!r}; a picture is for one of them"
+            )
         if self.part == "train":
             keys = set(train)
         elif test is not None:
@@ -90,15 +97,18 @@ class OwnFolder:
 
     def _require_pairs(self, keys: set[str]) -> None:
         """Each key has a picture and a mask, else something that the user sees is left out."""
-        for found, folder, what in ((self._photos, "images", "photograph"),
-                                    (self._masks, "masks", "mask")):
+        for found, folder, what in (
+            (self._photos, "images", "photograph"),
+            (self._masks, "masks", "mask"),
+        ):
             if missing := sorted(keys - set(found)):
                 named = ", ".join(map(repr, missing[:SHOWN]))
                 raise ValueError(
                     f"{self.title}: {len(missing)} of {len(keys)} have no {what} in {folder}/, "
                     f"first {named} (it has e.g. {', '.join(map(repr, sorted(found)[:SHOWN]))}); "
                     "expected a photograph and a mask of one stem each. Add them, or name the "
-                    "pictures to use in test.txt and train.txt")
+                    "pictures to use in test.txt and train.txt"
+                )
 
     def photo(self, key: str) -> Path:
         return self._photos[key]
@@ -118,10 +128,12 @@ class OwnFolder:
         greys = mask.greys()
         labels = {0, IGNORED, *self.names} if set(greys.values()) - {0, IGNORED} else set()
         if labels.issuperset(greys.values()) and any(i != grey for i, grey in greys.items()):
-            raise ValueError(f"{mask.path}: its indices {sorted(greys)} stand for a palette of "
-                             f"greys that are labels, too: {list(greys.values())}. A tool that "
-                             "shrinks PNGs may have renumbered them; save it as a grey PNG, or "
-                             "with a palette of colours")
+            raise ValueError(
+                f"{mask.path}: its indices {sorted(greys)} stand for a palette of "
+                f"greys that are labels, too: {list(greys.values())}. A tool that "
+                "shrinks PNGs may have renumbered them; save it as a grey PNG, or "
+                "with a palette of colours"
+            )
         return require_labels(mask.path, mask.labels(), self.names)
 
     def _by_colour(self, path: Path, pixels: np.ndarray) -> np.ndarray:
@@ -129,9 +141,11 @@ class OwnFolder:
         values, inverse = np.unique(packed, return_inverse=True)
         colours = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
         if strange := [colour for colour in colours if colour not in self.colours]:
-            raise ValueError(f"{path} holds the colours {strange[:4]} that palette.txt does not "
-                             "list; expected its colours, black and white only. Was the mask "
-                             "saved as JPEG, or with soft edges?")
+            raise ValueError(
+                f"{path} holds the colours {strange[:4]} that palette.txt does not "
+                "list; expected its colours, black and white only. Was the mask "
+                "saved as JPEG, or with soft edges?"
+            )
         labels = np.array([self.colours[colour] for colour in colours], np.uint8)
         return labels[inverse].reshape(pixels.shape[:2])
 

@@ -7,8 +7,18 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff",
-                  ".gif")
+PHOTO_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+)
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 """By `ml.picture_files.PHOTO_FORMATS` and MASK_FORMATS."""
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
@@ -29,13 +39,17 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, Path], 
             skipped.append(path.name)
             continue
         if path.is_dir() or path.suffix.lower() not in suffixes:
-            raise ValueError(f"{path} is {'a folder' if path.is_dir() else 'of another kind'}; "
-                             f"expected files {', '.join(suffixes)} directly in {folder.name}/. "
-                             "Convert it, or move it away")
+            raise ValueError(
+                f"{path} is {'a folder' if path.is_dir() else 'of another kind'}; "
+                f"expected files {', '.join(suffixes)} directly in {folder.name}/. "
+                "Convert it, or move it away"
+            )
         stem = unicodedata.normalize("NFC", path.stem)
         if stem in found:
-            raise ValueError(f"{found[stem]} and {path} share the stem {stem!r}: expected one "
-                             "photograph a mask; rename one")
+            raise ValueError(
+                f"{found[stem]} and {path} share the stem {stem!r}: expected one "
+                "photograph a mask; rename one"
+            )
         found[stem] = path
     return found, skipped
 

@@ -15,8 +15,18 @@ import numpy as np
 HEADER = 128
 MOST_BYTES = 64 << 20
 """Of one variable, unpacked; SBD's masks have a quarter of a million pixels."""
-NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
-           13: "u8"}
+NUMBERS = {
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
+}
 MATRIX, COMPRESSED = 14, 15
 STRUCT_CLASS, NUMERIC_CLASSES, COMPLEX = 2, range(6, 16), 0x800
 
@@ -46,7 +56,12 @@ class _Matrix:
 
     def __init__(self, flags: int, dims: tuple[int, ...], name: str, rest: list):
         self.kind, self.flags, self.dims, self.name, self.rest = (
-            flags & 0xFF, flags, dims, name, rest)
+            flags & 0xFF,
+            flags,
+            dims,
+            name,
+            rest,
+        )
 
 
 def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
@@ -96,11 +111,15 @@ def _field(found: _Matrix, field: str, order: str) -> _Matrix:
     length = int.from_bytes(width, "little" if order == "<" else "big")
     if not 0 < length <= 64:
         raise ValueError(f"field names of {length} characters")
-    fields = [names[i : i + length].split(b"\0")[0].decode("ascii", "replace")
-              for i in range(0, len(names), length)]
+    fields = [
+        names[i : i + length].split(b"\0")[0].decode("ascii", "replace")
+        for i in range(0, len(names), length)
+    ]
     if field not in fields or len(values) != len(fields):
-        raise ValueError(f"{found.name} has {len(values)} values for the fields {fields[:8]}; "
-                         f"expected {field} among them")
+        raise ValueError(
+            f"{found.name} has {len(values)} values for the fields {fields[:8]}; "
+            f"expected {field} among them"
+        )
     kind, body = values[fields.index(field)]
     if kind != MATRIX:
         raise ValueError(f"{field} is no matrix")
@@ -112,7 +131,10 @@ def _numbers(found: _Matrix, order: str) -> np.ndarray:
     if found.kind not in NUMERIC_CLASSES or found.flags & COMPLEX or kind not in NUMBERS:
         raise ValueError("its values are no plain numbers")
     dtype = np.dtype(order + NUMBERS[kind])
-    if len(found.dims) != 2 or min(found.dims) < 1 or prod(found.dims) * dtype.itemsize != len(
-            body):
+    if (
+        len(found.dims) != 2
+        or min(found.dims) < 1
+        or prod(found.dims) * dtype.itemsize != len(body)
+    ):
         raise ValueError(f"{len(body)} bytes for a matrix of {found.dims}")
     return np.frombuffer(body, dtype).reshape(found.dims, order="F")

@@ -105,12 +105,16 @@ def check(
         raise ValueError(
             f"{photos.title}: expected the official {photos.official} pictures, found {found}; "
             f"{photos.hint}, or set benchmark.subset: any to go on with these, which every place "
-            "that names the benchmark then says")
+            "that names the benchmark then says"
+        )
     require_files([photos.photo(key) for key in photos.keys], photos.title, "pictures")
     if photos.skipped:
         named = ", ".join(photos.skipped[:SHOWN])
-        print(f"{photos.title}: {len(photos.skipped)} files that a system left there are skipped: "
-              f"{named}", file=sys.stderr)
+        print(
+            f"{photos.title}: {len(photos.skipped)} files that a system left there are skipped: "
+            f"{named}",
+            file=sys.stderr,
+        )
     seen: set[int] = set()
     unlabelled = []
     for key in tqdm(keys, desc=f"checking {photos.title}", unit="picture"):
@@ -122,8 +126,11 @@ def check(
     if not set(names) & seen:
         raise ValueError(f"{photos.title}: {_nothing_labelled(photos, seen, list(names.values()))}")
     if unlabelled and photos.official is None:
-        print(f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
-              f"(ignored) and no class, first {unlabelled[0]!r}", file=sys.stderr)
+        print(
+            f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
+            f"(ignored) and no class, first {unlabelled[0]!r}",
+            file=sys.stderr,
+        )
 
 
 def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
@@ -138,10 +145,14 @@ def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
             raise ValueError(
                 f"{photos.title}: its class {name!r} is none of vocabulary {vocabulary.name!r}, "
                 f"whose {missing[close[0]]!r} it does not label. If they are one, write it the "
-                f"same way in both; if not, give its pixels label {IGNORED} and take its name out")
+                f"same way in both; if not, give its pixels label {IGNORED} and take its name out"
+            )
     if ignored:
-        print(f"{photos.title}: not in the vocabulary, so ignored ({IGNORED}): "
-              f"{', '.join(map(repr, ignored))}", file=sys.stderr)
+        print(
+            f"{photos.title}: not in the vocabulary, so ignored ({IGNORED}): "
+            f"{', '.join(map(repr, ignored))}",
+            file=sys.stderr,
+        )
 
 
 def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:
@@ -149,14 +160,20 @@ def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int
     size = picture_size(path)
     if (size.height, size.width) == expected:
         return
-    why = ("Was one of the two resized, or turned by its EXIF orientation? Store both as they are "
-           "shown")
+    why = (
+        "Was one of the two resized, or turned by its EXIF orientation? Store both as they are "
+        "shown"
+    )
     if size.orientation > 1 and (size.width, size.height) == expected:
-        why = (f"The picture is stored {width}x{height} with the EXIF orientation "
-               f"{size.orientation}, and its labels were made without turning it: turn both, or "
-               "store the picture without that flag")
-    raise ValueError(f"{photos.title}: {path} is {size.width}x{size.height} pixels, its labels "
-                     f"{width}x{height}; expected one size. {why}")
+        why = (
+            f"The picture is stored {width}x{height} with the EXIF orientation "
+            f"{size.orientation}, and its labels were made without turning it: turn both, or "
+            "store the picture without that flag"
+        )
+    raise ValueError(
+        f"{photos.title}: {path} is {size.width}x{size.height} pixels, its labels "
+        f"{width}x{height}; expected one size. {why}"
+    )
 
 
 def _nothing_labelled(photos: LabelledPhotos, seen: set[int], names: Sequence[str]) -> str:
@@ -164,13 +181,19 @@ def _nothing_labelled(photos: LabelledPhotos, seen: set[int], names: Sequence[st
     holds = sorted(seen & set(photos.names))
     if holds:
         others = ", ".join(photos.names[label] for label in holds[:8])
-        return (f"no pixel is of a class of the vocabulary ({', '.join(names[:8])}); the labels "
-                f"are of {others}. Name those in the vocabulary, or bring pictures of its classes")
+        return (
+            f"no pixel is of a class of the vocabulary ({', '.join(names[:8])}); the labels "
+            f"are of {others}. Name those in the vocabulary, or bring pictures of its classes"
+        )
     if IGNORED in seen:
-        return ("its labels are 0 and 255 alone, and 255 means \"ignored\", no class: not one "
-                f"labelled pixel would be left. {photos.label_hint}")
-    return (f"not one pixel is labelled with a class: expected some of {', '.join(names[:8])}. Are "
-            "the masks empty?")
+        return (
+            'its labels are 0 and 255 alone, and 255 means "ignored", no class: not one '
+            f"labelled pixel would be left. {photos.label_hint}"
+        )
+    return (
+        f"not one pixel is labelled with a class: expected some of {', '.join(names[:8])}. Are "
+        "the masks empty?"
+    )
 
 
 def described(photos: LabelledPhotos) -> str:
@@ -179,8 +202,7 @@ def described(photos: LabelledPhotos) -> str:
     found = len(photos.keys)
     if photos.official in (None, found):
         return photos.title
-    return (f"a part of {photos.title} ({found} of {photos.official} pictures), not the official "
-            "set")
+    return f"a part of {photos.title} ({found} of {photos.official} pictures), not the official set"
 
 
 def require_files(files: Sequence[Path], title: str, what: str) -> None:
@@ -188,8 +210,10 @@ def require_files(files: Sequence[Path], title: str, what: str) -> None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         named = ", ".join(map(str, missing[:SHOWN]))
-        raise ValueError(f"{title}: {len(missing)} of {len(files)} {what} are missing, first "
-                         f"{named}; unpack the archive again, it may have been cut off")
+        raise ValueError(
+            f"{title}: {len(missing)} of {len(files)} {what} are missing, first "
+            f"{named}; unpack the archive again, it may have been cut off"
+        )
 
 
 def matches(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
@@ -201,10 +225,13 @@ def matches(names: Mapping[int, str], vocabulary: Vocabulary) -> dict[int, str]:
     ours: dict[str, str] = {}
     for name in vocabulary.classes:
         if ours.setdefault(_known_as(name), name) != name:
-            raise ValueError(f"vocabulary {vocabulary.name!r}: {ours[_known_as(name)]!r} and "
-                             f"{name!r} are one class, {_known_as(name)}; keep one of them")
-    return {label: ours[_known_as(name)] for label, name in names.items()
-            if _known_as(name) in ours}
+            raise ValueError(
+                f"vocabulary {vocabulary.name!r}: {ours[_known_as(name)]!r} and "
+                f"{name!r} are one class, {_known_as(name)}; keep one of them"
+            )
+    return {
+        label: ours[_known_as(name)] for label, name in names.items() if _known_as(name) in ours
+    }
 
 
 def _known_as(name: str) -> str:
@@ -228,7 +255,8 @@ def class_table(photos: LabelledPhotos, vocabulary: Vocabulary) -> np.ndarray:
     if not known:
         raise ValueError(
             f"vocabulary {vocabulary.name!r} lists none of the classes of {photos.title}: expected "
-            f"some of {', '.join(photos.names.values())}; got {', '.join(vocabulary.classes)}")
+            f"some of {', '.join(photos.names.values())}; got {', '.join(vocabulary.classes)}"
+        )
     table = np.full(256, IGNORED, np.uint8)
     table[0] = 0
     for label, name in known.items():
@@ -236,17 +264,20 @@ def class_table(photos: LabelledPhotos, vocabulary: Vocabulary) -> np.ndarray:
     return table
 
 
-def read(
-    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary
-) -> Iterator[Sample]:
+def read(photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary) -> Iterator[Sample]:
     """The pictures of `keys` in that order, decoded one at a time."""
     table = class_table(photos, vocabulary)
     for key in keys:
         data, image = load_photo(photos.photo(key))
         label = table[photos.truth(key)]
         present = np.unique(label).tolist()
-        yield Sample(key, data, image, label, tuple(
-            name for name in vocabulary.classes if vocabulary.label(name) in present))
+        yield Sample(
+            key,
+            data,
+            image,
+            label,
+            tuple(name for name in vocabulary.classes if vocabulary.label(name) in present),
+        )
 
 
 def digest(photos: LabelledPhotos) -> str:
@@ -259,12 +290,14 @@ def digest(photos: LabelledPhotos) -> str:
     files, pictures = photos.label_files(), photos.photo_files()
     require_files(files, photos.title, "label files")
     require_files(pictures, photos.title, "pictures")
-    return sha256_json({
-        "reader": READER,
-        "title": photos.title,
-        "labels": [[_name(path), sha256_file(path)] for path in files],
-        "photos": [[path.name, path.stat().st_size] for path in pictures],
-    })
+    return sha256_json(
+        {
+            "reader": READER,
+            "title": photos.title,
+            "labels": [[_name(path), sha256_file(path)] for path in files],
+            "photos": [[path.name, path.stat().st_size] for path in pictures],
+        }
+    )
 
 
 def _name(path: Path) -> str:
@@ -276,9 +309,7 @@ def stem_of_first(line: str) -> str:
     return Path(line.split()[0]).stem
 
 
-def read_list(
-    path: Path, title: str, key_of: Callable[[str], str] = stem_of_first
-) -> list[str]:
+def read_list(path: Path, title: str, key_of: Callable[[str], str] = stem_of_first) -> list[str]:
     """Keys of a split file, one a line. ValueError for a missing file or a key listed twice."""
     if not path.is_file():
         raise ValueError(f"{title}: no split file {path}; unpack the data set's whole archive")
@@ -288,8 +319,10 @@ def read_list(
         raise ValueError(f"{path} lists no picture; expected one a line, or no such file")
     repeated = sorted(key for key, count in Counter(keys).items() if count > 1)
     if repeated:
-        raise ValueError(f"{path} lists {repeated[0]!r} more than once ({len(repeated)} keys): "
-                         "expected each picture once; get the file again")
+        raise ValueError(
+            f"{path} lists {repeated[0]!r} more than once ({len(repeated)} keys): "
+            "expected each picture once; get the file again"
+        )
     return keys
 
 
@@ -299,7 +332,9 @@ def require_labels(path: Path, labels: np.ndarray, names: Mapping[int, str]) -> 
         raise ValueError(f"{path}: expected a label map (H,W), got {labels.shape}")
     strange = sorted(set(np.unique(labels).tolist()) - {0, IGNORED, *names})
     if strange:
-        raise ValueError(f"{path} holds the labels {strange[:8]}; expected 0 (background), 255 "
-                         f"(ignored) and 1..{max(names)} ({len(names)} classes). Is it a mask of "
-                         "another data set, or of instances?")
+        raise ValueError(
+            f"{path} holds the labels {strange[:8]}; expected 0 (background), 255 "
+            f"(ignored) and 1..{max(names)} ({len(names)} classes). Is it a mask of "
+            "another data set, or of instances?"
+        )
     return labels.astype(np.uint8)

@@ -16,9 +16,28 @@ from ml.realdata.listing import is_junk
 from ml.realdata.mat import read_struct_matrix
 from ml.realdata.shared import read_list, require_labels
 
-CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-           "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-           "train", "tvmonitor")
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
 OFFICIAL = {"train": 1464, "val": 1449, "trainaug": 10_582}
 """Pictures of the published lists; SBD's are 8,498 + 2,857, of which some are VOC's val."""
 SETS = "ImageSets/Segmentation"
@@ -50,21 +69,28 @@ class Voc2012:
         self.title = f"PASCAL VOC 2012 {'trainaug' if self.with_sbd else 'train, without SBD'}"
         self.official = OFFICIAL["trainaug"]
         if not self.with_sbd:
-            self.hint = (f"put SBD's masks beside it: {self.aug}/*.png, or SBD's own archive as "
-                         f"{self.folder.parent / SBD_FOLDERS[0]}/cls/*.mat")
+            self.hint = (
+                f"put SBD's masks beside it: {self.aug}/*.png, or SBD's own archive as "
+                f"{self.folder.parent / SBD_FOLDERS[0]}/cls/*.mat"
+            )
 
     def _find_folder(self) -> Path:
         for place in (".", "VOC2012", "VOCdevkit/VOC2012"):
             if (self.root / place / "JPEGImages").is_dir():
                 return self.root / place
         seen = ", ".join(sorted(path.name for path in self.root.iterdir())[:8]) or "nothing"
-        raise ValueError(f"{self.root} is not PASCAL VOC 2012: expected JPEGImages/, "
-                         f"SegmentationClass/ and {SETS}/ in it or in VOCdevkit/VOC2012 below it, "
-                         f"found {seen}. Set benchmark.root to the folder that holds VOCdevkit")
+        raise ValueError(
+            f"{self.root} is not PASCAL VOC 2012: expected JPEGImages/, "
+            f"SegmentationClass/ and {SETS}/ in it or in VOCdevkit/VOC2012 below it, "
+            f"found {seen}. Set benchmark.root to the folder that holds VOCdevkit"
+        )
 
     def _find_sbd(self) -> Path | None:
-        places = [base / name for base in (self.root, self.folder, self.folder.parent,
-                                           self.folder.parent.parent) for name in SBD_FOLDERS]
+        places = [
+            base / name
+            for base in (self.root, self.folder, self.folder.parent, self.folder.parent.parent)
+            for name in SBD_FOLDERS
+        ]
         return next((place for place in places if (place / "cls").is_dir()), None)
 
     def _listed(self, name: str) -> list[str]:
@@ -86,17 +112,22 @@ class Voc2012:
             return tuple(sorted((self._own | self._sbd_keys()) - val))
         keys = read_list(found, self.title)
         if both := sorted(val & set(keys)):
-            raise ValueError(f"{found} lists {len(both)} pictures of val, first {both[0]}: a "
-                             "segmenter trained on them would be tested on what it saw. Get "
-                             "trainaug's list (10,582 pictures), or remove the file: it is made "
-                             "out of SBD's and VOC's lists then")
+            raise ValueError(
+                f"{found} lists {len(both)} pictures of val, first {both[0]}: a "
+                "segmenter trained on them would be tested on what it saw. Get "
+                "trainaug's list (10,582 pictures), or remove the file: it is made "
+                "out of SBD's and VOC's lists then"
+            )
         return tuple(sorted(keys))
 
     def _sbd_keys(self) -> set[str]:
         if not self._sbd_as_published:
             return {path.stem for path in self.aug.glob("*.png") if not is_junk(path)}
-        return {key for name in ("train.txt", "val.txt")
-                for key in read_list(self.sbd / name, self.title)}
+        return {
+            key
+            for name in ("train.txt", "val.txt")
+            for key in read_list(self.sbd / name, self.title)
+        }
 
     @property
     def _sbd_as_published(self) -> bool:
@@ -138,19 +169,24 @@ def read_palette(path: Path) -> np.ndarray:
     """Label map uint8 (H,W) of a palette PNG in VOC's colours."""
     image = open_mask(path).image
     if image.mode != "P":
-        raise ValueError(f"{path}: expected a palette PNG (mode P) as VOC publishes them, got mode "
-                         f"{image.mode}: a tool has rewritten it, so labels cannot be told from "
-                         "colours; unpack the original")
+        raise ValueError(
+            f"{path}: expected a palette PNG (mode P) as VOC publishes them, got mode "
+            f"{image.mode}: a tool has rewritten it, so labels cannot be told from "
+            "colours; unpack the original"
+        )
     labels = np.array(image)
     used = np.unique(labels)
     colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     if used.max() >= len(colours) or not np.array_equal(colours[used], PALETTE[used]):
-        wrong = next(int(i) for i in used
-                     if i >= len(colours) or not np.array_equal(colours[i], PALETTE[i]))
+        wrong = next(
+            int(i) for i in used if i >= len(colours) or not np.array_equal(colours[i], PALETTE[i])
+        )
         got = colours[wrong].tolist() if wrong < len(colours) else "no colour"
-        raise ValueError(f"{path}: expected VOC's palette, where label {wrong} is "
-                         f"{PALETTE[wrong].tolist()}, got {got}: the labels may have been "
-                         "renumbered; unpack the original")
+        raise ValueError(
+            f"{path}: expected VOC's palette, where label {wrong} is "
+            f"{PALETTE[wrong].tolist()}, got {got}: the labels may have been "
+            "renumbered; unpack the original"
+        )
     return labels
 
 
@@ -159,5 +195,7 @@ def read_mat(path: Path) -> np.ndarray:
     try:
         return read_struct_matrix(path.read_bytes(), "GTcls", "Segmentation")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected SBD's struct GTcls with the field Segmentation "
-                         f"({error}); unpack SBD's benchmark.tgz again") from error
+        raise ValueError(
+            f"{path}: expected SBD's struct GTcls with the field Segmentation "
+            f"({error}); unpack SBD's benchmark.tgz again"
+        ) from error

@@ -19,8 +19,9 @@ ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": s
 def architecture(name: str) -> ModuleType:
     """The module of an architecture. Raises ValueError for an unknown name."""
     if name not in ARCHITECTURES:
-        raise ValueError(f"unknown segmenter.architecture {name!r}: expected one of "
-                         f"{sorted(ARCHITECTURES)}")
+        raise ValueError(
+            f"unknown segmenter.architecture {name!r}: expected one of {sorted(ARCHITECTURES)}"
+        )
     return ARCHITECTURES[name]
 
 
@@ -31,6 +32,8 @@ def load_segmenter(folder: Path) -> nn.Module:
     """
     file = Path(folder) / "config.json"
     if not file.is_file():
-        raise ValueError(f"no segmenter in {folder}: expected config.json and model.safetensors, "
-                         "as the stage 'segmenter' leaves them in its folder `model`")
+        raise ValueError(
+            f"no segmenter in {folder}: expected config.json and model.safetensors, "
+            "as the stage 'segmenter' leaves them in its folder `model`"
+        )
     return architecture(read_json(file).get("model_type")).load(folder)

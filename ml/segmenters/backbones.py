@@ -43,20 +43,30 @@ def load_backbone(
         raise ValueError(
             f"{where}: {expected} in the form of transformers, got {error}. Check the name and "
             "segmenter.backbone_revision; without a network (or with HF_HUB_OFFLINE=1) give a "
-            "folder; a gated model needs `hf auth login` first") from error
+            "folder; a gated model needs `hf auth login` first"
+        ) from error
     found = config.architectures or ["no architecture"]
     if found[0] not in fitting:
         raise ValueError(
             f"{where} is {', '.join(found)}: {expected}. Weights that saw masks or boxes know the "
-            "unseen classes, which the benchmark would then count as found without labels")
+            "unseen classes, which the benchmark would then count as found without labels"
+        )
     try:
-        classifier = load_whole(AutoModelForImageClassification, where, name, revision=revision,
-                                config=config, dtype=torch.float32, dropped=HEAD)
+        classifier = load_whole(
+            AutoModelForImageClassification,
+            where,
+            name,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            dropped=HEAD,
+        )
     except OSError as error:
         raise ValueError(
             f"{where} has no model.safetensors, and pickled weights are not loaded: choose a "
             "revision that has it, or save the model again with save_pretrained into a folder and "
-            f"name that; got {error}") from error
+            f"name that; got {error}"
+        ) from error
     return classifier, _normalisation(name, revision, where)
 
 
@@ -65,8 +75,10 @@ def _normalisation(name: str, revision: str | None, where: str) -> dict:
         said, _ = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)
     except OSError as error:
         if not Path(name).is_dir():
-            raise ValueError(f"{where}: no preprocessor_config.json, so nobody knows how its "
-                             f"pixels were normalised; got {error}") from error
+            raise ValueError(
+                f"{where}: no preprocessor_config.json, so nobody knows how its "
+                f"pixels were normalised; got {error}"
+            ) from error
         said = {}
     return normalisation(said, where)
 
@@ -76,24 +88,32 @@ def normalisation(said: Mapping, where: str) -> dict:
 
     Raises ValueError for one that asks for what is not done here.
     """
-    mean, std = (said.get(name) if said.get("do_normalize", True) else None
-                 for name in ("image_mean", "image_std"))
+    mean, std = (
+        said.get(name) if said.get("do_normalize", True) else None
+        for name in ("image_mean", "image_std")
+    )
     if said.get("do_flip_channel_order"):
-        raise ValueError(f"{where}: its preprocessor_config.json has do_flip_channel_order: "
-                         "expected a backbone that takes RGB")
+        raise ValueError(
+            f"{where}: its preprocessor_config.json has do_flip_channel_order: "
+            "expected a backbone that takes RGB"
+        )
     # What one step of 0..255 becomes there, against 1 / 255 here.
     scale = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255
     if not math.isclose(scale, 1):
-        mean, std = ([value / scale for value in values]
-                     for values in (mean or [0.0] * 3, std or [1.0] * 3))
+        mean, std = (
+            [value / scale for value in values] for values in (mean or [0.0] * 3, std or [1.0] * 3)
+        )
     for name, values in (("image_mean", mean), ("image_std", std)):
         if (mean is None) != (std is None) or values is not None and len(values) != 3:
-            raise ValueError(f"{where}: its preprocessor_config.json has {name} "
-                             f"{said.get(name)!r}: expected three numbers each of image_mean and "
-                             "image_std")
+            raise ValueError(
+                f"{where}: its preprocessor_config.json has {name} "
+                f"{said.get(name)!r}: expected three numbers each of image_mean and "
+                "image_std"
+            )
     if std is not None and min(std) <= 0:
-        raise ValueError(f"{where}: its preprocessor_config.json has image_std {std}: expected "
-                         "numbers above 0")
+        raise ValueError(
+            f"{where}: its preprocessor_config.json has image_std {std}: expected numbers above 0"
+        )
     return {"pixel_mean": mean, "pixel_std": std}
 
 
@@ -105,14 +125,19 @@ def load_saved(kind: type, folder: Path) -> PreTrainedModel:
     try:
         return load_whole(kind, f"the segmenter in {folder}", folder).eval()
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"the segmenter in {folder} is damaged or lacks model.safetensors "
-                         f"({error}): run the stage segmenter again") from error
+        raise ValueError(
+            f"the segmenter in {folder} is damaged or lacks model.safetensors "
+            f"({error}): run the stage segmenter again"
+        ) from error
 
 
 def finite_scores(scores: Tensor) -> Tensor:
     """A segmenter's scores as they are. Raises NotFinite: the largest of NaN is background."""
-    check_finite(scores, "the segmenter's scores", "train it again with segmenter.precision "
-                 "bfloat16 or float32, or bring it again")
+    check_finite(
+        scores,
+        "the segmenter's scores",
+        "train it again with segmenter.precision bfloat16 or float32, or bring it again",
+    )
     return scores
 
 
@@ -124,7 +149,9 @@ def prepared(config, pixels: Tensor) -> Tensor:
     if config.picture_scale != 1:
         pixels = functional.interpolate(pixels, scale_factor=config.picture_scale, mode="bilinear")
     if getattr(config, "pixel_mean", None):
-        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None]
-                     for values in (config.pixel_mean, config.pixel_std))
+        mean, std = (
+            torch.tensor(values, device=pixels.device)[:, None, None]
+            for values in (config.pixel_mean, config.pixel_std)
+        )
         pixels = (pixels - mean) / std
     return pixels.contiguous(memory_format=torch.channels_last)

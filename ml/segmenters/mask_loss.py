@@ -80,8 +80,9 @@ def _mask_loss(
     class_logits: Tensor, mask_logits: Tensor, targets: Targets, share: Tensor | None
 ) -> Tensor:
     layer, picture, query, target = _match(class_logits.detach(), mask_logits.detach(), targets)
-    wanted = torch.full(class_logits.shape[:3], class_logits.shape[-1] - 1,
-                        device=class_logits.device)
+    wanted = torch.full(
+        class_logits.shape[:3], class_logits.shape[-1] - 1, device=class_logits.device
+    )
     wanted[layer, picture, query] = targets.classes[picture, target]
     weight = torch.ones(class_logits.shape[-1], device=class_logits.device)
     weight[-1] = NO_OBJECT_WEIGHT

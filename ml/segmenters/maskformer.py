@@ -35,25 +35,42 @@ def build(
     taps = {"out_features": STAGES, "out_indices": list(range(1, len(STAGES) + 1))}
     settings = type(classifier.config).from_dict(classifier.config.to_dict() | taps)
     decoder = DetrConfig(
-        d_model=params.width, decoder_layers=params.decoder_layers, encoder_layers=0,
-        num_queries=params.queries, decoder_attention_heads=params.heads,
-        encoder_attention_heads=params.heads, decoder_ffn_dim=params.feedforward,
-        dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
+        d_model=params.width,
+        decoder_layers=params.decoder_layers,
+        encoder_layers=0,
+        num_queries=params.queries,
+        decoder_attention_heads=params.heads,
+        encoder_attention_heads=params.heads,
+        decoder_ffn_dim=params.feedforward,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
     )
     config = MaskFormerConfig(
-        backbone_config=settings, decoder_config=decoder, fpn_feature_size=params.width,
-        mask_feature_size=params.width, use_auxiliary_loss=False,
-        id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-        picture_scale=params.scale, **pixels,
+        backbone_config=settings,
+        decoder_config=decoder,
+        fpn_feature_size=params.width,
+        mask_feature_size=params.width,
+        use_auxiliary_loss=False,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        picture_scale=params.scale,
+        **pixels,
     )
     model = MaskFormerForInstanceSegmentation(config)
     prefix = BODIES[type(classifier).__name__]
     published = revert_weight_conversion(classifier, classifier.state_dict())
-    weights = {name.removeprefix(prefix): value for name, value in published.items()
-               if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")}
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in published.items()
+        if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")
+    }
     body = getattr(backbone_of(model), "model", backbone_of(model))  # Swin's has fresh norms beside
-    computed = {name: value for name, value in body.state_dict().items()
-                if name.endswith("relative_position_index")}
+    computed = {
+        name: value
+        for name, value in body.state_dict().items()
+        if name.endswith("relative_position_index")
+    }
     body.load_state_dict(computed | weights)
     return model
 
@@ -74,7 +91,9 @@ def sizes(model: MaskFormerForInstanceSegmentation, labels: Tensor) -> Tensor:
 
 
 def loss(
-    model: MaskFormerForInstanceSegmentation, pixels: Tensor, labels: Tensor,
+    model: MaskFormerForInstanceSegmentation,
+    pixels: Tensor,
+    labels: Tensor,
     totals: Tensor | None = None,
 ) -> Tensor:
     """pixels: float32 (B,3,H,W) in 0..1, labels: uint8 (B,H,W), 255 ignored. A scalar.

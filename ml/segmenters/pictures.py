@@ -47,11 +47,15 @@ class Encoded(Sequence):
 def store_encoded(file: Path, frames: Iterable[pd.DataFrame]) -> None:
     """Writes the columns `image` and `label` (bytes) of the frames for `open_encoded`, and the
     file's digest beside it."""
-    with atomic(file) as temporary, pa.OSFile(str(temporary), "wb") as sink, \
-            pa.ipc.new_file(sink, _SCHEMA) as writer:
+    with (
+        atomic(file) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, _SCHEMA) as writer,
+    ):
         for frame in frames:
-            writer.write_table(pa.Table.from_pandas(frame[_SCHEMA.names], _SCHEMA,
-                                                    preserve_index=False))
+            writer.write_table(
+                pa.Table.from_pandas(frame[_SCHEMA.names], _SCHEMA, preserve_index=False)
+            )
     write_json(_digest_of(file), sha256_file(file))
 
 
@@ -73,8 +77,10 @@ def open_encoded(file: Path) -> tuple[Encoded, Encoded]:
 def check_pictures(images: Sequence, labels: Sequence, params: SegmenterParams) -> None:
     """Raises ValueError for sets that do not fit each other, or a crop that no picture fills."""
     if len(images) != len(labels) or not len(images):
-        raise ValueError(f"expected as many label maps as pictures, at least one, got {len(images)}"
-                         f" pictures and {len(labels)} label maps")
+        raise ValueError(
+            f"expected as many label maps as pictures, at least one, got {len(images)}"
+            f" pictures and {len(labels)} label maps"
+        )
     places = range(0, len(images), -(-len(images) // LOOKED_AT))
     largest = max(max(_pair(images, labels, place)[0].shape[:2]) for place in places)
     enlarged = params.scale_range[1] * largest
@@ -82,7 +88,8 @@ def check_pictures(images: Sequence, labels: Sequence, params: SegmenterParams) 
         raise ValueError(
             f"segmenter.crop_size is {params.crop_size}, larger than every picture looked at (at "
             f"most {largest} pixels, enlarged {params.scale_range[1]:g} times at most): expected "
-            f"at most {int(enlarged)}, else every crop is padded")
+            f"at most {int(enlarged)}, else every crop is padded"
+        )
 
 
 def _pair(images: Sequence, labels: Sequence, place: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +99,8 @@ def _pair(images: Sequence, labels: Sequence, place: int) -> tuple[np.ndarray, n
     if not fits or image.dtype != np.uint8 or label.dtype != np.uint8:
         raise ValueError(
             f"picture {place}: expected pictures uint8 (H,W,3) and label maps uint8 (H,W) of one "
-            f"size, got {image.dtype} {image.shape} and {label.dtype} {label.shape}")
+            f"size, got {image.dtype} {image.shape} and {label.dtype} {label.shape}"
+        )
     return image, label
 
 
@@ -100,14 +108,18 @@ def batch_of(kept: np.ndarray, size: int, seed: int, step: int) -> tuple[np.ndar
     """Pictures of a step and whether each is flipped: every picture once an epoch, in new order."""
     places = np.arange((step - 1) * size, step * size)
     epochs, within = np.divmod(places, len(kept))
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(kept)
-              for epoch in np.unique(epochs)}
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(kept) for epoch in np.unique(epochs)
+    }
     chosen = np.array([orders[epoch][place] for epoch, place in zip(epochs, within, strict=True)])
     return chosen, np.random.default_rng([seed, step, 1]).random(size) < 0.5
 
 
 def augmented(
-    image: np.ndarray, label: np.ndarray, params: SegmenterParams, rng: np.random.Generator,
+    image: np.ndarray,
+    label: np.ndarray,
+    params: SegmenterParams,
+    rng: np.random.Generator,
     flip: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resized by a factor out of `scale_range`, cropped, recoloured, turned left to right."""
@@ -147,8 +159,14 @@ def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def batches(
-    images: Sequence, labels: Sequence, kept: np.ndarray, params: SegmenterParams, seed: int,
-    steps: Iterable[int], rows: Sequence[int], classes: int,
+    images: Sequence,
+    labels: Sequence,
+    kept: np.ndarray,
+    params: SegmenterParams,
+    seed: int,
+    steps: Iterable[int],
+    rows: Sequence[int],
+    classes: int,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Step, pictures uint8 (b,H,W,3) and label maps uint8 (b,H,W), prepared ahead by threads.
 
@@ -160,16 +178,19 @@ def batches(
         image, label = _pair(images, labels, place)
         unknown = label[(label > classes) & (label != IGNORED)]
         if unknown.size:
-            raise ValueError(f"picture {place}: expected labels 0..{classes} and {IGNORED}, got "
-                             f"{unknown.max()}: was it labelled with another vocabulary?")
+            raise ValueError(
+                f"picture {place}: expected labels 0..{classes} and {IGNORED}, got "
+                f"{unknown.max()}: was it labelled with another vocabulary?"
+            )
         return augmented(image, label, params, np.random.default_rng([seed, step, 2, row]), flip)
 
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: deque = deque()
         for step in steps:
             chosen, flips = batch_of(kept, params.batch_size, seed, step)
-            waiting.append((step, [pool.submit(one, step, row, chosen[row], bool(flips[row]))
-                                   for row in rows]))
+            waiting.append(
+                (step, [pool.submit(one, step, row, chosen[row], bool(flips[row])) for row in rows])
+            )
             if len(waiting) > AHEAD:
                 yield _stacked(*waiting.popleft())
         while waiting:
@@ -180,6 +201,8 @@ def _stacked(step: int, futures: Sequence) -> tuple[int, np.ndarray, np.ndarray]
     pairs = [future.result() for future in futures]
     sizes = sorted({label.shape for _, label in pairs})
     if len(sizes) > 1:
-        raise ValueError(f"pictures of {len(sizes)} sizes in one batch, e.g. {sizes[0]} and "
-                         f"{sizes[-1]}: set segmenter.crop_size, so that squares are trained on")
+        raise ValueError(
+            f"pictures of {len(sizes)} sizes in one batch, e.g. {sizes[0]} and "
+            f"{sizes[-1]}: set segmenter.crop_size, so that squares are trained on"
+        )
     return step, np.stack([image for image, _ in pairs]), np.stack([label for _, label in pairs])

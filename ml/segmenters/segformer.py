@@ -24,12 +24,19 @@ def build(
 
     Raises ValueError for a backbone that is no `SegformerForImageClassification`.
     """
-    classifier, pixels = load_backbone(backbone, params.backbone_revision,
-                                       ["SegformerForImageClassification"])
-    given = classifier.config.to_dict() | pixels | {
-        "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)},
-        "decoder_hidden_size": params.width, "picture_scale": params.scale,
-    }
+    classifier, pixels = load_backbone(
+        backbone, params.backbone_revision, ["SegformerForImageClassification"]
+    )
+    given = (
+        classifier.config.to_dict()
+        | pixels
+        | {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "decoder_hidden_size": params.width,
+            "picture_scale": params.scale,
+        }
+    )
     model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(given))
     backbone_of(model).load_state_dict(classifier.segformer.state_dict())
     return model
@@ -51,7 +58,9 @@ def sizes(model: SegformerForSemanticSegmentation, labels: Tensor) -> Tensor:
 
 
 def loss(
-    model: SegformerForSemanticSegmentation, pixels: Tensor, labels: Tensor,
+    model: SegformerForSemanticSegmentation,
+    pixels: Tensor,
+    labels: Tensor,
     totals: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy over the pixels that count: a scalar.
@@ -61,8 +70,7 @@ def loss(
     """
     totals = sizes(model, labels) if totals is None else totals
     logits = _logits(model, pixels).float()
-    entropy = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED,
-                                       reduction="sum")
+    entropy = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum")
     return entropy / totals[0].clamp(min=1).float()
 
 

@@ -42,14 +42,20 @@ class Learner:
         self.model, self.params, self.device = model, params, device
         self.arch = architecture(params.architecture)
         backbone = self.arch.backbone_of(model)
-        self.frozen = [part for part in backbone.modules() if isinstance(part, nn.BatchNorm2d)
-                       and params.freeze_batch_norm]
+        self.frozen = [
+            part
+            for part in backbone.modules()
+            if isinstance(part, nn.BatchNorm2d) and params.freeze_batch_norm
+        ]
         for part in self.frozen:
             part.requires_grad_(False)
         self.optimizer, self.schedule = _optimizer(model, backbone, params)
         self.scaler = torch.amp.GradScaler(device.type, enabled=params.precision == "float16")
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay)) \
-            if params.ema_decay else None
+        self.average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+            if params.ema_decay
+            else None
+        )
         self.most = params.batch_size  # pictures at once; less after running out of memory
 
     def step(self, images: np.ndarray, labels: np.ndarray, seed: int) -> float:
@@ -67,12 +73,17 @@ class Learner:
         def loss_of(rows: Sequence[int]) -> torch.Tensor:
             part = slice(rows[0], rows[-1] + 1)
             with self._autocast():
-                return self.arch.loss(self.model, _pixels(images[part], self.device),
-                                      truth[part], totals)
+                return self.arch.loss(
+                    self.model, _pixels(images[part], self.device), truth[part], totals
+                )
 
         loss, self.most = backward_in_parts(
-            self.model, range(len(images)), self.most, loss_of,
-            lambda value: self.scaler.scale(value).backward())
+            self.model,
+            range(len(images)),
+            self.most,
+            loss_of,
+            lambda value: self.scaler.scale(value).backward(),
+        )
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT)
         self.scaler.step(self.optimizer)
@@ -90,8 +101,13 @@ class Learner:
         return self.model if self.average is None else self.average.module
 
     def _parts(self) -> dict:
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule,
-                 "scaler": self.scaler, "average": self.average}
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+            "average": self.average,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict:
@@ -125,10 +141,12 @@ def train(
     rows = own_rows(params.batch_size, "segmenter.batch_size")
     main = processes.is_main()
     todo = range(len(curve) + 1, params.steps + 1)
-    with tqdm(total=params.steps, initial=len(curve), desc="segmenter", unit="step",
-              disable=not main) as bar:
-        made = batches(images, labels, kept, params, picture_seed, todo, rows,
-                       len(model.config.id2label) - 1)
+    with tqdm(
+        total=params.steps, initial=len(curve), desc="segmenter", unit="step", disable=not main
+    ) as bar:
+        made = batches(
+            images, labels, kept, params, picture_seed, todo, rows, len(model.config.id2label) - 1
+        )
         for step, *pair in made:
             rate = learner.schedule.get_last_lr()[-1]
             drawn = np.random.SeedSequence([seed, 3, step, rows[0]]).generate_state(1)[0]
@@ -151,8 +169,10 @@ def _learner(model: nn.Module, params: SegmenterParams) -> Learner:
     """On its device, with the first process's weights. Raises ValueError for fp16 on a CPU."""
     device = pick_device()
     if params.precision == "float16" and device.type != "cuda":
-        raise ValueError("segmenter.precision float16 needs a CUDA GPU and there is none here: "
-                         "expected bfloat16 or float32")
+        raise ValueError(
+            "segmenter.precision float16 needs a CUDA GPU and there is none here: "
+            "expected bfloat16 or float32"
+        )
     model.to(device, memory_format=torch.channels_last)
     same_weights(model)
     return Learner(model, params, device)

@@ -54,36 +54,98 @@ class Stage:
 
 
 STAGES = (
-    Stage("benchmark", (), ("vocabulary", "benchmark.source", "benchmark.subset"), 1,
-          real_part="test"),
+    Stage(
+        "benchmark", (), ("vocabulary", "benchmark.source", "benchmark.subset"), 1, real_part="test"
+    ),
     Stage("prompts", (), ("seed", "vocabulary", "prompts", "shards"), 1),
-    Stage("images", ("prompts",), ("seed", "diffusion", "shards"), 2,
-          models=("diffusion.model",), heavy=True),
-    Stage("masks", ("images",), ("vocabulary", "detector"), 1,
-          models=("detector.model", "detector.weights"), heavy=True),
+    Stage(
+        "images",
+        ("prompts",),
+        ("seed", "diffusion", "shards"),
+        2,
+        models=("diffusion.model",),
+        heavy=True,
+    ),
+    Stage(
+        "masks",
+        ("images",),
+        ("vocabulary", "detector"),
+        1,
+        models=("detector.model", "detector.weights"),
+        heavy=True,
+    ),
     Stage("triplets", ("images", "masks"), ("vocabulary", "triplets"), 1),
-    Stage("grounding_model", ("images", "triplets"),
-          ("seed", "vocabulary", "diffusion", "grounding"), 3,
-          models=("diffusion.model",), heavy=True, trains=True),
-    Stage("grounding_scores", ("images", "triplets", "grounding_model"),
-          ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"), 2,
-          models=("diffusion.model",), heavy=True),
-    Stage("synthetic_dataset", ("prompts", "grounding_model", "benchmark"),
-          ("seed", "vocabulary", "diffusion", "shards", "synthetic"), 1,
-          models=("diffusion.model",), heavy=True),
-    Stage("segmenter", ("synthetic_dataset",),
-          ("seed", "vocabulary", "segmenter", "benchmark.source"), 1,
-          models=("segmenter.backbone",), heavy=True, trains=True),
-    Stage("real_bound", ("synthetic_dataset", "benchmark"),
-          ("seed", "vocabulary", "segmenter", "benchmark.source", "benchmark.subset"), 1,
-          models=("segmenter.backbone",), heavy=True, trains=True,
-          real_part="train"),
-    Stage("benchmark_scores", ("benchmark", "synthetic_dataset", "segmenter", "real_bound"),
-          ("seed", "vocabulary", "benchmark.source", "benchmark.bootstrap"), 1, heavy=True),
+    Stage(
+        "grounding_model",
+        ("images", "triplets"),
+        ("seed", "vocabulary", "diffusion", "grounding"),
+        3,
+        models=("diffusion.model",),
+        heavy=True,
+        trains=True,
+    ),
+    Stage(
+        "grounding_scores",
+        ("images", "triplets", "grounding_model"),
+        ("vocabulary", "diffusion", "benchmark.bootstrap", "benchmark.daam_thresholds"),
+        2,
+        models=("diffusion.model",),
+        heavy=True,
+    ),
+    Stage(
+        "synthetic_dataset",
+        ("prompts", "grounding_model", "benchmark"),
+        ("seed", "vocabulary", "diffusion", "shards", "synthetic"),
+        1,
+        models=("diffusion.model",),
+        heavy=True,
+    ),
+    Stage(
+        "segmenter",
+        ("synthetic_dataset",),
+        ("seed", "vocabulary", "segmenter", "benchmark.source"),
+        1,
+        models=("segmenter.backbone",),
+        heavy=True,
+        trains=True,
+    ),
+    Stage(
+        "real_bound",
+        ("synthetic_dataset", "benchmark"),
+        ("seed", "vocabulary", "segmenter", "benchmark.source", "benchmark.subset"),
+        1,
+        models=("segmenter.backbone",),
+        heavy=True,
+        trains=True,
+        real_part="train",
+    ),
+    Stage(
+        "benchmark_scores",
+        ("benchmark", "synthetic_dataset", "segmenter", "real_bound"),
+        ("seed", "vocabulary", "benchmark.source", "benchmark.bootstrap"),
+        1,
+        heavy=True,
+    ),
     Stage("promotion", ("grounding_scores", "benchmark_scores"), ("promotion",), 1),
-    Stage("report", ("prompts", "images", "masks", "triplets", "grounding_model",
-                     "grounding_scores", "synthetic_dataset", "segmenter", "real_bound",
-                     "benchmark", "benchmark_scores", "promotion"), ("profile",), 3),
+    Stage(
+        "report",
+        (
+            "prompts",
+            "images",
+            "masks",
+            "triplets",
+            "grounding_model",
+            "grounding_scores",
+            "synthetic_dataset",
+            "segmenter",
+            "real_bound",
+            "benchmark",
+            "benchmark_scores",
+            "promotion",
+        ),
+        ("profile",),
+        3,
+    ),
 )
 STAGE = {stage.name: stage for stage in STAGES}
 
@@ -141,14 +203,21 @@ class Workspace:
         if value is None or (place == "detector.model" and _own_name(params.detector)):
             return value
         model = Path(self.model(value))
-        return (sha256_folder(model) if model.is_dir() else
-                sha256_file(model) if model.is_file() else value)
+        return (
+            sha256_folder(model)
+            if model.is_dir()
+            else sha256_file(model)
+            if model.is_file()
+            else value
+        )
 
 
 def _own_name(detector: DetectorParams) -> bool:
     """Whether `detector.model` is a name of its backend's."""
-    return {"torchvision": detector.model == "coco",
-            "detectron2": detector.model.endswith((".yaml", ".py"))}.get(detector.backend, False)
+    return {
+        "torchvision": detector.model == "coco",
+        "detectron2": detector.model.endswith((".yaml", ".py")),
+    }.get(detector.backend, False)
 
 
 @dataclass(frozen=True)
@@ -186,11 +255,16 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     if stage.real_part and params.benchmark.source in REAL_SOURCES:
         from ml.realdata import data_digest  # scipy and pycocotools, only where they are needed
 
-        inputs["benchmark.root"] = data_digest(params.benchmark, stage.real_part,
-                                               workspace.model(params.benchmark.root))
+        inputs["benchmark.root"] = data_digest(
+            params.benchmark, stage.real_part, workspace.model(params.benchmark.root)
+        )
     recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
-    check_lineage(recipe, load_vocabulary(params.vocabulary).digest, workspace.data,
-                  [each.name for each in STAGES])
+    check_lineage(
+        recipe,
+        load_vocabulary(params.vocabulary).digest,
+        workspace.data,
+        [each.name for each in STAGES],
+    )
     return recipe
 
 
@@ -205,16 +279,20 @@ def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
         try:
             verdict = read_json(path, VERDICT)
         except Damaged as error:  # it may have said no
-            raise QualityError(f"stage {stage.name!r} refuses its input {name!r}, whose checks "
-                               f"left no readable verdict: {error}. Judge it again (`make run`), "
-                               "or remove that file to go on without a verdict") from error
+            raise QualityError(
+                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"left no readable verdict: {error}. Judge it again (`make run`), "
+                "or remove that file to go on without a verdict"
+            ) from error
         if verdict is None:
             continue
         digest = read_manifest(workspace.folder(name), verify=False).digest
         if verdict["digest"] == digest and not verdict["passed"]:
-            raise QualityError(f"stage {stage.name!r} refuses its input {name!r}, whose checks "
-                               f"failed: {'; '.join(map(str, verdict['failures']))}. Make "
-                               f"{name!r} again from sound data ({path})")
+            raise QualityError(
+                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"failed: {'; '.join(map(str, verdict['failures']))}. Make "
+                f"{name!r} again from sound data ({path})"
+            )
 
 
 def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = False) -> StageReport:
@@ -234,7 +312,8 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
         raise ValueError(
             f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
             f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
-            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs")
+            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs"
+        )
     with ExitStack() as locks:
         recipe, done = processes.on_main(lambda: _begin(stage, params, workspace, force, locks))
         if done:
@@ -280,8 +359,10 @@ def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) 
     name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     for source in STAGE[name].inputs:
         if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
-            raise ManifestError(f"{workspace.folder(source)} changed while {name!r} was made from "
-                                f"it: run `python -m ml {name}` again")
+            raise ManifestError(
+                f"{workspace.folder(source)} changed while {name!r} was made from "
+                f"it: run `python -m ml {name}` again"
+            )
     write_json(folder / "metrics.json", output.facts)
     files = describe_files(folder, output.rows)
     check_shards(folder, sha256_json(recipe), files)
@@ -312,6 +393,14 @@ def _finished(workspace: Workspace, recipe: dict) -> StageReport | None:
         say(f"{folder / name} was not made by the stage {manifest.stage!r}: it is left there")
     # No timing when the folder was pulled, not made here.
     timing = read_note(workspace.state(manifest.stage) / "timing.json", TIMING) or {
-        "seconds": 0, "peak_rss_mb": 0}
-    return StageReport(manifest.stage, manifest.digest, True, timing["seconds"],
-                       timing["peak_rss_mb"], manifest.facts)
+        "seconds": 0,
+        "peak_rss_mb": 0,
+    }
+    return StageReport(
+        manifest.stage,
+        manifest.digest,
+        True,
+        timing["seconds"],
+        timing["peak_rss_mb"],
+        manifest.facts,
+    )

@@ -53,26 +53,41 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     if params.benchmark.source == "none":
         empty = pd.DataFrame(columns=BENCHMARK.names, dtype=object)
         rows = write_shards(folder, recipe, [[]], lambda _: empty, BENCHMARK)
-        return Output(rows=rows, facts={
-            "pictures": 0, "labelled_classes": [],
-            "why": "benchmark.source is none: no real pictures with masks were given"})
+        return Output(
+            rows=rows,
+            facts={
+                "pictures": 0,
+                "labelled_classes": [],
+                "why": "benchmark.source is none: no real pictures with masks were given",
+            },
+        )
     if params.benchmark.source == "drawn":
         table = label_table(vocabulary)
         labelled: Sequence[str] = [name for name in vocabulary.classes if name in CLASSES]
         plan = split(list(enumerate(benchmark_scenes())), SHARD_SIZE)
-        rows = write_shards(folder, recipe, plan, lambda group: _rows(group, vocabulary, table),
-                            BENCHMARK)
+        rows = write_shards(
+            folder, recipe, plan, lambda group: _rows(group, vocabulary, table), BENCHMARK
+        )
         return Output(rows=rows, facts=_facts(folder, vocabulary, labelled))
     photos = open_source(params.benchmark, "test", workspace.model(params.benchmark.root))
     check(photos, photos.keys, params.benchmark.subset, vocabulary)
-    rows = write_shards(folder, recipe, split(photos.keys, SHARD_SIZE),
-                        lambda keys: _photo_rows(photos, keys, vocabulary), BENCHMARK)
+    rows = write_shards(
+        folder,
+        recipe,
+        split(photos.keys, SHARD_SIZE),
+        lambda keys: _photo_rows(photos, keys, vocabulary),
+        BENCHMARK,
+    )
     facts = _facts(folder, vocabulary, labelled_classes(photos, vocabulary))
-    return Output(rows=rows, facts=facts | {
-        "name": described(photos),
-        "listed": len(photos.keys),
-        "official_pictures": photos.official,
-    })
+    return Output(
+        rows=rows,
+        facts=facts
+        | {
+            "name": described(photos),
+            "listed": len(photos.keys),
+            "official_pictures": photos.official,
+        },
+    )
 
 
 def _facts(folder: Path, vocabulary: Vocabulary, labelled: Sequence[str]) -> dict:
@@ -117,42 +132,51 @@ def label_table(vocabulary: Vocabulary) -> np.ndarray:
 def _rows(
     group: Sequence[tuple[int, Scene]], vocabulary: Vocabulary, table: np.ndarray
 ) -> pd.DataFrame:
-    return pd.DataFrame([
-        {
-            "key": f"benchmark-{index:06d}",
-            "text": scene.caption,
-            "entities": [name for name in scene.classes if name in vocabulary.classes],
-            "image": encode_png(scene.image),
-            "label": encode_png(table[scene.label_map()]),
-            "dhash": difference_hash(scene.image),
-            "sha256": pixel_digest(scene.image),
-        }
-        for index, scene in group
-    ])
+    return pd.DataFrame(
+        [
+            {
+                "key": f"benchmark-{index:06d}",
+                "text": scene.caption,
+                "entities": [name for name in scene.classes if name in vocabulary.classes],
+                "image": encode_png(scene.image),
+                "label": encode_png(table[scene.label_map()]),
+                "dhash": difference_hash(scene.image),
+                "sha256": pixel_digest(scene.image),
+            }
+            for index, scene in group
+        ]
+    )
 
 
 def _photo_rows(
     photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary
 ) -> pd.DataFrame:
-    return pd.DataFrame([
-        {
-            "key": sample.key,
-            "text": ", ".join(sample.entities),
-            "entities": list(sample.entities),
-            "image": sample.data,
-            "label": encode_png(sample.label),
-            "dhash": difference_hash(sample.image),
-            "sha256": pixel_digest(sample.image),
-        }
-        for sample in read(photos, keys, vocabulary)
-    ])
+    return pd.DataFrame(
+        [
+            {
+                "key": sample.key,
+                "text": ", ".join(sample.entities),
+                "entities": list(sample.entities),
+                "image": sample.data,
+                "label": encode_png(sample.label),
+                "dhash": difference_hash(sample.image),
+                "sha256": pixel_digest(sample.image),
+            }
+            for sample in read(photos, keys, vocabulary)
+        ]
+    )
 
 
 def _sheet(folder: Path) -> None:
     keys = read_shards(folder, ["key"]).key
     wanted = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
-    shown = pd.concat(shard[shard.key.isin(wanted)]
-                      for shard in iter_shards(folder, ["key", "text", "image", "label"]))
-    contact_sheet([decode_png(data) for data in shown.image],
-                  [decode_png(data) for data in shown.label],
-                  list(shown.text), folder / "contact_sheet.jpg")
+    shown = pd.concat(
+        shard[shard.key.isin(wanted)]
+        for shard in iter_shards(folder, ["key", "text", "image", "label"])
+    )
+    contact_sheet(
+        [decode_png(data) for data in shown.image],
+        [decode_png(data) for data in shown.label],
+        list(shown.text),
+        folder / "contact_sheet.jpg",
+    )

@@ -39,14 +39,20 @@ from ml.vocabulary import Vocabulary, load_vocabulary
 MODELS = {"synthetic": "segmenter", "real_upper_bound": "real_bound"}
 """Name in the scores -> stage whose model it is."""
 
-SCORES = pa.schema([
-    ("key", pa.string()),  # of the benchmark picture
-    ("model", pa.string()),  # a name in MODELS
-    ("confusion", pa.list_(pa.int64())),  # (n+1)^2 pixel counts, rows truth, C order
-])
+SCORES = pa.schema(
+    [
+        ("key", pa.string()),  # of the benchmark picture
+        ("model", pa.string()),  # a name in MODELS
+        ("confusion", pa.list_(pa.int64())),  # (n+1)^2 pixel counts, rows truth, C order
+    ]
+)
 SHEET_PICTURES = 10
-CAPTIONS = {"picture": "picture", "truth": "truth", "synthetic": "synthetic",
-            "real_upper_bound": "real bound"}
+CAPTIONS = {
+    "picture": "picture",
+    "truth": "truth",
+    "synthetic": "synthetic",
+    "real_upper_bound": "real bound",
+}
 BOOTSTRAP_SEED = 0
 
 
@@ -71,20 +77,30 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     vocabulary, n = load_vocabulary(params.vocabulary), params.benchmark.bootstrap
     folder = workspace.folder("benchmark_scores")
     tested = truth_set(params, workspace, vocabulary)
-    models = {name: load_segmenter(workspace.folder(stage) / "model").to(pick_device())
-              for name, stage in MODELS.items() if has_model(workspace, stage)}
+    models = {
+        name: load_segmenter(workspace.folder(stage) / "model").to(pick_device())
+        for name, stage in MODELS.items()
+        if has_model(workspace, stage)
+    }
     shown = set(np.array(tested.keys)[spread(len(tested.keys), SHEET_PICTURES)])
     stacks, tiles = score(models, tested, vocabulary, shown)
     write_scores(folder / "scores.parquet", tested.keys, stacks)
     _sheet(tiles, folder / "contact_sheet.jpg")
-    facts: dict = {name: protocol_two(stack, vocabulary, n, tested.unscored)
-                   for name, stack in stacks.items()}
+    facts: dict = {
+        name: protocol_two(stack, vocabulary, n, tested.unscored) for name, stack in stacks.items()
+    }
     if "real_upper_bound" in stacks:
         facts["label_cost"] = _label_cost(stacks, vocabulary, n, tested.unscored)
     if tested.synthetic:
         facts["held_out_synthetic"] = True
-    return Output(facts=facts | {"benchmark": tested.name, "pictures": len(tested.keys),
-                                 "unscored_classes": tested.unscored})
+    return Output(
+        facts=facts
+        | {
+            "benchmark": tested.name,
+            "pictures": len(tested.keys),
+            "unscored_classes": tested.unscored,
+        }
+    )
 
 
 def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> TruthSet:
@@ -92,14 +108,22 @@ def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> T
     if params.benchmark.source == "none":
         _, held = keep_apart(accepted_rows(workspace).key, params.seed)
         shards = iter_shards(workspace.folder("synthetic_dataset"), ["key", "image", "label"])
-        return TruthSet("held-out synthetic pictures", held,
-                        (shard[shard.key.isin(held)] for shard in shards), [], True)
+        return TruthSet(
+            "held-out synthetic pictures",
+            held,
+            (shard[shard.key.isin(held)] for shard in shards),
+            [],
+            True,
+        )
     folder = workspace.folder("benchmark")
     said = read_manifest(folder, verify=False).facts
     return TruthSet(
-        said.get("name", "the frozen benchmark"), list(read_shards(folder, ["key"]).key),
+        said.get("name", "the frozen benchmark"),
+        list(read_shards(folder, ["key"]).key),
         iter_shards(folder, ["key", "image", "label"]),
-        [name for name in vocabulary.classes if name not in said["labelled_classes"]], False)
+        [name for name in vocabulary.classes if name not in said["labelled_classes"]],
+        False,
+    )
 
 
 def has_model(workspace: Workspace, stage: str) -> bool:
@@ -124,14 +148,18 @@ def score(
     for frame in tested.frames:
         images = [decode_png(data) for data in frame.image]
         labels = [decode_png(data) for data in frame.label]
-        found = {name: [decided[label] for label in predict_each(model, images)]
-                 for name, model in models.items()}
+        found = {
+            name: [decided[label] for label in predict_each(model, images)]
+            for name, model in models.items()
+        }
         for i, key in enumerate(frame.key):
             for name in models:
                 stacks[name][place + i] = confusion(found[name][i], labels[i], n)
             if key in shown:
-                tiles.append({"picture": images[i], "truth": labels[i]}
-                             | {name: found[name][i] for name in models})
+                tiles.append(
+                    {"picture": images[i], "truth": labels[i]}
+                    | {name: found[name][i] for name in models}
+                )
         place += len(frame)
     return stacks, tiles
 
@@ -150,7 +178,8 @@ def statistics(vocabulary: Vocabulary, unscored: Sequence[str] = ()) -> dict[str
         table["unseen"] = lambda counts: 100 * miou(counts, unseen)
     if seen and unseen:
         table["harmonic"] = lambda counts: harmonic_mean(
-            100 * miou(counts, seen), 100 * miou(counts, unseen))
+            100 * miou(counts, seen), 100 * miou(counts, unseen)
+        )
     return table
 
 
@@ -175,9 +204,11 @@ def protocol_two(
         for name, statistic in table.items()
     }
     per_class = 100 * iou_per_class(total)
-    facts["per_class"] = {name: float(per_class[vocabulary.label(name)])
-                          for name in vocabulary.classes
-                          if not np.isnan(per_class[vocabulary.label(name)])}
+    facts["per_class"] = {
+        name: float(per_class[vocabulary.label(name)])
+        for name in vocabulary.classes
+        if not np.isnan(per_class[vocabulary.label(name)])
+    }
     return facts
 
 
@@ -206,8 +237,12 @@ def _label_cost(
 ) -> dict:
     """How much the bound scores above the synthetic segmenter, paired by picture; points of %."""
     difference, low, high = paired_bootstrap(
-        main_statistic(vocabulary, unscored), stacks["real_upper_bound"], stacks["synthetic"],
-        resamples, BOOTSTRAP_SEED)
+        main_statistic(vocabulary, unscored),
+        stacks["real_upper_bound"],
+        stacks["synthetic"],
+        resamples,
+        BOOTSTRAP_SEED,
+    )
     return {"points": difference, "interval": [low, high]}
 
 

@@ -39,7 +39,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     pipe = load_pipeline(params.diffusion, workspace)
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
-        pipe, samples, params, params.grounding.variant, folder / ".progress")
+        pipe, samples, params, params.grounding.variant, folder / ".progress"
+    )
     if not processes.is_main():
         return Output()
     module.save_pretrained(folder)
@@ -62,14 +63,19 @@ def train_variant(
     module = GroundingModule(config).to(pipe.device)
     parts = [[s for s in samples if s.subset == subset] for subset in ("train", "validation")]
     sources = [
-        FeatureSource(pipe, part, sample_evidence(pipe, part, config.evidence_timesteps,
-                                                  params.diffusion.batch_size)
-                      if config.competition else None)
+        FeatureSource(
+            pipe,
+            part,
+            sample_evidence(pipe, part, config.evidence_timesteps, params.diffusion.batch_size)
+            if config.competition
+            else None,
+        )
         for part in parts
     ]
     checkpoint = None if progress_folder is None else progress_folder / "training.pt"
-    progress = train(module, *sources, [s.entities for s in parts[1]], params.grounding,
-                     params.seed, checkpoint)
+    progress = train(
+        module, *sources, [s.entities for s in parts[1]], params.grounding, params.seed, checkpoint
+    )
     return module, progress, sources[1]
 
 
@@ -82,11 +88,17 @@ def config_for(
     """
     timesteps = Counter(s.timestep for s in samples)
     if len(timesteps) > 1:
-        raise ValueError(f"latents of {len(timesteps)} timesteps {sorted(timesteps)}: expected "
-                         "one; make the stage images again with one scheduler and step count")
+        raise ValueError(
+            f"latents of {len(timesteps)} timesteps {sorted(timesteps)}: expected "
+            "one; make the stage images again with one scheduler and step count"
+        )
     return make_config(
-        grounding, feature_channels(pipe.unet), text_width(pipe), samples[0].size[0],
-        next(iter(timesteps)), variant,
+        grounding,
+        feature_channels(pipe.unet),
+        text_width(pipe),
+        samples[0].size[0],
+        next(iter(timesteps)),
+        variant,
     )
 
 
@@ -94,8 +106,13 @@ def _facts(module: GroundingModule, progress: Progress, samples: Sequence[Sample
     def count(subset: str) -> int:
         return sum(s.subset == subset for s in samples)
 
-    masks = Counter(e for s in samples if s.subset == "train"
-                    for e, there in zip(s.entities, s.present, strict=True) if there)
+    masks = Counter(
+        e
+        for s in samples
+        if s.subset == "train"
+        for e, there in zip(s.entities, s.present, strict=True)
+        if there
+    )
     return {
         "variant": module.config.variant,
         "parameters": sum(p.numel() for p in module.parameters()),
@@ -115,6 +132,11 @@ def _sheet(module, validation: FeatureSource, vocabulary: Vocabulary, params: Pa
         part = indices[start : start + params.grounding.batch_size]
         shown += [validation.samples[i] for i in part]
         predicted = predict_masks(module, validation.batch(part))
-        masks += [m[: len(s.words)] for m, s in zip(predicted, shown[-len(part):], strict=True)]
-    contact_sheet([s.image for s in shown], masks, [s.text for s in shown], path,
-                  colours=[[PALETTE[vocabulary.label(e)] for e in s.entities] for s in shown])
+        masks += [m[: len(s.words)] for m, s in zip(predicted, shown[-len(part) :], strict=True)]
+    contact_sheet(
+        [s.image for s in shown],
+        masks,
+        [s.text for s in shown],
+        path,
+        colours=[[PALETTE[vocabulary.label(e)] for e in s.entities] for s in shown],
+    )

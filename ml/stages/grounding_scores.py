@@ -31,14 +31,16 @@ CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
 METHODS = ("ours", "daam")
 SHEET_PICTURES = 10
 
-SCORES = pa.schema([
-    ("key", pa.string()),
-    ("cell", pa.string()),
-    ("entity", pa.string()),
-    ("seen", pa.bool_()),
-    ("iou_ours", pa.float64()),  # 0..1
-    ("iou_daam", pa.float64()),  # 0..1
-])
+SCORES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("cell", pa.string()),
+        ("entity", pa.string()),
+        ("seen", pa.bool_()),
+        ("iou_ours", pa.float64()),  # 0..1
+        ("iou_daam", pa.float64()),  # 0..1
+    ]
+)
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -50,8 +52,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("grounding_scores")
     training = load_samples(workspace, ["train", "validation"])
     threshold, on_training = best_threshold(
-        training, [s.daam for s in training],
-        candidate_thresholds(params.benchmark.daam_thresholds))
+        training, [s.daam for s in training], candidate_thresholds(params.benchmark.daam_thresholds)
+    )
     del training
     sim = load_samples(workspace, ["sim"])
     module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
@@ -68,8 +70,14 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         scores.to_parquet(temporary, schema=SCORES, index=False)
     _sheet(list(shown.values()), vocabulary, folder / "contact_sheet.jpg")
     facts = protocol_one(scores, METHODS, params.benchmark.bootstrap)
-    return Output(facts=facts | {"daam_threshold": threshold, "daam_training_miou": on_training,
-                                 "variant": module.config.variant})
+    return Output(
+        facts=facts
+        | {
+            "daam_threshold": threshold,
+            "daam_training_miou": on_training,
+            "variant": module.config.variant,
+        }
+    )
 
 
 def ground_batches(
@@ -82,8 +90,10 @@ def ground_batches(
     trained = grounded.config.feature_timestep
     others = sorted({s.timestep for s in samples} - {trained})
     if others:
-        raise ValueError(f"latents of timesteps {others}, but the grounding module was trained on "
-                         f"{trained}; make images and grounding_model with one scheduler")
+        raise ValueError(
+            f"latents of timesteps {others}, but the grounding module was trained on "
+            f"{trained}; make images and grounding_model with one scheduler"
+        )
     with tqdm(total=len(samples), desc="Protocol I", unit="picture") as bar:
         for part, found in Batches(batch_size).run(samples, grounded.ground_samples):
             yield part, found.masks
@@ -101,11 +111,18 @@ def score_rows(
     for place, sample in enumerate(samples):
         truth = sample.masks
         for i in np.flatnonzero(sample.present):
-            rows.append({
-                "key": sample.key, "cell": sample.cell, "entity": sample.entities[i],
-                "seen": sample.entities[i] in vocabulary.seen,
-            } | {f"iou_{method}": binary_iou(found[place][i], truth[i])
-                 for method, found in masks.items()})
+            rows.append(
+                {
+                    "key": sample.key,
+                    "cell": sample.cell,
+                    "entity": sample.entities[i],
+                    "seen": sample.entities[i] in vocabulary.seen,
+                }
+                | {
+                    f"iou_{method}": binary_iou(found[place][i], truth[i])
+                    for method, found in masks.items()
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -118,14 +135,19 @@ def protocol_one(scores: pd.DataFrame, methods: Sequence[str], resamples: int) -
     """
     cells = [cell for cell in CELLS if (scores.cell == cell).any()]
     table: dict = {method: {} for method in methods}
-    table |= {"intervals": {m: {} for m in methods}, "per_class": {m: {} for m in methods},
-              "pictures": {}, "masks": {}}
+    table |= {
+        "intervals": {m: {} for m in methods},
+        "per_class": {m: {} for m in methods},
+        "pictures": {},
+        "masks": {},
+    }
     for cell in cells:
         rows = scores[scores.cell == cell]
         table["pictures"][cell], table["masks"][cell] = int(rows.key.nunique()), len(rows)
         for method in methods:
-            miou, interval, classes = cell_scores(rows[f"iou_{method}"], rows.entity, rows.key,
-                                                  resamples)
+            miou, interval, classes = cell_scores(
+                rows[f"iou_{method}"], rows.entity, rows.key, resamples
+            )
             table[method][cell] = miou
             table["intervals"][method][cell] = interval
             table["per_class"][method][cell] = classes

@@ -30,8 +30,10 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     prompts = read_shards(workspace.folder("prompts"), PROMPTS.names)
     wanted = prompts[prompts["purpose"].isin(PURPOSES)].sort_values("key")
     if wanted.empty:
-        raise ValueError(f"no prompts of purpose {PURPOSES} in {workspace.folder('prompts')}: "
-                         "set prompts.train_one, train_two or sim_per_cell above 0")
+        raise ValueError(
+            f"no prompts of purpose {PURPOSES} in {workspace.folder('prompts')}: "
+            "set prompts.train_one, train_two or sim_per_cell above 0"
+        )
     folder = workspace.folder("images")
     make = ShardMaker(params, workspace)
     refuse_long_prompts(params.diffusion, workspace, wanted.to_dict("records"))
@@ -52,9 +54,13 @@ class ShardMaker:
     def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
         if self.pipe is None:
             self.pipe = load_pipeline(self.params.diffusion, self.workspace)
-        return pd.DataFrame([_row(prompt, samples, i)
-                             for batch, samples in self.batches.run(prompts, self._sample)
-                             for i, prompt in enumerate(batch)])
+        return pd.DataFrame(
+            [
+                _row(prompt, samples, i)
+                for batch, samples in self.batches.run(prompts, self._sample)
+                for i, prompt in enumerate(batch)
+            ]
+        )
 
     def _sample(self, batch: Sequence[dict]) -> Samples:
         diffusion = self.params.diffusion
@@ -71,14 +77,18 @@ class ShardMaker:
 def _row(prompt: dict, samples: Samples, i: int) -> dict:
     latent = samples.latents[i].numpy()
     daam = samples.daam[i].numpy().astype(np.float16)
-    return prompt | picture_facts(samples.images[i]) | {
-        "image": encode_png(samples.images[i]),
-        "latent": latent.astype("<f4").tobytes(),
-        "latent_shape": list(latent.shape),
-        "timestep": samples.timestep,
-        "daam": daam.astype("<f2").tobytes(),
-        "daam_shape": list(daam.shape),
-    }
+    return (
+        prompt
+        | picture_facts(samples.images[i])
+        | {
+            "image": encode_png(samples.images[i]),
+            "latent": latent.astype("<f4").tobytes(),
+            "latent_shape": list(latent.shape),
+            "timestep": samples.timestep,
+            "daam": daam.astype("<f2").tobytes(),
+            "daam_shape": list(daam.shape),
+        }
+    )
 
 
 def _contact_sheet(folder) -> None:
@@ -86,8 +96,13 @@ def _contact_sheet(folder) -> None:
     made = read_shards(folder, ["key", "text"])
     shown = made.iloc[spread(len(made), SHEET)]
     pictures = load_pictures(folder, list(shown["key"]))
-    contact_sheet([pictures[key] for key in shown["key"]], None, list(shown["text"]),
-                  folder / "contact_sheet.jpg", columns=8)
+    contact_sheet(
+        [pictures[key] for key in shown["key"]],
+        None,
+        list(shown["text"]),
+        folder / "contact_sheet.jpg",
+        columns=8,
+    )
 
 
 def _facts(folder) -> dict:

@@ -64,10 +64,15 @@ class ShardMaker:
 def open_detector(params: Params, workspace: Workspace) -> Detector:
     """The detector of the settings, ready to use."""
     settings = params.detector
-    return load_detector(settings.backend, workspace.detector(settings),
-                         weights=settings.weights and workspace.model(settings.weights),
-                         revision=settings.revision, score_threshold=settings.score_threshold,
-                         device=params.diffusion.device, batch_size=settings.batch_size)
+    return load_detector(
+        settings.backend,
+        workspace.detector(settings),
+        weights=settings.weights and workspace.model(settings.weights),
+        revision=settings.revision,
+        score_threshold=settings.score_threshold,
+        device=params.diffusion.device,
+        batch_size=settings.batch_size,
+    )
 
 
 def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tuple[str, ...]]:
@@ -87,8 +92,10 @@ def _shard(
     frame = pd.read_parquet(group[0], columns=[*_COLUMNS, "image"])
     strange = sorted(set(frame.purpose) - set(ROLES))
     if strange:
-        raise ValueError(f"{group[0]}: purposes {strange}, expected some of {sorted(ROLES)}: "
-                         "masks are looked for in pictures of these only")
+        raise ValueError(
+            f"{group[0]}: purposes {strange}, expected some of {sorted(ROLES)}: "
+            "masks are looked for in pictures of these only"
+        )
     refuse_unseen(frame[frame.purpose == "train"], vocabulary)
     pieces = []
     for purpose, role in ROLES.items():
@@ -96,8 +103,12 @@ def _shard(
         for batch in split(frame[frame.purpose == purpose], detector.batches.size):
             pictures = [decode_png(data) for data in batch.image]
             found = detector.detect(pictures, asked[role])
-            pieces += [mask_rows(row, instances, role, picture.shape[:2]) for row, instances,
-                       picture in zip(batch.itertuples(index=False), found, pictures, strict=True)]
+            pieces += [
+                mask_rows(row, instances, role, picture.shape[:2])
+                for row, instances, picture in zip(
+                    batch.itertuples(index=False), found, pictures, strict=True
+                )
+            ]
     order = {key: i for i, key in enumerate(frame.key)}
     flat = [row for piece in pieces for row in piece]
     return pd.DataFrame(sorted(flat, key=lambda row: order[row["key"]]))  # stable: entities stay
@@ -107,9 +118,11 @@ def refuse_unseen(train: pd.DataFrame, vocabulary: Vocabulary) -> None:
     """Raises ValueError if a training picture names a class that is not seen."""
     for key, entities in zip(train.key, train.entities, strict=True):
         if wrong := sorted(set(entities) - set(vocabulary.seen)):
-            raise ValueError(f"training picture {key} names {wrong}, which vocabulary "
-                             f"{vocabulary.name!r} does not list as seen: a label of it would leak "
-                             "what the method must not know. Make `prompts` again")
+            raise ValueError(
+                f"training picture {key} names {wrong}, which vocabulary "
+                f"{vocabulary.name!r} does not list as seen: a label of it would leak "
+                "what the method must not know. Make `prompts` again"
+            )
 
 
 def mask_rows(prompt, found: Instances, role: str, size: tuple[int, int]) -> list[dict]:
@@ -121,17 +134,38 @@ def mask_rows(prompt, found: Instances, role: str, size: tuple[int, int]) -> lis
     rows = []
     for entity, word in zip(prompt.entities, prompt.words, strict=True):
         mask, score, count = found.merged(entity)
-        row = {"key": prompt.key, "entity": entity, "word": word, "purpose": prompt.purpose,
-               "cell": prompt.cell, "role": role, "found": mask is not None, "score": score,
-               "instances": count, "area": 0.0, "x0": 0.0, "y0": 0.0, "x1": 0.0, "y1": 0.0,
-               "rle": ""}
+        row = {
+            "key": prompt.key,
+            "entity": entity,
+            "word": word,
+            "purpose": prompt.purpose,
+            "cell": prompt.cell,
+            "role": role,
+            "found": mask is not None,
+            "score": score,
+            "instances": count,
+            "area": 0.0,
+            "x0": 0.0,
+            "y0": 0.0,
+            "x1": 0.0,
+            "y1": 0.0,
+            "rle": "",
+        }
         if mask is not None:
             if mask.shape != tuple(size):
-                raise ValueError(f"{prompt.key}: mask of {mask.shape} for a picture of {size}; the "
-                                 "detector must answer in the picture's own pixels")
+                raise ValueError(
+                    f"{prompt.key}: mask of {mask.shape} for a picture of {size}; the "
+                    "detector must answer in the picture's own pixels"
+                )
             x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-            row |= {"area": float(mask.mean()), "x0": float(x[0]), "y0": float(y[0]),
-                    "x1": float(x[-1] + 1), "y1": float(y[-1] + 1), "rle": encode_rle(mask)}
+            row |= {
+                "area": float(mask.mean()),
+                "x0": float(x[0]),
+                "y0": float(y[0]),
+                "x1": float(x[-1] + 1),
+                "y1": float(y[-1] + 1),
+                "rle": encode_rle(mask),
+            }
         rows.append(row)
     return rows
 
@@ -151,26 +185,46 @@ def facts_of(masks: pd.DataFrame, unknown: Sequence[str] = ()) -> dict:
 
 def _summary(part: pd.DataFrame) -> dict:
     hits = part[part.found]
-    return {"rows": len(part), "found": float(part.found.mean()),
-            "mean_score": float(hits.score.mean()) if len(hits) else 0.0,
-            "mean_area": float(hits.area.mean()) if len(hits) else 0.0,
-            "mean_instances": float(hits.instances.mean()) if len(hits) else 0.0}
+    return {
+        "rows": len(part),
+        "found": float(part.found.mean()),
+        "mean_score": float(hits.score.mean()) if len(hits) else 0.0,
+        "mean_area": float(hits.area.mean()) if len(hits) else 0.0,
+        "mean_instances": float(hits.instances.mean()) if len(hits) else 0.0,
+    }
 
 
 def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     keys = list(masks.key.unique())
     shown = [keys[i] for i in spread(len(keys), SHEET_PICTURES)]
     pictures = load_pictures(images, shown)
-    rles = [pd.read_parquet(path, columns=["key", "entity", "rle"], filters=[("key", "in", shown)])
-            for path in shard_files(folder)] if shown else []
+    rles = (
+        [
+            pd.read_parquet(path, columns=["key", "entity", "rle"], filters=[("key", "in", shown)])
+            for path in shard_files(folder)
+        ]
+        if shown
+        else []
+    )
     over, captions = [], []
     for key in shown:
         rows = masks[masks.key == key].merge(pd.concat(rles), on=["key", "entity"])
         size = pictures[key].shape[:2]
-        over.append(np.array([decode_rle(row.rle) if row.found else np.zeros(size, bool)
-                              for row in rows.itertuples()]))
-        captions.append(", ".join(f"{row.word} {row.score:.2f}" if row.found else f"no {row.word}"
-                                  for row in rows.itertuples()))
+        over.append(
+            np.array(
+                [
+                    decode_rle(row.rle) if row.found else np.zeros(size, bool)
+                    for row in rows.itertuples()
+                ]
+            )
+        )
+        captions.append(
+            ", ".join(
+                f"{row.word} {row.score:.2f}" if row.found else f"no {row.word}"
+                for row in rows.itertuples()
+            )
+        )
     if shown:
-        contact_sheet([pictures[key] for key in shown], over, captions,
-                      folder / "contact_sheet.jpg")
+        contact_sheet(
+            [pictures[key] for key in shown], over, captions, folder / "contact_sheet.jpg"
+        )

@@ -53,8 +53,10 @@ class Contest:
 def grounding_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Summed IoU and number of masks: float64 (pictures, cells, 2, classes); keys ascending."""
     rows = pd.read_parquet(path, columns=["key", "cell", "entity", "iou_ours"])
-    axes = [np.unique(rows[name].to_numpy(str), return_inverse=True)
-            for name in ("key", "cell", "entity")]
+    axes = [
+        np.unique(rows[name].to_numpy(str), return_inverse=True)
+        for name in ("key", "cell", "entity")
+    ]
     (keys, picture), (cells, cell), (classes, label) = axes
     counts = np.zeros((len(keys), len(cells), 2, len(classes)))
     np.add.at(counts, (picture, cell, 0, label), rows.iou_ours.to_numpy(float))
@@ -73,8 +75,7 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(keys), stack
 
 
-RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str,
-          "scores_sha256": str}
+RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str, "scores_sha256": str}
 WHO = {"digest": str}
 """Of a champion's record: all of it, and what says who it is."""
 HELD_OUT = ("synthetic_dataset",)
@@ -82,8 +83,9 @@ HELD_OUT = ("synthetic_dataset",)
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
 
 CONTESTS = {
-    "grounding": Contest("grounding_scores", "grounding_model", ("images", "triplets"),
-                         grounding_counts),
+    "grounding": Contest(
+        "grounding_scores", "grounding_model", ("images", "triplets"), grounding_counts
+    ),
     "segmenter": Contest("benchmark_scores", "segmenter", ("benchmark",), segmenter_counts),
 }
 
@@ -104,8 +106,10 @@ def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> di
     try:
         return read_json(folder / "record.json", expected)
     except Damaged as error:
-        raise ValueError(f"{error}. It says who is champion: bring it back, or remove {folder} to "
-                         "let the next candidate start anew") from error
+        raise ValueError(
+            f"{error}. It says who is champion: bring it back, or remove {folder} to "
+            "let the next candidate start anew"
+        ) from error
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -126,8 +130,10 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
             _record(workspace, name, contest, candidate)
         verdicts[name] = describe(verdict, candidate, champion)
         if facts.get("held_out_synthetic"):
-            verdicts[name] |= {"held_out_synthetic": True,
-                               "reason": f"{verdict.reason}; {NO_BENCHMARK}"}
+            verdicts[name] |= {
+                "held_out_synthetic": True,
+                "reason": f"{verdict.reason}; {NO_BENCHMARK}",
+            }
     write_json(workspace.folder("promotion") / "verdict.json", verdicts)
     return Output(facts=verdicts)
 
@@ -168,8 +174,9 @@ def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Conten
     inputs, held_out = manifest.inputs, manifest.facts.get("held_out_synthetic", False)
     keys, counts = contest.read(folder / "scores.parquet")
     test_set = sha256_json([inputs[name] for name in (HELD_OUT if held_out else contest.test_set)])
-    return Contender(inputs[contest.model], float(policy.statistic(counts.sum(0))), test_set, keys,
-                     counts)
+    return Contender(
+        inputs[contest.model], float(policy.statistic(counts.sum(0))), test_set, keys, counts
+    )
 
 
 def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
@@ -178,9 +185,11 @@ def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | 
         return None
     scores = champion_folder(workspace, name) / "scores.parquet"
     if not scores.is_file() or sha256_file(scores) != record["scores_sha256"]:
-        raise ValueError(f"{scores} is missing or not what the champion was promoted on: expected "
-                         f"sha256 {record['scores_sha256'][:12]}; bring it back, or remove "
-                         f"{scores.parent} to let the next candidate start anew")
+        raise ValueError(
+            f"{scores} is missing or not what the champion was promoted on: expected "
+            f"sha256 {record['scores_sha256'][:12]}; bring it back, or remove "
+            f"{scores.parent} to let the next candidate start anew"
+        )
     keys, counts = contest.read(scores)
     return Contender(record["digest"], record["score"], record["test_set"], keys, counts)
 
@@ -199,20 +208,30 @@ def write_record(params: Params, workspace: Workspace, name: str, folder: Path) 
     every model, so that each can be compared with once somebody makes it champion."""
     contest = CONTESTS[name]
     facts = read_manifest(workspace.folder(contest.scores)).facts
-    policy = policy_of(name, params, load_vocabulary(params.vocabulary),
-                       facts.get("unscored_classes", ()))
+    policy = policy_of(
+        name, params, load_vocabulary(params.vocabulary), facts.get("unscored_classes", ())
+    )
     _write(workspace, name, contest, _candidate(workspace, contest, policy), [], folder)
 
 
-def _write(workspace: Workspace, name: str, contest: Contest, candidate: Contender,
-           former: list[str], folder: Path) -> None:
+def _write(
+    workspace: Workspace,
+    name: str,
+    contest: Contest,
+    candidate: Contender,
+    former: list[str],
+    folder: Path,
+) -> None:
     source = workspace.folder(contest.scores) / "scores.parquet"
     shutil.copyfile(source, folder / "scores.parquet")
-    write_json(folder / "record.json", {
-        "model": name,
-        "digest": candidate.digest,
-        "score": candidate.score,
-        "test_set": candidate.test_set,
-        "scores_sha256": sha256_file(source),
-        "former": former,
-    })
+    write_json(
+        folder / "record.json",
+        {
+            "model": name,
+            "digest": candidate.digest,
+            "score": candidate.score,
+            "test_set": candidate.test_set,
+            "scores_sha256": sha256_file(source),
+            "former": former,
+        },
+    )

@@ -47,9 +47,11 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         try:
             limit.refuse_prompts(prompts)
         except ValueError as error:
-            raise ValueError(f"prompts for the vocabulary {vocabulary.name!r}: {error}\nSet "
-                             "prompts.attribute_share and prompts.scene_share to 0, or give the "
-                             "classes shorter words under `words:`") from error
+            raise ValueError(
+                f"prompts for the vocabulary {vocabulary.name!r}: {error}\nSet "
+                "prompts.attribute_share and prompts.scene_share to 0, or give the "
+                "classes shorter words under `words:`"
+            ) from error
     plan = []
     for purpose in ("train", "sim", "synthetic"):
         plan += split([p for p in prompts if p["purpose"] == purpose], params.shards.size)
@@ -92,15 +94,23 @@ def make_prompts(
             continue
         if lack := _lack(groups):
             if purpose != "sim":
-                raise ValueError(f"prompts.{purpose}_{name} is {count}, but vocabulary "
-                                 f"{vocabulary.name!r} {lack}: set it to 0 or list more classes")
+                raise ValueError(
+                    f"prompts.{purpose}_{name} is {count}, but vocabulary "
+                    f"{vocabulary.name!r} {lack}: set it to 0 or list more classes"
+                )
             left_out[name] = f"vocabulary {vocabulary.name!r} {lack}"
             continue
         rng = np.random.default_rng(_number(f"{seed}/{purpose}/{name}", 64))
         details = np.random.default_rng(_number(f"{seed}/{purpose}/{name}/details", 64))
-        fitting = [] if purpose == "sim" else [
-            text for text in texts
-            if len(text.entities) == len(groups) and set(text.entities) <= set(groups[0])]
+        fitting = (
+            []
+            if purpose == "sim"
+            else [
+                text
+                for text in texts
+                if len(text.entities) == len(groups) and set(text.entities) <= set(groups[0])
+            ]
+        )
         chosen, own = _with_texts(rng, groups, count, fitting)
         share = 0.0 if purpose == "sim" else 1.0
         is_plain = rng.permutation(count) < round(plain_share * count)
@@ -110,12 +120,29 @@ def make_prompts(
             key = f"{purpose}-{index[purpose]:06d}"
             index[purpose] += 1
             scene = scenes[details.integers(len(scenes))] if placed[i] else ""
-            said = _as_written(own[i]) if own[i] else word_prompt(
-                rng, entities, vocabulary, bool(is_plain[i]), details,
-                attributes if dressed[i] else {}, scene)
-            prompts.append({"key": key, "entities": list(entities), "purpose": purpose,
-                            "cell": cell_of(entities, vocabulary),
-                            "seed": _unique_seed(seed, key, taken), **said})
+            said = (
+                _as_written(own[i])
+                if own[i]
+                else word_prompt(
+                    rng,
+                    entities,
+                    vocabulary,
+                    bool(is_plain[i]),
+                    details,
+                    attributes if dressed[i] else {},
+                    scene,
+                )
+            )
+            prompts.append(
+                {
+                    "key": key,
+                    "entities": list(entities),
+                    "purpose": purpose,
+                    "cell": cell_of(entities, vocabulary),
+                    "seed": _unique_seed(seed, key, taken),
+                    **said,
+                }
+            )
     return prompts, left_out
 
 
@@ -152,7 +179,10 @@ def balanced_singles(rng: np.random.Generator, classes: Sequence[str], count: in
 
 
 def balanced_pairs(
-    rng: np.random.Generator, first: Sequence[str], second: Sequence[str], count: int,
+    rng: np.random.Generator,
+    first: Sequence[str],
+    second: Sequence[str],
+    count: int,
     taken: Sequence[tuple[str, ...]] = (),
 ) -> list[tuple[str, str]]:
     """`count` pairs of distinct classes, one of each group, in random order of the two.
@@ -162,8 +192,9 @@ def balanced_pairs(
     The groups are equal or disjoint. taken: pairs that stand already, counted in but not returned.
     """
     same = tuple(first) == tuple(second)
-    pairs = np.array([(i, j) for i in range(len(first)) for j in range(len(second))
-                      if not same or i < j]).reshape(-1, 2)
+    pairs = np.array(
+        [(i, j) for i in range(len(first)) for j in range(len(second)) if not same or i < j]
+    ).reshape(-1, 2)
     left = np.zeros(len(first), np.int64)
     right = left if same else np.zeros(len(second), np.int64)
     used, chosen = np.zeros(len(pairs), np.int64), []
@@ -189,8 +220,15 @@ def balanced_pairs(
 def facts_of(prompts: Sequence[dict], vocabulary: Vocabulary) -> dict:
     """Counts by purpose, cell, class and template; distinct unordered pairs by purpose."""
     purposes = sorted({p["purpose"] for p in prompts})
-    facts = {"prompts": len(prompts), "distinct_seeds": len({p["seed"] for p in prompts}),
-             "purposes": {}, "cells": {}, "classes": {}, "distinct_pairs": {}, "templates": {}}
+    facts = {
+        "prompts": len(prompts),
+        "distinct_seeds": len({p["seed"] for p in prompts}),
+        "purposes": {},
+        "cells": {},
+        "classes": {},
+        "distinct_pairs": {},
+        "templates": {},
+    }
     for purpose in purposes:
         rows = [p for p in prompts if p["purpose"] == purpose]
         counts = Counter(entity for p in rows for entity in p["entities"])
@@ -199,7 +237,8 @@ def facts_of(prompts: Sequence[dict], vocabulary: Vocabulary) -> dict:
         facts["cells"][purpose] = dict(Counter(p["cell"] for p in rows))
         facts["classes"][purpose] = {name: counts[name] for name in sorted(allowed)}
         facts["distinct_pairs"][purpose] = len(
-            {frozenset(p["entities"]) for p in rows if len(p["entities"]) == 2})
+            {frozenset(p["entities"]) for p in rows if len(p["entities"]) == 2}
+        )
         facts["templates"][purpose] = dict(Counter(map(template_of, rows)))
     return facts
 
@@ -208,10 +247,20 @@ def text_facts(prompts: Sequence[dict], texts: Sequence[Text]) -> dict:
     """How many lines the user's file has, and how many of each class's prompts they became."""
     lines = {text.text for text in texts}
     used = [p for p in prompts if p["text"] in lines]
-    return {"lines": len(texts), "lines_unused": len(lines - {p["text"] for p in used}), "used": {
-        purpose: dict(sorted(Counter(e for p in used if p["purpose"] == purpose
-                                     for e in p["entities"]).items()))
-        for purpose in ("train", "synthetic")}}
+    return {
+        "lines": len(texts),
+        "lines_unused": len(lines - {p["text"] for p in used}),
+        "used": {
+            purpose: dict(
+                sorted(
+                    Counter(
+                        e for p in used if p["purpose"] == purpose for e in p["entities"]
+                    ).items()
+                )
+            )
+            for purpose in ("train", "synthetic")
+        },
+    }
 
 
 def _as_written(own: Text) -> dict:
@@ -251,15 +300,19 @@ def check(vocabulary: Vocabulary, wanted: PromptParams) -> None:
     if wanted.attribute_share:
         refuse_attribute_words(vocabulary)
     if wanted.scene_share and not usable(SCENES, vocabulary):
-        raise ValueError(f"prompts.scene_share is {wanted.scene_share}, but every scene names a "
-                         f"word of vocabulary {vocabulary.name!r}; set it to 0")
+        raise ValueError(
+            f"prompts.scene_share is {wanted.scene_share}, but every scene names a "
+            f"word of vocabulary {vocabulary.name!r}; set it to 0"
+        )
     # "a bear" and "a bear cub": a picture of the second shows the first.
     owner = vocabulary.owners()
     for longer, stranger in owner.items():
         parts = longer.split(" ")
         for word in (" ".join(parts[:end]) for end in range(1, len(parts))):
             if owner.get(word, stranger) != stranger:
-                raise ValueError(f"vocabulary {vocabulary.name!r}: {word!r} of class "
-                                 f"{owner[word]!r} and {longer!r} of class {stranger!r} cannot be "
-                                 "told apart in a prompt; give one of them another word under "
-                                 "`words:`")
+                raise ValueError(
+                    f"vocabulary {vocabulary.name!r}: {word!r} of class "
+                    f"{owner[word]!r} and {longer!r} of class {stranger!r} cannot be "
+                    "told apart in a prompt; give one of them another word under "
+                    "`words:`"
+                )

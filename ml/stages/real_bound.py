@@ -59,9 +59,14 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     processes.on_main(store)
     images, labels = open_encoded(file)
     left_out = len(keys) - len(images)
-    return Output(facts=fit("real_bound", images, labels, params, workspace) | {
-        "name": described(photos), "listed": len(photos.keys),
-        "left_out_as_benchmark_copies": left_out})
+    return Output(
+        facts=fit("real_bound", images, labels, params, workspace)
+        | {
+            "name": described(photos),
+            "listed": len(photos.keys),
+            "left_out_as_benchmark_copies": left_out,
+        }
+    )
 
 
 def drawn_pictures(
@@ -79,16 +84,23 @@ def drawn_pictures(
 
 
 def photo_frames(
-    photos: LabelledPhotos, keys: Sequence[str], vocabulary: Vocabulary, workspace: Workspace,
+    photos: LabelledPhotos,
+    keys: Sequence[str],
+    vocabulary: Vocabulary,
+    workspace: Workspace,
     one_size: bool,
 ) -> Iterator[pd.DataFrame]:
     """The photographs of `keys` without those that are copies of benchmark pictures: frames of a
     hundred with encoded bytes, columns image and label. one_size: that of the synthetic pictures;
     else the photographs are as they are."""
-    height, width = decode_png(next(iter_shards(
-        workspace.folder("synthetic_dataset"), ["image"])).image[0]).shape[:2]
-    benchmark = [small(decode_png(data)) for shard in
-                 iter_shards(workspace.folder("benchmark"), ["image"]) for data in shard.image]
+    height, width = decode_png(
+        next(iter_shards(workspace.folder("synthetic_dataset"), ["image"])).image[0]
+    ).shape[:2]
+    benchmark = [
+        small(decode_png(data))
+        for shard in iter_shards(workspace.folder("benchmark"), ["image"])
+        for data in shard.image
+    ]
     for group in split(keys, GROUP):
         rows, thumbs = [], []
         for sample in read(photos, group, vocabulary):
@@ -135,9 +147,11 @@ def scene_classes(
     """
     unknown = sorted(set(vocabulary.classes) - set(CLASSES))
     if unknown:
-        raise ValueError(f"the drawn world cannot draw {unknown} of vocabulary "
-                         f"{vocabulary.name!r}, so there is no real bound for it: expected "
-                         f"classes out of {', '.join(CLASSES)}")
+        raise ValueError(
+            f"the drawn world cannot draw {unknown} of vocabulary "
+            f"{vocabulary.name!r}, so there is no real bound for it: expected "
+            f"classes out of {', '.join(CLASSES)}"
+        )
     rng = np.random.default_rng([seed, SEED_RANGES["real_bound"].start])
     cards: list[str] = []
     dealt = []

@@ -54,44 +54,72 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     settings = manifests["prompts"].params
     vocabulary = load_vocabulary(settings["vocabulary"])
     grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
-    sheets = [(f"{name}: {sheet.stem.replace('_', ' ')}", jpeg_uri(sheet.read_bytes()))
-              for name, folder in folders.items() for sheet in sorted(folder.glob("*.jpg"))]
+    sheets = [
+        (f"{name}: {sheet.stem.replace('_', ' ')}", jpeg_uri(sheet.read_bytes()))
+        for name, folder in folders.items()
+        for sheet in sorted(folder.glob("*.jpg"))
+    ]
     items = audit_items(workspace, vocabulary, settings["seed"])
     page = _template("report.html.j2").render(
         profile=params.profile,
-        vocabulary=vocabulary.name, seen=vocabulary.seen, unseen=vocabulary.unseen,
+        vocabulary=vocabulary.name,
+        seen=vocabulary.seen,
+        unseen=vocabulary.unseen,
         tiles=_tiles(manifests, grounding, segmentation),
-        cells=list(CELL_NAMES), cell_names=CELL_NAMES,
-        protocol_one=[(label, grounding[key], grounding.get("intervals", {}).get(key, {}))
-                      for label, key in (("this module", "ours"),
-                                         ("DAAM, its best threshold", "daam"))],
+        cells=list(CELL_NAMES),
+        cell_names=CELL_NAMES,
+        protocol_one=[
+            (label, grounding[key], grounding.get("intervals", {}).get(key, {}))
+            for label, key in (("this module", "ours"), ("DAAM, its best threshold", "daam"))
+        ],
         columns=COLUMNS,
         benchmark_pictures=segmentation.get("pictures", _rows(manifests["benchmark"])),
         benchmark_name=segmentation.get("benchmark", "the frozen benchmark"),
         no_bound=facts["real_bound"].get("why", ""),
         unscored=segmentation.get("unscored_classes", []),
         held_out=segmentation.get("held_out_synthetic", False),
-        protocol_two=[(title, segmentation[key]) for key, title in PROTOCOL_TWO.items()
-                      if key in segmentation],
+        protocol_two=[
+            (title, segmentation[key]) for key, title in PROTOCOL_TWO.items() if key in segmentation
+        ],
         per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
         promotion=facts["promotion"],
-        curves=[(name, _curve(folders[name] / "curve.csv")) for name in folders
-                if (folders[name] / "curve.csv").is_file()],
-        stages=[{"name": name, "rows": _rows(manifest), "digest": manifest.digest,
-                 "seconds": _seconds(workspace, name)}
-                for name, manifest in manifests.items()],
-        sheets=sheets, audit_pictures=len(items),
+        curves=[
+            (name, _curve(folders[name] / "curve.csv"))
+            for name in folders
+            if (folders[name] / "curve.csv").is_file()
+        ],
+        stages=[
+            {
+                "name": name,
+                "rows": _rows(manifest),
+                "digest": manifest.digest,
+                "seconds": _seconds(workspace, name),
+            }
+            for name, manifest in manifests.items()
+        ],
+        sheets=sheets,
+        audit_pictures=len(items),
     )
     ticks = _template("audit.html.j2").render(
-        profile=params.profile, digest=manifests[audit.STAGE].digest, items=items,
-        verdicts=audit.VERDICTS, z=audit.Z)
+        profile=params.profile,
+        digest=manifests[audit.STAGE].digest,
+        items=items,
+        verdicts=audit.VERDICTS,
+        z=audit.Z,
+    )
     sizes = {}
     for name, text in (("report.html", page), ("audit.html", ticks)):
         with atomic(workspace.folder("report") / name) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="replace")
         sizes[name] = len(text.encode())
-    return Output({"bytes": sizes["report.html"], "audit_bytes": sizes["audit.html"],
-                   "pictures": len(sheets), "audit_pictures": len(items)})
+    return Output(
+        {
+            "bytes": sizes["report.html"],
+            "audit_bytes": sizes["audit.html"],
+            "pictures": len(sheets),
+            "audit_pictures": len(items),
+        }
+    )
 
 
 def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list[dict]:
@@ -100,16 +128,34 @@ def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list
     folder = workspace.folder(audit.STAGE)
     rows = read_shards(folder, ["key", "text", "entities", "accepted"])
     rows = rows[rows.accepted].reset_index(drop=True)
-    chosen = audit.choose_items([list(names) for names in rows.entities], vocabulary.classes,
-                                audit.ITEMS, seed)
+    chosen = audit.choose_items(
+        [list(names) for names in rows.entities], vocabulary.classes, audit.ITEMS, seed
+    )
     keys = [rows.key[i] for i, _ in chosen]
-    pixels = pd.concat([pd.read_parquet(path, columns=["key", "image", "label"],
-                                        filters=[("key", "in", keys)])
-                        for path in shard_files(folder)]).set_index("key") if keys else None
-    return [{"key": key, "entity": entity, "text": rows.text[i],
-             "image": _thumbnail(decode_png(pixels.image[key]),
-                                 decode_png(pixels.label[key]) == vocabulary.label(entity))}
-            for (i, entity), key in zip(chosen, keys, strict=True)]
+    pixels = (
+        pd.concat(
+            [
+                pd.read_parquet(
+                    path, columns=["key", "image", "label"], filters=[("key", "in", keys)]
+                )
+                for path in shard_files(folder)
+            ]
+        ).set_index("key")
+        if keys
+        else None
+    )
+    return [
+        {
+            "key": key,
+            "entity": entity,
+            "text": rows.text[i],
+            "image": _thumbnail(
+                decode_png(pixels.image[key]),
+                decode_png(pixels.label[key]) == vocabulary.label(entity),
+            ),
+        }
+        for (i, entity), key in zip(chosen, keys, strict=True)
+    ]
 
 
 def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
@@ -181,16 +227,16 @@ def _curve(path: Path) -> str:
 def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
     """A bar a class and model; "" where no class has a score."""
     names = {"synthetic": "synthetic", "real_upper_bound": "real bound"}
-    frame = pd.DataFrame({name: segmentation[key]["per_class"] for key, name in names.items()
-                          if key in segmentation})
+    frame = pd.DataFrame(
+        {name: segmentation[key]["per_class"] for key, name in names.items() if key in segmentation}
+    )
     if frame.empty:
         return ""
     frame.index = [label(name, 40) + " *" * (name in unseen) for name in frame.index]
     with matplotlib.rc_context(LITERAL):  # a text remembers how it was made
         figure, axis = pyplot.subplots(figsize=(9, 3.2))
-        frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][:frame.shape[1]], width=0.8)
+        frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][: frame.shape[1]], width=0.8)
     axis.set_ylabel("IoU, %")
     axis.set_ylim(0, 100)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return _figure_uri(figure)
-

@@ -59,8 +59,10 @@ def accepted_rows(workspace: Workspace, columns: Iterable[str] = COLUMNS) -> pd.
     folder = workspace.folder("synthetic_dataset")
     rows = read_shards(folder, list(columns))
     if not rows.accepted.any():
-        raise ValueError(f"none of the {len(rows)} pictures in {folder} was accepted; look at "
-                         "their reasons and at the thresholds in `synthetic:`")
+        raise ValueError(
+            f"none of the {len(rows)} pictures in {folder} was accepted; look at "
+            "their reasons and at the thresholds in `synthetic:`"
+        )
     return rows[rows.accepted].reset_index(drop=True)
 
 
@@ -78,7 +80,8 @@ def fit(
     settings = params.segmenter
     torch.manual_seed(params.seed)  # of the weights that did not come trained
     model = architecture(settings.architecture).build(
-        workspace.model(settings.backbone), ["background", *vocabulary.classes], settings)
+        workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
+    )
     curve = train(model, images, labels, settings, folder / ".progress", params.seed)
     if not processes.is_main():
         return {}
@@ -89,12 +92,17 @@ def fit(
     held = hold_out(len(images), params.seed)[1]
     held = held if len(held) else np.arange(len(images))  # a handful of pictures holds out none
     places = [held[place] for place in spread(len(held), SHEET_PICTURES)]
-    _sheet(model, [images[i] for i in places], [labels[i] for i in places],
-           folder / "contact_sheet.jpg")
+    _sheet(
+        model,
+        [images[i] for i in places],
+        [labels[i] for i in places],
+        folder / "contact_sheet.jpg",
+    )
     shutil.rmtree(folder / ".progress", ignore_errors=True)
     device = next(model.parameters()).device.type
     return _facts(curve, labels, model, vocabulary) | {
-        "precision": usable_precision(settings.precision, device)}
+        "precision": usable_precision(settings.precision, device)
+    }
 
 
 def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -> dict:
@@ -111,8 +119,9 @@ def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -
         "loss": float(np.mean([row["loss"] for row in last])),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "ignored_share": float(pixels[IGNORED] / pixels.sum()),
-        "pictures_by_class": {name: int(shown[vocabulary.label(name)])
-                              for name in vocabulary.classes},
+        "pictures_by_class": {
+            name: int(shown[vocabulary.label(name)]) for name in vocabulary.classes
+        },
     }
     return facts | ({"val_miou": valued[-1]} if valued else {})
 

@@ -46,12 +46,15 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     prompts = read_shards(workspace.folder("prompts"))
     prompts = prompts[prompts.purpose == "synthetic"]
     if prompts.empty:
-        raise ValueError(f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
-                         "prompts.synthetic_one or synthetic_two above 0")
+        raise ValueError(
+            f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
+            "prompts.synthetic_one or synthetic_two above 0"
+        )
     refuse_long_prompts(params.diffusion, workspace, prompts.to_dict("records"))
     plan = split(prompts.to_dict("records"), params.shards.size)
-    rows = write_shards(folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC,
-                        params.shards.processes)
+    rows = write_shards(
+        folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC, params.shards.processes
+    )
     _sheet(folder)
     return Output(facts=facts_of(folder, vocabulary), rows=rows)
 
@@ -66,8 +69,11 @@ class ShardMaker:
     @cached_property
     def grounded(self) -> GroundedDiffusionPipeline:
         module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
-        return GroundedDiffusionPipeline(load_pipeline(self.params.diffusion, self.workspace),
-                                         module, self.params.diffusion.batch_size)
+        return GroundedDiffusionPipeline(
+            load_pipeline(self.params.diffusion, self.workspace),
+            module,
+            self.params.diffusion.batch_size,
+        )
 
     @cached_property
     def benchmark(self) -> list[np.ndarray]:
@@ -75,36 +81,55 @@ class ShardMaker:
         return [small(decode_png(data)) for frame in frames for data in frame.image]
 
     def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
-        return pd.DataFrame(make_rows(prompts, self.grounded, self.benchmark, self.vocabulary,
-                                      self.params))
+        return pd.DataFrame(
+            make_rows(prompts, self.grounded, self.benchmark, self.vocabulary, self.params)
+        )
 
 
 def make_rows(
-    prompts: Sequence[dict], grounded: GroundedDiffusionPipeline, benchmark: Sequence[np.ndarray],
-    vocabulary: Vocabulary, params: Params,
+    prompts: Sequence[dict],
+    grounded: GroundedDiffusionPipeline,
+    benchmark: Sequence[np.ndarray],
+    vocabulary: Vocabulary,
+    params: Params,
 ) -> list[dict]:
     """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
     made = grounded(
-        [p["text"] for p in prompts], [list(p["words"]) for p in prompts],
-        phrases=[list(p["phrases"]) for p in prompts], seeds=[p["seed"] for p in prompts],
-        steps=params.diffusion.steps, guidance_scale=params.diffusion.guidance_scale,
+        [p["text"] for p in prompts],
+        [list(p["words"]) for p in prompts],
+        phrases=[list(p["phrases"]) for p in prompts],
+        seeds=[p["seed"] for p in prompts],
+        steps=params.diffusion.steps,
+        guidance_scale=params.diffusion.guidance_scale,
     )
     overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
     rows = []
     for place, prompt in enumerate(prompts):
         labels = [vocabulary.label(entity) for entity in prompt["entities"]]
-        label = label_map(made.probabilities[place], labels, params.synthetic.ignore_band,
-                          grounded.config.competition)
+        label = label_map(
+            made.probabilities[place],
+            labels,
+            params.synthetic.ignore_band,
+            grounded.config.competition,
+        )
         areas = [float((label == value).mean()) for value in labels]
         ignored = float((label == IGNORED).mean())
         overlap = place in overlapping
         reason = reject_reason(areas, ignored, overlap, params.synthetic)
-        rows.append({name: prompt[name] for name in PROMPTS.names} | {
-            "image": encode_png(made.images[place]), "label": encode_png(label),
-            "rles": [encode_rle(mask) for mask in made.masks[place]], "areas": areas,
-            "ignored": ignored, "accepted": not reason, "reason": reason,
-            "benchmark_overlap": overlap,
-        } | picture_facts(made.images[place]))
+        rows.append(
+            {name: prompt[name] for name in PROMPTS.names}
+            | {
+                "image": encode_png(made.images[place]),
+                "label": encode_png(label),
+                "rles": [encode_rle(mask) for mask in made.masks[place]],
+                "areas": areas,
+                "ignored": ignored,
+                "accepted": not reason,
+                "reason": reason,
+                "benchmark_overlap": overlap,
+            }
+            | picture_facts(made.images[place])
+        )
     return rows
 
 
@@ -131,15 +156,16 @@ def label_map(
 def reject_reason(
     areas: Sequence[float], ignored: float, overlap: bool, synthetic: SyntheticParams
 ) -> str:
-    """"" for a picture to keep, else one of REASONS. areas, ignored: shares of the picture."""
+    """ "" for a picture to keep, else one of REASONS. areas, ignored: shares of the picture."""
     holds = (overlap, min(areas) < synthetic.min_area, ignored > synthetic.max_ignore)
     return next((reason for reason, bad in zip(REASONS, holds, strict=True) if bad), "")
 
 
 def facts_of(folder, vocabulary: Vocabulary) -> dict:
     """Counts over all rows; pixel shares over the accepted pictures."""
-    rows = read_shards(folder, ["entities", "areas", "ignored", "accepted", "reason",
-                                "benchmark_overlap"])
+    rows = read_shards(
+        folder, ["entities", "areas", "ignored", "accepted", "reason", "benchmark_overlap"]
+    )
     kept = rows[rows.accepted]
     pixels: Counter = Counter()
     pictures: Counter = Counter()
@@ -164,9 +190,19 @@ def facts_of(folder, vocabulary: Vocabulary) -> dict:
 def _sheet(folder) -> None:
     keys = read_shards(folder, ["key"]).key
     shown = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
-    rows = pd.concat([frame[frame.key.isin(shown)] for frame in
-                      iter_shards(folder, ["key", "text", "image", "label", "reason"])])
-    captions = [text if not reason else f"({reason}) {text}"
-                for text, reason in zip(rows.text, rows.reason, strict=True)]
-    contact_sheet([decode_png(d) for d in rows.image], [decode_png(d) for d in rows.label],
-                  captions, folder / "contact_sheet.jpg")
+    rows = pd.concat(
+        [
+            frame[frame.key.isin(shown)]
+            for frame in iter_shards(folder, ["key", "text", "image", "label", "reason"])
+        ]
+    )
+    captions = [
+        text if not reason else f"({reason}) {text}"
+        for text, reason in zip(rows.text, rows.reason, strict=True)
+    ]
+    contact_sheet(
+        [decode_png(d) for d in rows.image],
+        [decode_png(d) for d in rows.label],
+        captions,
+        folder / "contact_sheet.jpg",
+    )

@@ -52,12 +52,15 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     repeats = find_repeats(pictures, images, params.triplets)
     rows["reason"] = judge(rows, repeats, params.triplets)
     rows["accepted"] = rows.reason == ""
-    rows["subset"] = [subset_of(key, purpose, params.triplets.validation_share)
-                      for key, purpose in zip(rows.key, rows.purpose, strict=True)]
+    rows["subset"] = [
+        subset_of(key, purpose, params.triplets.validation_share)
+        for key, purpose in zip(rows.key, rows.purpose, strict=True)
+    ]
     ends = np.cumsum([len(group) for group in groups])
     plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
-    written = write_shards(folder, recipe, plan, lambda part: rows.iloc[part][TRIPLETS.names],
-                           TRIPLETS)
+    written = write_shards(
+        folder, recipe, plan, lambda part: rows.iloc[part][TRIPLETS.names], TRIPLETS
+    )
     _sheet(images, folder / "contact_sheet.jpg", rows[rows.accepted])
     _sheet(images, folder / "rejected.jpg", rows[~rows.accepted])
     return Output(rows=written, facts=facts_of(rows))
@@ -70,18 +73,22 @@ def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     """
     if pictures.key.duplicated().any():
         key = pictures.key[pictures.key.duplicated()].iloc[0]
-        raise ValueError(f"images: key {key!r} occurs more than once, expected unique keys; make "
-                         "`images` again")
+        raise ValueError(
+            f"images: key {key!r} occurs more than once, expected unique keys; make `images` again"
+        )
     named = pictures[["key", "entities", "phrases", "text", "std", "dhash"]]
     named = named.explode(["entities", "phrases"]).rename(
-        columns={"entities": "entity", "phrases": "phrase"})
+        columns={"entities": "entity", "phrases": "phrase"}
+    )
     expected = set(zip(named.key, named.entity, strict=True))
     got = list(zip(masks.key, masks.entity, strict=True))
     if len(got) != len(set(got)) or set(got) != expected:
         odd = sorted(expected ^ set(got)) or sorted(p for p in set(got) if got.count(p) > 1)
-        raise ValueError("masks and images do not belong together: expected one mask row for each "
-                         f"picture and entity, got none or several for {odd[:3]}; make `masks` "
-                         "again")
+        raise ValueError(
+            "masks and images do not belong together: expected one mask row for each "
+            f"picture and entity, got none or several for {odd[:3]}; make `masks` "
+            "again"
+        )
     return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
 
 
@@ -96,7 +103,8 @@ def find_repeats(pictures: pd.DataFrame, images: Path, params: TripletParams) ->
     pairs = close_pairs(list(whole.dhash), params.duplicate_bits)
     pixels = load_pictures(images, [keys[i] for i in np.unique(pairs)])
     return first_of_each(
-        [(keys[i], keys[j]) for i, j in pairs if same_picture(pixels[keys[i]], pixels[keys[j]])])
+        [(keys[i], keys[j]) for i, j in pairs if same_picture(pixels[keys[i]], pixels[keys[j]])]
+    )
 
 
 def first_of_each(pairs: list[tuple[str, str]]) -> dict[str, str]:
@@ -121,8 +129,11 @@ def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) ->
         ("too_small", rows.area < params.min_area),
         ("too_large", rows.area > params.max_area),
     ]
-    reason = pd.Series(np.select([hit for _, hit in rules], [name for name, _ in rules], ""),
-                       index=rows.index, dtype=object)
+    reason = pd.Series(
+        np.select([hit for _, hit in rules], [name for name, _ in rules], ""),
+        index=rows.index,
+        dtype=object,
+    )
     lacking = rows.key.isin(rows.key[reason.isin(MASK_REASONS)])
     reason[(rows.purpose == "sim") & lacking & (reason == "")] = "entity_missing"
     return reason
@@ -151,7 +162,8 @@ def facts_of(rows: pd.DataFrame) -> dict:
                 "yield": float(part.accepted.mean()),
                 "pictures": int(part.key[part.accepted].nunique()),
                 "accepted_by_class": {
-                    name: int(each.accepted.sum()) for name, each in part.groupby("entity")},
+                    name: int(each.accepted.sum()) for name, each in part.groupby("entity")
+                },
             }
             for subset, part in rows.groupby("subset")
         },

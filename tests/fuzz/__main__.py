@@ -16,8 +16,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=400, help="distinct inputs in all")
     parser.add_argument("--family", choices=[family.name for family in FAMILIES], help="this alone")
-    parser.add_argument("--processes", type=int, default=0,
-                        help="so many of the commands in processes of their own (2 s each)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        help="so many of the commands in processes of their own (2 s each)",
+    )
     parser.add_argument("--verbose", action="store_true", help="every input and what was said")
     chosen = parser.parse_args(arguments)
     cases = choose(chosen.seed, chosen.count, chosen.family)
@@ -27,8 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     def say(result) -> None:
         if chosen.verbose:
             last = (result.said.strip().splitlines() or [""])[-1]
-            print(f"{next(numbers):4} {result.verdict}: {result.case.family}: {result.case.name}\n"
-                  f"       {last[:300]}", flush=True)
+            print(
+                f"{next(numbers):4} {result.verdict}: {result.case.family}: {result.case.name}\n"
+                f"       {last[:300]}",
+                flush=True,
+            )
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -26,35 +26,65 @@ def _resolve(arguments) -> int:
     return 0
 
 
-def _case(uri: str, artifacts: str, sound: bool, *names, profile: str = "ci",
-          says: str | None = None) -> Case:
+def _case(
+    uri: str, artifacts: str, sound: bool, *names, profile: str = "ci", says: str | None = None
+) -> Case:
     def check(folder: Path, out: str) -> str | None:
         if SECRET in out:
             return "the password is shown"
         expected = says and says.replace("ROOT", str(folder / "root"))
-        return None if expected is None or out.strip() == f"ci {expected}" else (
-            f"{out.strip()}, expected {expected}")
+        return (
+            None
+            if expected is None or out.strip() == f"ci {expected}"
+            else (f"{out.strip()}, expected {expected}")
+        )
 
-    return Case("addresses", f"{profile} {uri!r:.60} {artifacts!r:.60}", sound,
-                lambda folder: [profile, str(folder / "root"), uri, artifacts], _resolve,
-                names=names, check=check)
+    return Case(
+        "addresses",
+        f"{profile} {uri!r:.60} {artifacts!r:.60}",
+        sound,
+        lambda folder: [profile, str(folder / "root"), uri, artifacts],
+        _resolve,
+        names=names,
+        check=check,
+    )
 
 
 def _nonsense(rng) -> Iterator[Case]:
-    for uri in ("ftp://server/x", "mlflow.db", "/abs/mlflow.db", "file:///tmp/x", "sqlite:/x.db",
-                "sqlite://x.db", "postgres://server/x", "ht!tp://server", "localhost:5000", "s3://b",
-                "C:\\mlflow.db", "//server/x", "None", "redis://x"):
+    for uri in (
+        "ftp://server/x",
+        "mlflow.db",
+        "/abs/mlflow.db",
+        "file:///tmp/x",
+        "sqlite:/x.db",
+        "sqlite://x.db",
+        "postgres://server/x",
+        "ht!tp://server",
+        "localhost:5000",
+        "s3://b",
+        "C:\\mlflow.db",
+        "//server/x",
+        "None",
+        "redis://x",
+    ):
         yield _case(uri, "", False, "tracking_uri")
-    for uri in (f"https://me:{SECRET}@server/", f"postgresql://me:{SECRET}@server/x",
-                f"http://{SECRET}@server", f"https://server/?token={SECRET}",
-                f"mysql+pymysql://me:{SECRET}@h/x", f" https://me:{SECRET}@server",
-                f"https://me:a {SECRET}@server", f"sqlite:///x.db?password={SECRET}",
-                f"HTTPS://me:{SECRET}@server"):
+    for uri in (
+        f"https://me:{SECRET}@server/",
+        f"postgresql://me:{SECRET}@server/x",
+        f"http://{SECRET}@server",
+        f"https://server/?token={SECRET}",
+        f"mysql+pymysql://me:{SECRET}@h/x",
+        f" https://me:{SECRET}@server",
+        f"https://me:a {SECRET}@server",
+        f"sqlite:///x.db?password={SECRET}",
+        f"HTTPS://me:{SECRET}@server",
+    ):
         yield _case(uri, "", False, ("login", "address"))
     for artifacts in (f"s3://key:{SECRET}@bucket/x", f"https://a/?X-Amz-Signature={SECRET}"):
         yield _case("https://server", artifacts, False, "login")
-    yield _case("https://server", rng.choice(("mlartifacts", "/tmp/x", "./x", "a b")), False,
-                "artifacts")
+    yield _case(
+        "https://server", rng.choice(("mlartifacts", "/tmp/x", "./x", "a b")), False, "artifacts"
+    )
     yield _case("postgresql://server/x", "", False, "artifacts")
     for profile in ("sd16", "", "../ci", "micro.yaml"):
         yield _case("", "", False, "profile", profile=profile)
@@ -65,15 +95,18 @@ def _sound(rng) -> Iterator[Case]:
     for uri, artifacts, says in (
         ("", "", "sqlite:///ROOT/mlflow.db file://ROOT/mlartifacts"),
         (f"sqlite:///x{number}.db", "", f"sqlite:///ROOT/x{number}.db file://ROOT/mlartifacts"),
-        (f"sqlite:////tmp/x{number}.db", "there",
-         f"sqlite:////tmp/x{number}.db file://ROOT/there"),
+        (f"sqlite:////tmp/x{number}.db", "there", f"sqlite:////tmp/x{number}.db file://ROOT/there"),
         ("", f"s3://b{number}/x", f"sqlite:///ROOT/mlflow.db s3://b{number}/x"),
         (f"http://server{number}:5000", "", f"http://server{number}:5000 None"),
         (f"https://server{number}", "gs://b/x", f"https://server{number} gs://b/x"),
         (f"postgresql://server/x{number}", "s3://b", f"postgresql://server/x{number} s3://b"),
         ("databricks", "", "databricks None"),
-        ("", f"wasbs://box{number}@me.blob.core.windows.net/x",
-         f"sqlite:///ROOT/mlflow.db wasbs://box{number}@me.blob.core.windows.net/x")):
+        (
+            "",
+            f"wasbs://box{number}@me.blob.core.windows.net/x",
+            f"sqlite:///ROOT/mlflow.db wasbs://box{number}@me.blob.core.windows.net/x",
+        ),
+    ):
         yield _case(uri, artifacts, True, says=says)
 
 
@@ -81,9 +114,38 @@ TAKEN = re.compile(r"[\w.\- /]{1,250}")
 """What MLflow takes as the key of a metric, by its own documentation."""
 
 HOSTILE = (
-    "men's shoe", "hard hat (yellow)", "C++", "cash $ and $ coin", "$\\foo$", "a/b", "..", ".", "",
-    " ", "_x41_", "_x_", "__x41_", "ß", "İ", "日本", "a\nb", "\t", "'; drop", "%s", "{0}", "<b>",
-    "_xsha", "x" * 300, "…" * 90, "a.", "🦊", "\0", "e\u0301", "/", "//")
+    "men's shoe",
+    "hard hat (yellow)",
+    "C++",
+    "cash $ and $ coin",
+    "$\\foo$",
+    "a/b",
+    "..",
+    ".",
+    "",
+    " ",
+    "_x41_",
+    "_x_",
+    "__x41_",
+    "ß",
+    "İ",
+    "日本",
+    "a\nb",
+    "\t",
+    "'; drop",
+    "%s",
+    "{0}",
+    "<b>",
+    "_xsha",
+    "x" * 300,
+    "…" * 90,
+    "a.",
+    "🦊",
+    "\0",
+    "e\u0301",
+    "/",
+    "//",
+)
 
 
 def _stored(arguments) -> int:
@@ -102,6 +164,8 @@ def _stored(arguments) -> int:
 
 def _names(rng) -> Iterator[Case]:
     for _ in range(12):
-        parts = tuple("".join(rng.sample(HOSTILE, 2)) if rng.random() < 0.3 else rng.choice(HOSTILE)
-                      for _ in range(rng.randint(1, 3)))
+        parts = tuple(
+            "".join(rng.sample(HOSTILE, 2)) if rng.random() < 0.3 else rng.choice(HOSTILE)
+            for _ in range(rng.randint(1, 3))
+        )
         yield Case("addresses", f"name {parts!r:.150}", True, lambda _, parts=parts: parts, _stored)

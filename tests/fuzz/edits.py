@@ -31,8 +31,9 @@ def tiny_models() -> tempfile.TemporaryDirectory:
     save_tiny_pipeline(folder / "model")
     pipe = tiny_pipeline()
     params = load_params().grounding
-    config = make_config(params, feature_channels(pipe.unet),
-                         pipe.text_encoder.config.hidden_size, 64, 60, "seeded")
+    config = make_config(
+        params, feature_channels(pipe.unet), pipe.text_encoder.config.hidden_size, 64, 60, "seeded"
+    )
     torch.manual_seed(0)
     GroundedDiffusionPipeline(pipe, GroundingModule(config)).save_pretrained(folder / "saved")
     (folder / "root").mkdir()
@@ -53,10 +54,12 @@ def copy_of(source: Path, target: Path) -> Path:
 
 def with_json(file: str, **values) -> Callable[[Path], object]:
     """Fields of a configuration; None of DROP leaves it out."""
+
     def edit(model: Path) -> None:
         content = json.loads((model / file).read_text()) | values
         (model / file).unlink()
         (model / file).write_text(json.dumps({k: v for k, v in content.items() if v is not DROP}))
+
     return edit
 
 
@@ -68,6 +71,7 @@ def with_bytes(file: str, change: Callable[[bytes], bytes]) -> Callable[[Path], 
         data = (model / file).read_bytes()
         (model / file).unlink()
         (model / file).write_bytes(change(data))
+
     return edit
 
 
@@ -79,12 +83,15 @@ def with_weights(file: str, change: Callable[[dict], object]) -> Callable[[Path]
         tensors = load_file(path)
         path.unlink()
         change(tensors)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path,
-                  {"format": "pt"})
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, path, {"format": "pt"}
+        )
+
     return edit
 
 
 def without(file: str) -> Callable[[Path], object]:
     def edit(model: Path) -> None:
         shutil.rmtree(model / file) if (model / file).is_dir() else (model / file).unlink()
+
     return edit

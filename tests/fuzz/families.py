@@ -46,8 +46,9 @@ def choose(seed: int, count: int, only: str | None = None, quick: bool = False) 
     chosen: list[Case] = []
     for place, family in enumerate(families, start=1):
         upto = round(count * sum(f.share for f in families[:place]) / whole)
-        chosen += _distinct(family.cases(random.Random(f"{seed}/{family.name}")),
-                            upto - len(chosen))
+        chosen += _distinct(
+            family.cases(random.Random(f"{seed}/{family.name}")), upto - len(chosen)
+        )
     return chosen
 
 

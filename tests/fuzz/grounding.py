@@ -24,8 +24,11 @@ def _pictures(count: int, side: int = 64) -> np.ndarray:
 
 def _case(name: str, sound: bool, entities, *names, images=None, **more) -> Case:
     def ask(_) -> int:
-        pictures = _pictures(len(entities) if hasattr(entities, "__len__") else 1) \
-            if images is None else images
+        pictures = (
+            _pictures(len(entities) if hasattr(entities, "__len__") else 1)
+            if images is None
+            else images
+        )
         found = _pipeline().ground(pictures, entities, **more)
         shapes = [mask.shape for mask in found.masks]
         if shapes != [(len(own), 64, 64) for own in entities]:
@@ -35,8 +38,9 @@ def _case(name: str, sound: bool, entities, *names, images=None, **more) -> Case
         return 0
 
     said = "".join(f", {key} {value!r:.60}" for key, value in more.items())
-    return Case("grounding", f"{name}: {entities!r:.90}{said}", sound, lambda _: [], ask,
-                names=names)
+    return Case(
+        "grounding", f"{name}: {entities!r:.90}{said}", sound, lambda _: [], ask, names=names
+    )
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -58,14 +62,31 @@ def _words(rng) -> Iterator[Case]:
     yield _case("a text alone", False, word)
     yield _case("nothing", False, [[rng.choice(("", " ", ".", "-", "\n"))]])
     yield _case("no text", False, [[rng.choice((None, 7, True, 1.5, b"dog", ("dog",)))]])
-    yield _case("hidden", False, [[f"{word}{rng.choice(chr(0x200b) + chr(0xad) + chr(0))}"]], "U+")
+    yield _case("hidden", False, [[f"{word}{rng.choice(chr(0x200B) + chr(0xAD) + chr(0))}"]], "U+")
     yield _case("several in one", False, [[f"{word}, {other}"]], word)
     small = rng.choice(("a", "and", "of", "the", "an"))
     yield _case("small word", False, [[small, word]], small)
     yield _case("article", False, [[f"a {word}"]], word)
     yield _case("too long", False, [[" ".join([word] * rng.randint(23, 40))]], "tokens")
-    yield _case("too many", False, [["dog", "cat", "bus", "car", "horse", "sheep", "grass",
-                                     "dining table", "potted plant", "aeroplane"]], "tokens")
+    yield _case(
+        "too many",
+        False,
+        [
+            [
+                "dog",
+                "cat",
+                "bus",
+                "car",
+                "horse",
+                "sheep",
+                "grass",
+                "dining table",
+                "potted plant",
+                "aeroplane",
+            ]
+        ],
+        "tokens",
+    )
     yield _case("a number of pictures", False, [[word]], images=_pictures(2))
 
 
@@ -74,15 +95,28 @@ def _pictures_and_prompts(rng) -> Iterator[Case]:
     for name, images in (
         ("fractions", _pictures(1) / 255),
         ("another size", _pictures(1, rng.choice((32, 63, 128)))),
-        ("one without its axis", _pictures(1)[0]), ("grey", _pictures(1)[..., :1]),
-        ("channels first", _pictures(1).transpose(0, 3, 1, 2)), ("alpha", np.zeros(
-            (1, 64, 64, 4), np.uint8)), ("none", _pictures(1)[:0]), ("a list of texts", ["x.jpg"]),
-        ("16 bits", _pictures(1).astype(np.uint16)), ("None", np.array(None))):
+        ("one without its axis", _pictures(1)[0]),
+        ("grey", _pictures(1)[..., :1]),
+        ("channels first", _pictures(1).transpose(0, 3, 1, 2)),
+        ("alpha", np.zeros((1, 64, 64, 4), np.uint8)),
+        ("none", _pictures(1)[:0]),
+        ("a list of texts", ["x.jpg"]),
+        ("16 bits", _pictures(1).astype(np.uint16)),
+        ("None", np.array(None)),
+    ):
         yield _case(f"pictures, {name} {rng.randrange(99)}", False, [[word]], images=images)
     prompts = (f"a {word} near an aeroplane", f"the red {word}", f"{word}")
     yield _case("its prompt", True, [[word]], prompts=[rng.choice(prompts)])
-    for prompt in ("a horse", f"a {word}-friendly horse", f"a bull{word}", "", f"two {word}s", 7,
-                   None, f"a {word} " + "on grass near a car " * 9):
+    for prompt in (
+        "a horse",
+        f"a {word}-friendly horse",
+        f"a bull{word}",
+        "",
+        f"two {word}s",
+        7,
+        None,
+        f"a {word} " + "on grass near a car " * 9,
+    ):
         yield _case("another prompt", False, [[word]], prompts=[prompt])
     yield _case("a prompt more", False, [[word]], prompts=[f"a {word}", "a car"])
     yield _case("a prompt as text", False, [[word]], prompts=f"a {word}")
@@ -95,9 +129,20 @@ def _pictures_and_prompts(rng) -> Iterator[Case]:
         yield _case("no seed", False, [[word]], "seed", seed=seed)
     for least in (float("nan"), "x", [0.5]):
         yield _case("no presence", False, [[word]], "presence", min_presence=least)
-    for more in ({"steps": 0}, {"steps": 2.5}, {"steps": "3"}, {"seeds": -1}, {"seeds": 1.5},
-                 {"seeds": [1, 2]}, {"guidance_scale": float("nan")}, {"guidance_scale": -2},
-                 {"steps": 10**9}, {"seeds": 2**40}, {"guidance_scale": "7"}, {"seeds": None}):
+    for more in (
+        {"steps": 0},
+        {"steps": 2.5},
+        {"steps": "3"},
+        {"seeds": -1},
+        {"seeds": 1.5},
+        {"seeds": [1, 2]},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": -2},
+        {"steps": 10**9},
+        {"seeds": 2**40},
+        {"guidance_scale": "7"},
+        {"seeds": None},
+    ):
         yield _drawn(f"a {word}", [[word]], False, *more, **more)
     yield _drawn(f"a {word}", [[word]], True, steps=np.int64(3))
 

@@ -27,12 +27,21 @@ from ml.params import ROOT
 SECONDS = 60
 """For one input; whatever takes longer counts as a traceback."""
 REFUSED, ACCEPTED, UNCLEAR, TRACEBACK, NONSENSE, WRONG, LOST = (
-    "refused clearly", "accepted rightly", "unclear refusals", "tracebacks", "nonsense accepted",
-    "sound spoilt", "data lost")
+    "refused clearly",
+    "accepted rightly",
+    "unclear refusals",
+    "tracebacks",
+    "nonsense accepted",
+    "sound spoilt",
+    "data lost",
+)
 VERDICTS = (REFUSED, ACCEPTED, UNCLEAR, TRACEBACK, NONSENSE, WRONG, LOST)
 FAULTS = (UNCLEAR, TRACEBACK, NONSENSE, WRONG, LOST)
-MINE = {"mine/holiday.jpg": b"\xff\xd8 not yours", "mine/deep/notes.txt": b"keep\n",
-        "root/data/notes.txt": b"beside the profiles\n"}
+MINE = {
+    "mine/holiday.jpg": b"\xff\xd8 not yours",
+    "mine/deep/notes.txt": b"keep\n",
+    "root/data/notes.txt": b"beside the profiles\n",
+}
 """Lies around every input."""
 
 
@@ -120,14 +129,26 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 def _lost(case: Case, before: dict[str, str], after: dict[str, str]) -> str:
-    changed = [name for name, what in before.items() if after.get(name) != what
-               and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)]
+    changed = [
+        name
+        for name, what in before.items()
+        if after.get(name) != what
+        and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)
+    ]
     moved = {what for name, what in after.items() if "/.strays/" in name}
     gone = [name for name in changed if before[name] not in moved]
-    outside = [name for name in sorted(after.keys() - before.keys()) if not name.startswith("root/")
-               and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)]
-    return "; ".join([*(f"changed or gone: {name}" for name in gone[:3]),
-                      *(f"written outside the root: {name}" for name in outside[:3])])
+    outside = [
+        name
+        for name in sorted(after.keys() - before.keys())
+        if not name.startswith("root/")
+        and not any(fnmatch.fnmatch(name, pattern) for pattern in case.ours)
+    ]
+    return "; ".join(
+        [
+            *(f"changed or gone: {name}" for name in gone[:3]),
+            *(f"written outside the root: {name}" for name in outside[:3]),
+        ]
+    )
 
 
 class _TooLong(BaseException):
@@ -136,13 +157,17 @@ class _TooLong(BaseException):
 
 def _in_process(case: Case, arguments: list[str], folder: Path) -> tuple[int | None, str, str]:
     """Exit code (None for a traceback), stdout and stderr."""
+
     def stop(*_):
         raise _TooLong(f"no end in {SECONDS} s")
 
     import importlib
 
-    run = (importlib.import_module(case.command).main if isinstance(case.command, str) else
-           exit_path(case.command))
+    run = (
+        importlib.import_module(case.command).main
+        if isinstance(case.command, str)
+        else exit_path(case.command)
+    )
     files.say.cache_clear()
     out, err, where = io.StringIO(), io.StringIO(), Path.cwd()
     alarm = signal.signal(signal.SIGALRM, stop)
@@ -165,15 +190,21 @@ def _in_process(case: Case, arguments: list[str], folder: Path) -> tuple[int | N
 def _as_process(case: Case, arguments: list[str], folder: Path) -> tuple[int | None, str, str]:
     module = case.command.removesuffix(".__main__")
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=folder / "here", text=True,
-        capture_output=True, timeout=5 * SECONDS, stdin=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder / "here",
+        text=True,
+        capture_output=True,
+        timeout=5 * SECONDS,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     told = "Traceback (most" in done.stderr or done.returncode < 0
     return (None if told else done.returncode), done.stdout, done.stderr
 
 
-def run_all(cases: Sequence[Case], folder: Path,
-            say: Callable[[Result], None] = lambda result: None) -> list[Result]:
+def run_all(
+    cases: Sequence[Case], folder: Path, say: Callable[[Result], None] = lambda result: None
+) -> list[Result]:
     """Every input in a folder of its own, which is removed after it."""
     results = []
     for number, case in enumerate(cases):
@@ -198,5 +229,8 @@ def table(results: Sequence[Result]) -> str:
 
 def faults(results: Sequence[Result]) -> list[str]:
     """What must be mended, in words."""
-    return [f"{r.verdict}: {r.case.family}: {r.case.name}\n    {r.said.strip()[-1500:]}"
-            for r in results if r.verdict in FAULTS]
+    return [
+        f"{r.verdict}: {r.case.family}: {r.case.name}\n    {r.said.strip()[-1500:]}"
+        for r in results
+        if r.verdict in FAULTS
+    ]

@@ -7,8 +7,7 @@ import yaml
 from ml.pictures import decode_png
 from ml.shards import read_shards
 
-SMALL = {"train_one": 2, "train_two": 2, "sim_per_cell": 1, "synthetic_one": 2,
-         "synthetic_two": 2}
+SMALL = {"train_one": 2, "train_two": 2, "sim_per_cell": 1, "synthetic_one": 2, "synthetic_two": 2}
 """Prompts of a profile that is made in a moment."""
 
 
@@ -21,8 +20,10 @@ def write_profile(folder: Path, name: str = "yard", **sections) -> Path:
 
 def write_vocabulary(folder: Path, seen=("dog", "cat"), unseen=("bus",), **more) -> str:
     file = folder / "words.yaml"
-    file.write_text(yaml.safe_dump({"seen": list(seen), "unseen": list(unseen)} | more,
-                                   allow_unicode=True), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({"seen": list(seen), "unseen": list(unseen)} | more, allow_unicode=True),
+        encoding="utf-8",
+    )
     return str(file)
 
 

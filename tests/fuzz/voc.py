@@ -18,8 +18,7 @@ from tests.fuzz.parts import benchmark_of, labels
 
 def cases(rng: random.Random) -> list[Case]:
     every = [_mat(rng.randrange(10**6)) for _ in range(8)]
-    return every + [_voc(name, edit, sound, *names)
-                    for name, (edit, sound, *names) in VOC.items()]
+    return every + [_voc(name, edit, sound, *names) for name, (edit, sound, *names) in VOC.items()]
 
 
 def _voc(name: str, edit: Callable[[Path], object], sound: bool, *names: str) -> Case:
@@ -31,8 +30,14 @@ def _voc(name: str, edit: Callable[[Path], object], sound: bool, *names: str) ->
         table = np.arange(256, dtype=np.uint8)
         table[[7, 8, 12, 15]] = 2, 3, 4, 5
         made = labels(folder)
-        return next((f"{key} has other labels" for key, label in trees.VOC_VAL.items()
-                     if not np.array_equal(made[key], table[label])), None)
+        return next(
+            (
+                f"{key} has other labels"
+                for key, label in trees.VOC_VAL.items()
+                if not np.array_equal(made[key], table[label])
+            ),
+            None,
+        )
 
     return Case("published", f"VOC {name}", sound, prepare, names=names, check=check)
 
@@ -43,6 +48,7 @@ MASK, LIST = "SegmentationClass/2007_000033.png", "ImageSets/Segmentation/val.tx
 def _as(mode: str) -> Callable[[Path], object]:
     def edit(root: Path) -> None:
         Image.open(root / MASK).convert(mode).save(root / MASK)
+
     return edit
 
 
@@ -65,10 +71,16 @@ VOC: dict[str, tuple] = {
     "cut": (_bytes(MASK, lambda data: data[:150]), False, "2007_000033"),
     "empty": (_bytes(MASK, lambda data: b""), False, "2007_000033"),
     "a mask less": (lambda root: (root / MASK).unlink(), False, "2007_000033"),
-    "a picture less": (lambda root: (root / "JPEGImages/2007_000042.jpg").unlink(), False,
-                       "2007_000042"),
-    "a picture cut": (_bytes("JPEGImages/2007_000042.jpg", lambda data: data[:200]), False,
-                      "2007_000042"),
+    "a picture less": (
+        lambda root: (root / "JPEGImages/2007_000042.jpg").unlink(),
+        False,
+        "2007_000042",
+    ),
+    "a picture cut": (
+        _bytes("JPEGImages/2007_000042.jpg", lambda data: data[:200]),
+        False,
+        "2007_000042",
+    ),
     "no list": (lambda root: (root / LIST).unlink(), False, "val.txt"),
     "an empty list": (_bytes(LIST, lambda data: b"\n"), False, "val.txt"),
     "a list of bytes": (_bytes(LIST, lambda data: b"\xff\xfe"), False, "val.txt"),
@@ -77,8 +89,11 @@ VOC: dict[str, tuple] = {
     "a list of others": (_bytes(LIST, lambda data: data + b"2009_000001\n"), False, "2009_000001"),
     "another folder": (lambda root: root.rename(root.with_name("VOC2013")), False, "VOC"),
     "no pictures": (lambda root: shutil.rmtree(root / "JPEGImages"), False, "JPEGImages"),
-    "no masks": (lambda root: shutil.rmtree(root / "SegmentationClass"), False,
-                 "SegmentationClass"),
+    "no masks": (
+        lambda root: shutil.rmtree(root / "SegmentationClass"),
+        False,
+        "SegmentationClass",
+    ),
 }
 
 
@@ -92,6 +107,7 @@ def _read_train(arguments) -> int:
 
 def _mat(seed: int) -> Case:
     """A MATLAB file of SBD, cut or with other bytes."""
+
     def prepare(folder: Path) -> list[str]:
         rng = random.Random(seed)
         trees.write_voc(folder / "voc")

@@ -9,9 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TURNS = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-         5: lambda a: a.swapaxes(0, 1), 6: lambda a: a[::-1].swapaxes(0, 1),
-         7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: a[:, ::-1].swapaxes(0, 1)}
+TURNS = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
 """EXIF's table: what is shown of what is stored."""
 CLASSES = ("forklift", "pallet")
 """Of classes.txt, in its order; the vocabulary lists them by alphabet, after `dog`."""
@@ -59,6 +65,7 @@ Change = Callable[[Yard, random.Random], object]
 
 def noisy(suffix: str) -> Change:
     """Some bytes of a picture's file are others: a reader may see it, and may not fall."""
+
     def change(yard: Yard, rng) -> None:
         key = rng.choice(list(yard.photos))
         if suffix.startswith("mask"):
@@ -70,12 +77,15 @@ def noisy(suffix: str) -> Change:
             path = yard.photo(key, suffix)
             exif = Image.Exif()
             exif[274], exif[315] = 1, "x" * 9
-            Image.fromarray(yard.photos[key]).save(path, **(
-                {"exif": exif} if suffix in (".jpg", ".jpeg", ".png", ".webp", ".tif") else {}))
+            Image.fromarray(yard.photos[key]).save(
+                path,
+                **({"exif": exif} if suffix in (".jpg", ".jpeg", ".png", ".webp", ".tif") else {}),
+            )
         data = bytearray(path.read_bytes())
         for _ in range(rng.choice((1, 3, 20))):
             data[rng.randrange(min(len(data), rng.choice((64, 10**6))))] = rng.randrange(256)
         path.write_bytes(data)
+
     return change
 
 
@@ -85,6 +95,7 @@ def photo_as(suffix: str, mode: str = "RGB", **how) -> Change:
             yard.photo(key).unlink()
             image = Image.fromarray(yard.photos[key]).convert(mode)
             image.save(yard.photo(key, suffix), **how)
+
     return change
 
 
@@ -116,12 +127,14 @@ def palette_mask(yard: Yard, rng) -> None:
         image.save(yard.mask(key))
 
 
-def mask_as(change_pixels: Callable[[np.ndarray], np.ndarray], suffix: str = ".png",
-             **how) -> Change:
+def mask_as(
+    change_pixels: Callable[[np.ndarray], np.ndarray], suffix: str = ".png", **how
+) -> Change:
     def change(yard: Yard, rng) -> None:
         key = rng.choice(list(yard.masks))
         yard.mask(key).unlink()
         Image.fromarray(change_pixels(yard.masks[key])).save(yard.mask(key, suffix), **how)
+
     return change
 
 
@@ -129,27 +142,32 @@ def all_masks_as(change_pixels: Callable[[np.ndarray], np.ndarray]) -> Change:
     def change(yard: Yard, _) -> None:
         for key in yard.masks:
             Image.fromarray(change_pixels(yard.masks[key])).save(yard.mask(key))
+
     return change
 
 
 def coloured(extra: str = "", colour=(7, 77, 177), listed: bool = True) -> Change:
     """Masks in colours with palette.txt."""
+
     def change(yard: Yard, _) -> None:
         (yard.root / "classes.txt").unlink()
         (yard.root / "palette.txt").write_text(
-            "0 0 0 background\n200 0 0 forklift\n" + (
-                f"{colour[0]} {colour[1]} {colour[2]} pallet\n" if listed else "9 9 9 pallet\n")
-            + extra)
+            "0 0 0 background\n200 0 0 forklift\n"
+            + (f"{colour[0]} {colour[1]} {colour[2]} pallet\n" if listed else "9 9 9 pallet\n")
+            + extra
+        )
         for key, mask in yard.masks.items():
             pixels = np.zeros((*mask.shape, 3), np.uint8)
             pixels[mask == 1], pixels[mask == 2], pixels[mask == 255] = (200, 0, 0), colour, 255
             Image.fromarray(pixels).save(yard.mask(key))
+
     return change
 
 
 def put(name: str, data: bytes | str) -> Change:
     def change(yard: Yard, _) -> None:
         (yard.root / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
     return change
 
 
@@ -159,6 +177,7 @@ def cut(part: str) -> Change:
         path = yard.photo(key) if part == "photo" else yard.mask(key)
         data = path.read_bytes()
         path.write_bytes(data[: rng.randrange(len(data) * 9 // 10)])
+
     return change
 
 
@@ -175,6 +194,7 @@ def renamed(new: str, old: str = "p1") -> Change:
         yard.photo(old).rename(yard.photo(unicodedata.normalize("NFD", new)))
         yard.mask(old).rename(yard.mask(unicodedata.normalize("NFC", new)))
         yard.photos[new], yard.masks[new] = yard.photos.pop(old), yard.masks.pop(old)
+
     return change
 
 
@@ -182,6 +202,7 @@ def only(keys: tuple[str, ...], text: str) -> Change:
     def change(yard: Yard, _) -> None:
         (yard.root / "test.txt").write_text(text)
         yard.masks = {key: yard.masks[key] for key in keys}
+
     return change
 
 
@@ -194,10 +215,13 @@ def grey16(yard: Yard, _) -> None:
 def pages(name: str, folder: str) -> Change:
     def change(yard: Yard, _) -> None:
         (yard.photo("p0") if folder == "images" else yard.mask("p0")).unlink()
-        pages = [Image.fromarray(yard.masks["p0"] if folder == "masks" else yard.photos["p0"])
-                 for _ in "ab"]
+        pages = [
+            Image.fromarray(yard.masks["p0"] if folder == "masks" else yard.photos["p0"])
+            for _ in "ab"
+        ]
         pages[1].putpixel((0, 0), 1 if folder == "masks" else (1, 2, 3))
         pages[0].save(yard.root / folder / f"p0{name}", save_all=True, append_images=pages[1:])
+
     return change
 
 
@@ -212,5 +236,4 @@ def nothing(yard: Yard, _) -> None:
 
 
 def binary(value: int) -> Change:
-    return all_masks_as(lambda mask: np.where((mask > 0) & (mask < 255), value, 0).astype(
-        np.uint8))
+    return all_masks_as(lambda mask: np.where((mask > 0) & (mask < 255), value, 0).astype(np.uint8))

@@ -52,11 +52,11 @@ mlflow: $(STAMP)
 		--host 127.0.0.1 --port $(MLFLOW_PORT)
 
 paper: $(STAMP)
-	$(BIN)/python -m ml.paper $(if $(filter-out 0 no false,$(QUICK)),--quick)
+	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)
 
 # Measures the foundation checkpoints and writes data/foundation/micro/MODEL_CARD.md (minutes).
 card: $(STAMP)
-	$(BIN)/python -m ml.microworld.measure --what all
+	$(BIN)/python -m ml.foundation.measure --what all
 
 clean:
 	rm -rf data/micro data/ci data/paper-quick mlflow.db mlartifacts

@@ -36,7 +36,7 @@ import torch
 
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.arguments import number
-from ml.batching import Batches, OutOfMemory, is_out_of_memory
+from ml.compute.batching import Batches, OutOfMemory, is_out_of_memory
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import find_device, latent_shape, picture_size, prepare_pipeline
 from ml.diffusion.sampling import sample
@@ -46,10 +46,11 @@ from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import Batch, FeatureSource, compute_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.samples import Pictures, Sample
+from ml.grounding.samples import Sample
 from ml.grounding.training import compute_loss
-from ml.params import load_params
-from ml.pictures import encode_rle
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.samples import Pictures
+from ml.settings.profile import load_params
 
 PROMPT, WORDS = "a photograph of a dog and a cat", ("dog", "cat")
 COLUMNS = (

@@ -17,25 +17,26 @@ from pathlib import Path
 import numpy as np
 
 from ml.arguments import add_profile, add_root
-from ml.diffusion.loading import load_pipeline
-from ml.errors import EXIT_CODES, exit_path
-from ml.files import write_json
-from ml.grounding.config import VARIANTS
-from ml.grounding.daam import (
+from ml.baselines.daam import (
     best_threshold,
     candidate_thresholds,
     expand_as,
     strongest,
     threshold_masks,
 )
+from ml.diffusion.loading import load_pipeline
+from ml.errors import EXIT_CODES, exit_path
+from ml.grounding.config import VARIANTS
 from ml.grounding.features import sample_evidence
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.samples import load_samples, refuse_unseen
-from ml.params import load_params
-from ml.stages import Workspace
-from ml.stages.grounding_model import train_variant
-from ml.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
-from ml.vocabulary import load_vocabulary
+from ml.grounding.samples import refuse_unseen
+from ml.pipeline.samples import load_samples
+from ml.pipeline.stages.grounding_model import train_variant
+from ml.pipeline.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
+from ml.settings.profile import load_params
+from ml.store.files import write_json
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
 
 
 def compare(params, workspace: Workspace, variants: list[str]) -> dict:

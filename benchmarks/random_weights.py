@@ -18,7 +18,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.microworld.tokenizer import build_tokenizer
+from ml.foundation.tokenizer import build_tokenizer
 
 WORDS = (
     "a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "

@@ -3,7 +3,7 @@
     python -m benchmarks.training_speed [--seconds 6]
 
 Prints pictures a second and the ratio to the first row (four heads, torch's fused attention,
-float32) for the settings that `ml/microworld/train_diffusion.py` chose among. Needs no data: the
+float32) for the settings that `ml/foundation/train_diffusion.py` chose among. Needs no data: the
 step is the trainer's own, on random latents.
 """
 
@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from ml.arguments import number
 from ml.errors import EXIT_CODES, exit_path
-from ml.microworld import train_diffusion as trainer
+from ml.foundation import train_diffusion as trainer
 
 # heads, attention processor, autocast to bfloat16
 SETTINGS = (

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import yaml
 
-from ml.batching import Batches
+from ml.compute.batching import Batches
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
@@ -31,21 +31,23 @@ from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
-from ml.grounding.scores import class_mean_iou
 from ml.grounding.training import predict_masks, train
-from ml.metrics import binary_iou
-from ml.paper import plan
-from ml.paper.lab import Lab
-from ml.paper.pictures import Record, generated
-from ml.params import GroundingParams, Params, VariantParams, load_params
-from ml.stages.grounding_scores import CELLS
-from ml.stages.triplets import subset_of
-from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.metrics.iou import binary_iou
+from ml.metrics.protocol_one import class_mean_iou
+from ml.pipeline.stages.grounding_scores import CELLS
+from ml.pipeline.stages.triplets import subset_of
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.settings.sections import GroundingParams, VariantParams
+from ml.studies import design
+from ml.studies.sets import Record, generated
+from ml.studies.workspace import Lab
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SEED = 1000
 """Of everything here. The studies' pictures are of seed 0, their trainings of seeds 0, 1 and 2."""
 SPLIT = "voc-1"
-SIZE = replace(plan.FULL, name="tune", seeds=1, train_one=220, train_two=440, shard=60)
+SIZE = replace(design.FULL, name="tune", seeds=1, train_one=220, train_two=440, shard=60)
 JUDGED_ONE, JUDGED_TWO = 3, {"two_seen": 60, "two_mixed": 60, "two_unseen": 70}
 """Judged pictures: of each class alone, and of two objects in all."""
 
@@ -66,7 +68,7 @@ def training_pictures(lab: Lab) -> list[Record]:
     """One- and two-object pictures of split 1's seen classes, each with a mask at least."""
     split = load_vocabulary(SPLIT)
     seen = Vocabulary("seen", split.seen, (), split.words)
-    prompts = plan.prompts_of(
+    prompts = design.prompts_of(
         "train", SEED, seen, train_one=SIZE.train_one, train_two=SIZE.train_two
     )
     return [r for r in generated(lab, "train", prompts) if any(r.rles)]
@@ -85,7 +87,7 @@ def judged_pictures(lab: Lab) -> list[Record]:
         known = list(known)
         places = np.resize(rng.permutation(len(known)), JUDGED_TWO[cell])
         chosen += [known[i][:: rng.choice([-1, 1])] for i in places]
-    prompts = [plan.plain_prompt(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)]
+    prompts = [design.plain_prompt(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)]
     return [r for r in generated(lab, "judged", prompts) if r.whole]
 
 

@@ -10,7 +10,7 @@ import sys
 
 from ml.errors import exit_path
 
-COMMANDS = {"plan": "ml.plan", "init": "ml.init", "audit": "ml.audit"}
+COMMANDS = {"plan": "ml.cli.plan", "init": "ml.cli.init", "audit": "ml.pipeline.audit"}
 """Command -> module with `main(arguments) -> exit code`."""
 
 
@@ -19,10 +19,11 @@ def main(arguments: list[str] | None = None) -> int:
     import importlib  # here and not above, as all that follows: Ctrl-C is quiet from the start
     import json
 
-    from ml import processes
     from ml.arguments import add_profile, add_root, make_parser
-    from ml.params import load_params
-    from ml.stages import STAGES, run_stage
+    from ml.compute import processes
+    from ml.pipeline.runner import run_stage
+    from ml.pipeline.table import STAGES
+    from ml.settings.profile import load_params
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ml.errors import EXIT_CODES
-from ml.params import ROOT
+from ml.settings.profile import ROOT
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:

@@ -1,8 +1,9 @@
-"""The assets: one plain function per stage of `ml.stages.STAGES`, and the seal after the checks.
+"""The assets: one plain function per stage of `ml.pipeline.table.STAGES`, and the seal after the
+checks.
 
-Only names, labels and dependencies belong here. What a stage does is in `ml/stages/`, what its
-output must look like in `suites.py`, what the UI shows of it in `metadata.py`. Groups follow the
-graph: data, grounding, segmentation, evaluation, release.
+Only names, labels and dependencies belong here. What a stage does is in `ml/pipeline/stages/`, what
+its output must look like in `suites.py`, what the UI shows of it in `metadata.py`. Groups follow
+the graph: data, grounding, segmentation, evaluation, release.
 """
 
 from concurrent.futures.process import BrokenProcessPool
@@ -10,9 +11,10 @@ from contextlib import nullcontext
 
 import dagster as dg
 
-from ml.stages import STAGE, STAGES, StageReport, run_stage
+from ml.pipeline.runner import StageReport, run_stage
+from ml.pipeline.table import STAGE, STAGES
+from orchestration.expectations import ensure_quality
 from orchestration.metadata import describe
-from orchestration.quality import ensure_quality
 from orchestration.resources import PROFILES, Project
 from orchestration.turns import gpu_turn, when_free
 
@@ -189,7 +191,7 @@ def benchmark_scores(project: Project) -> dg.MaterializeResult:
 )
 def promotion(project: Project) -> dg.MaterializeResult:
     """Registers both models as challengers; the gate's verdict moves the champion alias."""
-    from orchestration.registry import Registry
+    from orchestration.mlflow.registry import Registry
 
     registry = Registry(*project.registry, project.params, project.workspace)
     registry.log_challengers()

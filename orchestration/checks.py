@@ -1,7 +1,7 @@
 """The blocking checks: one `multi_asset_check` per stage boundary, one result per rule.
 
-Dagster blocks inside one run; `orchestration.quality.ensure_quality` does so across runs. Rules
-are in `suites.py`, judging is in `quality.py`.
+Dagster blocks inside one run; `orchestration.expectations.ensure_quality` does so across runs.
+Rules are in `suites.py`, judging is in `quality.py`.
 """
 
 import warnings
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ml.quality.rules import DOCS, RULES
+from orchestration.expectations import validate
 from orchestration.metadata import pictures
-from orchestration.quality import validate
 from orchestration.resources import PROFILES, Project
-from orchestration.suites import DOCS, RULES
 
 
 def specs(stage: str) -> list[dg.AssetCheckSpec]:

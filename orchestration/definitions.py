@@ -5,9 +5,9 @@ import dagster as dg
 from orchestration.assets import ASSETS
 from orchestration.checks import CHECKS
 from orchestration.jobs import JOBS
-from orchestration.paper import PAPER_ASSETS, PaperRun
 from orchestration.resources import Project
 from orchestration.runs import in_process_or_multiprocess
+from orchestration.studies import PAPER_ASSETS, PaperRun
 
 defs = dg.Definitions(
     assets=[*ASSETS, *PAPER_ASSETS],

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from orchestration import assets as a
-from orchestration.paper import GROUP
+from orchestration.studies import GROUP
 
 # On the console: progress bars and what goes wrong. Everything stands in the UI and the event log.
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}

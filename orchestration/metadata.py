@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from ml.stages import StageReport
+from ml.pipeline.runner import StageReport
 
 MAX_PICTURE = 100_000  # bytes; multi-megabyte metadata freezes the UI's dialog
 COLOURS = ("#3366cc", "#dc3912", "#109618", "#ff9900", "#990099", "#0099c6")

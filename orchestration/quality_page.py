@@ -6,8 +6,9 @@ from other sites. Here every value is escaped, nothing is loaded, and no script 
 
 from pathlib import Path
 
-from ml.files import atomic, read_note
-from ml.stages import STAGES, VERDICT, Workspace
+from ml.pipeline.table import STAGES
+from ml.store.files import atomic, read_note
+from ml.store.workspace import VERDICT, Workspace
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

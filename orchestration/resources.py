@@ -11,9 +11,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
-from ml.params import ROOT, Params, load_params
-from ml.stages import Workspace
-from orchestration.tracking import masked_values, resolve
+from ml.settings.params import Params
+from ml.settings.profile import ROOT, load_params
+from ml.store.workspace import Workspace
+from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"
 PARTITION = "dagster/partition"  # the run's tag that Dagster reads

@@ -12,9 +12,11 @@ import yaml
 
 from ml.arguments import add_profile, add_root, make_parser, new_file
 from ml.errors import exit_path
-from ml.files import atomic
-from ml.params import Params, load_params
-from ml.stages import STAGES, Workspace
+from ml.pipeline.table import STAGES
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.store.files import atomic
+from ml.store.workspace import Workspace
 
 
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:

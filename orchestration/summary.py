@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import exit_path
-from ml.files import read_note, write_json
-from ml.manifest import read_manifest
-from ml.params import load_params
-from ml.stages import STAGES, TIMING, Workspace
+from ml.pipeline.table import STAGES
+from ml.settings.profile import load_params
+from ml.store.files import read_note, write_json
+from ml.store.manifest import read_manifest
+from ml.store.workspace import TIMING, Workspace
 from orchestration.resources import Project
 
 CELLS = {
@@ -127,7 +128,7 @@ def champions_of(project: Project) -> dict[str, str]:
     uri, artifacts = project.registry
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return {}
-    from orchestration.registry import Registry
+    from orchestration.mlflow.registry import Registry
 
     return Registry(uri, artifacts, project.params, project.workspace).champions()
 

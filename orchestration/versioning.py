@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ml.files import read_note, sha256_file, write_json
-from ml.manifest import read_manifest
-from ml.params import ROOT, load_params
-from ml.stages import STAGES, Workspace
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT, load_params
+from ml.store.files import read_note, sha256_file, write_json
+from ml.store.manifest import read_manifest
+from ml.store.workspace import Workspace
 from orchestration.turns import turn
 
 

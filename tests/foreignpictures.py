@@ -10,9 +10,9 @@ import numpy as np
 import phototrees as trees
 from PIL import Image
 
-from ml.params import load_params
-from ml.realdata import LabelledPhotos, check, open_source
-from ml.vocabulary import Vocabulary
+from ml.datasets import LabelledPhotos, check, open_source
+from ml.settings.profile import load_params
+from ml.words.vocabulary import Vocabulary
 
 YARD = Vocabulary("yard", ("person",), ("forklift", "hard hat"), {})
 SCENE = trees.noise(24, 36, 1)

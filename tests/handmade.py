@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml.files import write_json
-from ml.manifest import Manifest, describe_files, read_manifest, write_manifest
-from ml.microworld.world import CLASSES, draw_scene
-from ml.params import Params, load_params
-from ml.pictures import (
-    contact_sheet,
-    decode_png,
-    encode_png,
-    encode_rle,
-    picture_facts,
-)
-from ml.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
-from ml.shards import read_shards, split, write_shards
-from ml.stages import STAGE, Workspace, recipe_of, run_stage
-from ml.vocabulary import load_vocabulary
+from ml.drawn_world.world import CLASSES, draw_scene
+from ml.images.contact_sheet import contact_sheet
+from ml.images.facts import picture_facts
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.recipe import recipe_of
+from ml.pipeline.runner import run_stage
+from ml.pipeline.table import STAGE
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.store.files import write_json
+from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
+from ml.store.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
+from ml.store.shards import read_shards, split, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from ml.realdata.coco import CATEGORIES
+from ml.datasets.coco import CATEGORIES
 
 # VOC's colour map as the devkit prints it, not computed: label -> RGB
 VOC_COLOURS = {

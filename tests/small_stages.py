@@ -14,12 +14,14 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-import ml.stages as stages
-from ml import files
-from ml.manifest import Manifest
-from ml.params import ROOT, load_params
-from ml.shards import read_shards, split, write_shards
-from ml.stages import Output, Stage, Workspace, run_stage
+import ml.pipeline.runner as stages
+from ml.pipeline.runner import run_stage
+from ml.pipeline.table import Output, Stage
+from ml.settings.profile import ROOT, load_params
+from ml.store import files
+from ml.store.manifest import Manifest
+from ml.store.shards import read_shards, split, write_shards
+from ml.store.workspace import Workspace
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
 TABLE = {
@@ -54,7 +56,9 @@ def modules_of(runs: list | None = None, seconds: float = 0.0) -> dict[str, type
 
     modules = {}
     for name, run in (("one", one), ("two", total), ("three", total)):
-        module = modules[f"ml.stages.{name}"] = types.ModuleType(f"ml.stages.{name}")
+        module = modules[f"ml.pipeline.stages.{name}"] = types.ModuleType(
+            f"ml.pipeline.stages.{name}"
+        )
         module.run = run
     return modules
 

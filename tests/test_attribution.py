@@ -7,11 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ml.detectors import load_detector
-from ml.diffusion.loading import load_pipeline
-from ml.diffusion.sampling import sample
-from ml.diffusion.tokens import encode_prompts
-from ml.grounding.attribution import (
+from ml.baselines.attribution import (
     attribution_maps,
     attribution_recorder,
     attribution_text,
@@ -20,11 +16,15 @@ from ml.grounding.attribution import (
     query_recorder,
     start_query,
 )
-from ml.metrics import binary_iou
-from ml.paper import queries
-from ml.paper.lab import make_lab
-from ml.params import ROOT, load_params
-from ml.stages import Workspace
+from ml.detectors import load_detector
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.sampling import sample
+from ml.diffusion.tokens import encode_prompts
+from ml.metrics.iou import binary_iou
+from ml.settings.profile import ROOT, load_params
+from ml.store.workspace import Workspace
+from ml.studies import queries
+from ml.studies.workspace import make_lab
 from tests.tiny import WIDTH, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml import audit
 from ml.__main__ import main
-from ml.audit import choose_items, precision, wilson
-from ml.manifest import read_manifest
-from ml.shards import read_shards
-from ml.stages import Workspace, run_stage
+from ml.pipeline import audit
+from ml.pipeline.audit import choose_items, precision, wilson
+from ml.pipeline.runner import run_stage
+from ml.store.manifest import read_manifest
+from ml.store.shards import read_shards
+from ml.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_the_page_needs_nothing_from_elsewhere(reported):
 
 def test_the_mask_is_that_of_the_class_shown(reported):
     """Of a picture with two objects only the one to judge is tinted."""
-    from ml.stages.report import _thumbnail
+    from ml.pipeline.stages.report import _thumbnail
 
     image = np.full((64, 64, 3), 200, np.uint8)
     mask = np.zeros((64, 64), bool)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from ml.__main__ import main
-from ml.batching import Batches, OutOfMemory, is_out_of_memory
+from ml.compute.batching import Batches, OutOfMemory, is_out_of_memory
 from ml.grounding.features import FeatureSource, sample_evidence
-from ml.grounding.samples import Pictures, Sample
-from ml.pictures import encode_rle
-from ml.stages.grounding_scores import ground_batches
+from ml.grounding.samples import Sample
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.stages.grounding_scores import ground_batches
+from ml.store.pictures import Pictures
 from tests.test_grounding_pipeline import make_pipeline
 
 PROMPTS = [
@@ -95,7 +96,7 @@ def test_the_command_line_prints_it(monkeypatch, capsys):
     def run_stage(*_, **__):
         raise OutOfMemory("out of memory with a single item: set diffusion.dtype")
 
-    monkeypatch.setattr("ml.stages.run_stage", run_stage)
+    monkeypatch.setattr("ml.pipeline.runner.run_stage", run_stage)
     assert main(["images"]) == 4
     assert (
         capsys.readouterr().err == "error: out of memory with a single item: set diffusion.dtype\n"

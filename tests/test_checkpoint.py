@@ -14,8 +14,8 @@ from huggingface_hub import errors
 from ml.diffusion import checkpoint
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import find_device, load_pipeline
-from ml.params import load_params
-from ml.stages import Workspace
+from ml.settings.profile import load_params
+from ml.store.workspace import Workspace
 from tests.tiny import save_tiny_pipeline, tiny_pipeline
 
 ANSWER = SimpleNamespace(headers={}, request=None)

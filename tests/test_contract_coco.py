@@ -13,10 +13,10 @@ import scipy.io
 from foreignpictures import checked, opened
 from pycocotools import mask as coco_mask
 
-from ml.pictures import decode_rle, encode_rle, run_lengths
-from ml.realdata import check
-from ml.realdata.mat import read_struct_matrix
-from ml.vocabulary import Vocabulary
+from ml.datasets import check
+from ml.datasets.mat import read_struct_matrix
+from ml.images.run_lengths import decode_rle, encode_rle, run_lengths
+from ml.words.vocabulary import Vocabulary
 
 PETS = Vocabulary("pets", ("cat", "dog"), ("car",), {})
 

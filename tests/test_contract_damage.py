@@ -4,12 +4,13 @@ import shutil
 
 import pytest
 
-from ml import files
-from ml.files import Damaged, read_json, write_json
-from ml.manifest import ManifestError
-from ml.shards import sidecar
-from ml.stages import QualityError, Workspace
-from ml.successor import Successor
+from ml.errors import QualityError
+from ml.store import files
+from ml.store.files import Damaged, read_json, write_json
+from ml.store.manifest import ManifestError
+from ml.store.shards import sidecar
+from ml.store.successor import Successor
+from ml.store.workspace import Workspace
 from tests import small_stages
 
 
@@ -123,7 +124,7 @@ def test_a_verdict_that_cannot_be_read_is_no_pass(small, broken):
 
 
 def test_a_champions_record_that_cannot_be_read_is_one_clear_error(tmp_path, broken):
-    from ml.stages.promotion import champion_folder, champion_record
+    from ml.pipeline.stages.promotion import champion_folder, champion_record
 
     workspace = Workspace(tmp_path, "micro")
     assert champion_record(workspace, "segmenter") is None
@@ -152,7 +153,7 @@ def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_pat
 
 
 def test_a_note_of_the_studies_that_cannot_be_read_is_absent(tmp_path, broken):
-    from ml.paper.lab import make_lab
+    from ml.studies.workspace import make_lab
 
     lab = make_lab("quick", tmp_path, 1)
     path = lab.table_path("x")
@@ -169,7 +170,7 @@ def test_a_note_of_the_studies_that_cannot_be_read_is_absent(tmp_path, broken):
 def test_a_damaged_training_state_is_said_and_not_used(tmp_path, capsys):
     import torch
 
-    from ml.training_state import load_state, save_state
+    from ml.store.training_state import load_state, save_state
 
     file = tmp_path / ".progress" / "training.pt"
     assert load_state(file) is None
@@ -207,7 +208,7 @@ def test_a_segmenters_damaged_state_starts_again(tmp_path, spoil):
     import torch
 
     from ml.segmenters.training import CHECKPOINT, _resume
-    from ml.training_state import save_state
+    from ml.store.training_state import save_state
 
     class Fresh:
         def load_state_dict(self, state):

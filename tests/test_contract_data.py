@@ -11,13 +11,13 @@ from foreignpictures import FLAGS, YARD, as_shown, checked, opened, png_bomb, pn
 from foreignpictures import save_turned as turned
 from PIL import Image
 
-from ml import audit
-from ml.picture_files import open_mask
-from ml.pictures import decode_png
-from ml.realdata import read, shared
-from ml.realdata.class_lists import read_classes, read_palette
-from ml.realdata.listing import list_files
-from ml.vocabulary import Vocabulary
+from ml.datasets import read, shared
+from ml.datasets.class_lists import read_classes, read_palette
+from ml.datasets.listing import list_files
+from ml.images.files import open_mask
+from ml.images.png import decode_png
+from ml.pipeline import audit
+from ml.words.vocabulary import Vocabulary
 
 
 @pytest.fixture

@@ -6,17 +6,17 @@ import shutil
 
 import pytest
 
-from ml.files import Damaged, read_json, settle
+from ml.cli.init import parse_classes
+from ml.datasets.class_lists import read_classes, read_palette
+from ml.datasets.shared import read_list
 from ml.grounding.prompting import ask
-from ml.init import parse_classes
-from ml.locks import FolderLock
-from ml.manifest import ManifestError
-from ml.reading import configured, read_yaml
-from ml.reading import read_json as read_config
-from ml.realdata.class_lists import read_classes, read_palette
-from ml.realdata.shared import read_list
-from ml.vocabulary import load_vocabulary
-from ml.words import check_name
+from ml.store.files import Damaged, read_json, settle
+from ml.store.locks import FolderLock
+from ml.store.manifest import ManifestError
+from ml.store.reading import configured, read_yaml
+from ml.store.reading import read_json as read_config
+from ml.words.spans import check_name
+from ml.words.vocabulary import load_vocabulary
 from orchestration import run_config
 from tests import small_stages
 

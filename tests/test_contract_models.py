@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.random_weights import random_pipeline
-from ml.contract import account, check_loss, load_whole
+from ml.compute.gradients import backward_in_parts
+from ml.compute.weights import account, check_loss, load_whole
 from ml.detectors.base import Detector
 from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors
 from ml.diffusion.features import unet_features
@@ -22,16 +23,16 @@ from ml.diffusion.inversion import invert
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length
 from ml.errors import NotFinite
-from ml.files import sha256_folder
-from ml.gradients import backward_in_parts
 from ml.grounding.config import make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
-from ml.grounding.samples import Pictures, Sample
-from ml.params import ROOT, load_params
+from ml.grounding.samples import Sample
 from ml.segmenters import load_segmenter, maskformer, segformer
 from ml.segmenters.backbones import load_backbone
-from ml.stages import Workspace
+from ml.settings.profile import ROOT, load_params
+from ml.store.files import sha256_folder
+from ml.store.pictures import Pictures
+from ml.store.workspace import Workspace
 from tests.tiny import LENGTH, edit, load, save_tiny_pipeline, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"
@@ -174,7 +175,9 @@ def test_a_detector_whose_scores_are_not_finite():
         Broken(["dog"], score_threshold=0.5, batch_size=1).detect([np.zeros((4, 4, 3), np.uint8)])
 
 
-@pytest.mark.parametrize("name", ["ml.vocabulary", "ml.diffusion.schedulers", "ml.plan_models"])
+@pytest.mark.parametrize(
+    "name", ["ml.words.vocabulary", "ml.diffusion.schedulers", "ml.cli.plan_models"]
+)
 def test_settings_are_checked_without_the_seconds_of_an_import(name):
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -10,9 +10,9 @@ import pytest
 from foreignpictures import FLAGS, GREY, SCENE, as_shown, png, png_bomb, save_turned, saved
 from PIL import Image, ImageCms
 
-from ml.params import ROOT
-from ml.picture_files import MAX_PIXELS, load_photo, open_picture, picture_size
-from ml.pictures import decode_png, encode_png
+from ml.images.files import MAX_PIXELS, load_photo, open_picture, picture_size
+from ml.images.png import decode_png, encode_png
+from ml.settings.profile import ROOT
 
 # Orientation
 
@@ -59,7 +59,7 @@ def test_a_cameras_jpeg_with_previews_is_its_first_picture(tmp_path):
 
 
 def test_only_the_contracts_module_opens_picture_files():
-    """`ml.pictures.decode_png` reads the PNG bytes that we wrote."""
+    """`ml.images.png.decode_png` reads the PNG bytes that we wrote."""
     found = {
         path.name
         for folder in ("ml", "orchestration")

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.params import ROOT, Params, load_params
-from ml.ranges import Length, Pattern, Range, fit
-from ml.stages import run_stage
+from ml.pipeline.runner import run_stage
+from ml.settings.params import Params
+from ml.settings.profile import ROOT, load_params
+from ml.settings.ranges import Length, Pattern, Range, fit
 
 
 def fields_of(cls: type, above: str = "") -> dict[str, object]:

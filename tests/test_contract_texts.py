@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.diffusion.text_limit import TextLimit, find_limit, limit_of, query_text
+from ml.cli.init import parse_classes
+from ml.cli.plan import make_plan
 from ml.diffusion.tokens import (
     all_positions,
     encode_prompts,
@@ -19,17 +20,18 @@ from ml.diffusion.tokens import (
     word_embeddings,
     word_positions,
 )
-from ml.english import SINGULAR, plurals, singular_of, with_article
+from ml.drawn_world.captions import phrase, synonyms
 from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
-from ml.init import parse_classes
-from ml.microworld.captions import phrase, synonyms
-from ml.params import ROOT, PromptParams, load_params
-from ml.plan import make_plan
-from ml.stages import Workspace, run_stage
-from ml.stages.prompts import check, make_prompts
-from ml.texts import parse_text, read_texts
-from ml.vocabulary import Vocabulary, load_vocabulary
-from ml.words import find, fold, occurrences, own_spans
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages.prompts import check, make_prompts
+from ml.settings.profile import ROOT, load_params
+from ml.settings.sections import PromptParams
+from ml.store.workspace import Workspace
+from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.spans import find, fold, occurrences, own_spans
+from ml.words.text_limit import TextLimit, find_limit, limit_of, query_text
+from ml.words.texts import parse_text, read_texts
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.tiny import LENGTH, tiny_pipeline
 
 MICRO = ROOT / "data" / "foundation" / "micro" / "diffusion"
@@ -160,7 +162,7 @@ def test_every_pair_of_coco_composed():
 def test_the_checks_find_words_as_the_stages_do():
     import pandas as pd
 
-    from orchestration.tables import entities_of
+    from ml.quality.tables import entities_of
 
     rows = pd.DataFrame(
         [
@@ -264,7 +266,7 @@ def test_a_users_lines_are_measured(tmp_path):
 def test_the_stage_refuses_long_prompts_of_its_own(tmp_path):
     import dataclasses
 
-    from ml.stages import run_stage
+    from ml.pipeline.runner import run_stage
 
     params = load_params("ci")
     params = dataclasses.replace(
@@ -304,8 +306,8 @@ def test_the_registered_model_takes_lists_alone():
 
     import pandas as pd
 
-    from ml.pictures import encode_png
-    from orchestration.pyfunc_grounding import Grounding
+    from ml.images.png import encode_png
+    from orchestration.mlflow.pyfunc_grounding import Grounding
     from tests.test_grounding_pipeline import make_pipeline
 
     model = Grounding()
@@ -319,8 +321,8 @@ def test_the_registered_model_takes_lists_alone():
 def test_the_absent_words_study_asks_what_is_read_whole():
     from types import SimpleNamespace
 
-    from ml.paper.absent_rows import ABSENT, absent_classes, asked_text, word_of
-    from ml.paper.plan import everything
+    from ml.studies.absent_rows import ABSENT, absent_classes, asked_text, word_of
+    from ml.studies.design import everything
 
     limit, classes = find_limit(str(MICRO)), everything().classes
     for seed, pair in enumerate(itertools.combinations(classes, 2)):
@@ -570,7 +572,7 @@ def test_articles_are_one_rule(word, article):
 
 def test_the_drawn_worlds_articles_are_what_they_were():
     """The micro checkpoint was trained on captions of the rule "aeiou"."""
-    from ml.microworld.shapes import MAIN_COLOURS
+    from ml.drawn_world.shapes import MAIN_COLOURS
 
     colours = {None, *itertools.chain(*MAIN_COLOURS.values())}
     for word, colour in itertools.product(itertools.chain(*synonyms().values()), colours):
@@ -684,8 +686,8 @@ def test_long_lists_end_at_once(tmp_path, capsys):
 
 
 def test_words_beside_the_seen_classes_are_counted():
-    from ml import coco
-    from ml.init import World, choose
+    from ml.cli.init import World, choose
+    from ml.words import coco
 
     world = World("COCO", coco.CLASSES, coco.SEEN, False)
     with pytest.raises(ValueError, match="240 new words beside 30 seen classes are 270"):

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import ml.stages as stages
-from ml import files
-from ml.files import HOST, atomic, read_json, settle, write_json
-from ml.manifest import Manifest, ManifestError, read_manifest, write_manifest
-from ml.params import load_params
-from ml.stages import Workspace, run_stage
-from ml.successor import Successor
+import ml.pipeline.runner as stages
+from ml.pipeline.runner import run_stage
+from ml.settings.profile import load_params
+from ml.store import files
+from ml.store.files import HOST, atomic, read_json, settle, write_json
+from ml.store.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from ml.store.successor import Successor
+from ml.store.workspace import Workspace
 from tests import small_stages
 from tests.small_stages import recipe, start, until
 

@@ -26,8 +26,8 @@ from ml.detectors.torchvision_maskrcnn import (
     save_maskrcnn,
 )
 from ml.detectors.transformers_mask2former import TransformersMask2Former, mask_box
-from ml.microworld.world import CLASSES, draw_scene, scene_seed
-from ml.params import ROOT
+from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
+from ml.settings.profile import ROOT
 
 TINY = MaskRCNNConfig(
     classes=("couch", "tv", "zebra"),

@@ -21,12 +21,12 @@ from transformers import (
     SwinConfig,
 )
 
-from ml.batching import OutOfMemory
+from ml.compute.batching import OutOfMemory
 from ml.detectors import Detector, load_detector
-from ml.detectors.names import SPELLINGS, canonical
 from ml.detectors.torchvision_maskrcnn import COCO, build_coco
-from ml.params import load_params
-from ml.vocabulary import load_vocabulary
+from ml.settings.profile import load_params
+from ml.words.spellings import SPELLINGS, canonical
+from ml.words.vocabulary import load_vocabulary
 
 # Independent of our table: torchvision's list, which is COCO's with its unused numbers.
 COCO_NAMES = [name for name in MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1.meta["categories"]

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ml.contract import fill
+from ml.compute.weights import fill
 from ml.detectors.weights import Refused, load_weights
 
 RNG = np.random.default_rng(0)

@@ -14,7 +14,7 @@ import torch
 
 from ml.detectors import load_detector
 from ml.detectors.detectron2_zoo import INSTALL
-from ml.detectors.names import SPELLINGS
+from ml.words.spellings import SPELLINGS
 
 pytest.importorskip(
     "detectron2.model_zoo",

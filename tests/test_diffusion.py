@@ -16,8 +16,8 @@ from ml.diffusion.inversion import invert
 from ml.diffusion.loading import find_device, latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, without_phrase, word_embeddings, word_positions
-from ml.params import load_params
-from ml.stages import Workspace
+from ml.settings.profile import load_params
+from ml.store.workspace import Workspace
 from tests.tiny import LENGTH, WIDTH, save_tiny_pipeline, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"

@@ -14,9 +14,10 @@ import handmade
 import pytest
 import yaml
 
-from ml.manifest import read_manifest
-from ml.params import ROOT
-from ml.stages import STAGES, Workspace
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT
+from ml.store.manifest import read_manifest
+from ml.store.workspace import Workspace
 from orchestration import versioning
 
 FILES = ("ml", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", "profiles")

@@ -24,7 +24,7 @@ import yaml
 from ml import errors
 from ml.__main__ import main
 from ml.errors import exit_code, exit_path, one_line
-from ml.params import ROOT, load_params
+from ml.settings.profile import ROOT, load_params
 
 ENV = {"OMP_NUM_THREADS": "1"}
 
@@ -118,9 +118,9 @@ def test_what_people_type_is_2(arguments, match, capsys):
     [
         ("orchestration.summary", ["--profile", "sd16"], 2, "unknown profile 'sd16'"),
         ("orchestration.run_config", ["--profile", "", "--write", "x"], 2, "unknown profile ''"),
-        ("ml.paper", ["--row", "ours"], 2, "--row needs exactly one --study"),
-        ("ml.microworld.curves", ["--work", "/nowhere", "--docs", "/nowhere"], 2, "no curves in"),
-        ("ml.microworld.gallery", ["--out", "/proc/self/x.png"], None, "/proc/self"),
+        ("ml.studies", ["--row", "ours"], 2, "--row needs exactly one --study"),
+        ("ml.foundation.curves", ["--work", "/nowhere", "--docs", "/nowhere"], 2, "no curves in"),
+        ("ml.foundation.gallery", ["--out", "/proc/self/x.png"], None, "/proc/self"),
     ],
 )
 def test_every_kind_of_command_has_the_same_way_out(module, arguments, code, match):
@@ -155,9 +155,9 @@ def test_no_command_goes_round_it(file):
         ["-m", "ml", "prompts"],
         ["-m", "ml", "plan"],
         ["-m", "ml", "init"],
-        ["-m", "ml.paper"],
+        ["-m", "ml.studies"],
         ["-m", "orchestration.summary"],
-        ["-m", "orchestration.champion"],
+        ["-m", "orchestration.mlflow.champion"],
     ],
 )
 def test_help_has_the_codes(arguments):
@@ -258,7 +258,7 @@ def test_a_stopped_stage_says_so_and_leaves_no_half_file(long_prompts, number, c
 def test_ctrl_c_while_it_imports_is_quiet():
     process = start("-X", "importtime", "-m", "ml", "prompts", "--profile", "sd16")
     for line in process.stderr:
-        if "ml.processes" in line:  # the first that main itself imports
+        if "ml.compute.processes" in line:  # the first that main itself imports
             os.killpg(process.pid, signal.SIGINT)
             break
     rest = process.stderr.read()
@@ -272,7 +272,7 @@ def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
     that have a minute to go."""
     code = (
         "import sys, pathlib, pyarrow as pa\n"
-        "from ml.errors import exit_path\nfrom ml.shards import write_shards\n"
+        "from ml.errors import exit_path\nfrom ml.store.shards import write_shards\n"
         "from tests import makers\n"
         "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
         "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
@@ -496,7 +496,7 @@ def test_a_picture_that_the_judge_cannot_name_is_2(tmp_path, monkeypatch, capsys
     """Missing, no picture, and of another size; its own folder damaged."""
     from PIL import Image
 
-    from ml.microworld import judge
+    from ml.foundation import judge
 
     monkeypatch.chdir(ROOT)
     wrong = {name: tmp_path / f"{name}.png" for name in ("missing", "text", "large")}

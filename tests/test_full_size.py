@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import full_size_speed
 from benchmarks.random_weights import SHAPES, random_pipeline
-from ml.batching import Batches
+from ml.compute.batching import Batches
 from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
 from ml.diffusion.loading import (
@@ -28,9 +28,10 @@ from ml.diffusion.tokens import encode_prompts, text_width, word_embeddings, wor
 from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.params import ROOT, load_params
-from ml.shards import read_shards
-from ml.stages import Workspace, grounding_scores, images, synthetic_dataset
+from ml.pipeline.stages import grounding_scores, images, synthetic_dataset
+from ml.settings.profile import ROOT, load_params
+from ml.store.shards import read_shards
+from ml.store.workspace import Workspace
 from tests.test_grounding_stages import make_workspace, tiny_params
 
 PROFILE_SHAPES = {"sd15": "sd-v1", "sd21": "sd-2.1-base", "sdxl": "sdxl"}

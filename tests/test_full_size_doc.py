@@ -2,14 +2,14 @@
 
 import re
 
-from ml import coco
 from ml.__main__ import COMMANDS
-from ml.audit import wilson
-from ml.params import ROOT
-from ml.plan_models import SD1
-from ml.plan_needs import PNG_SHARE, feature_bytes
-from ml.stages import STAGE
-from ml.texts import MOST_WORDS
+from ml.cli.plan_models import SD1
+from ml.cli.plan_needs import PNG_SHARE, feature_bytes
+from ml.pipeline.audit import wilson
+from ml.pipeline.table import STAGE
+from ml.settings.profile import ROOT
+from ml.words import coco
+from ml.words.texts import MOST_WORDS
 
 PAGE = (ROOT / "docs" / "full-size.md").read_text()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.grounding.daam import (
+from ml.baselines.daam import (
     best_threshold,
     by_maximum,
     candidate_thresholds,
@@ -14,11 +14,12 @@ from ml.grounding.daam import (
     strongest,
     threshold_masks,
 )
-from ml.grounding.samples import Pictures, Sample, refuse_unseen
-from ml.grounding.scores import cell_scores, class_mean_iou
-from ml.pictures import encode_rle
-from ml.stages.grounding_scores import protocol_one, score_rows
-from ml.vocabulary import load_vocabulary
+from ml.grounding.samples import Sample, refuse_unseen
+from ml.images.run_lengths import encode_rle
+from ml.metrics.protocol_one import cell_scores, class_mean_iou
+from ml.pipeline.stages.grounding_scores import protocol_one, score_rows
+from ml.store.pictures import Pictures
+from ml.words.vocabulary import load_vocabulary
 
 
 def make_sample(entities, masks, present=None, key="sim-000000", cell="two_seen") -> Sample:

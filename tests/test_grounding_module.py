@@ -9,7 +9,7 @@ import torch
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.fusion import GAIN, evidence_prior, pooling_weights, settle
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
-from ml.params import load_params
+from ml.settings.profile import load_params
 from tests.authors import Authors, give_weights
 
 CHANNELS = {4: 24, 8: 16, 16: 8}

@@ -13,7 +13,7 @@ from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.prompting import compose_prompt, phrase_of
-from ml.params import load_params
+from ml.settings.profile import load_params
 from tests.tiny import tiny_pipeline
 
 PARAMS = dataclasses.replace(

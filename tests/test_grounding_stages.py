@@ -8,18 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.baselines.daam import threshold_masks
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.grounding.daam import threshold_masks
 from ml.grounding.module import GroundingModule
 from ml.grounding.prompting import compose_prompt
-from ml.grounding.samples import load_samples
-from ml.params import Params, load_params
-from ml.pictures import decode_png, encode_png, encode_rle, picture_facts
-from ml.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
-from ml.shards import read_shards, write_shards
-from ml.stages import Workspace, grounding_model, grounding_scores
-from ml.vocabulary import load_vocabulary
+from ml.images.facts import picture_facts
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.samples import load_samples
+from ml.pipeline.stages import grounding_model, grounding_scores
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
+from ml.store.shards import read_shards, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
 from tests.tiny import save_tiny_pipeline
 
 WORD = {"diningtable": "dining table"}

@@ -11,7 +11,7 @@ from ml.grounding.features import collate
 from ml.grounding.losses import competition_loss, dice_loss, paper_loss, permitted_labels
 from ml.grounding.module import GroundingModule
 from ml.grounding.training import batch_indices, learning_rate, train, write_curve
-from ml.params import load_params
+from ml.settings.profile import load_params
 
 CHANNELS = {8: 6, 16: 6}
 PARAMS = dataclasses.replace(

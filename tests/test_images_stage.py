@@ -1,4 +1,5 @@
-"""ml/stages/images.py on a random-weight pipeline: what is stored, in which order, resumed."""
+"""ml/pipeline/stages/images.py on a random-weight pipeline: what is stored, in which order,
+resumed."""
 
 import dataclasses
 
@@ -7,14 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from ml.batching import OutOfMemory
+from ml.compute.batching import OutOfMemory
 from ml.diffusion.sampling import sample
-from ml.files import sha256_file
-from ml.params import load_params
-from ml.pictures import decode_png
-from ml.schemas import IMAGES, PROMPTS
-from ml.shards import read_shards, write_shards
-from ml.stages import Workspace, images
+from ml.images.png import decode_png
+from ml.pipeline.stages import images
+from ml.settings.profile import load_params
+from ml.store.files import sha256_file
+from ml.store.schemas import IMAGES, PROMPTS
+from ml.store.shards import read_shards, write_shards
+from ml.store.workspace import Workspace
 from tests.tiny import save_tiny_pipeline
 
 SETTINGS = {

@@ -6,14 +6,14 @@ import shutil
 import pytest
 import yaml
 
-from ml import coco
 from ml.__main__ import main
+from ml.cli.init import World, choose, make_profile, parse_classes
 from ml.detectors.base import canonical
-from ml.init import World, choose, make_profile, parse_classes
-from ml.params import ROOT, load_params
-from ml.shards import read_shards
-from ml.stages import run_stage
-from ml.vocabulary import load_vocabulary
+from ml.pipeline.runner import run_stage
+from ml.settings.profile import ROOT, load_params
+from ml.store.shards import read_shards
+from ml.words import coco
+from ml.words.vocabulary import load_vocabulary
 
 BIG = "diffusion: {model: some/hub-id, dtype: float16}\nprompts: {train_one: 40, train_two: 50}\n"
 """A profile whose diffusion model is not the micro one; the shipped sd15 is like that."""

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from ml.drawing import label
-from ml.paper.blocks import Plot
-from ml.paper.plots import draw_svg
-from ml.pictures import _caption_font, _readable, contact_sheet
-from ml.stages.report import _per_class_chart, _template
+from ml.images.captions import _caption_font, _readable
+from ml.images.contact_sheet import contact_sheet
+from ml.images.plots import label
+from ml.pipeline.stages.report import _per_class_chart, _template
+from ml.studies.blocks import Plot
+from ml.studies.plots import draw_svg
 
 WORDS = [
     r"$\foo$",

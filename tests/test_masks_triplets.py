@@ -11,21 +11,25 @@ from PIL import Image
 
 from ml.detectors import Detector, Instances
 from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
-from ml.english import with_article
-from ml.manifest import Manifest, describe_files, write_manifest
-from ml.microworld.benchmark import benchmark_classes, benchmark_scenes
-from ml.microworld.world import CLASSES, draw_scene, scene_seed
-from ml.params import ROOT, DetectorParams, TripletParams, load_params
-from ml.pictures import decode_png, decode_rle, encode_png, picture_facts, pixel_digest
-from ml.schemas import IMAGES
-from ml.shards import read_shards, shard_files, split, write_shards
-from ml.stages import Workspace, run_stage
-from ml.stages import masks as masks_stage
-from ml.stages.benchmark import label_table
-from ml.stages.masks import classes_by_role, mask_rows
-from ml.stages.prompts import cell_of
-from ml.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
-from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.drawn_world.benchmark import benchmark_classes, benchmark_scenes
+from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
+from ml.images.facts import picture_facts, pixel_digest
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import decode_rle
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages import masks as masks_stage
+from ml.pipeline.stages.benchmark import label_table
+from ml.pipeline.stages.masks import classes_by_role, mask_rows
+from ml.pipeline.stages.prompts import cell_of
+from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
+from ml.settings.profile import ROOT, load_params
+from ml.settings.sections import DetectorParams, TripletParams
+from ml.store.manifest import Manifest, describe_files, write_manifest
+from ml.store.schemas import IMAGES
+from ml.store.shards import read_shards, shard_files, split, write_shards
+from ml.store.workspace import Workspace
+from ml.words.english import with_article
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 VOC = load_vocabulary("voc-1")
 RULES = TripletParams(

@@ -5,16 +5,15 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ml.metrics import (
+from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
+from ml.metrics.iou import (
     binary_iou,
-    bootstrap_interval,
     confusion,
     confusions,
     harmonic_mean,
     iou_per_class,
     miou,
     nanmean,
-    paired_bootstrap,
 )
 
 

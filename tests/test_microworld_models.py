@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from ml.detectors import Instances
-from ml.microworld import judge as judge_module
-from ml.microworld import train_backbone, train_detector
-from ml.microworld.batches import classification_figures, multi_hot, soften, to_pixels
-from ml.microworld.card import card_text, update_card, weigh
-from ml.microworld.judge import Judge, load_judge, save_judge
-from ml.microworld.measure import mask_average_precision
-from ml.microworld.scenes import SceneSet
-from ml.microworld.train_backbone import class_probabilities, load_backbone, make_backbone
-from ml.microworld.train_detector import targets
-from ml.microworld.world import CLASSES, draw_scene, scene_seed
-from ml.params import ROOT
+from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
+from ml.foundation import judge as judge_module
+from ml.foundation import train_backbone, train_detector
+from ml.foundation.batches import classification_figures, multi_hot, soften, to_pixels
+from ml.foundation.card import card_text, update_card, weigh
+from ml.foundation.judge import Judge, load_judge, save_judge
+from ml.foundation.measure import mask_average_precision
+from ml.foundation.scenes import SceneSet
+from ml.foundation.train_backbone import class_probabilities, load_backbone, make_backbone
+from ml.foundation.train_detector import targets
+from ml.settings.profile import ROOT
 
 MICRO = ROOT / "data/foundation/micro"
 
@@ -110,9 +110,9 @@ def test_judge_refuses_other_pictures():
 
 
 def test_missing_checkpoints_say_how_to_train_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="ml.microworld.judge train"):
+    with pytest.raises(FileNotFoundError, match="ml.foundation.judge train"):
         load_judge(tmp_path)
-    with pytest.raises(FileNotFoundError, match="ml.microworld.train_backbone"):
+    with pytest.raises(FileNotFoundError, match="ml.foundation.train_backbone"):
         load_backbone(tmp_path)
 
 

@@ -13,13 +13,13 @@ from diffusers.training_utils import compute_snr
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPTokenizer
 
-from ml.microworld import scenes, train_autoencoder, train_diffusion
-from ml.microworld.scenes import load_scenes, stream_scenes
-from ml.microworld.tokenizer import MAX_LENGTH, build_tokenizer
-from ml.microworld.train_autoencoder import make_autoencoder, standardise, to_signed
-from ml.microworld.train_diffusion import GAMMA, NOISE_SCHEDULE, alphas_cumprod, diffusion_loss
-from ml.microworld.training import Budget, Run, learning_rate
-from ml.microworld.world import draw_scene, scene_seed
+from ml.drawn_world.world import draw_scene, scene_seed
+from ml.foundation import scenes, train_autoencoder, train_diffusion
+from ml.foundation.scenes import load_scenes, stream_scenes
+from ml.foundation.tokenizer import MAX_LENGTH, build_tokenizer
+from ml.foundation.train_autoencoder import make_autoencoder, standardise, to_signed
+from ml.foundation.train_diffusion import GAMMA, NOISE_SCHEDULE, alphas_cumprod, diffusion_loss
+from ml.foundation.training import Budget, Run, learning_rate
 
 SMALL = ("--channels", "8", "16", "16", "--batch", "4", "--train-scenes", "24", "--device", "cpu")
 

@@ -8,11 +8,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ml.microworld import benchmark, captions, world
-from ml.microworld.scenes import draw_one
-from ml.microworld.shapes import MAIN_COLOURS
-from ml.microworld.shapes_pen import NAMED_COLOURS
-from ml.microworld.world import CLASSES, SEED_RANGES, SIZE, draw_scene, scene_seed
+from ml.drawn_world import benchmark, captions, world
+from ml.drawn_world.placement import SIZE
+from ml.drawn_world.shapes import MAIN_COLOURS
+from ml.drawn_world.shapes_pen import NAMED_COLOURS
+from ml.drawn_world.world import CLASSES, SEED_RANGES, draw_scene, scene_seed
+from ml.foundation.scenes import draw_one
 
 VOC = [
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

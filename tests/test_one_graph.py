@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 import yaml
 
-from ml.params import ROOT, load_params
-from ml.stages import STAGES
+from ml.pipeline.table import STAGES
+from ml.quality.model_tables import TABLES
+from ml.quality.rules import RULES
+from ml.settings.profile import ROOT, load_params
 from orchestration.definitions import defs
-from orchestration.model_tables import TABLES
-from orchestration.paper import PAPER_ASSETS
-from orchestration.suites import RULES
+from orchestration.studies import PAPER_ASSETS
 
 GRAPH = defs.resolve_asset_graph()
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())

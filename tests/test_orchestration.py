@@ -11,9 +11,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ml.manifest import read_manifest
-from ml.params import ROOT, load_params
-from ml.stages import STAGES, StageReport
+from ml.pipeline.runner import StageReport
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT, load_params
+from ml.store.manifest import read_manifest
 from orchestration import metadata
 from orchestration.definitions import defs
 from orchestration.resources import Project

@@ -22,9 +22,10 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
-from ml.errors import WorkspaceBusy
-from ml.params import ROOT, load_params
-from ml.stages import QualityError, Workspace, run_stage
+from ml.errors import QualityError, WorkspaceBusy
+from ml.pipeline.runner import run_stage
+from ml.settings.profile import ROOT, load_params
+from ml.store.workspace import Workspace
 from orchestration import assets, turns
 from orchestration import runs as begun
 from orchestration.definitions import defs

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from ml.params import ROOT
-from ml.stages import STAGES, Workspace
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT
+from ml.store.workspace import Workspace
 from orchestration.definitions import defs
-from orchestration.paper import PAPER_ASSETS
+from orchestration.studies import PAPER_ASSETS
 
 ASSETS = "{ assetNodes { assetKey { path } groupName description hasMaterializePermission } }"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {

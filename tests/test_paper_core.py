@@ -11,24 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.grounding.samples import Pictures
-from ml.paper import limits, plan
-from ml.paper.blocks import Cell, Row, Table
-from ml.paper.lab import make_lab
-from ml.paper.pictures import NOISED, Record
-from ml.paper.scores import difference, figure, mean_iou, paired_counts, raw_rows
-from ml.paper.trainings import Spec, grounding_params, recipe_of, vocabulary_of
-from ml.pictures import encode_rle
-from ml.stages.prompts import cell_of
-from ml.vocabulary import load_vocabulary
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.stages.prompts import cell_of
+from ml.store.pictures import Pictures
+from ml.studies import design, limits
+from ml.studies.blocks import Cell, Row, Table
+from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows
+from ml.studies.sets import NOISED, Record
+from ml.studies.trainings import Spec, grounding_params, recipe_of, vocabulary_of
+from ml.studies.workspace import make_lab
+from ml.words.vocabulary import load_vocabulary
 
 # --- what is drawn
 
 
 def test_one_set_of_prompts_fills_every_cell_of_every_split():
-    prompts = plan.judged_prompts(plan.FULL, 0)
+    prompts = design.judged_prompts(design.FULL, 0)
     assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
-    for name in plan.SPLITS:
+    for name in design.SPLITS:
         split = load_vocabulary(name)
         counts = pd.Series([cell_of(p["entities"], split) for p in prompts]).value_counts()
         # 15 and 5 classes 8 times; 10 unseen pairs 6 times; 75 mixed pairs once
@@ -42,29 +42,29 @@ def test_one_set_of_prompts_fills_every_cell_of_every_split():
 
 
 def test_every_pair_is_judged_in_either_order():
-    prompts = plan.judged_prompts(plan.FULL, 0)
+    prompts = design.judged_prompts(design.FULL, 0)
     pairs = [tuple(p["entities"]) for p in prompts if len(p["entities"]) == 2]
     assert {frozenset(p) for p in pairs} == {
-        frozenset(p) for p in combinations(plan.everything().classes, 2)
+        frozenset(p) for p in combinations(design.everything().classes, 2)
     }
     ascending = np.mean([a < b for a, b in pairs])
     assert 0.4 < ascending < 0.6
 
 
 def test_training_prompts_are_balanced_and_cover_each_split():
-    prompts = plan.training_prompts(plan.FULL, 0)
+    prompts = design.training_prompts(design.FULL, 0)
     assert len(prompts) == 1100
-    for name in plan.SPLITS:
+    for name in design.SPLITS:
         seen = set(load_vocabulary(name).seen)
         assert sum(set(p["entities"]) <= seen for p in prompts) > 600
-    few = plan.few_class_prompts(plan.FULL, 5, 0)
-    assert len(few) == plan.FULL.fixed
+    few = design.few_class_prompts(design.FULL, 5, 0)
+    assert len(few) == design.FULL.fixed
     assert {e for p in few for e in p["entities"]} == set(load_vocabulary("voc-1").seen[:5])
 
 
 def test_real_scenes_to_train_on_hold_seen_classes_alone():
-    chosen = plan.real_training_classes(plan.FULL, 0)
-    assert len(chosen) == plan.FULL.real_train
+    chosen = design.real_training_classes(design.FULL, 0)
+    assert len(chosen) == design.FULL.real_train
     assert {name for own in chosen for name in own} == set(load_vocabulary("voc-1").seen)
 
 
@@ -363,7 +363,7 @@ def _alive(pid: int) -> bool:
 
 
 def test_what_absent_words_cost_is_the_difference():
-    from ml.paper.absent_words import cost
+    from ml.studies.absent_words import cost
 
     said = cost(
         Table(

@@ -1,4 +1,5 @@
-"""`python -m ml.paper` and the job `paper`, with studies made by hand in place of the real ones."""
+"""`python -m ml.studies` and the job `paper`, with studies made by hand in place of the real
+ones."""
 
 import inspect
 import sys
@@ -9,15 +10,15 @@ import pytest
 import yaml
 
 from ml.errors import ManifestError
-from ml.paper import __main__ as cli
-from ml.paper.blocks import Cell, Row, Table
-from ml.paper.lab import Lab, make_lab
-from ml.paper.saved import load
-from ml.paper.studies import STUDIES, command, study
-from ml.params import ROOT
-from ml.stages import STAGES
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT
+from ml.studies import __main__ as cli
+from ml.studies.blocks import Cell, Row, Table
+from ml.studies.saved import load
+from ml.studies.table import STUDIES, command, study
+from ml.studies.workspace import Lab, make_lab
 from orchestration.definitions import defs
-from orchestration.paper import PaperRun
+from orchestration.studies import PaperRun
 
 ASSETS = {f"paper_{name}" for name in STUDIES} | {"paper_page"}
 
@@ -44,12 +45,12 @@ def calls(monkeypatch) -> list:
                 Table("second", {"b": "other"}, [Row("ours", {"b": Cell(1.0)})]),
             ]
 
-        module = types.ModuleType(f"ml.paper.{name}")
+        module = types.ModuleType(f"ml.studies.{name}")
         module.TITLE, module.QUESTION, module.make, module.blocks = name, "why?", make, blocks
         return module
 
     for name in STUDIES:
-        monkeypatch.setitem(sys.modules, f"ml.paper.{name}", fake(name))
+        monkeypatch.setitem(sys.modules, f"ml.studies.{name}", fake(name))
     return noted
 
 
@@ -139,14 +140,14 @@ def test_commands_of_rows_survive_a_shell():
     assert shlex.split(command(lab, "limits", "it's 5 $x")) == [
         "python",
         "-m",
-        "ml.paper",
+        "ml.studies",
         "--quick",
         "--study",
         "limits",
         "--row",
         "it's 5 $x",
     ]
-    assert command(make_lab("full", ROOT, 1)) == "python -m ml.paper"
+    assert command(make_lab("full", ROOT, 1)) == "python -m ml.studies"
 
 
 @pytest.mark.parametrize("name", STUDIES)

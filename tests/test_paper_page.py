@@ -14,15 +14,15 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from ml.paper import markdown
-from ml.paper.blocks import Cell, Picture, Plot, Row, Table, Text
-from ml.paper.export import export, export_raw
-from ml.paper.lab import make_lab
-from ml.paper.page import publish
-from ml.paper.plots import draw_svg
-from ml.paper.saved import Saved, from_plain, load, save, to_plain
-from ml.paper.scores import RAW
-from ml.paper.studies import STUDIES
+from ml.studies import markdown
+from ml.studies.blocks import Cell, Picture, Plot, Row, Table, Text
+from ml.studies.export import export, export_raw
+from ml.studies.page import publish
+from ml.studies.plots import draw_svg
+from ml.studies.saved import Saved, from_plain, load, save, to_plain
+from ml.studies.scores import RAW
+from ml.studies.table import STUDIES
+from ml.studies.workspace import make_lab
 
 NASTY = "a | b <script>alert(1)</script> & *c* `d"
 
@@ -47,7 +47,7 @@ TABLE = Table(
         Row("DAAM at 0.4", {"seen": Cell(62.1)}),
         Row(NASTY, {"seen": Cell(math.nan, 1.0, 0.0, 1.0)}),
     ],
-    note="Judged by the detector, see `ml.paper.scores`.",
+    note="Judged by the detector, see `ml.studies.scores`.",
 )
 PLOT = Plot(
     "Feature timestep",
@@ -177,12 +177,12 @@ def test_pages_of_some_studies(full):
     for page in (text, html):
         assert "91.1 ± 0.4" in page and "[88.0, 94.0]" in page and "paper 55.7" in page
         assert "<script>" not in page
-        assert "python -m ml.paper --study protocol_one" in page
+        assert "python -m ml.studies --study protocol_one" in page
         assert "--study absent_words" in page and page.count("Not run yet") == len(STUDIES) - 1
         assert "3 trainings of every row" in page and "--quick" not in page
-    assert 'python -m ml.paper --study protocol_one --row "<label>"' in text
+    assert 'python -m ml.studies --study protocol_one --row "<label>"' in text
     shown = Page(html)
-    assert "python -m ml.paper --study protocol_one --row 'DAAM at 0.4'" in shown.text
+    assert "python -m ml.studies --study protocol_one --row 'DAAM at 0.4'" in shown.text
     assert NASTY in shown.text and "code | <b>" in shown.text
     assert [name for name in shown.refers if name.startswith("#") and name[1:] in STUDIES] == [
         f"#{name}" for name in STUDIES
@@ -233,7 +233,7 @@ def test_quick_leaves_the_docs_alone(quick):
     pages = publish(quick)
     assert files(quick.root / "docs") == {"results.md": b"full size"}
     assert pages.markdown == quick.root / "data" / "paper-quick" / "results.md"
-    assert "python -m ml.paper --quick --study limits" in pages.html.read_text()
+    assert "python -m ml.studies --quick --study limits" in pages.html.read_text()
     assert "Not run yet" not in pages.markdown.read_text()
     with pytest.raises(ValueError, match="expected the full size to export, got 'quick'"):
         export(quick)

@@ -9,13 +9,13 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from ml.metrics import binary_iou
-from ml.paper.ablations import groups
-from ml.paper.lab import make_lab
-from ml.paper.pictures import GENERATED, INVERTED, NOISED
-from ml.paper.saved import load
-from ml.paper.studies import STUDIES
-from ml.paper.trainings import (
+from ml.metrics.iou import binary_iou
+from ml.settings.profile import ROOT
+from ml.studies.ablations import groups
+from ml.studies.saved import load
+from ml.studies.sets import GENERATED, INVERTED, NOISED
+from ml.studies.table import STUDIES
+from ml.studies.trainings import (
     Spec,
     judged_pictures,
     model_folder,
@@ -23,9 +23,9 @@ from ml.paper.trainings import (
     rows_of,
     training_set,
 )
-from ml.params import ROOT
-from ml.vocabulary import load_vocabulary
-from orchestration.paper import PAPER_ASSETS, PaperRun
+from ml.studies.workspace import make_lab
+from ml.words.vocabulary import load_vocabulary
+from orchestration.studies import PAPER_ASSETS, PaperRun
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_command_makes_every_study_and_a_second_time_nothing(tmp_path):
     def run() -> tuple[str, float]:
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "ml.paper", "--quick", "--root", tmp_path],
+            [sys.executable, "-m", "ml.studies", "--quick", "--root", tmp_path],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.grounding.samples import Pictures
-from ml.microworld.shapes import MAIN_COLOURS
-from ml.paper import absent_words, beyond_nouns
-from ml.paper.absent_rows import MASK_SHARE, absent_classes, mask_rows, question
-from ml.paper.absent_words import (
+from ml.drawn_world.shapes import MAIN_COLOURS
+from ml.images.run_lengths import encode_rle
+from ml.store.pictures import Pictures
+from ml.studies import absent_words, beyond_nouns
+from ml.studies.absent_rows import MASK_SHARE, absent_classes, mask_rows, question
+from ml.studies.absent_words import (
     area_counts,
     auroc,
     auroc_cell,
@@ -18,10 +19,9 @@ from ml.paper.absent_words import (
     ratio,
     share_counts,
 )
-from ml.paper.beyond_nouns import LEFT, RIGHT, by_x, colour_scene, relation_scenes, score_rows
-from ml.paper.pictures import Record
-from ml.paper.plan import everything
-from ml.pictures import encode_rle
+from ml.studies.beyond_nouns import LEFT, RIGHT, by_x, colour_scene, relation_scenes, score_rows
+from ml.studies.design import everything
+from ml.studies.sets import Record
 
 CLASSES = everything().classes
 
@@ -167,10 +167,10 @@ def test_scores_of_named_and_other():
 
 
 def test_a_study_that_was_not_made_says_so(tmp_path):
-    from ml.paper.lab import make_lab
+    from ml.studies.workspace import make_lab
 
     lab = make_lab("quick", tmp_path)
     object.__setattr__(lab, "_model", "none")  # what the diffusion model's digest would be
     for study in (absent_words, beyond_nouns):
-        with pytest.raises(ValueError, match="python -m ml.paper"):
+        with pytest.raises(ValueError, match="python -m ml.studies"):
             study.blocks(lab)

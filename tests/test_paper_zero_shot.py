@@ -10,25 +10,25 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from transformers import CLIPTokenizer
 
 from ml.diffusion.tokens import word_positions
-from ml.microworld.benchmark import benchmark_scenes
-from ml.microworld.captions import PLACES
-from ml.microworld.tokenizer import MAX_LENGTH
-from ml.microworld.world import draw_scene, scene_seed
-from ml.paper import plan, segmenters, zero_shot
-from ml.paper.blocks import Cell, Picture, Table
-from ml.paper.lab import Lab, make_lab
-from ml.params import ROOT
-from ml.vocabulary import load_vocabulary
+from ml.drawn_world.benchmark import benchmark_scenes
+from ml.drawn_world.captions import PLACES
+from ml.drawn_world.world import draw_scene, scene_seed
+from ml.foundation.tokenizer import MAX_LENGTH
+from ml.settings.profile import ROOT
+from ml.studies import design, segmenters, zero_shot
+from ml.studies.blocks import Cell, Picture, Table
+from ml.studies.workspace import Lab, make_lab
+from ml.words.vocabulary import load_vocabulary
 from tests.tiny import tiny_pipeline
 
 MODELS = {model.name: model for model in zero_shot.chosen(None)}
-VOCABULARY = load_vocabulary(plan.ZERO_SHOT)
+VOCABULARY = load_vocabulary(design.ZERO_SHOT)
 UNSEEN = {VOCABULARY.label(name) for name in VOCABULARY.unseen}
 
 
 def test_composition_of_each_model():
-    found = {name: segmenters.composition(plan.FULL, model) for name, model in MODELS.items()}
-    total = plan.FULL.synthetic
+    found = {name: segmenters.composition(design.FULL, model) for name, model in MODELS.items()}
+    total = design.FULL.synthetic
     half, quarter = total // 2, total // 4
     assert found == {
         "a": {"one": total},
@@ -87,16 +87,16 @@ def test_real_scenes_are_no_benchmark_copies(monkeypatch):
 
 
 def test_rich_prompts():
-    size = replace(plan.QUICK, synthetic=400)
-    prompts = plan.rich_prompts(size, 0)
-    assert prompts == plan.rich_prompts(size, 0) != plan.rich_prompts(size, 1)
+    size = replace(design.QUICK, synthetic=400)
+    prompts = design.rich_prompts(size, 0)
+    assert prompts == design.rich_prompts(size, 0) != design.rich_prompts(size, 1)
     assert [len(p["entities"]) for p in prompts] == [1] * 200 + [2] * 200
     counts = Counter(name for p in prompts for name in p["entities"])
     assert set(counts.values()) == {30}
     assert len({p["seed"] for p in prompts}) == 400
-    others = plan.synthetic_prompts(size, 0) + plan.judged_prompts(plan.QUICK, 0)
+    others = design.synthetic_prompts(size, 0) + design.judged_prompts(design.QUICK, 0)
     assert not {p["seed"] for p in prompts} & {p["seed"] for p in others}
-    known = plan.everything().words
+    known = design.everything().words
     for prompt in prompts:
         assert len(set(prompt["entities"])) == len(prompt["entities"])
         for entity, word, phrase in zip(
@@ -122,7 +122,7 @@ def test_rich_prompts_are_of_known_words():
     tokenizer = CLIPTokenizer.from_pretrained(
         ROOT / "data" / "foundation" / "micro" / "diffusion" / "tokenizer"
     )
-    for prompt in plan.rich_prompts(replace(plan.QUICK, synthetic=400), 0):
+    for prompt in design.rich_prompts(replace(design.QUICK, synthetic=400), 0):
         ids = tokenizer(prompt["text"]).input_ids
         assert len(ids) == len(prompt["text"].split()) + 2 <= MAX_LENGTH
 
@@ -146,7 +146,7 @@ class _Answer(torch.nn.Module):
 
 def _records():
     """A picture of a sheep and one of a dog and a cat, as `label` looks at them."""
-    from ml.paper.pictures import Record
+    from ml.studies.sets import Record
 
     common = dict(
         key="",
@@ -232,7 +232,7 @@ def _stored_labels(lab: Lab, monkeypatch, rejected: set[int]) -> None:
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    own = Lab(replace(plan.QUICK, synthetic=60), tmp_path)
+    own = Lab(replace(design.QUICK, synthetic=60), tmp_path)
     monkeypatch.setattr(segmenters, "PART", 50)  # parts do not end where the sets do
     _stored_labels(own, monkeypatch, {0, 1, 2, 60, 119})
     return own
@@ -271,7 +271,7 @@ def test_more_pictures_than_there_are(lab):
 
 def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
     """A tiny training of one row: its figures against torchmetrics, and no second training."""
-    lab = Lab(replace(plan.QUICK, synthetic=12), lab.root)
+    lab = Lab(replace(design.QUICK, synthetic=12), lab.root)
     few = replace(lab.params.segmenter, steps=2)
     monkeypatch.setitem(lab.__dict__, "params", replace(lab.params, segmenter=few))
     kept = {}
@@ -309,7 +309,7 @@ def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
 
 def test_blocks_without_results(tmp_path):
     with pytest.raises(ValueError, match="make it first"):
-        zero_shot.blocks(Lab(plan.QUICK, tmp_path))
+        zero_shot.blocks(Lab(design.QUICK, tmp_path))
 
 
 def test_worth_making():
@@ -326,5 +326,5 @@ def test_worth_making():
 def test_words_are_found_in_the_text():
     """Each phrase's word stands in the encoded prompt."""
     pipe = tiny_pipeline()
-    for prompt in plan.rich_prompts(replace(plan.QUICK, synthetic=20), 3):
+    for prompt in design.rich_prompts(replace(design.QUICK, synthetic=20), 3):
         assert all(len(word_positions(pipe, prompt["text"], word)) for word in prompt["words"])

@@ -7,27 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml.microworld.world import draw_scene, scene_seed
-from ml.pictures import (
-    MASK_COLOURS,
-    MAX_SHEET_BYTES,
-    PALETTE,
-    SAME_DIFFERENCE,
-    close_pairs,
-    contact_sheet,
-    decode_png,
-    decode_rle,
-    difference_hash,
-    encode_png,
-    encode_rle,
-    hamming,
-    label_overlay,
-    overlay,
-    picture_facts,
-    pixel_digest,
-    same_picture,
-    spread,
-)
+from ml.drawn_world.world import draw_scene, scene_seed
+from ml.images.contact_sheet import MAX_SHEET_BYTES, contact_sheet, spread
+from ml.images.facts import difference_hash, picture_facts, pixel_digest
+from ml.images.near_copies import SAME_DIFFERENCE, close_pairs, hamming, same_picture
+from ml.images.overlays import MASK_COLOURS, PALETTE, label_overlay, overlay
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import decode_rle, encode_rle
 
 
 def grey(levels) -> np.ndarray:

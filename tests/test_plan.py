@@ -13,11 +13,10 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from ml import plan, plan_models, plan_needs
 from ml.__main__ import main
-from ml.params import ROOT, load_params
-from ml.plan import grounding_size, make_plan, ram_bytes, show_bytes, show_seconds
-from ml.plan_models import (
+from ml.cli import plan, plan_models, plan_needs
+from ml.cli.plan import grounding_size, make_plan, ram_bytes, show_bytes, show_seconds
+from ml.cli.plan_models import (
     DRAWINGS,
     SD1,
     SD2,
@@ -27,7 +26,7 @@ from ml.plan_models import (
     find_models,
     weight_files,
 )
-from ml.plan_needs import (
+from ml.cli.plan_needs import (
     CUDA_BYTES,
     Counts,
     Figures,
@@ -40,9 +39,10 @@ from ml.plan_needs import (
     stage_seconds,
     with_images,
 )
-from ml.stages import Workspace
-from ml.stages.prompts import make_prompts
-from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.pipeline.stages.prompts import make_prompts
+from ml.settings.profile import ROOT, load_params
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MICRO = load_params()
 HERE = Workspace(ROOT, "micro")

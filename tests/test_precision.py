@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from ml import precision
+from ml.compute import precision
+from ml.compute.precision import mixed_precision, usable_precision
 from ml.grounding.training import train
-from ml.precision import mixed_precision, usable_precision
 from tests.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from ml.batching import Batches
+from ml.compute.batching import Batches
 from ml.diffusion.evidence import add_noise, encode_images, prediction_errors, signal_shares
 from ml.diffusion.loading import read_pipeline
 from ml.diffusion.tokens import encode_prompts
+from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.presence import MIN_PRESENCE, compete, gains, presence
 from ml.grounding.prompting import Asked, compose_prompt, keep_words
-from ml.microworld.world import draw_scene, scene_seed
-from ml.params import ROOT
+from ml.settings.profile import ROOT
 from tests.test_grounding_pipeline import make_pipeline
 from tests.tiny import tiny_pipeline
 

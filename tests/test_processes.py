@@ -16,14 +16,15 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ml import gradients, processes
-from ml.batching import OutOfMemory
-from ml.files import sha256_file
+from ml.compute import gradients, processes
+from ml.compute.batching import OutOfMemory
 from ml.grounding.training import train
-from ml.manifest import read_manifest
-from ml.params import ROOT, load_params
-from ml.shards import shard_files, write_shards
-from ml.stages import Workspace, run_stage
+from ml.pipeline.runner import run_stage
+from ml.settings.profile import ROOT, load_params
+from ml.store.files import sha256_file
+from ml.store.manifest import read_manifest
+from ml.store.shards import shard_files, write_shards
+from ml.store.workspace import Workspace
 from tests import makers
 from tests.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 
@@ -242,8 +243,8 @@ def test_a_killed_worker_is_told_and_its_shard_is_made_the_next_time(tmp_path):
 
 def test_two_workers_make_the_bytes_of_one_and_an_error_of_theirs_is_raised_here(tmp_path):
     """Pictures of a random-weight pipeline, which each worker loads; the third shard is unsound."""
-    from ml.schemas import IMAGES
-    from ml.stages import images
+    from ml.pipeline.stages import images
+    from ml.store.schemas import IMAGES
     from tests.test_images_stage import PROMPT_ROWS, SETTINGS
     from tests.tiny import save_tiny_pipeline
 

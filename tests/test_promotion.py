@@ -7,19 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.files import sha256_json
-from ml.manifest import Manifest, ManifestError, describe_files, write_manifest
-from ml.params import load_params
-from ml.promotion import Contender, Policy, decide
-from ml.stages import Workspace, run_stage
-from ml.stages.benchmark_scores import write_scores
-from ml.stages.promotion import (
+from ml.pipeline.gate import Contender, Policy, decide
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages.benchmark_scores import write_scores
+from ml.pipeline.stages.promotion import (
     champion_folder,
     champion_record,
     grounding_counts,
     grounding_statistic,
 )
-from ml.vocabulary import load_vocabulary
+from ml.settings.profile import load_params
+from ml.store.files import sha256_json
+from ml.store.manifest import Manifest, ManifestError, describe_files, write_manifest
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")
 
@@ -79,7 +80,9 @@ def test_pairing_finds_a_small_regression_that_the_pictures_differences_would_hi
 def test_other_pictures_cannot_be_compared(change):
     verdict = decide(contender("b", 0.95 + NOISE, **change), contender("a", 0.6 + NOISE), POLICY)
     assert (verdict.promote, verdict.state) == (False, "refused")
-    assert "another test set" in verdict.reason and "orchestration.champion" in verdict.reason
+    assert (
+        "another test set" in verdict.reason and "orchestration.mlflow.champion" in verdict.reason
+    )
     assert verdict.difference is None
 
 

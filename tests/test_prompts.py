@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml.english import with_article
-from ml.params import PromptParams, load_params
-from ml.shards import read_shards, shard_files
-from ml.stages import run_stage
-from ml.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_prompts
-from ml.vocabulary import Vocabulary, load_vocabulary
-from ml.wording import OTHERS, PLAIN, template_of
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_prompts
+from ml.settings.profile import load_params
+from ml.settings.sections import PromptParams
+from ml.store.shards import read_shards, shard_files
+from ml.words.english import with_article
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.wording import OTHERS, PLAIN, template_of
 
 WANTED = PromptParams(
     train_one=100,

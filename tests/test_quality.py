@@ -11,18 +11,21 @@ import handmade
 import numpy as np
 import pytest
 
-from ml.manifest import read_manifest
-from ml.params import ROOT
-from ml.pictures import encode_png, picture_facts
-from ml.schemas import SYNTHETIC
-from ml.shards import read_shards
-from ml.stages import QualityError, Workspace, run_stage
-from orchestration import quality
+from ml.errors import QualityError
+from ml.images.facts import picture_facts
+from ml.images.png import encode_png
+from ml.pipeline.runner import run_stage
+from ml.quality.rules import DOCS, RULES, explained
+from ml.settings.profile import ROOT
+from ml.store.manifest import read_manifest
+from ml.store.schemas import SYNTHETIC
+from ml.store.shards import read_shards
+from ml.store.workspace import Workspace
+from orchestration import expectations
 from orchestration.assets import ASSETS
 from orchestration.checks import judge as judge_asset
 from orchestration.definitions import defs
 from orchestration.resources import PROFILES, Project
-from orchestration.suites import DOCS, RULES, explained
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def workspace(sound, tmp_path) -> Workspace:
 
 def judge(stage: str, workspace: Workspace) -> set[str]:
     """Names of the rules that fail."""
-    verdict = quality.validate(stage, handmade.params_of(workspace), workspace)
+    verdict = expectations.validate(stage, handmade.params_of(workspace), workspace)
     assert verdict.passed == (not verdict.failures)
     return {result.name for result in verdict.results if not result.passed}
 
@@ -164,7 +167,7 @@ def test_an_empty_table_fails(workspace):
 
 def test_results_say_what_was_seen_and_demanded(workspace):
     handmade.write_images(workspace, blank)
-    verdict = quality.validate("images", handmade.params_of(workspace), workspace)
+    verdict = expectations.validate("images", handmade.params_of(workspace), workspace)
     result = next(r for r in verdict.results if r.name == "not_blank")
     assert result.unexpected_percent == 100.0
     assert result.bound == "grey levels vary (4 to 128, of 98%)"
@@ -175,29 +178,29 @@ def test_results_say_what_was_seen_and_demanded(workspace):
 def test_a_verdict_is_kept_until_data_or_rules_change(workspace, monkeypatch):
     assert judge("masks", workspace) == set()
     calls = []
-    monkeypatch.setattr(quality, "judge", lambda stage, *rest: calls.append(stage) or [])
-    quality.validate("masks", handmade.params_of(workspace), workspace)
+    monkeypatch.setattr(expectations, "judge", lambda stage, *rest: calls.append(stage) or [])
+    expectations.validate("masks", handmade.params_of(workspace), workspace)
     assert calls == []
     with monkeypatch.context() as patch:
-        patch.setattr(quality, "SUITE_VERSION", -1)
-        quality.validate("masks", handmade.params_of(workspace), workspace)
+        patch.setattr(expectations, "SUITE_VERSION", -1)
+        expectations.validate("masks", handmade.params_of(workspace), workspace)
     with monkeypatch.context() as patch:
         patch.setitem(RULES, "masks", RULES["masks"][1:])
-        quality.validate("masks", handmade.params_of(workspace), workspace)
+        expectations.validate("masks", handmade.params_of(workspace), workspace)
     assert calls == ["masks"] * 2
     handmade.write_masks(workspace, lambda rows: rows.assign(score=0.9))
-    quality.validate("masks", handmade.params_of(workspace), workspace)
+    expectations.validate("masks", handmade.params_of(workspace), workspace)
     assert calls == ["masks"] * 3
 
 
 def test_changed_bounds_are_judged_anew(workspace):
     """A setting that is a bound of a check need not be one of the stage that is judged."""
     params = handmade.params_of(workspace)
-    assert quality.validate("images", params, workspace).passed
+    assert expectations.validate("images", params, workspace).passed
     strict = dataclasses.replace(params, triplets=dataclasses.replace(params.triplets, min_std=100))
-    verdict = quality.validate("images", strict, workspace)
+    verdict = expectations.validate("images", strict, workspace)
     assert {r.name for r in verdict.results if not r.passed} == {"not_blank"}
-    assert quality.validate("images", params, workspace).passed
+    assert expectations.validate("images", params, workspace).passed
 
 
 def test_a_verdict_knows_every_setting_that_its_tables_read(workspace):
@@ -216,11 +219,11 @@ def test_a_verdict_knows_every_setting_that_its_tables_read(workspace):
             return value
 
     for stage in RULES:
-        quality.TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
-        quality.bounds(stage, Seen(handmade.params_of(workspace)))
+        expectations.TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
+        expectations.bounds(stage, Seen(handmade.params_of(workspace)))
     assert {"prompts.train_one", "triplets.min_std", "vocabulary"} <= read
     assert {
-        path for path in read if not {path, path.split(".")[0]} & set(quality.SETTINGS)
+        path for path in read if not {path, path.split(".")[0]} & set(expectations.SETTINGS)
     } == set()
 
 
@@ -345,7 +348,7 @@ def test_an_input_without_a_verdict_is_judged_first(workspace):
     shutil.rmtree(workspace.folder("masks"))
     (workspace.state("images") / "quality.json").unlink(missing_ok=True)
     with pytest.raises(QualityError, match="not_blank"):
-        quality.ensure_quality("masks", handmade.params_of(workspace), workspace)
+        expectations.ensure_quality("masks", handmade.params_of(workspace), workspace)
     with pytest.raises(QualityError):  # and without Dagster, from then on
         run_stage("masks", handmade.params_of(workspace), workspace.root)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ml.params import ROOT
-from ml.stages import STAGES
-from ml.vocabulary import load_vocabulary
+from ml.pipeline.table import STAGES
+from ml.settings.profile import ROOT
+from ml.words.vocabulary import load_vocabulary
 
 README = (ROOT / "README.md").read_text()
 

@@ -11,14 +11,16 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ml import realdata
-from ml.params import REAL_SOURCES, load_params
-from ml.pictures import PALETTE, decode_png
-from ml.realdata import check, class_table, data_digest, labelled_classes, open_source, read
-from ml.realdata import coco as coco_module
-from ml.realdata import voc as voc_module
-from ml.realdata.shared import described
-from ml.vocabulary import Vocabulary, load_vocabulary
+from ml import datasets
+from ml.datasets import check, class_table, data_digest, labelled_classes, open_source, read
+from ml.datasets import coco as coco_module
+from ml.datasets import voc as voc_module
+from ml.datasets.shared import described
+from ml.images.overlays import PALETTE
+from ml.images.png import decode_png
+from ml.settings.profile import load_params
+from ml.settings.sections import REAL_SOURCES
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 PETS = Vocabulary("pets", ("cat", "dog"), ("car",), {})
 CAR, CAT, DOG = 1, 2, 3  # labels of PETS
@@ -33,7 +35,7 @@ def settings(source: str):
 
 
 def test_every_real_source_of_the_settings_has_a_reader():
-    assert set(realdata.SOURCES) == set(REAL_SOURCES)
+    assert set(datasets.SOURCES) == set(REAL_SOURCES)
 
 
 # PASCAL VOC 2012
@@ -383,7 +385,7 @@ def test_own_folder_with_colours(own):
 
 
 def test_parts_of_an_own_folder(own):
-    with pytest.raises(realdata.NoSuchPart, match="no train.txt"):
+    with pytest.raises(datasets.NoSuchPart, match="no train.txt"):
         opened("folder", own, "train")
     assert data_digest(settings("folder"), "train", str(own)) == "no such part"
     trees.write_list(own / "train.txt", ["hall 2"])

@@ -15,29 +15,31 @@ import torch
 from transformers import ResNetConfig
 from transformers import ResNetForImageClassification as Classifier
 
-from ml.heldout import keep_apart
-from ml.manifest import Manifest, describe_files, read_manifest, write_manifest
-from ml.metrics import confusion
-from ml.params import Params, load_params
-from ml.pictures import decode_png, encode_png
-from ml.realdata import open_source
-from ml.schemas import BENCHMARK, SYNTHETIC
-from ml.segmenters import load_segmenter
-from ml.segmenters.training import predict
-from ml.shards import read_shards, write_shards
-from ml.stages import Workspace, run_stage
-from ml.stages import segmenter as segmenter_stage
-from ml.stages.benchmark_scores import (
+from ml.datasets import open_source
+from ml.images.png import decode_png, encode_png
+from ml.metrics.iou import confusion
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages import segmenter as segmenter_stage
+from ml.pipeline.stages.benchmark_scores import (
     main_statistic,
     protocol_two,
     read_scores,
     statistics,
     write_scores,
 )
-from ml.stages.real_bound import fit_into, photo_frames, sample_keys
-from ml.vocabulary import Vocabulary, load_vocabulary
-from orchestration import quality, summary
-from orchestration.model_card import model_card
+from ml.pipeline.stages.real_bound import fit_into, photo_frames, sample_keys
+from ml.segmenters import load_segmenter
+from ml.segmenters.held_out import keep_apart
+from ml.segmenters.training import predict
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
+from ml.store.schemas import BENCHMARK, SYNTHETIC
+from ml.store.shards import read_shards, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+from orchestration import expectations, summary
+from orchestration.mlflow.model_card import model_card
 
 CAR, CAT, DOG = 1, 2, 3  # labels of the vocabulary below
 
@@ -102,8 +104,10 @@ def synthetic_folder(workspace: Workspace, count: int) -> None:
     )
 
 
-def rules(stage: str, params: Params, workspace: Workspace) -> dict[str, quality.Result]:
-    return {result.name: result for result in quality.validate(stage, params, workspace).results}
+def rules(stage: str, params: Params, workspace: Workspace) -> dict[str, expectations.Result]:
+    return {
+        result.name: result for result in expectations.validate(stage, params, workspace).results
+    }
 
 
 # VOC from its folder to a score

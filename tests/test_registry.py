@@ -18,12 +18,13 @@ import torch
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from ml.errors import ManifestError
-from ml.manifest import read_manifest
-from ml.stages import Workspace, run_stage
-from ml.vocabulary import load_vocabulary
-from orchestration import champion, packaging
-from orchestration.packaging import requirements
-from orchestration.registry import Registry
+from ml.pipeline.runner import run_stage
+from ml.store.manifest import read_manifest
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
+from orchestration.mlflow import champion, packaging
+from orchestration.mlflow.packaging import requirements
+from orchestration.mlflow.registry import Registry
 
 PREDICT = """
 import sys
@@ -287,7 +288,7 @@ def test_segmenter_loads_in_a_clean_process(promoted, tmp_path):
 
 
 def test_grounding_loads_in_a_clean_process(promoted, tmp_path):
-    from ml.pictures import encode_png
+    from ml.images.png import encode_png
 
     (tmp_path / "picture.png").write_bytes(encode_png(np.full((64, 64, 3), 90, np.uint8)))
     out = clean_process(

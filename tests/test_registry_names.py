@@ -10,12 +10,12 @@ import sys
 import pytest
 import yaml
 
-from ml.manifest import Manifest
-from ml.params import ROOT
-from orchestration.model_card import MOST_DESCRIPTION, cell, describe_version, model_card
-from orchestration.names import MAX_LENGTH, aliases, stored, typed
-from orchestration.registry import registered_name
-from orchestration.tracking import mask, resolve, with_login
+from ml.settings.profile import ROOT
+from ml.store.manifest import Manifest
+from orchestration.mlflow.model_card import MOST_DESCRIPTION, cell, describe_version, model_card
+from orchestration.mlflow.names import MAX_LENGTH, aliases, stored, typed
+from orchestration.mlflow.registry import registered_name
+from orchestration.mlflow.tracking import mask, resolve, with_login
 
 CLASSES = [
     "men's shoe",

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from test_registry import PREDICT, clean_process, scored  # noqa: F401  a fixture
 
-from ml.stages import Workspace
-from orchestration.registry import Registry
+from ml.store.workspace import Workspace
+from orchestration.mlflow.registry import Registry
 from orchestration.resources import Project
 
 

@@ -14,21 +14,22 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
 from transformers import ResNetForImageClassification as Classifier
 
-from ml.manifest import Manifest, describe_files, read_manifest, write_manifest
-from ml.metrics import confusions, miou
-from ml.microworld.world import CLASSES, draw_scene, scene_seed
-from ml.params import load_params
-from ml.pictures import decode_png, encode_png
-from ml.schemas import SYNTHETIC
+from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
+from ml.images.png import decode_png, encode_png
+from ml.metrics.iou import confusions, miou
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages.benchmark_scores import read_scores
+from ml.pipeline.stages.real_bound import label_maps, scene_classes
 from ml.segmenters import architecture, load_segmenter, maskformer
 from ml.segmenters import training as loop
 from ml.segmenters.mask_loss import make_targets, mask_loss
 from ml.segmenters.pictures import batch_of, batches
-from ml.shards import read_shards, write_shards
-from ml.stages import Workspace, run_stage
-from ml.stages.benchmark_scores import read_scores
-from ml.stages.real_bound import label_maps, scene_classes
-from ml.vocabulary import Vocabulary, load_vocabulary
+from ml.settings.profile import load_params
+from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
+from ml.store.schemas import SYNTHETIC
+from ml.store.shards import read_shards, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")
 NAMES = ["background", *VOCABULARY.classes]

@@ -23,12 +23,12 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from ml.params import load_params
-from ml.pictures import encode_png
+from ml.images.png import encode_png
 from ml.segmenters import backbones, load_segmenter, maskformer, segformer
 from ml.segmenters import training as loop
 from ml.segmenters.backbones import load_backbone, prepared
 from ml.segmenters.pictures import Encoded, augmented, open_encoded, store_encoded
+from ml.settings.profile import load_params
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

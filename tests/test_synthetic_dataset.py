@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from ml.params import load_params
-from ml.pictures import decode_png, decode_rle
-from ml.shards import read_shards
-from ml.stages import synthetic_dataset
-from ml.stages.synthetic_dataset import label_map, reject_reason
-from ml.vocabulary import load_vocabulary
+from ml.images.png import decode_png
+from ml.images.run_lengths import decode_rle
+from ml.pipeline.stages import synthetic_dataset
+from ml.pipeline.stages.synthetic_dataset import label_map, reject_reason
+from ml.settings.profile import load_params
+from ml.store.shards import read_shards
+from ml.words.vocabulary import load_vocabulary
 from tests.test_grounding_stages import make_workspace, tiny_params
 
 BAND = [0.35, 0.65]

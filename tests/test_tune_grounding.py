@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.tune_grounding import cell_of, parse, settings, settings_of, table
-from ml.params import load_params
+from ml.settings.profile import load_params
 
 OWN = load_params("paper").grounding
 

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from ml.params import ROOT, load_params
+from ml.settings.profile import ROOT, load_params
 
 PARTS = (
     "ml",
@@ -23,15 +23,15 @@ USE = """
 import sys
 from pathlib import Path
 import ml
-from ml.params import ROOT, load_params
-from ml.vocabulary import load_vocabulary
+from ml.settings.profile import ROOT, load_params
+from ml.words.vocabulary import load_vocabulary
 assert Path(ml.__file__).is_relative_to(sys.argv[1]), ml.__file__
 assert ROOT == Path.cwd(), ROOT
 for profile in sys.argv[2].split(","):
     load_vocabulary(load_params(profile).vocabulary)
-from ml.stages.report import _template
+from ml.pipeline.stages.report import _template
 _template("report.html.j2"), _template("audit.html.j2")
-from orchestration.packaging import copy_code, HERE, requirements
+from orchestration.mlflow.packaging import copy_code, HERE, requirements
 assert any(line.startswith("torch==") for line in requirements()), requirements()
 copy_code(HERE / "pyfunc_segmenter.py", Path("packed"))
 print(load_params("micro"))

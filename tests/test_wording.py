@@ -8,13 +8,14 @@ from collections import Counter
 import pytest
 
 from ml.diffusion.tokens import without_phrase
-from ml.params import PromptParams, load_params
-from ml.shards import read_shards
-from ml.stages import run_stage
-from ml.stages.prompts import balanced_pairs, facts_of, make_prompts, text_facts
-from ml.texts import parse_text, read_texts
-from ml.vocabulary import Vocabulary, load_vocabulary
-from ml.wording import (
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages.prompts import balanced_pairs, facts_of, make_prompts, text_facts
+from ml.settings.profile import load_params
+from ml.settings.sections import PromptParams
+from ml.store.shards import read_shards
+from ml.words.texts import parse_text, read_texts
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.wording import (
     AGES,
     LIVING_ATTRIBUTES,
     OWN_TEXT,
@@ -24,7 +25,7 @@ from ml.wording import (
     template_of,
     usable,
 )
-from orchestration import quality
+from orchestration import expectations
 
 WANTED = PromptParams(
     train_one=60,
@@ -311,7 +312,7 @@ def test_checks_pass_on_such_prompts(tmp_path, monkeypatch):
         diffusion=dataclasses.replace(base.diffusion, model="not/here"),
     )  # micro reads 24 tokens
     report = run_stage("prompts", params, tmp_path)
-    verdict = quality.validate("prompts", params, quality.Workspace(tmp_path, "ci"))
+    verdict = expectations.validate("prompts", params, expectations.Workspace(tmp_path, "ci"))
     assert verdict.passed, verdict.failures
     rows = read_shards(tmp_path / "data" / "ci" / "prompts")
     assert {"a muddy Dog", "a red sofa near a tv monitor"} <= set(rows.text)
@@ -329,7 +330,7 @@ def test_checks_pass_on_such_prompts(tmp_path, monkeypatch):
 def test_micro_prompts_are_what_they_were():
     """The defaults leave the micro profile's prompts to the last letter as they were before
     attributes, scenes and texts existed (digest of the commit before)."""
-    from ml.files import sha256_json
+    from ml.store.files import sha256_json
 
     params, vocabulary = load_params(), load_vocabulary("voc-1")
     found = make_prompts(vocabulary, params.prompts, params.seed)[0]

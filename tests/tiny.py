@@ -18,10 +18,10 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ml.diffusion.loading import load_pipeline
-from ml.microworld.tokenizer import MAX_LENGTH as LENGTH
-from ml.microworld.tokenizer import build_tokenizer
-from ml.params import load_params
-from ml.stages import Workspace
+from ml.foundation.tokenizer import MAX_LENGTH as LENGTH
+from ml.foundation.tokenizer import build_tokenizer
+from ml.settings.profile import load_params
+from ml.store.workspace import Workspace
 
 WORDS = (
     "a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "

@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from ml import processes
 from ml.__main__ import main
+from ml.compute import processes
 from ml.errors import WorkspaceBusy
 from ml.grounding.training import train
 from tests.test_grounding_training import ENTITIES, PARAMS, make_module

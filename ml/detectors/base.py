@@ -1,6 +1,6 @@
 """What every detector returns and how it is asked.
 
-Here: `Instances` and `Detector`. Not here: label names (`ml.detectors.names`), or any model; each
+Here: `Instances` and `Detector`. Not here: label names (`ml.words.spellings`), or any model; each
 backend has a module of its own, and `ml.detectors.load_detector` picks one from a literal table.
 """
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.batching import Batches
-from ml.detectors.names import canonical
+from ml.compute.batching import Batches
 from ml.errors import NotFinite
+from ml.words.spellings import canonical
 
 ADVICE = "end what else holds the device's memory, or take a smaller detector"
 FINITE = "bring its weights again, or set detector.model to another"

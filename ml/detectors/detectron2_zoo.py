@@ -13,10 +13,10 @@ import torch
 import yaml
 from torch import nn
 
-from ml.contract import fill
+from ml.compute.weights import fill
 from ml.detectors.base import Detector
 from ml.detectors.weights import SUFFIXES, Weights, load_weights
-from ml.reading import read_text
+from ml.store.reading import read_text
 
 INSTALL = (
     "python -m pip install 'setuptools<81' wheel fvcore iopath yacs termcolor\n"

@@ -21,10 +21,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform, res
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from transformers import ResNetBackbone, ResNetConfig
 
-from ml.contract import fill
+from ml.compute.weights import fill
 from ml.detectors.base import Detector
 from ml.detectors.weights import load_weights
-from ml.reading import configured, read_json
+from ml.store.reading import configured, read_json
 
 COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 PASTED_AT_ONCE = 16
@@ -182,7 +182,7 @@ def read_config(file: Path) -> MaskRCNNConfig:
     if "classes" not in values or values.keys() - set(names):
         raise ValueError(
             f"{file}: expected an object with classes and fields of {names}, got "
-            f"{sorted(values)}: give a folder written by ml.microworld.train_detector"
+            f"{sorted(values)}: give a folder written by ml.foundation.train_detector"
         )
     config = MaskRCNNConfig(**{name: tuple(value) if isinstance(value, list) else value
                                for name, value in values.items()})  # fmt: skip
@@ -209,7 +209,7 @@ def load_maskrcnn(folder: Path) -> tuple[detection.MaskRCNN, MaskRCNNConfig]:
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder}: expected config.json and model.safetensors of a Mask R-CNN. Give a folder "
-            "written by ml.microworld.train_detector, or 'coco' for torchvision's COCO weights."
+            "written by ml.foundation.train_detector, or 'coco' for torchvision's COCO weights."
         )
     config = read_config(folder / "config.json")
     with configured(str(folder)):

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from ml.contract import check_finite, load_whole
+from ml.compute.weights import check_finite, load_whole
 from ml.detectors.base import FINITE, Detector
 from ml.detectors.weights import load_weights
 

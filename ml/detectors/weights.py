@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ml.files import atomic, sha256_file
+from ml.store.files import atomic, sha256_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, IndexError, KeyError,

@@ -15,7 +15,7 @@ import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
-from ml.reading import read_json
+from ml.store.reading import read_json
 
 INDEX = "model_index.json"
 XL = "StableDiffusionXLPipeline"

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from ml.contract import check_finite, load_whole
+from ml.compute.weights import check_finite, load_whole
 from ml.diffusion.checkpoint import (
     Pipeline,
     find_checkpoint,
@@ -18,9 +18,9 @@ from ml.diffusion.checkpoint import (
     weight_files,
 )
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
-from ml.params import DiffusionParams
-from ml.reading import configured
-from ml.stages import Workspace
+from ml.settings.sections import DiffusionParams
+from ml.store.reading import configured
+from ml.store.workspace import Workspace
 
 # At 512x512 (latents of 64) decoding a batch at once takes gigabytes and no less time than one
 # picture after the other; at the micro size (latents of 16) the batch is faster.

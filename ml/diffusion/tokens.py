@@ -1,7 +1,7 @@
 """Words and prompts on the text side: where a word's tokens stand, what a text encodes to.
 
-Not here: which words there are (`ml.vocabulary`), where a word stands in a text as letters
-(`ml.words`) and how prompts are made (the stage `prompts`).
+Not here: which words there are (`ml.words.vocabulary`), where a word stands in a text as letters
+(`ml.words.spans`) and how prompts are made (the stage `prompts`).
 """
 
 import re
@@ -12,10 +12,10 @@ import torch
 
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.loading import picture_size, text_encoders
-from ml.diffusion.text_limit import TextLimit, limit_of, query_text, read_limit
-from ml.params import DiffusionParams
-from ml.stages import Workspace
-from ml.words import own_spans
+from ml.settings.sections import DiffusionParams
+from ml.store.workspace import Workspace
+from ml.words.spans import own_spans
+from ml.words.text_limit import TextLimit, limit_of, query_text, read_limit
 
 NOTHING = "a photograph of"
 """What a prompt of nothing but the phrase becomes when the phrase is left out."""
@@ -128,8 +128,8 @@ def all_positions(
     """Positions of every place where a word or phrase stands for itself in a prompt; one or more.
 
     words: all that the prompt is asked for, so that the "bear" of "a teddy bear and a bear" is the
-    second (`ml.words.occurrences`). Raises ValueError when the word is not there, stands past the
-    last token the text encoder reads, or is cut in two ways by two tokenizers.
+    second (`ml.words.spans.occurrences`). Raises ValueError when the word is not there, stands past
+    the last token the text encoder reads, or is cut in two ways by two tokenizers.
     """
     return [_positions(pipe, prompt, span) for span in own_spans(prompt, word, words)]
 
@@ -243,8 +243,8 @@ def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str
 
     "a dog next to a cat" without "a dog" is "a cat"; "a photograph of a dog" without it is
     "a photograph of"; a prompt that is nothing but the phrase leaves "a photograph of". phrases:
-    all that the prompt is asked for, none of which is cut into (`ml.words.occurrences`). Raises
-    ValueError when the phrase is not in the prompt.
+    all that the prompt is asked for, none of which is cut into (`ml.words.spans.occurrences`).
+    Raises ValueError when the phrase is not in the prompt.
     """
     start, end = own_spans(prompt, phrase, phrases)[0]
     before, after = prompt[:start].rstrip(), prompt[end:].lstrip()

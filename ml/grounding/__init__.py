@@ -2,5 +2,5 @@
 
 Here: the module, its training, the pipeline that draws and labels pictures, the DAAM baseline and
 the scores of Protocol I. Not here: the diffusion side (`ml.diffusion`), stages and files
-(`ml.stages`).
+(`ml.pipeline.runner`).
 """

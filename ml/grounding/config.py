@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ml.files import write_json
-from ml.params import GroundingParams
-from ml.reading import read_json
+from ml.settings.sections import GroundingParams
+from ml.store.files import write_json
+from ml.store.reading import read_json
 
 VARIANTS = ("paper", "seeded")
 PARTS = {

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ml.batching import Batches
-from ml.contract import check_finite
+from ml.compute.batching import Batches
+from ml.compute.weights import check_finite
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, leave_one_out
 from ml.diffusion.features import unet_features
 from ml.diffusion.tokens import word_embeddings
 from ml.grounding.samples import Sample
-from ml.shards import split
+from ml.store.shards import split
 
 CACHE_BYTES = 1_500_000_000
 """Features kept in memory. 800 pictures of the micro size take 0.3 GB in float16; at full size

@@ -9,8 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ml.contract import fill
-from ml.files import atomic
+from ml.compute.weights import fill
 from ml.grounding.config import GroundingConfig
 from ml.grounding.encoder import LearnedUpsampling, VisualEncoder
 from ml.grounding.fusion import (
@@ -22,6 +21,7 @@ from ml.grounding.fusion import (
     settle,
     start_as_the_authors,
 )
+from ml.store.files import atomic
 
 PADDED = -1e4
 """Logit of a padded word: no share of any pixel, and finite, so that 0 times it is 0."""

@@ -9,24 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ml.batching import Batches
+from ml.compute.batching import Batches
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
 from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.schedulers import SCHEDULERS, TIMESTEPS
-from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import text_limit
-from ml.files import atomic, say, write_json
 from ml.grounding.features import Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
-from ml.params import DiffusionParams
-from ml.ranges import Range, fit
-from ml.reading import read_json
+from ml.settings.ranges import Range, fit
+from ml.settings.sections import DiffusionParams
+from ml.store.files import atomic, say, write_json
+from ml.store.reading import read_json
+from ml.words.text_limit import query_text
 
 REFERENCE = "pipeline.json"
 DRAWING = get_type_hints(DiffusionParams, include_extras=True)
@@ -294,7 +294,8 @@ class GroundedDiffusionPipeline:
 
 
 def _number(name: str, value: object, hint: object):
-    """An argument as its annotation says (`ml.ranges`), numpy's numbers too. ValueError else."""
+    """An argument as its annotation says (`ml.settings.ranges`), numpy's numbers too. ValueError
+    else."""
     try:
         return fit(value.item() if isinstance(value, np.generic) else value, hint)
     except ValueError as error:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ml.batching import Batches
+from ml.compute.batching import Batches
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, prediction_errors
-from ml.diffusion.text_limit import query_text
 from ml.diffusion.tokens import NOTHING
+from ml.words.text_limit import query_text
 
 TIMESTEPS = (150, 250, 350, 450, 550, 650)
 """Of the noise that the error is measured under, one sample of noise at each."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ml.diffusion.tokens import without_phrase
-from ml.english import with_article
-from ml.words import check_name, check_word, own_spans
+from ml.words.english import with_article
+from ml.words.spans import check_name, check_word, own_spans
 
 ARTICLES = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)
 
@@ -83,8 +83,8 @@ def _listed(own: Sequence[str], what: str) -> list[str]:
 def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
     """The word with the article before it, as it stands in the prompt ("a dining table").
 
-    words: all that the prompt is asked for (`ml.words.occurrences`). Raises ValueError when the
-    word is not in the prompt for itself.
+    words: all that the prompt is asked for (`ml.words.spans.occurrences`). Raises ValueError when
+    the word is not in the prompt for itself.
     """
     start, end = own_spans(prompt, word, words)[0]
     article = ARTICLES.search(prompt[:start])

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ml import processes
-from ml.files import atomic
-from ml.gradients import backward_in_parts, own_rows, same_weights
+from ml.compute import processes
+from ml.compute.gradients import backward_in_parts, own_rows, same_weights
+from ml.compute.precision import mixed_precision
 from ml.grounding.features import Batch
 from ml.grounding.losses import competition_loss, paper_loss
 from ml.grounding.module import GroundingModule, masks_from_logits
-from ml.grounding.scores import class_mean_iou
-from ml.metrics import binary_iou
-from ml.params import GroundingParams, VariantParams
-from ml.precision import mixed_precision
-from ml.shards import split
-from ml.training_state import load_state, save_state
+from ml.metrics.iou import binary_iou
+from ml.metrics.protocol_one import class_mean_iou
+from ml.settings.sections import GroundingParams, VariantParams
+from ml.store.files import atomic
+from ml.store.shards import split
+from ml.store.training_state import load_state, save_state
 
 SCALE_PICTURES = 64
 """Training pictures from which the features' means and deviations are taken."""

@@ -10,8 +10,8 @@ from types import ModuleType
 
 from torch import nn
 
-from ml.reading import read_json
 from ml.segmenters import maskformer, segformer
+from ml.store.reading import read_json
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
 

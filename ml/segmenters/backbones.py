@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
-from ml.contract import check_finite, load_whole
-from ml.reading import configured
+from ml.compute.weights import check_finite, load_whole
+from ml.store.reading import configured
 
 HEAD = ("classifier.",)
 """Of a classifier: dropped on purpose, so that it may be of other classes, or not there at all."""

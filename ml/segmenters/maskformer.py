@@ -14,9 +14,9 @@ from torch.nn import functional
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation
 from transformers.core_model_loading import revert_weight_conversion
 
-from ml.params import SegmenterParams
 from ml.segmenters.backbones import finite_scores, load_backbone, load_saved, prepared
 from ml.segmenters.mask_loss import loss_sizes, make_targets, mask_loss
+from ml.settings.sections import SegmenterParams
 
 BODIES = {"ResNetForImageClassification": "resnet.", "SwinForImageClassification": "swin."}
 """Classifiers that it can be built on -> prefix of the body among their published weights, whose

@@ -15,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageEnhance
 
-from ml.files import atomic, read_note, sha256_file, write_json
-from ml.params import SegmenterParams
-from ml.pictures import IGNORED, decode_png
+from ml.images.overlays import IGNORED
+from ml.images.png import decode_png
+from ml.settings.sections import SegmenterParams
+from ml.store.files import atomic, read_note, sha256_file, write_json
 
 THREADS = 4
 """That decode and resize; PIL lets go of Python's lock while it works."""

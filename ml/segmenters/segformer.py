@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from ml.params import SegmenterParams
-from ml.pictures import IGNORED
+from ml.images.overlays import IGNORED
 from ml.segmenters.backbones import finite_scores, load_backbone, load_saved, prepared
+from ml.settings.sections import SegmenterParams
 
 
 def build(

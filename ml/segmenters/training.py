@@ -14,15 +14,15 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from ml import processes
-from ml.batching import Batches
-from ml.gradients import ADVICE, backward_in_parts, own_rows, same_weights
-from ml.metrics import confusions, miou
-from ml.params import SegmenterParams
-from ml.precision import mixed_precision
+from ml.compute import processes
+from ml.compute.batching import Batches
+from ml.compute.gradients import ADVICE, backward_in_parts, own_rows, same_weights
+from ml.compute.precision import mixed_precision
+from ml.metrics.iou import confusions, miou
 from ml.segmenters import architecture
 from ml.segmenters.pictures import batches, check_pictures
-from ml.training_state import load_state, save_state
+from ml.settings.sections import SegmenterParams
+from ml.store.training_state import load_state, save_state
 
 CHECKPOINT_EVERY = 100
 """Steps; a kill costs at most half a minute at micro size."""

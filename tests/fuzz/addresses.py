@@ -149,7 +149,7 @@ HOSTILE = (
 
 
 def _stored(arguments) -> int:
-    from orchestration.names import stored, typed
+    from orchestration.mlflow.names import stored, typed
 
     name = stored(*arguments)
     print(name)

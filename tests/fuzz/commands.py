@@ -124,7 +124,7 @@ def _beside(rng) -> Iterator[Case]:
     """The commands beside `ml`."""
     wrong = rng.choice(("sd16", "", "../micro", "nowhere.yaml"))
     for module, lines in {
-        "orchestration.champion": (
+        "orchestration.mlflow.champion": (
             ["segmenter", "--profile", wrong],
             ["painter"],
             [],
@@ -138,7 +138,7 @@ def _beside(rng) -> Iterator[Case]:
             ["more"],
         ),
         "orchestration.run_config": (["--profile", wrong, "--write", "x"], [], ["--write"]),
-        "ml.paper.__main__": (
+        "ml.studies.__main__": (
             ["--row", "ours"],
             ["--study", "99"],
             ["--quick=3"],

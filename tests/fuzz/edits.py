@@ -23,7 +23,7 @@ def tiny_models() -> tempfile.TemporaryDirectory:
     from ml.grounding.config import make_config
     from ml.grounding.module import GroundingModule
     from ml.grounding.pipeline import GroundedDiffusionPipeline
-    from ml.params import load_params
+    from ml.settings.profile import load_params
     from tests.tiny import save_tiny_pipeline, tiny_pipeline
 
     place = tempfile.TemporaryDirectory()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.realdata.listing import PHOTO_SUFFIXES
+from ml.datasets.listing import PHOTO_SUFFIXES
 from tests.fuzz import yards
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import labels, stage, write_profile, write_vocabulary

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ml import files
 from ml.errors import exit_path
-from ml.params import ROOT
+from ml.settings.profile import ROOT
+from ml.store import files
 
 SECONDS = 60
 """For one input; whatever takes longer counts as a traceback."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from ml.pictures import decode_png
-from ml.shards import read_shards
+from ml.images.png import decode_png
+from ml.store.shards import read_shards
 
 SMALL = {"train_one": 2, "train_two": 2, "sim_per_cell": 1, "synthetic_one": 2, "synthetic_two": 2}
 """Prompts of a profile that is made in a moment."""

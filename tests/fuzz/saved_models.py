@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ml.params import ROOT
+from ml.settings.profile import ROOT
 from tests.fuzz import workspaces
 from tests.fuzz.edits import (
     DROP,

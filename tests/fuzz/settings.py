@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ml.params import ROOT, load_params
+from ml.settings.profile import ROOT, load_params
 from tests.fuzz.harness import Case
 
 MICRO = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ml.params import load_params
-from ml.realdata import check, open_source
+from ml.datasets import check, open_source
+from ml.settings.profile import load_params
 from tests import phototrees as trees
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import benchmark_of, labels

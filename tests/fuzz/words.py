@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from ml.__main__ import main
-from ml.params import ROOT
+from ml.settings.profile import ROOT
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import SMALL, rows, stage, write_profile, write_vocabulary
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from ml.__main__ import main
-from ml.manifest import read_manifest
-from ml.stages import STAGES
+from ml.pipeline.table import STAGES
+from ml.store.manifest import read_manifest
 from tests import handmade
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import write_vocabulary

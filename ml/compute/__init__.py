@@ -1,0 +1,1 @@
+"""Devices, batches, gradients, processes, and weights that are loaded whole or refused."""

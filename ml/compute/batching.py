@@ -1,0 +1,82 @@
+"""Batches that fit the device: out of memory, a batch is halved and the work goes on.
+
+Here: the one loop that everything without gradients goes through on the GPU (`ml.compute.gradients`
+has the one with them). Not here: what is done with a batch; it must treat each item by itself, so
+that no result depends on the halving. torch is imported when something fails: the command line
+knows `OutOfMemory` without it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+from ml.errors import OutOfMemory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ADVICE = (
+    "set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
+    "then diffusion.attention_slicing or diffusion.vae_tiling to true, or take a smaller "
+    "diffusion.model; end what else holds the device's memory"
+)
+
+
+class Batches:
+    """Cuts items into batches of at most `size`, a number that falls when memory runs out."""
+
+    def __init__(self, size: int, advice: str = ADVICE) -> None:
+        """advice: what to change when one item alone does not fit."""
+        if size < 1:
+            raise ValueError(f"expected a batch size of 1 or more, got {size}")
+        self.size, self.advice = size, advice
+
+    def run(
+        self, items: Sequence[Item], work: Callable[[Sequence[Item]], Result]
+    ) -> Iterator[tuple[Sequence[Item], Result]]:
+        """Each batch and what `work` made of it, in order.
+
+        A batch that runs out of memory is tried again by halves, and so are all after it, in
+        later calls too. Raises OutOfMemory when one item alone does not fit.
+        """
+        start = 0
+        while start < len(items):
+            part = items[start : start + self.size]
+            result, failure = attempt(partial(work, part))
+            if failure is None:
+                yield part, result
+                start += len(part)
+                continue
+            if len(part) == 1:
+                raise OutOfMemory(f"out of memory with a single item: {self.advice} ({failure})")
+            self.size = max(1, min(self.size, len(part) // 2))
+
+
+def attempt(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    """The result, or why memory did not suffice, after what the failed try held is freed.
+
+    The error itself is let go here: its traceback keeps the tensors of the failed batch alive. An
+    OutOfMemory from within is no reason to try less, and goes on up.
+    """
+    try:
+        return work(), None
+    except RuntimeError as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        failure = str(error).partition("\n")[0]
+    free_memory()
+    return None, failure
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device (CUDA, ROCm, MPS, ...) or the CPU's allocator had not enough memory."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
+def free_memory() -> None:
+    from accelerate.utils.memory import clear_device_cache
+
+    clear_device_cache(garbage_collection=True)

@@ -1,0 +1,182 @@
+"""COCO 2017 instances as label maps.
+
+Layout: annotations/instances_{train,val}2017.json, pictures in images/{train,val}2017 or in
+{train,val}2017 beside the annotations. Test part: val2017. Overlaps: a crowd region lies lowest
+and is ignored (255); of two objects the smaller one (in pixels) is on top, of equal ones that
+with the larger id, so the same file always gives the same label map.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ml.datasets.coco_annotations import annotation_mask, read_annotations
+from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
+from ml.images.overlays import IGNORED
+
+CLASSES = (
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "backpack",
+    "umbrella",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+    "skis",
+    "snowboard",
+    "sports ball",
+    "kite",
+    "baseball bat",
+    "baseball glove",
+    "skateboard",
+    "surfboard",
+    "tennis racket",
+    "bottle",
+    "wine glass",
+    "cup",
+    "fork",
+    "knife",
+    "spoon",
+    "bowl",
+    "banana",
+    "apple",
+    "sandwich",
+    "orange",
+    "broccoli",
+    "carrot",
+    "hot dog",
+    "pizza",
+    "donut",
+    "cake",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "dining table",
+    "toilet",
+    "tv",
+    "laptop",
+    "mouse",
+    "remote",
+    "keyboard",
+    "cell phone",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "book",
+    "clock",
+    "vase",
+    "scissors",
+    "teddy bear",
+    "hair drier",
+    "toothbrush",
+)
+UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+"""Category ids run from 1 to 90 and leave these out."""
+CATEGORIES = dict(zip((i for i in range(1, 91) if i not in UNUSED_IDS), CLASSES, strict=True))
+OFFICIAL = {"train2017": 118_287, "val2017": 5_000}
+SPLITS = {"test": "val2017", "train": "train2017"}
+
+
+class Coco2017:
+    """A part of COCO 2017; see shared.LabelledPhotos for what it offers."""
+
+    names = CATEGORIES  # COCO's ids fit into 8 bits, so they are the labels
+    label_hint = "Its objects are all crowds, which are ignored: bring pictures with objects"
+    skipped = ()
+
+    def __init__(self, root: Path, part: str):
+        self.root, self.split = Path(root), SPLITS[part]
+        self.title = f"COCO 2017 {self.split}"
+        self.official = OFFICIAL[self.split]
+        self.hint = "get the annotations again (annotations_trainval2017.zip)"
+        self.file = self.root / "annotations" / f"instances_{self.split}.json"
+        places = [self.root / "images" / self.split, self.root / self.split]
+        self.pictures = next((place for place in places if place.is_dir()), None)
+        if not self.file.is_file() or self.pictures is None:
+            seen = ", ".join(sorted(path.name for path in self.root.iterdir())[:8]) or "nothing"
+            raise ValueError(
+                f"{self.root} does not hold {self.title}: expected {self.file.relative_to(root)} "
+                f"and the pictures in images/{self.split}/ or {self.split}/, found {seen}. Unpack "
+                f"annotations_trainval2017.zip and {self.split}.zip there, or set benchmark.root"
+            )
+
+    @cached_property
+    def _index(self) -> tuple[Mapping[int, dict], Mapping[int, list]]:
+        """The checked annotations (train2017: half a minute, 3 GB of memory)."""
+        return read_annotations(self.file, CATEGORIES)
+
+    @cached_property
+    def _places(self) -> tuple[Path, Path]:
+        return self.pictures.resolve(), self.root.resolve()
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(f"{image_id:012d}" for image_id in sorted(self._index[0]))
+
+    def photo(self, key: str) -> Path:
+        path = self.pictures / self._index[0][int(key)]["file_name"]
+        # a link within a stranger's archive must not lead to other files of this machine
+        place = path.resolve()
+        if not any(place.is_relative_to(root) for root in self._places):
+            raise ValueError(
+                f"{path} is a link to {place}, outside of {self.root}; copy the picture there"
+            )
+        return path
+
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        image, annotations = (part[int(key)] for part in self._index)
+        labels = {IGNORED if ann.get("iscrowd", 0) else ann["category_id"] for ann in annotations}
+        return (image["height"], image["width"]), labels
+
+    def truth(self, key: str) -> np.ndarray:
+        image, annotations = (part[int(key)] for part in self._index)
+        label = np.zeros((image["height"], image["width"]), np.uint8)
+        instances = []
+        for ann in annotations:
+            mask = annotation_mask(ann, *label.shape)
+            if ann.get("iscrowd", 0):
+                label[mask] = IGNORED
+            else:
+                instances.append((-int(mask.sum()), ann["id"], mask, ann["category_id"]))
+        for _, _, mask, category in sorted(instances, key=lambda item: item[:2]):
+            label[mask] = category
+        return label
+
+    def label_files(self) -> list[Path]:
+        return [self.file]
+
+    def photo_files(self) -> list[Path]:
+        """What lies in the pictures' folder; the annotations need not be read for that."""
+        return sorted(
+            path
+            for path in self.pictures.rglob("*")
+            if path.suffix.lower() in PHOTO_SUFFIXES and not is_junk(path)
+        )

@@ -1,0 +1,236 @@
+"""COCO's annotation files: read, and everything in them checked before anything is made of it.
+
+One ValueError names the file, the first entries that are wrong, how many there are and what to do.
+Not here: what lies on top of what in a label map (`ml.datasets.coco`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from ml.images.files import MAX_PIXELS
+from ml.images.run_lengths import run_lengths, runs_to_mask
+from ml.store.reading import read_text
+
+SHOWN = 3
+FAR = 2
+"""Coordinates beyond so many of a picture's longer sides are not of that picture."""
+AGAIN = "half a download? Unpack annotations_trainval2017.zip again"
+
+
+def read_annotations(file: Path, categories: Mapping[int, str]) -> tuple[dict, dict]:
+    """(image id -> image, image id -> its annotations), train2017 in half a minute.
+
+    Raises ValueError for a file that is not COCO's, other categories than these, and entries that
+    cannot be honoured.
+    """
+    try:
+        values = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not COCO's annotations ({error}): {AGAIN}") from error
+    parts = ("categories", "images", "annotations")
+    if not isinstance(values, dict) or not all(isinstance(values.get(p), list) for p in parts):
+        raise ValueError(
+            f"{file} is not COCO's annotations: expected the lists {', '.join(parts)}: {AGAIN}"
+        )
+    _check_categories(file, values["categories"], categories)
+    images = _checked(
+        file,
+        "image",
+        values["images"],
+        _image_faults(),
+        "mend or remove these images and their annotations",
+    )
+    pictures = {image["id"]: image for image in images}
+    faults = _annotation_faults(pictures, categories)
+    annotations = _checked(
+        file,
+        "annotation",
+        values["annotations"],
+        faults,
+        "mend or remove these annotations; their objects are polygons [[x, y, x, y, x, y, ...]] in "
+        'pixels or run lengths {"size": [height, width], "counts": ...} of the whole picture',
+    )
+    _refuse_fractions(file, annotations)
+    by_image: dict[int, list] = {id_: [] for id_ in pictures}
+    for annotation in annotations:
+        by_image[annotation["image_id"]].append(annotation)
+    return pictures, by_image
+
+
+def annotation_mask(annotation: Mapping, height: int, width: int) -> np.ndarray:
+    """The mask bool (H,W) of a checked annotation."""
+    shape = annotation["segmentation"]
+    if isinstance(shape, dict):
+        return runs_to_mask(_runs(shape["counts"]), height, width)
+    polygons = [part for part in shape if len(part) >= 6]  # two points cover nothing
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(
+        bool
+    )
+
+
+def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> None:
+    try:
+        found = {category["id"]: category["name"] for category in listed}
+        odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file}: expected categories with id and name, got {listed[:2]!r:.120}; "
+            "unpack annotations_trainval2017.zip again"
+        ) from error
+    if odd or not all(type(number) is int for number in found) or len(listed) != len(expected):
+        raise ValueError(
+            f"{file}: expected COCO's {len(expected)} categories, got {len(listed)}; "
+            f"they differ at {odd[:4]}. For classes of your own use benchmark.source: "
+            "folder"
+        )
+
+
+def _checked(
+    file: Path, what: str, entries: list, fault: Callable[[dict], str | None], remedy: str
+) -> list[dict]:
+    """The entries, when none has a fault and no id comes twice."""
+    wrong, count, ids = [], 0, set()
+    for place, entry in enumerate(entries):
+        id_ = entry.get("id") if isinstance(entry, dict) else None
+        if not _whole(id_):
+            name, found = f"{what}s[{place}]", f"id {id_!r:.40}; expected a whole number from 0"
+        else:
+            name = f"{what} {id_}"
+            found = "its id comes twice" if id_ in ids else fault(entry)
+            ids.add(id_)
+        if found:
+            count += 1
+            wrong += [f"{name}: {found}"] if len(wrong) < SHOWN else []
+    if wrong:
+        raise ValueError(
+            f"{file}: {count} of {len(entries)} {what}s cannot be used: "
+            f"{' · '.join(wrong)}. {remedy[0].upper()}{remedy[1:]}"
+        )
+    return entries
+
+
+def _whole(value: object, least: int = 0) -> bool:
+    return type(value) is int and value >= least
+
+
+def _image_faults() -> Callable[[dict], str | None]:
+    files: dict[str, int] = {}
+
+    def fault(image: dict) -> str | None:
+        name, height, width = (image.get(key) for key in ("file_name", "height", "width"))
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            return f"file_name {name!r:.60}; expected the picture's file"
+        if (
+            PurePosixPath(name).is_absolute()
+            or PureWindowsPath(name).drive
+            or ".." in PureWindowsPath(name).parts
+        ):
+            return f"file_name {name!r:.60} leaves the pictures' folder"
+        if files.setdefault(name, image["id"]) != image["id"]:
+            return f"file_name {name!r:.60} is image {files[name]}'s"
+        if not (_whole(height, 1) and _whole(width, 1) and height * width <= MAX_PIXELS):
+            return (
+                f"height {height!r:.20}, width {width!r:.20}; expected whole numbers from 1, "
+                f"{MAX_PIXELS:,} pixels at most"
+            )
+        return None
+
+    return fault
+
+
+def _annotation_faults(
+    images: Mapping[int, dict], categories: Mapping[int, str]
+) -> Callable[[dict], str | None]:
+    def fault(annotation: dict) -> str | None:
+        picture, category = annotation.get("image_id"), annotation.get("category_id")
+        if (
+            not _whole(picture)
+            or picture not in images
+            or not _whole(category)
+            or category not in categories
+        ):
+            return (
+                f"names picture {picture!r:.40} and category {category!r:.40}; expected a "
+                f"listed picture and one of COCO's {len(categories)} categories"
+            )
+        if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            return f"iscrowd {crowd!r:.20}; expected 0 or 1"
+        shape, image = annotation.get("segmentation"), images[picture]
+        if isinstance(shape, dict):
+            return _runs_fault(shape, image["height"], image["width"])
+        if not isinstance(shape, list) or not shape:
+            return f"segmentation {shape!r:.40}; expected polygons or run lengths"
+        return _polygons_fault(shape, FAR * max(image["height"], image["width"]))
+
+    return fault
+
+
+def _polygons_fault(polygons: list, far: int) -> str | None:
+    sizes = []
+    for polygon in polygons:
+        values = _numbers(polygon)
+        if values is None or values.size % 2:
+            return (
+                f"segmentation {polygons!r:.60}: {polygon!r:.30} is no polygon; expected lists "
+                "of pairs x, y"
+            )
+        if not np.isfinite(values).all() or values.size and np.abs(values).max() > far:
+            return f"a polygon of values up to {np.abs(values).max():g} lies far off the picture"
+        sizes.append(values.size)
+    if max(sizes) < 6:
+        return f"its polygons have {max(sizes) // 2} points; expected three or more"
+    return None
+
+
+def _numbers(polygon: object) -> np.ndarray | None:
+    """float64 (n,), None for what is no flat list of numbers."""
+    if not isinstance(polygon, list):
+        return None
+    try:
+        values = np.asarray(polygon)
+    except ValueError:  # lists in lists, of unequal lengths
+        return None
+    if values.ndim != 1 or values.size and values.dtype.kind not in "iuf":
+        return None
+    return values.astype(np.float64)
+
+
+def _runs(counts: str | list) -> list[int]:
+    return list(counts) if isinstance(counts, list) else run_lengths(counts)
+
+
+def _runs_fault(shape: dict, height: int, width: int) -> str | None:
+    size, counts = shape.get("size"), shape.get("counts")
+    if size != [height, width]:
+        return f"run lengths of size {size!r:.40}; expected its picture's, [{height}, {width}]"
+    if not isinstance(counts, str | list):
+        return f"counts {counts!r:.40}; expected a list of run lengths or COCO's text of them"
+    try:
+        runs = _runs(counts)
+    except ValueError as error:
+        return f"counts {counts!r:.40}: {error}"
+    if not all(_whole(run) for run in runs):
+        return f"counts {counts!r:.40}; expected whole numbers from 0"
+    if sum(runs) != height * width:
+        return f"run lengths over {sum(runs)} pixels; its picture has {height * width}"
+    return None
+
+
+def _polygons(annotations: list[dict]) -> Iterator[list]:
+    for annotation in annotations:
+        if isinstance(annotation["segmentation"], list):
+            yield from annotation["segmentation"]
+
+
+def _refuse_fractions(file: Path, annotations: list[dict]) -> None:
+    """Polygons in fractions of the picture would all be one pixel in its corner."""
+    polygons = [polygon for polygon in _polygons(annotations) if polygon]
+    if polygons and all(max(polygon) <= 1 for polygon in polygons):
+        raise ValueError(
+            f"{file}: every polygon lies within 0..1; expected pixels, not fractions "
+            "of the picture's width and height: multiply them"
+        )

@@ -1,0 +1,119 @@
+"""Train the micro detector, torchvision's Mask R-CNN over the 20 classes of the drawn world:
+
+    python -m ml.foundation.train_detector --minutes 20 \
+        --out data/foundation/micro/detector --work .scratch/train/detector
+
+The same command goes on after a stop. Its ResNet starts from the classification backbone of
+`train_backbone.py`, as Mask R-CNN starts from ImageNet. Not here: the network itself
+(`ml/detectors/torchvision_maskrcnn.py`), the figures of the card (`measure.py`).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ml.arguments import number
+from ml.detectors import load_detector
+from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.drawn_world.world import CLASSES
+from ml.errors import EXIT_CODES, exit_path
+from ml.foundation.batches import soften, to_pixels
+from ml.foundation.measure import fresh_scenes, mask_average_precision
+from ml.foundation.scenes import NO_CLASS, SceneSet, load_scenes
+from ml.foundation.train_backbone import load_backbone
+from ml.foundation.training import Budget, Run, add_arguments, choose_device
+from ml.store.files import atomic
+
+TRAIN_SCENES, EVAL_SCENES = 20_000, 200
+BATCH, PEAK_LR, WARMUP, EMA_DECAY = 16, 1.5e-3, 100, 0.99
+REPORT_SECONDS = 240.0
+
+
+def targets(scenes: SceneSet, row: int) -> dict[str, torch.Tensor]:
+    """One scene as torchvision's detectors take it, with n objects.
+
+    boxes: float32 (n,4) x1,y1,x2,y2 in pixels, far edges exclusive. labels: int64 (n,), 1..20.
+    masks: uint8 (n,64,64), 0 or 1.
+    """
+    classes = scenes.classes[row]
+    classes = classes[classes != NO_CLASS]
+    masks = scenes.instances[row] == np.arange(1, len(classes) + 1, dtype=np.uint8)[:, None, None]
+    boxes = []
+    for mask in masks:
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+    return {
+        "boxes": torch.from_numpy(np.array(boxes, np.float32)),
+        "labels": torch.from_numpy(classes.astype(np.int64) + 1),
+        "masks": torch.from_numpy(masks.astype(np.uint8)),
+    }
+
+
+def total_loss(
+    model: nn.Module, scenes: SceneSet, rows: torch.Tensor, run: Run, device: torch.device
+) -> torch.Tensor:
+    """Sum of Mask R-CNN's five losses on softened scenes `rows` (int64 (B,)). A scalar."""
+    pixels = soften(to_pixels(scenes.images[rows.numpy()]), run.generator).to(device)
+    wanted = [
+        {name: value.to(device) for name, value in targets(scenes, row).items()}
+        for row in rows.tolist()
+    ]
+    return sum(model(list(pixels), wanted).values())
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
+    add_arguments(parser, work=".scratch/train/detector")
+    parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/detector"))
+    parser.add_argument("--backbone", type=Path, default=Path("data/foundation/micro/backbone"))
+    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
+    chosen = parser.parse_args(argv)
+    device = choose_device(chosen.device)
+    scenes = load_scenes("train", chosen.train_scenes, chosen.scenes)
+    fresh = fresh_scenes(EVAL_SCENES)
+    torch.manual_seed(chosen.seed)
+    config = MaskRCNNConfig(classes=CLASSES)
+    model = build_maskrcnn(config).to(device, memory_format=torch.channels_last)
+    classifier = load_backbone(chosen.backbone).resnet.state_dict()
+    model.backbone.body.load_state_dict(classifier)
+    settings = {
+        "train_scenes": chosen.train_scenes,
+        "batch": BATCH,
+        "peak_lr": PEAK_LR,
+        "starts_from": "the classification backbone",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    run = Run(
+        {"detector": model},
+        torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.01),
+        chosen.work,
+        Budget(chosen.minutes, chosen.steps),
+        settings,
+        seed=chosen.seed,
+        peak_lr=PEAK_LR,
+        warmup=WARMUP,
+        ema_decay=EMA_DECAY,
+    )
+
+    def report() -> None:
+        with run.averaged(), atomic(chosen.out) as folder:
+            save_maskrcnn(model, config, folder)
+        detector = load_detector(
+            "torchvision", chosen.out, score_threshold=0.05, device=str(device)
+        )
+        found = detector.detect([scene.image for scene in fresh])
+        figures = mask_average_precision(fresh, found)
+        print(f"{EVAL_SCENES} fresh scenes:", figures, flush=True)
+
+    for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
+        torch.manual_seed(run.generator.initial_seed())  # torchvision samples boxes with the global
+        rows = torch.randint(len(scenes), (BATCH,), generator=run.generator)
+        run.update(total_loss(model, scenes, rows, run, device), BATCH)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_path(main)())

@@ -1,0 +1,48 @@
+"""Whether a training picture is a benchmark picture, or nearly: thumbnails and their distances."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from ml.drawn_world.placement import SIZE
+
+THUMB = 16
+"""Side of the thumbnails two pictures are compared by, in pixels."""
+
+
+NEAR_DISTANCE = 5.0
+"""Mean absolute difference of 16x16 thumbnails, in grey levels, under which two pictures are the
+same. Measured on 20,000 fresh scenes against the 400: the nearest pair stands at 6.9, 99.9 % of the
+scenes beyond 10.5. An altered copy stands at most at 1.0 (noise of 4 levels) or 4.6 (posterised to
+16 levels)."""
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """uint8 (64,64,3): what `find_overlap` compares, out of a picture uint8 (H,W,3) of any size."""
+    if image.shape[:2] == (SIZE, SIZE):
+        return image
+    return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
+
+
+def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.ndarray]) -> list[int]:
+    """Which images are a benchmark picture, exactly or slightly altered.
+
+    images, benchmark_images: uint8 (64, 64, 3) RGB each. Returns the positions in `images`, in
+    order. A copy has distance 0, so exact duplicates need no check of their own. 1.2 ms an image.
+    """
+    benchmark = np.stack([_thumb(image) for image in benchmark_images])
+    return [
+        position
+        for position, image in enumerate(images)
+        if np.abs(benchmark - _thumb(image)).mean(1).min() < NEAR_DISTANCE
+    ]
+
+
+def _thumb(image: np.ndarray) -> np.ndarray:
+    """float32 (768,), the 16x16 box-averaged picture, 0 to 255."""
+    if image.shape != (SIZE, SIZE, 3):
+        raise ValueError(f"picture of shape {image.shape}; expected {(SIZE, SIZE, 3)}: resize it")
+    block = SIZE // THUMB
+    blocks = image.astype(np.float32).reshape(THUMB, block, THUMB, block, 3)
+    return blocks.mean((1, 3)).ravel()

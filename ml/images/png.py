@@ -1,0 +1,43 @@
+"""Pictures uint8 (H,W,3) and label maps uint8 (H,W) as PNG bytes and back."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """PNG bytes of a picture uint8 (H,W,3) or a label map uint8 (H,W). ValueError for others."""
+    colour = picture.ndim == 3 and picture.shape[2] == 3
+    if picture.dtype != np.uint8 or not (colour or picture.ndim == 2) or picture.size == 0:
+        raise ValueError(
+            f"expected uint8 (H,W,3) or (H,W), got {picture.dtype} {picture.shape}: "
+            "scale to 0..255 and put channels last"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg_uri(data: bytes) -> str:
+    """The bytes of a JPEG as a data URI, for a page that refers to nothing outside."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """The array that `encode_png` took. Palette PNGs give their indices, as VOC's label maps do.
+
+    Raises ValueError for bytes that are not a whole image.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError, TypeError) as error:
+        raise ValueError(
+            f"expected the bytes of a PNG, got {len(data or b'')} bytes that start "
+            f"with {bytes(data or b'')[:8]!r}: make this sample again"
+        ) from error
+    if image.mode not in ("L", "P", "RGB"):
+        image = image.convert("RGB")
+    return np.array(image)

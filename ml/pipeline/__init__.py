@@ -1,0 +1,1 @@
+"""The pipeline: a table of stages and what runs one of them."""

@@ -1,0 +1,151 @@
+"""The audit sheet: synthetic pictures to tick by eye, and what the ticks say about the labels.
+
+The only judgement of a set that nobody labelled. `python -m ml audit ticks.json --profile X` reads
+the file that the sheet's button saves. Here: which pictures, precision, intervals. Not here: the
+page (stage `report`).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.arguments import add_profile, add_root, make_parser
+from ml.settings.profile import load_params
+from ml.store.files import write_json
+from ml.store.manifest import read_manifest
+from ml.store.reading import read_text
+from ml.store.shards import read_shards
+from ml.store.workspace import Workspace
+
+STAGE = "synthetic_dataset"
+ITEMS = 100
+VERDICTS = ("right", "wrong mask", "wrong object")
+"""right: the object is there, and the mask covers it, it alone, and nearly all of it."""
+Z = 1.959964  # of a two-sided 95 % interval
+
+
+def choose_items(
+    entities: Sequence[Sequence[str]], classes: Sequence[str], count: int, seed: int
+) -> list[tuple[int, str]]:
+    """At most `count` (picture, class) to tick, no picture twice, classes as even as they can be.
+
+    entities: the classes of each picture. Classes are dealt in turn, each time a random picture
+    of the class that no other turn took, until the count or the pictures run out.
+    """
+    rng = np.random.default_rng([seed, 100])
+    piles = {
+        name: [
+            int(i) for i in rng.permutation([i for i, own in enumerate(entities) if name in own])
+        ]
+        for name in classes
+    }
+    chosen: list[tuple[int, str]] = []
+    taken: set[int] = set()
+    while len(chosen) < count and any(piles.values()):
+        for name in classes:
+            piles[name] = [i for i in piles[name] if i not in taken]
+            if piles[name] and len(chosen) < count:
+                taken.add(piles[name][0])
+                chosen.append((piles[name][0], name))
+    return chosen
+
+
+def wilson(right: int, judged: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, (low, high) in 0..1; (0, 1) when nothing was judged."""
+    if not judged:
+        return 0.0, 1.0
+    share = right / judged
+    middle = share + Z**2 / (2 * judged)
+    half = Z * (share * (1 - share) / judged + Z**2 / (4 * judged**2)) ** 0.5
+    scale = 1 + Z**2 / judged
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def precision(ticks: Sequence[dict]) -> list[dict]:
+    """Per class and, last, over all: the verdicts' counts, precision and interval in percent.
+
+    ticks: {"entity", "verdict"} each; a picture that was not ticked is none of them.
+    """
+    rows = []
+    by_class = {
+        name: [tick for tick in ticks if tick["entity"] == name]
+        for name in sorted({tick["entity"] for tick in ticks})
+    }
+    for name, own in [*by_class.items(), ("all", ticks)]:  # "all" may be a class, too
+        counts = Counter(tick["verdict"] for tick in own)
+        judged = sum(counts.values())
+        low, high = wilson(counts["right"], judged)
+        rows.append(
+            {
+                "class": name,
+                "judged": judged,
+                **{v: counts[v] for v in VERDICTS},
+                "precision": 100 * counts["right"] / judged,
+                "low": 100 * low,
+                "high": 100 * high,
+            }
+        )
+    return rows
+
+
+def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
+    """The ticks of a saved sheet. Raises ValueError for a file that is none, is empty, or is
+    about other pictures than the profile's synthetic set holds now."""
+    if not path.is_file():
+        raise ValueError(
+            f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
+            "browser, tick, and save"
+        )
+    try:
+        saved = json.loads(read_text(path))
+        ticks, digest = list(saved["ticks"]), saved["synthetic_dataset"]
+        pairs = [(tick["key"], tick["entity"], tick["verdict"]) for tick in ticks]
+        if odd := [pair for pair in pairs if not all(isinstance(part, str) for part in pair)]:
+            raise ValueError(f"expected texts, got {odd[0]!r:.80}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no saved audit sheet ({type(error).__name__}: {error}); "
+            "save it with the sheet's button"
+        ) from error
+    now = read_manifest(workspace.folder(STAGE), verify=False).digest
+    if digest != now:
+        raise ValueError(
+            f"{path} is about the synthetic set {str(digest)[:12]}, profile "
+            f"{workspace.profile!r} holds {now[:12]}: tick the sheet of its report"
+        )
+    if not pairs:
+        raise ValueError(f"{path} holds no tick; judge some pictures before saving")
+    rows = read_shards(workspace.folder(STAGE), ["key", "entities"])
+    named = {
+        (key, name) for key, names in zip(rows.key, rows.entities, strict=True) for name in names
+    }
+    for key, entity, verdict in pairs:
+        if verdict not in VERDICTS or (key, entity) not in named:
+            raise ValueError(
+                f"{path}: picture {key!r}, class {entity!r}, verdict {verdict!r}: "
+                f"expected one of the set's pictures and one of {VERDICTS}"
+            )
+    if len({pair[:2] for pair in pairs}) < len(pairs):
+        raise ValueError(f"{path}: a picture is judged twice; save the sheet again")
+    return ticks
+
+
+def main(arguments: list[str]) -> int:
+    parser = make_parser("python -m ml audit", __doc__)
+    parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
+    add_profile(parser)
+    add_root(parser)
+    chosen = parser.parse_args(arguments)
+    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
+    rows = precision(read_ticks(chosen.ticks, workspace))
+    # Said about the set, no part of it: the file goes with the set when that is made again.
+    path = workspace.state(STAGE) / "audit.json"
+    write_json(path, {"precision": rows})
+    table = pd.DataFrame(rows).round(1)
+    print(table.to_string(index=False))
+    print(f"precision in percent with its Wilson 95 % interval; written: {path}")
+    return 0

@@ -1,0 +1,106 @@
+"""The gate between a new model and the champion: a pure decision.
+
+Not here: files, scores of particular models, the registry (orchestration keeps its alias in step
+with the champion on record).
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from ml.metrics.bootstrap import paired_bootstrap
+from ml.metrics.iou import Statistic
+
+BOOTSTRAP_SEED = 0
+BY_HAND = (
+    "`python -m orchestration.mlflow.champion` moves the title by hand; without a registry, remove "
+    "the champion on record"
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model and what it scored."""
+
+    digest: str  # of the model's manifest
+    score: float  # percent
+    test_set: str  # digest of what it was scored on
+    keys: tuple[str, ...]  # of the pictures, row for row
+    counts: np.ndarray  # (pictures, *rest), what the policy's statistic takes summed
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a candidate must reach."""
+
+    floor: float  # percent; nothing below is promoted
+    statistic: Statistic  # summed counts -> percent
+    resamples: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """promote: the candidate takes the champion's place. state: promoted, refused or kept (it is
+    the champion already). difference: candidate less champion with its 95 % interval, in points;
+    None where the two could not be compared."""
+
+    promote: bool
+    state: str
+    reason: str
+    difference: tuple[float, float, float] | None = None
+
+
+def decide(
+    candidate: Contender, champion: Contender | None, policy: Policy, former: Collection[str] = ()
+) -> Verdict:
+    """The rules in order; the first that holds decides. former: digests of earlier champions.
+
+    A champion is beaten on its own test set only, and a model that was champion is not promoted
+    again: whoever took it down by hand had a reason. A regression is a paired-bootstrap interval
+    that lies wholly below zero: a candidate that is as good within the pictures' noise may replace
+    the champion. A number that is not finite never promotes.
+    """
+    if champion is not None and champion.digest == candidate.digest:
+        return Verdict(False, "kept", "already champion")
+    if candidate.digest in former:
+        return Verdict(
+            False, "refused", f"was champion before; only a new model is promoted. {BY_HAND}"
+        )
+    score, floor = candidate.score, policy.floor
+    if not math.isfinite(score) or not score >= floor:
+        return Verdict(False, "refused", f"{score:.1f} % does not reach the floor of {floor:.1f} %")
+    reached = f"{score:.1f} % reaches the floor of {floor:.1f} %"
+    if champion is None:
+        return Verdict(True, "promoted", f"first champion: {reached}")
+    if not comparable(candidate, champion):
+        return Verdict(
+            False,
+            "refused",
+            f"{reached}, but the champion's {champion.score:.1f} % "
+            "were measured on another test set or with other words, so the two cannot "
+            f"be compared. {BY_HAND}",
+        )
+    difference = paired_bootstrap(
+        policy.statistic, candidate.counts, champion.counts, policy.resamples, BOOTSTRAP_SEED
+    )
+    points, low, high = difference
+    said = (
+        f"{points:+.1f} points against the champion's {champion.score:.1f} % (95 % interval "
+        f"{low:+.1f} to {high:+.1f}, same {len(champion.keys)} pictures)"
+    )
+    if not all(map(math.isfinite, difference)):
+        return Verdict(False, "refused", f"not comparable in numbers: {said}. {BY_HAND}")
+    if high < 0:
+        return Verdict(False, "refused", f"regression: {said}", difference)
+    return Verdict(True, "promoted", f"{reached}; no regression: {said}", difference)
+
+
+def comparable(one: Contender, other: Contender) -> bool:
+    """Whether two models were scored on the same pictures with the same truth and classes."""
+    return (
+        one.test_set == other.test_set
+        and one.keys == other.keys
+        and one.counts.shape == other.counts.shape
+    )

@@ -1,0 +1,69 @@
+"""What a stage's output depends on, and whether its inputs may be used."""
+
+from ml.errors import QualityError
+from ml.pipeline.table import STAGES, Stage
+from ml.settings.params import Params
+from ml.settings.profile import find_file
+from ml.settings.sections import REAL_SOURCES
+from ml.store.files import Damaged, read_json, sha256_file
+from ml.store.lineage import check_lineage
+from ml.store.manifest import read_manifest
+from ml.store.workspace import VERDICT, Workspace
+from ml.words.vocabulary import load_vocabulary
+
+
+def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
+    """Everything a stage's output depends on, as plain data; verifies the inputs' files.
+
+    Raises ManifestError when an input is unfinished or damaged, or the inputs were not made from
+    one another and with what is asked for; ValueError when real data is not what `benchmark:` says.
+    """
+    settings = {name: params.section(name) for name in stage.sections}
+    if "vocabulary" in settings:
+        settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
+    if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
+        settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
+    inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
+    models = {place: workspace.digest(params, place) for place in stage.models}
+    inputs |= {place: digest for place, digest in models.items() if digest is not None}
+    if stage.real_part and params.benchmark.source in REAL_SOURCES:
+        from ml.datasets import data_digest  # scipy and pycocotools, only where they are needed
+
+        inputs["benchmark.root"] = data_digest(
+            params.benchmark, stage.real_part, workspace.model(params.benchmark.root)
+        )
+    recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
+    check_lineage(
+        recipe,
+        load_vocabulary(params.vocabulary).digest,
+        workspace.data,
+        [each.name for each in STAGES],
+    )
+    return recipe
+
+
+def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
+    """Raises QualityError when the last checks of an input, as it is now, failed.
+
+    The checks leave `quality.json` ({"digest", "passed", "failures"}) in the state of what they
+    judged.
+    """
+    for name in stage.inputs:
+        path = workspace.state(name) / "quality.json"
+        try:
+            verdict = read_json(path, VERDICT)
+        except Damaged as error:  # it may have said no
+            raise QualityError(
+                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"left no readable verdict: {error}. Judge it again (`make run`), "
+                "or remove that file to go on without a verdict"
+            ) from error
+        if verdict is None:
+            continue
+        digest = read_manifest(workspace.folder(name), verify=False).digest
+        if verdict["digest"] == digest and not verdict["passed"]:
+            raise QualityError(
+                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"failed: {'; '.join(map(str, verdict['failures']))}. Make "
+                f"{name!r} again from sound data ({path})"
+            )

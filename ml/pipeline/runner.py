@@ -1,0 +1,160 @@
+"""The pipeline: the stage table and the one function that runs a stage.
+
+Every stage is a module of this folder with `run(params, workspace, recipe) -> Output`. It reads
+the folders of the stages named in its row, writes its own folder, and knows nothing of who called
+it: a Dagster asset, `python -m ml <stage>` or a DVC stage.
+"""
+
+import importlib
+import resource
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ml.compute import processes
+from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
+from ml.pipeline.table import STAGE, STAGES, Output, Stage
+from ml.settings.files import claim
+from ml.settings.params import Params
+from ml.settings.profile import ROOT
+from ml.store.files import (
+    read_note,
+    say,
+    sha256_json,
+    write_json,
+)
+from ml.store.locks import FolderLock
+from ml.store.manifest import (
+    Manifest,
+    ManifestError,
+    damage,
+    describe_files,
+    read_manifest,
+    strays,
+    write_manifest,
+)
+from ml.store.successor import Successor, check_shards
+from ml.store.workspace import TIMING, Workspace
+
+
+@dataclass(frozen=True)
+class StageReport:
+    stage: str
+    digest: str  # of the manifest
+    cached: bool  # nothing was done: the folder was made by the same recipe already
+    seconds: float  # wall time of the making, also when cached; of the last try after a kill
+    peak_rss_mb: float  # of the process that made it
+    facts: dict
+
+
+def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = False) -> StageReport:
+    """Runs one stage, or finds that its folder was made by the same recipe already.
+
+    A folder of another recipe stands until the new one is whole (`ml.store.successor`); what the
+    same recipe left half-way is continued. Of several processes (`accelerate launch`) the first
+    prepares and writes, all run the stage, and all get the report. Raises ValueError for an unknown
+    stage, or one that does not train in several processes; ManifestError for a missing or damaged
+    input, inputs that do not belong together, or a folder in the way that is not ours; QualityError
+    for an input whose checks failed; WorkspaceBusy when another run makes or reads what this one
+    writes.
+    """
+    if name not in STAGE:
+        raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
+    stage, workspace = STAGE[name], Workspace(Path(root), params.profile)
+    if processes.count() > 1 and not stage.trains:
+        raise ValueError(
+            f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
+            f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
+            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs"
+        )
+    with ExitStack() as locks:
+        recipe, done = processes.on_main(lambda: _begin(stage, params, workspace, force, locks))
+        if done:
+            return done
+        started = time.perf_counter()
+        module = importlib.import_module(f"ml.pipeline.stages.{name}")
+        writing = replace(workspace, making=name)
+        output = module.run(params, writing, sha256_json(recipe))
+        return processes.on_main(lambda: _finish(writing, recipe, output, started))
+
+
+def _begin(
+    stage: Stage, params: Params, workspace: Workspace, force: bool, locks: ExitStack
+) -> tuple[dict, StageReport | None]:
+    """The stage's recipe, and its report when it is made already; else the place is prepared.
+
+    locks: held by this process until the stage is done.
+    """
+    for each in STAGE:
+        Successor(workspace.data, each).check()
+    own = locks.enter_context(FolderLock(workspace.data, stage.name))
+    own.read()
+    for name in stage.inputs:
+        locks.enter_context(FolderLock(workspace.data, name)).read()
+    recipe = recipe_of(stage, params, workspace)
+    refuse_failed_inputs(stage, workspace)
+    claim(workspace.data, params.file, ROOT)
+    successor = Successor(workspace.data, stage.name)
+    if not force and not successor.waits() and (done := _finished(workspace, recipe)):
+        return recipe, done
+    own.write()
+    successor.settle()
+    done = None if force else _finished(workspace, recipe)
+    if done:
+        successor.forget(recipe)
+    else:
+        successor.start(recipe, force)
+    return recipe, done
+
+
+def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
+    """Writes metrics and, last, the manifest; then the folder takes its place."""
+    name, folder = recipe["stage"], workspace.folder(recipe["stage"])
+    for source in STAGE[name].inputs:
+        if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
+            raise ManifestError(
+                f"{workspace.folder(source)} changed while {name!r} was made from "
+                f"it: run `python -m ml {name}` again"
+            )
+    write_json(folder / "metrics.json", output.facts)
+    files = describe_files(folder, output.rows)
+    check_shards(folder, sha256_json(recipe), files)
+    manifest = Manifest(**recipe, files=files, facts=output.facts)
+    spent = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    write_manifest(folder, manifest)
+    Successor(workspace.data, name).finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
+    return StageReport(name, manifest.digest, False, spent, peak, output.facts)
+
+
+def _finished(workspace: Workspace, recipe: dict) -> StageReport | None:
+    """The report of a folder that was made by this recipe and is whole; says what is not."""
+    folder = workspace.folder(recipe["stage"])
+    try:
+        manifest = read_manifest(folder, verify=False)
+    except ManifestError as error:
+        if folder.exists() and any(folder.iterdir()):
+            say(f"{error} (it is being made again)")
+        return None
+    made_by = {key: getattr(manifest, key) for key in recipe}
+    if sha256_json(made_by) != sha256_json(recipe):
+        return None
+    if problems := list(damage(folder, manifest)):
+        say(f"{'; '.join(problems)}: made again, and nothing else")
+        return None
+    for name in strays(folder, manifest.files):
+        say(f"{folder / name} was not made by the stage {manifest.stage!r}: it is left there")
+    # No timing when the folder was pulled, not made here.
+    timing = read_note(workspace.state(manifest.stage) / "timing.json", TIMING) or {
+        "seconds": 0,
+        "peak_rss_mb": 0,
+    }
+    return StageReport(
+        manifest.stage,
+        manifest.digest,
+        True,
+        timing["seconds"],
+        timing["peak_rss_mb"],
+        manifest.facts,
+    )

@@ -1,0 +1,1 @@
+"""The stages, a module each: `run(params, workspace, recipe) -> Output`."""

@@ -1,0 +1,146 @@
+"""Stage `grounding_model`: trains the grounding module on the accepted triplets of seen classes.
+
+Leaves config.json, model.safetensors, curve.csv and a contact sheet of validation pictures. Not
+here: the module and the training loop (`ml.grounding`), scores (`grounding_scores`).
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from ml.compute import processes
+from ml.compute.precision import usable_precision
+from ml.diffusion.features import feature_channels
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import text_width
+from ml.grounding.config import GroundingConfig, make_config
+from ml.grounding.features import FeatureSource, sample_evidence
+from ml.grounding.module import GroundingModule
+from ml.grounding.samples import Sample, refuse_unseen
+from ml.grounding.training import Progress, predict_masks, train, write_curve
+from ml.images.contact_sheet import contact_sheet, spread
+from ml.images.overlays import PALETTE
+from ml.pipeline.samples import load_samples
+from ml.pipeline.table import Output
+from ml.settings.params import Params
+from ml.settings.sections import GroundingParams
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+
+SHEET_PICTURES = 24
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Trains within the stage's folder; goes on from `.progress/` after a kill.
+
+    Raises ValueError when a triplet of an unseen class is among the training ones, or none is.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    samples = load_samples(workspace, ["train", "validation"])
+    refuse_unseen(samples, vocabulary.seen)
+    pipe = load_pipeline(params.diffusion, workspace)
+    folder = workspace.folder("grounding_model")
+    module, progress, validation = train_variant(
+        pipe, samples, params, params.grounding.variant, folder / ".progress"
+    )
+    if not processes.is_main():
+        return Output()
+    module.save_pretrained(folder)
+    write_curve(folder / "curve.csv", progress.curve)
+    _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
+    shutil.rmtree(folder / ".progress", ignore_errors=True)
+    precision = usable_precision(params.grounding.precision, pipe.device.type)
+    return Output(facts=_facts(module, progress, samples) | {"precision": precision})
+
+
+def train_variant(
+    pipe, samples: Sequence[Sample], params: Params, variant: str, progress_folder=None
+) -> tuple[GroundingModule, Progress, FeatureSource]:
+    """Trains one variant on samples of the subsets train and validation.
+
+    Also returns the validation source. progress_folder: where the checkpoint is kept.
+    """
+    config = config_for(pipe, samples, params.grounding, variant)
+    torch.manual_seed(params.seed)
+    module = GroundingModule(config).to(pipe.device)
+    parts = [[s for s in samples if s.subset == subset] for subset in ("train", "validation")]
+    sources = [
+        FeatureSource(
+            pipe,
+            part,
+            sample_evidence(pipe, part, config.evidence_timesteps, params.diffusion.batch_size)
+            if config.competition
+            else None,
+        )
+        for part in parts
+    ]
+    checkpoint = None if progress_folder is None else progress_folder / "training.pt"
+    progress = train(
+        module, *sources, [s.entities for s in parts[1]], params.grounding, params.seed, checkpoint
+    )
+    return module, progress, sources[1]
+
+
+def config_for(
+    pipe, samples: Sequence[Sample], grounding: GroundingParams, variant: str
+) -> GroundingConfig:
+    """The config that fits the diffusion model and the pictures.
+
+    Raises ValueError when the latents come from more than one timestep.
+    """
+    timesteps = Counter(s.timestep for s in samples)
+    if len(timesteps) > 1:
+        raise ValueError(
+            f"latents of {len(timesteps)} timesteps {sorted(timesteps)}: expected "
+            "one; make the stage images again with one scheduler and step count"
+        )
+    return make_config(
+        grounding,
+        feature_channels(pipe.unet),
+        text_width(pipe),
+        samples[0].size[0],
+        next(iter(timesteps)),
+        variant,
+    )
+
+
+def _facts(module: GroundingModule, progress: Progress, samples: Sequence[Sample]) -> dict:
+    def count(subset: str) -> int:
+        return sum(s.subset == subset for s in samples)
+
+    masks = Counter(
+        e
+        for s in samples
+        if s.subset == "train"
+        for e, there in zip(s.entities, s.present, strict=True)
+        if there
+    )
+    return {
+        "variant": module.config.variant,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "pictures": {subset: count(subset) for subset in ("train", "validation")},
+        "masks": dict(sorted(masks.items())),
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "val_miou": progress.best_miou,
+        "feature_timestep": module.config.feature_timestep,
+    }
+
+
+def _sheet(module, validation: FeatureSource, vocabulary: Vocabulary, params: Params, path) -> None:
+    indices = spread(len(validation), SHEET_PICTURES)
+    shown, masks = [], []
+    for start in range(0, len(indices), params.grounding.batch_size):
+        part = indices[start : start + params.grounding.batch_size]
+        shown += [validation.samples[i] for i in part]
+        predicted = predict_masks(module, validation.batch(part))
+        masks += [m[: len(s.words)] for m, s in zip(predicted, shown[-len(part) :], strict=True)]
+    contact_sheet(
+        [s.image for s in shown],
+        masks,
+        [s.text for s in shown],
+        path,
+        colours=[[PALETTE[vocabulary.label(e)] for e in s.entities] for s in shown],
+    )

@@ -1,0 +1,175 @@
+"""Stage `grounding_scores`: Protocol I, the module beside DAAM on pictures it never trained on.
+
+The truth is the oracle detector's masks on the sim set. mIoU of a cell is the mean over classes of
+the mean IoU of that class's accepted masks, in percent (the paper averages over classes too).
+Here: reading, scoring, the table. Not here: the measure (`ml.metrics.protocol_one`), DAAM's maps
+(they come with the pictures, from their own sampling run).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from ml.baselines.daam import best_threshold, candidate_thresholds, threshold_masks
+from ml.compute.batching import Batches
+from ml.diffusion.loading import load_pipeline
+from ml.grounding.module import GroundingModule
+from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml.grounding.samples import Sample
+from ml.images.contact_sheet import contact_sheet, spread
+from ml.images.overlays import PALETTE
+from ml.metrics.iou import binary_iou
+from ml.metrics.protocol_one import cell_scores
+from ml.pipeline.samples import load_samples
+from ml.pipeline.table import Output
+from ml.settings.params import Params
+from ml.store.files import atomic
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+
+CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
+METHODS = ("ours", "daam")
+SHEET_PICTURES = 10
+
+SCORES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("cell", pa.string()),
+        ("entity", pa.string()),
+        ("seen", pa.bool_()),
+        ("iou_ours", pa.float64()),  # 0..1
+        ("iou_daam", pa.float64()),  # 0..1
+    ]
+)
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes scores.parquet (one row a mask, SCORES) and a contact sheet.
+
+    DAAM's threshold is the best on the accepted masks of seen training pictures.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    folder = workspace.folder("grounding_scores")
+    training = load_samples(workspace, ["train", "validation"])
+    threshold, on_training = best_threshold(
+        training, [s.daam for s in training], candidate_thresholds(params.benchmark.daam_thresholds)
+    )
+    del training
+    sim = load_samples(workspace, ["sim"])
+    module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    pipe = load_pipeline(params.diffusion, workspace)
+    grounded, shown, parts = GroundedDiffusionPipeline(pipe, module), _shown(sim), []
+    for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):
+        daam = [threshold_masks(s.daam, s.size, threshold) for s in part]
+        parts.append(score_rows(part, {"ours": ours, "daam": daam}, vocabulary))
+        for sample, *masks in zip(part, ours, daam, strict=True):
+            if sample.key in shown:
+                shown[sample.key] = (sample, *masks)
+    scores = pd.concat(parts, ignore_index=True)
+    with atomic(folder / "scores.parquet") as temporary:
+        scores.to_parquet(temporary, schema=SCORES, index=False)
+    _sheet(list(shown.values()), vocabulary, folder / "contact_sheet.jpg")
+    facts = protocol_one(scores, METHODS, params.benchmark.bootstrap)
+    return Output(
+        facts=facts
+        | {
+            "daam_threshold": threshold,
+            "daam_training_miou": on_training,
+            "variant": module.config.variant,
+        }
+    )
+
+
+def ground_batches(
+    grounded: GroundedDiffusionPipeline, samples: Sequence[Sample], batch_size: int
+) -> Iterator[tuple[Sequence[Sample], list[np.ndarray]]]:
+    """Batches of stored pictures with their masks bool (n_i,H,W), features from their latents.
+
+    Raises ValueError when the latents are of another timestep than the module was trained on.
+    """
+    trained = grounded.config.feature_timestep
+    others = sorted({s.timestep for s in samples} - {trained})
+    if others:
+        raise ValueError(
+            f"latents of timesteps {others}, but the grounding module was trained on "
+            f"{trained}; make images and grounding_model with one scheduler"
+        )
+    with tqdm(total=len(samples), desc="Protocol I", unit="picture") as bar:
+        for part, found in Batches(batch_size).run(samples, grounded.ground_samples):
+            yield part, found.masks
+            bar.update(len(part))
+
+
+def score_rows(
+    samples: Sequence[Sample], masks: dict[str, Sequence[np.ndarray]], vocabulary: Vocabulary
+) -> pd.DataFrame:
+    """One row for every accepted mask of the samples: key, cell, entity, seen, iou_<method>.
+
+    masks: for each method bool (n_i,H,W) of each sample.
+    """
+    rows = []
+    for place, sample in enumerate(samples):
+        truth = sample.masks
+        for i in np.flatnonzero(sample.present):
+            rows.append(
+                {
+                    "key": sample.key,
+                    "cell": sample.cell,
+                    "entity": sample.entities[i],
+                    "seen": sample.entities[i] in vocabulary.seen,
+                }
+                | {
+                    f"iou_{method}": binary_iou(found[place][i], truth[i])
+                    for method, found in masks.items()
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def protocol_one(scores: pd.DataFrame, methods: Sequence[str], resamples: int) -> dict:
+    """The table: for each method and cell mIoU, its 95 % interval and the classes' mean IoU.
+
+    {"ours": {cell: mIoU}, "daam": ..., "intervals": {method: {cell: [low, high]}}, "per_class":
+    {method: {cell: {class: mIoU}}}, "pictures": {cell: n}, "masks": {cell: n}}; percent. A cell
+    without masks (a vocabulary without unseen classes) is left out.
+    """
+    cells = [cell for cell in CELLS if (scores.cell == cell).any()]
+    table: dict = {method: {} for method in methods}
+    table |= {
+        "intervals": {m: {} for m in methods},
+        "per_class": {m: {} for m in methods},
+        "pictures": {},
+        "masks": {},
+    }
+    for cell in cells:
+        rows = scores[scores.cell == cell]
+        table["pictures"][cell], table["masks"][cell] = int(rows.key.nunique()), len(rows)
+        for method in methods:
+            miou, interval, classes = cell_scores(
+                rows[f"iou_{method}"], rows.entity, rows.key, resamples
+            )
+            table[method][cell] = miou
+            table["intervals"][method][cell] = interval
+            table["per_class"][method][cell] = classes
+    return table
+
+
+def _shown(samples: Sequence[Sample]) -> dict[str, tuple]:
+    """Keys of the contact sheet, in its order: two samples of each cell where there are."""
+    keys = [[s.key for s in samples if s.cell == cell] for cell in CELLS]
+    return {own[j]: () for own in keys for j in spread(len(own), SHEET_PICTURES // len(CELLS))}
+
+
+def _sheet(shown: Sequence[tuple], vocabulary: Vocabulary, path) -> None:
+    """Three pictures a sample: ours, DAAM, oracle. shown: (sample, ours, daam)."""
+    images, masks, captions, colours = [], [], [], []
+    for sample, ours, daam in shown:
+        for name, found in (("ours", ours), ("DAAM", daam), ("oracle", sample.masks)):
+            images.append(sample.image)
+            masks.append(found)
+            captions.append(f"{name}: {' + '.join(sample.words)}")
+            colours.append([PALETTE[vocabulary.label(e)] for e in sample.entities])
+    contact_sheet(images, masks, captions, path, columns=6, colours=colours)

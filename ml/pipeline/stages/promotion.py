@@ -1,0 +1,230 @@
+"""Stage `promotion`: does the new model become champion?
+
+The champion on record is `data/<profile>/champion/<model>/`: record.json and the scores.parquet it
+was promoted on. A promoted candidate is written there at once, with the digests of those that were
+champion before; orchestration moves the registry's alias to the model of that digest. Not here: the
+rules (`ml.pipeline.gate`).
+
+A champion that is scored anew on another test set stays champion and is on record with the new
+scores: the next candidate is compared there.
+
+The verdict depends on the champion at that time, which is no input of the recipe. That is safe: a
+finished stage is not run again, and one that is (forced, or killed after it had promoted) finds
+its candidate on record and keeps it.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.metrics.iou import nanmean
+from ml.metrics.protocol_one import percent
+from ml.pipeline.gate import Contender, Policy, Verdict, comparable, decide
+from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
+from ml.pipeline.table import Output
+from ml.settings.params import Params
+from ml.store.files import Damaged, atomic, read_json, settle, sha256_file, sha256_json, write_json
+from ml.store.manifest import read_manifest
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Where a model's scores are, and what they were measured on."""
+
+    scores: str  # stage that scored it
+    model: str  # stage that made it, an input of `scores`
+    test_set: tuple[str, ...]  # inputs of `scores` that hold pictures and truth
+    read: Callable[[Path], tuple[tuple[str, ...], np.ndarray]]  # scores.parquet -> keys, counts
+
+
+def grounding_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Summed IoU and number of masks: float64 (pictures, cells, 2, classes); keys ascending."""
+    rows = pd.read_parquet(path, columns=["key", "cell", "entity", "iou_ours"])
+    axes = [
+        np.unique(rows[name].to_numpy(str), return_inverse=True)
+        for name in ("key", "cell", "entity")
+    ]
+    (keys, picture), (cells, cell), (classes, label) = axes
+    counts = np.zeros((len(keys), len(cells), 2, len(classes)))
+    np.add.at(counts, (picture, cell, 0, label), rows.iou_ours.to_numpy(float))
+    np.add.at(counts, (picture, cell, 1, label), 1)
+    return tuple(keys.tolist()), counts
+
+
+def grounding_statistic(counts: np.ndarray) -> np.ndarray:
+    """Mean over the cells of Protocol I of mIoU: (..., cells, 2, classes) -> percent (...)."""
+    return nanmean(percent(counts))
+
+
+def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Per-picture confusions int64 (pictures, n+1, n+1) of the synthetic segmenter."""
+    keys, stack = read_scores(path)
+    return tuple(keys), stack
+
+
+RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str, "scores_sha256": str}
+WHO = {"digest": str}
+"""Of a champion's record: all of it, and what says who it is."""
+HELD_OUT = ("synthetic_dataset",)
+"""Input that holds pictures and truth where there is no real benchmark."""
+NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
+
+CONTESTS = {
+    "grounding": Contest(
+        "grounding_scores", "grounding_model", ("images", "triplets"), grounding_counts
+    ),
+    "segmenter": Contest("benchmark_scores", "segmenter", ("benchmark",), segmenter_counts),
+}
+
+
+def champion_folder(workspace: Workspace, name: str) -> Path:
+    """Where the champion on record is kept; name is one of CONTESTS."""
+    return workspace.data / "champion" / name
+
+
+def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> dict | None:
+    """The champion on record, with the fields of RECORD and `former`, the digests of those before
+    it; None before there is one.
+
+    Raises ValueError for a record that can't be read: who had the title must not be forgotten.
+    """
+    folder = champion_folder(workspace, name)
+    settle(folder)  # promotion alone writes there, and runs once at a time
+    try:
+        return read_json(folder / "record.json", expected)
+    except Damaged as error:
+        raise ValueError(
+            f"{error}. It says who is champion: bring it back, or remove {folder} to "
+            "let the next candidate start anew"
+        ) from error
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Decides on both models, records a new champion, leaves verdict.json.
+
+    Raises ValueError when a champion's scores are not the ones it was promoted on.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    verdicts = {}
+    for name, contest in CONTESTS.items():
+        facts = read_manifest(workspace.folder(contest.scores)).facts
+        policy = policy_of(name, params, vocabulary, facts.get("unscored_classes", ()))
+        candidate = _candidate(workspace, contest, policy)
+        champion = _champion(workspace, name, contest)
+        former = (champion_record(workspace, name) or {}).get("former", [])
+        verdict = decide(candidate, champion, policy, former)
+        if verdict.promote or (verdict.state == "kept" and not comparable(candidate, champion)):
+            _record(workspace, name, contest, candidate)
+        verdicts[name] = describe(verdict, candidate, champion)
+        if facts.get("held_out_synthetic"):
+            verdicts[name] |= {
+                "held_out_synthetic": True,
+                "reason": f"{verdict.reason}; {NO_BENCHMARK}",
+            }
+    write_json(workspace.folder("promotion") / "verdict.json", verdicts)
+    return Output(facts=verdicts)
+
+
+def policy_of(
+    name: str, params: Params, vocabulary: Vocabulary, unscored: Sequence[str] = ()
+) -> Policy:
+    """What a model of CONTESTS must reach under these parameters. unscored: classes that the
+    segmenter's benchmark has no labels of."""
+    resamples = params.benchmark.bootstrap
+    if name == "grounding":
+        return Policy(params.promotion.min_grounding, grounding_statistic, resamples)
+    return Policy(params.promotion.min_segmenter, main_statistic(vocabulary, unscored), resamples)
+
+
+def describe(verdict: Verdict, candidate: Contender, champion: Contender | None) -> dict:
+    """The verdict as plain data. `champion` is the one before; `digest_after` names the model
+    that holds the title from now on, None while nobody does."""
+    before = None if champion is None else {"digest": champion.digest, "score": champion.score}
+    after = candidate.digest if verdict.promote else before and before["digest"]
+    plain = {
+        "promote": verdict.promote,
+        "state": verdict.state,
+        "reason": verdict.reason,
+        "candidate": {"digest": candidate.digest, "score": candidate.score},
+        "champion": before,
+        "digest_after": after,
+    }
+    if verdict.difference is not None:
+        points, low, high = verdict.difference
+        plain |= {"difference": points, "interval": [low, high]}
+    return plain
+
+
+def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Contender:
+    folder = workspace.folder(contest.scores)
+    manifest = read_manifest(folder)
+    inputs, held_out = manifest.inputs, manifest.facts.get("held_out_synthetic", False)
+    keys, counts = contest.read(folder / "scores.parquet")
+    test_set = sha256_json([inputs[name] for name in (HELD_OUT if held_out else contest.test_set)])
+    return Contender(
+        inputs[contest.model], float(policy.statistic(counts.sum(0))), test_set, keys, counts
+    )
+
+
+def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
+    record = champion_record(workspace, name, RECORD)
+    if record is None:
+        return None
+    scores = champion_folder(workspace, name) / "scores.parquet"
+    if not scores.is_file() or sha256_file(scores) != record["scores_sha256"]:
+        raise ValueError(
+            f"{scores} is missing or not what the champion was promoted on: expected "
+            f"sha256 {record['scores_sha256'][:12]}; bring it back, or remove "
+            f"{scores.parent} to let the next candidate start anew"
+        )
+    keys, counts = contest.read(scores)
+    return Contender(record["digest"], record["score"], record["test_set"], keys, counts)
+
+
+def _record(workspace: Workspace, name: str, contest: Contest, candidate: Contender) -> None:
+    """Replaces the champion's folder as a whole."""
+    before = champion_record(workspace, name) or {}
+    former = {*before.get("former", []), before.get("digest")} - {None, candidate.digest}
+    with atomic(champion_folder(workspace, name)) as temporary:
+        temporary.mkdir()
+        _write(workspace, name, contest, candidate, sorted(former), temporary)
+
+
+def write_record(params: Params, workspace: Workspace, name: str, folder: Path) -> None:
+    """What the candidate's record would be as champion, into a folder: a registry keeps it with
+    every model, so that each can be compared with once somebody makes it champion."""
+    contest = CONTESTS[name]
+    facts = read_manifest(workspace.folder(contest.scores)).facts
+    policy = policy_of(
+        name, params, load_vocabulary(params.vocabulary), facts.get("unscored_classes", ())
+    )
+    _write(workspace, name, contest, _candidate(workspace, contest, policy), [], folder)
+
+
+def _write(
+    workspace: Workspace,
+    name: str,
+    contest: Contest,
+    candidate: Contender,
+    former: list[str],
+    folder: Path,
+) -> None:
+    source = workspace.folder(contest.scores) / "scores.parquet"
+    shutil.copyfile(source, folder / "scores.parquet")
+    write_json(
+        folder / "record.json",
+        {
+            "model": name,
+            "digest": candidate.digest,
+            "score": candidate.score,
+            "test_set": candidate.test_set,
+            "scores_sha256": sha256_file(source),
+            "former": former,
+        },
+    )

@@ -1,0 +1,244 @@
+"""Stage `report`: one self-contained HTML page of the run, with pictures, masks, curves, tables.
+
+Beside it the audit sheet, a page of synthetic pictures to tick (`ml.pipeline.audit`). Both only
+show what the other stages wrote; no score is computed here.
+"""
+
+import base64
+import io
+import math
+from pathlib import Path
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ml.images.overlays import overlay
+from ml.images.plots import LITERAL, label
+from ml.images.png import decode_png, jpeg_uri
+from ml.pipeline import audit
+from ml.pipeline.table import STAGE, Output
+from ml.settings.params import Params
+from ml.store.files import atomic, read_note
+from ml.store.manifest import read_manifest
+from ml.store.shards import read_shards, shard_files
+from ml.store.workspace import TIMING, Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
+
+CELL_NAMES = {
+    "one_seen": "one object, seen",
+    "one_unseen": "one object, unseen",
+    "two_seen": "two, both seen",
+    "two_mixed": "two, seen + unseen",
+    "two_unseen": "two, both unseen",
+}
+COLUMNS = ("seen", "unseen", "harmonic", "background")
+PROTOCOL_TWO = {
+    "synthetic": "trained on synthetic pictures",
+    "real_upper_bound": "bound: real pictures, true labels",
+}
+"""Key in the facts of benchmark_scores -> what it is; the bound needs real labels to train on."""
+THUMBNAIL = 224
+"""Side of an audit picture at most, pixels; 100 JPEGs of it are 1 to 2 MB."""
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes `report.html` and `audit.html`. Facts: their sizes in bytes, the number of pictures
+    in the first and of pictures to tick in the second."""
+    folders = {name: workspace.folder(name) for name in STAGE["report"].inputs}
+    manifests = {name: read_manifest(folder, verify=False) for name, folder in folders.items()}
+    facts = {name: manifest.facts for name, manifest in manifests.items()}
+    settings = manifests["prompts"].params
+    vocabulary = load_vocabulary(settings["vocabulary"])
+    grounding, segmentation = facts["grounding_scores"], facts["benchmark_scores"]
+    sheets = [
+        (f"{name}: {sheet.stem.replace('_', ' ')}", jpeg_uri(sheet.read_bytes()))
+        for name, folder in folders.items()
+        for sheet in sorted(folder.glob("*.jpg"))
+    ]
+    items = audit_items(workspace, vocabulary, settings["seed"])
+    page = _template("report.html.j2").render(
+        profile=params.profile,
+        vocabulary=vocabulary.name,
+        seen=vocabulary.seen,
+        unseen=vocabulary.unseen,
+        tiles=_tiles(manifests, grounding, segmentation),
+        cells=list(CELL_NAMES),
+        cell_names=CELL_NAMES,
+        protocol_one=[
+            (label, grounding[key], grounding.get("intervals", {}).get(key, {}))
+            for label, key in (("this module", "ours"), ("DAAM, its best threshold", "daam"))
+        ],
+        columns=COLUMNS,
+        benchmark_pictures=segmentation.get("pictures", _rows(manifests["benchmark"])),
+        benchmark_name=segmentation.get("benchmark", "the frozen benchmark"),
+        no_bound=facts["real_bound"].get("why", ""),
+        unscored=segmentation.get("unscored_classes", []),
+        held_out=segmentation.get("held_out_synthetic", False),
+        protocol_two=[
+            (title, segmentation[key]) for key, title in PROTOCOL_TWO.items() if key in segmentation
+        ],
+        per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
+        promotion=facts["promotion"],
+        curves=[
+            (name, _curve(folders[name] / "curve.csv"))
+            for name in folders
+            if (folders[name] / "curve.csv").is_file()
+        ],
+        stages=[
+            {
+                "name": name,
+                "rows": _rows(manifest),
+                "digest": manifest.digest,
+                "seconds": _seconds(workspace, name),
+            }
+            for name, manifest in manifests.items()
+        ],
+        sheets=sheets,
+        audit_pictures=len(items),
+    )
+    ticks = _template("audit.html.j2").render(
+        profile=params.profile,
+        digest=manifests[audit.STAGE].digest,
+        items=items,
+        verdicts=audit.VERDICTS,
+        z=audit.Z,
+    )
+    sizes = {}
+    for name, text in (("report.html", page), ("audit.html", ticks)):
+        with atomic(workspace.folder("report") / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
+        sizes[name] = len(text.encode())
+    return Output(
+        {
+            "bytes": sizes["report.html"],
+            "audit_bytes": sizes["audit.html"],
+            "pictures": len(sheets),
+            "audit_pictures": len(items),
+        }
+    )
+
+
+def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list[dict]:
+    """The pictures of the audit sheet: key, entity, text, and the picture with that class's pixels
+    of its label map laid over, as a data URI."""
+    folder = workspace.folder(audit.STAGE)
+    rows = read_shards(folder, ["key", "text", "entities", "accepted"])
+    rows = rows[rows.accepted].reset_index(drop=True)
+    chosen = audit.choose_items(
+        [list(names) for names in rows.entities], vocabulary.classes, audit.ITEMS, seed
+    )
+    keys = [rows.key[i] for i, _ in chosen]
+    pixels = (
+        pd.concat(
+            [
+                pd.read_parquet(
+                    path, columns=["key", "image", "label"], filters=[("key", "in", keys)]
+                )
+                for path in shard_files(folder)
+            ]
+        ).set_index("key")
+        if keys
+        else None
+    )
+    return [
+        {
+            "key": key,
+            "entity": entity,
+            "text": rows.text[i],
+            "image": _thumbnail(
+                decode_png(pixels.image[key]),
+                decode_png(pixels.label[key]) == vocabulary.label(entity),
+            ),
+        }
+        for (i, entity), key in zip(chosen, keys, strict=True)
+    ]
+
+
+def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
+    """image uint8 (H,W,3), mask bool (H,W): tinted and outlined, a JPEG of at most THUMBNAIL."""
+    scale = THUMBNAIL / max(image.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    big = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    Image.fromarray(overlay(big, np.asarray(soft) > 127)).save(buffer, "JPEG", quality=82)
+    return jpeg_uri(buffer.getvalue())
+
+
+def _template(name: str) -> jinja2.Template:
+    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
+
+
+def _seconds(workspace: Workspace, stage: str) -> float:
+    """Wall time of the making; 0 for a folder that was pulled, not made here."""
+    timing = read_note(workspace.state(stage) / "timing.json", TIMING)
+    return timing["seconds"] if timing else 0.0
+
+
+def _rows(manifest) -> int:
+    return sum(entry.get("rows", 0) for entry in manifest.files.values())
+
+
+def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[str, str, str]]:
+    def show(value: float | None) -> str:
+        return "–" if value is None or math.isnan(value) else f"{value:.1f}"
+
+    scores = segmentation["synthetic"]
+    judged = "held-out synthetic" if segmentation.get("held_out_synthetic") else "Protocol II"
+    return [
+        ("pictures drawn", f"{_rows(manifests['images'])}", "for training and judging"),
+        ("synthetic set", f"{_rows(manifests['synthetic_dataset'])}", "labelled by the model"),
+        ("two unseen objects", show(grounding["ours"].get("two_unseen")), "mIoU, Protocol I"),
+        ("DAAM there", show(grounding["daam"].get("two_unseen")), "same pictures"),
+        ("segmenter, harmonic", show(scores.get("harmonic")), f"mIoU, {judged}"),
+        ("segmenter, unseen", show(scores.get("unseen")), "classes nobody labelled"),
+    ]
+
+
+def _figure_uri(figure) -> str:
+    buffer = io.BytesIO()
+    # No date and no chance in the file: the same run gives the same page.
+    with matplotlib.rc_context(LITERAL | {"svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    pyplot.close(figure)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _curve(path: Path) -> str:
+    """Loss, and validation mIoU beside it where the training has one."""
+    frame = pd.read_csv(path)
+    figure, axis = pyplot.subplots(figsize=(9, 2.6))
+    loss = frame.dropna(subset=["loss"])
+    axis.plot(loss["step"], loss["loss"], color="#4a7fb5", label="loss")
+    axis.set_xlabel("step")
+    axis.set_ylabel("loss")
+    if "val_miou" in frame and frame["val_miou"].notna().any():
+        other, scored = axis.twinx(), frame.dropna(subset=["val_miou"])
+        other.plot(scored["step"], scored["val_miou"], "o-", color="#d9622b")
+        other.set_ylabel("validation mIoU, %")
+    return _figure_uri(figure)
+
+
+def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
+    """A bar a class and model; "" where no class has a score."""
+    names = {"synthetic": "synthetic", "real_upper_bound": "real bound"}
+    frame = pd.DataFrame(
+        {name: segmentation[key]["per_class"] for key, name in names.items() if key in segmentation}
+    )
+    if frame.empty:
+        return ""
+    frame.index = [label(name, 40) + " *" * (name in unseen) for name in frame.index]
+    with matplotlib.rc_context(LITERAL):  # a text remembers how it was made
+        figure, axis = pyplot.subplots(figsize=(9, 3.2))
+        frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][: frame.shape[1]], width=0.8)
+    axis.set_ylabel("IoU, %")
+    axis.set_ylim(0, 100)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    return _figure_uri(figure)

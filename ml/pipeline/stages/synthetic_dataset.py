@@ -1,0 +1,206 @@
+"""Stage `synthetic_dataset`: the model draws pictures of all classes and labels them itself.
+
+Here: label maps out of probabilities, the filter, shards. Not here: drawing and grounding
+(`ml.grounding.pipeline`), and checks on the result.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import refuse_long_prompts
+from ml.grounding.module import GroundingModule
+from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml.images.contact_sheet import contact_sheet, spread
+from ml.images.facts import picture_facts
+from ml.images.leaks import find_overlap, small
+from ml.images.overlays import IGNORED
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.table import Output
+from ml.settings.params import Params
+from ml.settings.sections import SyntheticParams
+from ml.store.schemas import PROMPTS, SYNTHETIC
+from ml.store.shards import iter_shards, read_shards, split, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import Vocabulary, load_vocabulary
+
+SHEET_PICTURES = 24
+REASONS = ("benchmark overlap", "entity too small", "too uncertain")
+"""Why a labelled picture is not accepted; the first that holds is kept."""
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes shards in the SYNTHETIC schema, one row a prompt, and a contact sheet.
+
+    Raises ValueError when there is no prompt of purpose synthetic.
+    """
+    vocabulary = load_vocabulary(params.vocabulary)
+    folder = workspace.folder("synthetic_dataset")
+    prompts = read_shards(workspace.folder("prompts"))
+    prompts = prompts[prompts.purpose == "synthetic"]
+    if prompts.empty:
+        raise ValueError(
+            f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
+            "prompts.synthetic_one or synthetic_two above 0"
+        )
+    refuse_long_prompts(params.diffusion, workspace, prompts.to_dict("records"))
+    plan = split(prompts.to_dict("records"), params.shards.size)
+    rows = write_shards(
+        folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC, params.shards.processes
+    )
+    _sheet(folder)
+    return Output(facts=facts_of(folder, vocabulary), rows=rows)
+
+
+class ShardMaker:
+    """Turns the prompts of a shard into its rows; loads the models when the first one is made."""
+
+    def __init__(self, params: Params, workspace: Workspace):
+        self.params, self.workspace = params, workspace
+        self.vocabulary = load_vocabulary(params.vocabulary)
+
+    @cached_property
+    def grounded(self) -> GroundedDiffusionPipeline:
+        module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
+        return GroundedDiffusionPipeline(
+            load_pipeline(self.params.diffusion, self.workspace),
+            module,
+            self.params.diffusion.batch_size,
+        )
+
+    @cached_property
+    def benchmark(self) -> list[np.ndarray]:
+        frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
+        return [small(decode_png(data)) for frame in frames for data in frame.image]
+
+    def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
+        return pd.DataFrame(
+            make_rows(prompts, self.grounded, self.benchmark, self.vocabulary, self.params)
+        )
+
+
+def make_rows(
+    prompts: Sequence[dict],
+    grounded: GroundedDiffusionPipeline,
+    benchmark: Sequence[np.ndarray],
+    vocabulary: Vocabulary,
+    params: Params,
+) -> list[dict]:
+    """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
+    made = grounded(
+        [p["text"] for p in prompts],
+        [list(p["words"]) for p in prompts],
+        phrases=[list(p["phrases"]) for p in prompts],
+        seeds=[p["seed"] for p in prompts],
+        steps=params.diffusion.steps,
+        guidance_scale=params.diffusion.guidance_scale,
+    )
+    overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
+    rows = []
+    for place, prompt in enumerate(prompts):
+        labels = [vocabulary.label(entity) for entity in prompt["entities"]]
+        label = label_map(
+            made.probabilities[place],
+            labels,
+            params.synthetic.ignore_band,
+            grounded.config.competition,
+        )
+        areas = [float((label == value).mean()) for value in labels]
+        ignored = float((label == IGNORED).mean())
+        overlap = place in overlapping
+        reason = reject_reason(areas, ignored, overlap, params.synthetic)
+        rows.append(
+            {name: prompt[name] for name in PROMPTS.names}
+            | {
+                "image": encode_png(made.images[place]),
+                "label": encode_png(label),
+                "rles": [encode_rle(mask) for mask in made.masks[place]],
+                "areas": areas,
+                "ignored": ignored,
+                "accepted": not reason,
+                "reason": reason,
+                "benchmark_overlap": overlap,
+            }
+            | picture_facts(made.images[place])
+        )
+    return rows
+
+
+def label_map(
+    probabilities: np.ndarray, labels: Sequence[int], band: Sequence[float], competition: bool
+) -> np.ndarray:
+    """Label map uint8 (H,W): each pixel to its most probable word or the background, or 255.
+
+    probabilities: float (n,H,W) in 0..1. The background holds what the words leave of 1, with
+    competition; without (independent sigmoids), 1 less the strongest word. A pixel is uncertain,
+    255, when its winner holds at most the band's upper end, or its strongest word lies within the
+    band [low, high].
+    """
+    low, high = band
+    strongest = probabilities.max(0)
+    background = 1 - (probabilities.sum(0) if competition else strongest)
+    shares = np.concatenate([background[None], probabilities])
+    label = np.array([0, *labels], np.uint8)[shares.argmax(0)]
+    uncertain = (shares.max(0) <= high) | ((strongest >= low) & (strongest <= high))
+    label[uncertain] = IGNORED
+    return label
+
+
+def reject_reason(
+    areas: Sequence[float], ignored: float, overlap: bool, synthetic: SyntheticParams
+) -> str:
+    """ "" for a picture to keep, else one of REASONS. areas, ignored: shares of the picture."""
+    holds = (overlap, min(areas) < synthetic.min_area, ignored > synthetic.max_ignore)
+    return next((reason for reason, bad in zip(REASONS, holds, strict=True) if bad), "")
+
+
+def facts_of(folder, vocabulary: Vocabulary) -> dict:
+    """Counts over all rows; pixel shares over the accepted pictures."""
+    rows = read_shards(
+        folder, ["entities", "areas", "ignored", "accepted", "reason", "benchmark_overlap"]
+    )
+    kept = rows[rows.accepted]
+    pixels: Counter = Counter()
+    pictures: Counter = Counter()
+    for names, areas in zip(kept.entities, kept.areas, strict=True):
+        pixels.update(dict(zip(names, map(float, areas), strict=True)))
+        pictures.update(names)
+    rejected = Counter(rows.reason[~rows.accepted])
+    lost = Counter(e for names in rows.entities[~rows.accepted] for e in names)
+    count = max(len(kept), 1)
+    return {
+        "pictures": len(rows),
+        "accepted": len(kept),
+        "by_reason": {reason: rejected[reason] for reason in REASONS},
+        "pictures_by_class": {name: pictures[name] for name in vocabulary.classes},
+        "rejected_by_class": {name: lost[name] for name in vocabulary.classes},
+        "pixel_share": {name: pixels[name] / count for name in vocabulary.classes},
+        "ignored_share": float(kept.ignored.mean()) if len(kept) else 0.0,
+        "benchmark_overlap": int(rows.benchmark_overlap.sum()),
+    }
+
+
+def _sheet(folder) -> None:
+    keys = read_shards(folder, ["key"]).key
+    shown = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
+    rows = pd.concat(
+        [
+            frame[frame.key.isin(shown)]
+            for frame in iter_shards(folder, ["key", "text", "image", "label", "reason"])
+        ]
+    )
+    captions = [
+        text if not reason else f"({reason}) {text}"
+        for text, reason in zip(rows.text, rows.reason, strict=True)
+    ]
+    contact_sheet(
+        [decode_png(d) for d in rows.image],
+        [decode_png(d) for d in rows.label],
+        captions,
+        folder / "contact_sheet.jpg",
+    )

@@ -1,0 +1,193 @@
+"""Stage `triplets`: which {picture, mask, word} are good enough to learn from or to judge by.
+
+Every row is kept with the filter's verdict, so that what was rejected can be counted and looked at.
+Not here: finding masks (`masks`), or learning (`grounding_model`).
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.images.contact_sheet import contact_sheet, spread
+from ml.images.near_copies import close_pairs, same_picture
+from ml.images.run_lengths import decode_rle
+from ml.pipeline.stages.masks import refuse_unseen
+from ml.pipeline.table import Output
+from ml.settings.params import Params
+from ml.settings.sections import TripletParams
+from ml.store.pictures import load_pictures
+from ml.store.schemas import TRIPLETS
+from ml.store.shards import iter_shards, read_shards, write_shards
+from ml.store.workspace import Workspace
+from ml.words.vocabulary import load_vocabulary
+
+REASONS = {
+    "blank_picture": "grey levels spread less than min_std",
+    "repeated_picture": "nearly the pixels of an earlier one that is neither blank nor repeated",
+    "no_mask": "the detector found no instance of the entity",
+    "low_score": "its best detection scores below min_score",
+    "too_small": "the mask covers less than min_area of the picture",
+    "too_large": "the mask covers more than max_area of the picture",
+    "entity_missing": "sim only: the other entity of the picture was rejected for its mask",
+}
+"""Reason -> rule, in the order in which they are tried; the first that holds is given.
+
+A training picture that shows only one of its two entities is kept for that one, since the
+grounding model skips empty masks. A sim picture must show all that was asked for, or Protocol I
+would judge a model by a picture that does not.
+"""
+MASK_REASONS = ("no_mask", "low_score", "too_small", "too_large")
+SHEET_PICTURES = 24
+_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash")
+
+
+def run(params: Params, workspace: Workspace, recipe: str) -> Output:
+    """Writes one TRIPLETS shard for each shard of `masks`, contact_sheet.jpg and rejected.jpg.
+
+    Raises ValueError when masks and images do not belong together, or a training row has a class
+    that is not seen.
+    """
+    images, folder = workspace.folder("images"), workspace.folder("triplets")
+    pictures = read_shards(images, _FACTS)
+    refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
+    groups = list(iter_shards(workspace.folder("masks")))
+    rows = join(pictures, pd.concat(groups, ignore_index=True))
+    repeats = find_repeats(pictures, images, params.triplets)
+    rows["reason"] = judge(rows, repeats, params.triplets)
+    rows["accepted"] = rows.reason == ""
+    rows["subset"] = [
+        subset_of(key, purpose, params.triplets.validation_share)
+        for key, purpose in zip(rows.key, rows.purpose, strict=True)
+    ]
+    ends = np.cumsum([len(group) for group in groups])
+    plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
+    written = write_shards(
+        folder, recipe, plan, lambda part: rows.iloc[part][TRIPLETS.names], TRIPLETS
+    )
+    _sheet(images, folder / "contact_sheet.jpg", rows[rows.accepted])
+    _sheet(images, folder / "rejected.jpg", rows[~rows.accepted])
+    return Output(rows=written, facts=facts_of(rows))
+
+
+def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `masks` with their picture's facts and the entity's phrase, in the order of `masks`.
+
+    Raises ValueError unless there is exactly one mask row for each picture and entity.
+    """
+    if pictures.key.duplicated().any():
+        key = pictures.key[pictures.key.duplicated()].iloc[0]
+        raise ValueError(
+            f"images: key {key!r} occurs more than once, expected unique keys; make `images` again"
+        )
+    named = pictures[["key", "entities", "phrases", "text", "std", "dhash"]]
+    named = named.explode(["entities", "phrases"]).rename(
+        columns={"entities": "entity", "phrases": "phrase"}
+    )
+    expected = set(zip(named.key, named.entity, strict=True))
+    got = list(zip(masks.key, masks.entity, strict=True))
+    if len(got) != len(set(got)) or set(got) != expected:
+        odd = sorted(expected ^ set(got)) or sorted(p for p in set(got) if got.count(p) > 1)
+        raise ValueError(
+            "masks and images do not belong together: expected one mask row for each "
+            f"picture and entity, got none or several for {odd[:3]}; make `masks` "
+            "again"
+        )
+    return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
+
+
+def find_repeats(pictures: pd.DataFrame, images: Path, params: TripletParams) -> dict[str, str]:
+    """{key: key of the earlier picture that it repeats}, blank pictures left out.
+
+    A close hash alone is no proof: two flat pictures of one class can share theirs. Only pictures
+    that also agree pixel by pixel (`ml.images.near_copies.same_picture`) are repeats.
+    """
+    whole = pictures[pictures["std"] >= params.min_std]
+    keys = list(whole.key)
+    pairs = close_pairs(list(whole.dhash), params.duplicate_bits)
+    pixels = load_pictures(images, [keys[i] for i in np.unique(pairs)])
+    return first_of_each(
+        [(keys[i], keys[j]) for i, j in pairs if same_picture(pixels[keys[i]], pixels[keys[j]])]
+    )
+
+
+def first_of_each(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """{later: earlier} from sorted pairs (earlier, later); a repeat makes no further repeats."""
+    repeats: dict[str, str] = {}
+    for earlier, later in pairs:
+        if earlier not in repeats:
+            repeats.setdefault(later, earlier)
+    return repeats
+
+
+def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) -> pd.Series:
+    """The reason of each row, "" for an accepted one; the rules of REASONS in their order.
+
+    rows: key, purpose, std, found, score, area.
+    """
+    rules = [
+        ("blank_picture", rows["std"] < params.min_std),
+        ("repeated_picture", rows.key.isin(list(repeats))),
+        ("no_mask", ~rows.found.astype(bool)),
+        ("low_score", rows.score < params.min_score),
+        ("too_small", rows.area < params.min_area),
+        ("too_large", rows.area > params.max_area),
+    ]
+    reason = pd.Series(
+        np.select([hit for _, hit in rules], [name for name, _ in rules], ""),
+        index=rows.index,
+        dtype=object,
+    )
+    lacking = rows.key.isin(rows.key[reason.isin(MASK_REASONS)])
+    reason[(rows.purpose == "sim") & lacking & (reason == "")] = "entity_missing"
+    return reason
+
+
+def subset_of(key: str, purpose: str, validation_share: float) -> str:
+    """sim, train or validation; by the picture's key, so that its entities stay together and a
+    picture stays where it is when others are added."""
+    if purpose == "sim":
+        return "sim"
+    share = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    return "validation" if share < validation_share else "train"
+
+
+def facts_of(rows: pd.DataFrame) -> dict:
+    """Counts and yields (accepted share, 0..1) by subset and class; rejections by reason, class."""
+    rejected = rows[~rows.accepted]
+    return {
+        "rows": len(rows),
+        "accepted": int(rows.accepted.sum()),
+        "yield": float(rows.accepted.mean()) if len(rows) else 0.0,
+        "subsets": {
+            subset: {
+                "rows": len(part),
+                "accepted": int(part.accepted.sum()),
+                "yield": float(part.accepted.mean()),
+                "pictures": int(part.key[part.accepted].nunique()),
+                "accepted_by_class": {
+                    name: int(each.accepted.sum()) for name, each in part.groupby("entity")
+                },
+            }
+            for subset, part in rows.groupby("subset")
+        },
+        "rejected": {reason: int((rejected.reason == reason).sum()) for reason in REASONS},
+        "rejected_by_class": {
+            reason: part.entity.value_counts().sort_index().to_dict()
+            for reason, part in rejected.groupby("reason")
+        },
+    }
+
+
+def _sheet(images: Path, path: Path, rows: pd.DataFrame) -> None:
+    """One tile a row, spread over reasons first, so that a rare one is seen; none for no rows."""
+    if not len(rows):
+        return
+    rows = rows.sort_values("reason", kind="stable")
+    rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
+    pictures = load_pictures(images, list(rows.key))
+    images_shown = [pictures[key] for key in rows.key]
+    masks = [decode_rle(rle) if rle else None for rle in rows.rle]
+    captions = [f"{row.word} {row.score:.2f} {row.reason}".rstrip() for row in rows.itertuples()]
+    contact_sheet(images_shown, masks, captions, path)

@@ -1,0 +1,1 @@
+"""What must hold of the data between the stages: rules, the tables they judge, verdicts."""

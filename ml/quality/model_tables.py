@@ -1,0 +1,95 @@
+"""What the checks judge of models and scores: training curves and the numbers of `metrics.json`."""
+
+import json
+
+import pandas as pd
+
+from ml.quality import tables
+from ml.quality.tables import Tables, one_row
+from ml.settings.params import Params
+from ml.store.manifest import read_manifest
+from ml.store.workspace import Workspace
+from orchestration.metadata import flatten
+
+
+def curve_tables(workspace: Workspace, stage: str) -> Tables:
+    """The loss at every step, and how the last quarter compares with the first."""
+    curve = pd.read_csv(workspace.folder(stage) / "curve.csv").dropna(subset=["step"])
+    loss = curve["loss"].dropna() if curve["loss"].notna().any() else curve["loss"]
+    quarter = max(len(loss) // 4, 1)
+    ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
+    weights = workspace.folder(stage).rglob("*.safetensors")
+    return {
+        "loss": pd.DataFrame({"loss": loss.astype(float)}),
+        "total": one_row(
+            last_to_first_loss=float(ratio),
+            expected_weights=True,
+            weights=sum(path.stat().st_size for path in weights) > 0,
+        ),
+    }
+
+
+def grounding_model_tables(params: Params, workspace: Workspace) -> Tables:
+    return curve_tables(workspace, "grounding_model")
+
+
+def segmenter_tables(params: Params, workspace: Workspace) -> Tables:
+    return curve_tables(workspace, "segmenter")
+
+
+def real_bound_tables(params: Params, workspace: Workspace) -> Tables:
+    facts = read_manifest(workspace.folder("real_bound"), verify=False).facts
+    if facts.get("model", True):
+        return curve_tables(workspace, "real_bound")
+    # Nothing was trained, and the facts say why: no step whose loss could be wrong.
+    return {
+        "loss": one_row(loss=0.0, note=facts["why"]),
+        "total": one_row(
+            last_to_first_loss=0.0,
+            expected_weights=False,
+            weights=any(workspace.folder("real_bound").rglob("*.safetensors")),
+        ),
+    }
+
+
+def score_tables(workspace: Workspace, stage: str, heads: tuple[str, ...]) -> Tables:
+    """One row per number below the named heads of a stage's metrics, and one row of all."""
+    metrics = json.loads((workspace.folder(stage) / "metrics.json").read_text())
+    flat = {
+        name: float("nan") if value is None else float(value)
+        for head in heads
+        for name, value in flatten(metrics[head], f"{head}/").items()
+        if value is None or isinstance(value, int | float)
+    }
+    frame = pd.DataFrame({"score": list(flat), "value": list(flat.values())})
+    return {"scores": frame.dropna(), "total": pd.DataFrame([flat])}
+
+
+def grounding_score_tables(params: Params, workspace: Workspace) -> Tables:
+    return score_tables(workspace, "grounding_scores", ("ours", "daam"))
+
+
+def benchmark_score_tables(params: Params, workspace: Workspace) -> Tables:
+    metrics = json.loads((workspace.folder("benchmark_scores") / "metrics.json").read_text())
+    heads = [name for name in ("synthetic", "real_upper_bound") if name in metrics]
+    made = score_tables(workspace, "benchmark_scores", tuple(heads))
+    # A benchmark of the unseen classes only has no score over seen ones.
+    checked = {name: metrics[name].get("seen", metrics[name].get("all")) for name in heads}
+    made["total"]["synthetic/checked"] = checked["synthetic"]
+    made["models"] = pd.DataFrame({"model": list(checked), "score": list(checked.values())})
+    return made
+
+
+TABLES = {
+    "benchmark": tables.benchmark_tables,
+    "prompts": tables.prompt_tables,
+    "images": tables.image_tables,
+    "masks": tables.mask_tables,
+    "triplets": tables.triplet_tables,
+    "grounding_model": grounding_model_tables,
+    "grounding_scores": grounding_score_tables,
+    "synthetic_dataset": tables.synthetic_tables,
+    "segmenter": segmenter_tables,
+    "real_bound": real_bound_tables,
+    "benchmark_scores": benchmark_score_tables,
+}

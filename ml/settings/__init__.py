@@ -1,0 +1,1 @@
+"""What a profile says: frozen dataclasses with a range beside each field, and its YAML files."""

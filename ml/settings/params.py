@@ -1,0 +1,50 @@
+"""All settings of a profile as one frozen dataclass of its sections."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from ml.settings.ranges import Range
+from ml.settings.sections import (
+    BenchmarkParams,
+    DetectorParams,
+    DiffusionParams,
+    GroundingParams,
+    PromotionParams,
+    PromptParams,
+    SegmenterParams,
+    ShardParams,
+    SyntheticParams,
+    Text,
+    TripletParams,
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    profile: Text  # also the folder under data/; `ml.settings.files` says which names do
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    vocabulary: Text  # name in ml/words/vocabularies or path of a YAML file
+    diffusion: DiffusionParams
+    detector: DetectorParams
+    prompts: PromptParams
+    shards: ShardParams
+    triplets: TripletParams
+    grounding: GroundingParams
+    synthetic: SyntheticParams
+    segmenter: SegmenterParams
+    benchmark: BenchmarkParams
+    promotion: PromotionParams
+    file: ClassVar[str | None] = None
+    """No setting: of an instance that `load_params` read, its YAML file, below the checkout or
+    absolute. `dataclasses.replace` leaves it behind: what it makes belongs to no file."""
+
+    def section(self, name: str) -> object:
+        """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
+        data (dict, str or int), as it goes into a manifest; fields marked EXECUTION left out."""
+        value = functools.reduce(getattr, name.split("."), self)
+        if not dataclasses.is_dataclass(value):
+            return value
+        execution = {f.name for f in dataclasses.fields(value) if "execution" in f.metadata}
+        return {k: v for k, v in dataclasses.asdict(value).items() if k not in execution}

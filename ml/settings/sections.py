@@ -1,0 +1,195 @@
+"""The sections of a profile: frozen dataclasses, a range beside each field."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ml.diffusion.schedulers import SCHEDULERS
+from ml.settings.ranges import TEXT, Length, Pattern, Range
+
+REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
+
+
+EXECUTION = {"execution": True}
+"""Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
+
+
+Text = Annotated[str, TEXT]
+
+
+Count = Annotated[int, Range(0, 10_000_000)]
+
+
+Steps = Annotated[int, Range(1, 10_000_000)]
+
+
+Batch = Annotated[int, Range(1, 65_536)]
+
+
+Width = Annotated[int, Range(8, 16_384)]
+
+
+Layers = Annotated[int, Range(1, 100)]
+
+
+Heads = Annotated[int, Range(1, 256)]
+
+
+Rate = Annotated[float, Range(0, 1, above=True)]
+
+
+Share = Annotated[float, Range(0, 1)]
+
+
+Percent = Annotated[float, Range(0, 100)]
+
+
+Inside = Annotated[float, Range(0, 1, above=True, below=True)]
+
+
+Device = Annotated[
+    str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?", "auto, cpu, cuda, cuda:1, ...")
+]
+
+
+@dataclass(frozen=True)
+class DiffusionParams:
+    model: Text  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
+    revision: Text | None  # pinned revision of a hub id, null for a folder
+    variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
+    scheduler: Literal[*SCHEDULERS]  # of diffusers; another one than the model's own may be
+    steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
+    guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
+    batch_size: Batch  # pictures sampled at once
+    device: Device
+    dtype: Literal["float32", "float16", "bfloat16"]
+    attention_slicing: bool  # less memory where there is no fused attention, and slower
+    vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
+
+
+@dataclass(frozen=True)
+class DetectorParams:
+    backend: Literal["torchvision", "detectron2", "transformers"]
+    model: Text  # folder, or the backend's own name of a COCO model
+    revision: Text | None  # pinned revision of a hub id (transformers), else null
+    weights: Text | None  # weight file on this machine, null for the published one of `model`
+    score_threshold: Annotated[float, Range(0, 1, below=True)]  # detections below are dropped
+    batch_size: Batch
+
+
+@dataclass(frozen=True)
+class PromptParams:
+    train_one: Count  # one-object prompts of seen classes
+    train_two: Count  # two-object prompts of seen classes
+    sim_per_cell: Steps  # Protocol I prompts in each of its five cells
+    synthetic_one: Count  # one-object prompts over all classes
+    synthetic_two: Count  # two-object prompts over all classes
+    plain_share: Share  # share of "a photograph of ...", the rest uses the other templates
+    attribute_share: Share  # of train and synthetic prompts, whose things get "red", "wooden", ...
+    scene_share: Share  # of train and synthetic prompts, which end in "in a warehouse", ...
+    texts: Text | None  # the user's own prompts, a text file with one a line
+
+
+@dataclass(frozen=True)
+class ShardParams:
+    size: Annotated[int, Range(1, 1_000_000)]  # samples a shard
+    processes: Annotated[int, Range(0, 1024)] = dataclasses.field(
+        metadata=EXECUTION
+    )  # making shards; 0: one a GPU
+
+
+@dataclass(frozen=True)
+class TripletParams:
+    min_score: Share  # detector score of an accepted mask
+    min_area: Share  # of the picture
+    max_area: Share  # of the picture
+    min_std: Annotated[float, Range(0, 127)]  # grey levels; a flatter picture is blank
+    duplicate_bits: Annotated[int, Range(0, 32)]  # hashes this close (of 64 bits) are repeats
+    validation_share: Annotated[float, Range(0, 0.5, above=True, below=True)]
+
+    # of the accepted training pictures, for early stopping
+
+
+@dataclass(frozen=True)
+class VariantParams:
+    """How one variant of the grounding module is trained; what it is built of stands in
+    `ml.grounding.config`."""
+
+    learning_rate: Rate  # at its highest
+    schedule: Literal["constant", "linear"]  # linear: falls to 0 at the last step
+    warm_up: Count  # first steps, in which the rate rises from 0
+    weight_decay: Share  # AdamW's; 0 is Adam
+    clip_norm: Annotated[float, Range(0, 1000, above=True)] | None  # of gradients, null: never cut
+    dice_weight: Annotated[float, Range(0, 100)]  # beside cross-entropy
+
+
+@dataclass(frozen=True)
+class GroundingParams:
+    variant: Literal["paper", "seeded"]
+    steps: Steps  # optimizer steps at most
+    batch_size: Batch
+    width: Width  # of the fusion transformer
+    layers: Layers  # of the fusion transformer
+    heads: Heads  # dividing the width
+    evidence_timesteps: Annotated[list[Annotated[int, Range(0, 999)]], Length(1, 100)]
+    # of 1000, where leave-one-out contrast is taken
+    evaluate_every: Steps  # steps between validations; the last step has one in any case
+    patience: Steps  # validations without a better mIoU before stopping
+    precision: Literal["float32", "bfloat16"]  # of the training; bfloat16 is mixed
+    paper: VariantParams
+    seeded: VariantParams
+
+    def training(self, variant: str | None = None) -> VariantParams:
+        """The settings of a variant, by default of the one that is chosen."""
+        return getattr(self, variant or self.variant)
+
+
+@dataclass(frozen=True)
+class SyntheticParams:
+    ignore_band: Annotated[list[Inside], Length(2, 2)]  # probabilities between become 255 (ignored)
+    min_area: Share  # of the picture that an entity needs, else the picture is dropped
+    max_ignore: Share  # a picture with a larger ignored share is dropped
+
+
+@dataclass(frozen=True)
+class SegmenterParams:
+    architecture: Literal["maskformer", "segformer"]
+    backbone: Text  # folder or hub id of an image classifier that never saw a mask
+    backbone_revision: Text | None  # pinned revision of a hub id, null for a folder
+    width: Width  # channels of the pyramid, the mask features and the decoder
+    queries: Annotated[int, Range(1, 10_000)]  # masks it can find in a picture (maskformer)
+    decoder_layers: Layers  # (maskformer)
+    heads: Heads  # of the decoder's attention, dividing the width (maskformer)
+    feedforward: Width  # inner width of a decoder layer (maskformer)
+    scale: Annotated[int, Range(1, 16)]  # pictures are enlarged so many times before the backbone
+    crop_size: Annotated[int, Range(32, 4096)] | None  # side of the squares trained on, null for
+    # whole pictures of one size
+    scale_range: Annotated[list[Annotated[float, Range(0, 16, above=True)]], Length(2, 2)]
+    # a picture is resized by a factor out of it before the crop
+    colour_jitter: Share  # brightness, contrast and colour change by this at most, 0 = off
+    steps: Steps
+    batch_size: Batch  # of all processes together
+    learning_rate: Rate  # AdamW
+    poly_power: Annotated[float, Range(0, 10)]  # the rate falls as (1 - step / steps) ** poly_power
+    weight_decay: Share
+    backbone_lr_factor: Annotated[float, Range(0, 10)]  # the backbone learns this much slower
+    freeze_batch_norm: bool  # the backbone's, statistics and all; for small batches or many GPUs
+    precision: Literal["float32", "float16", "bfloat16"]  # the others are mixed; float16: GPU only
+    ema_decay: Annotated[float, Range(0, 1, below=True)]  # of the averaged weights that are kept,
+
+    # 0 = keep the last
+
+
+@dataclass(frozen=True)
+class BenchmarkParams:
+    source: Literal["drawn", "none", "voc2012", "coco2017", "folder"]  # folder: a user's own
+    root: Text | None  # local folder of a real source in its own layout, null for drawn and none
+    subset: Literal["official", "any"]  # official: whole; any: a part of a set, named as such
+    bootstrap: Annotated[int, Range(1, 1_000_000)]  # resamples of the pictures
+    daam_thresholds: Annotated[int, Range(1, 10_000)]  # candidates for DAAM's best threshold
+
+
+@dataclass(frozen=True)
+class PromotionParams:
+    min_grounding: Percent  # absolute floor, mIoU % over the five cells of Protocol I
+    min_segmenter: Percent  # absolute floor, harmonic mIoU % of Protocol II

@@ -1,0 +1,129 @@
+"""Who works with a stage's folder: one that makes it, or any number that read it.
+
+A lock is the kernel's (flock) on `data/<profile>/.locks/<stage>`, so a process that is killed holds
+nothing. A stage that is made holds its own folder alone and its inputs together with other readers:
+different stages of one workspace may be made at once, what is read is not replaced meanwhile.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+
+from ml.errors import WorkspaceBusy
+from ml.store.files import HOST, Damaged, read_json, say
+
+FOLDER = ".locks"
+GRACE = 2.0
+"""Seconds in which another's short look into a folder may end."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+_HOLDER = {"pid": int, "host": str, "stage": str, "since": str}
+
+
+class FolderLock:
+    """A stage's lock, held until the end of its `with` block."""
+
+    def __init__(self, data: Path, stage: str) -> None:
+        self.data, self.stage = data, stage
+        self.path = data / FOLDER / stage
+        self.handle: int | None = None
+
+    def __enter__(self) -> "FolderLock":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+
+    def read(self) -> None:
+        """Together with other readers. Raises WorkspaceBusy naming who makes the stage."""
+        self._take(fcntl.LOCK_SH)
+
+    def write(self) -> None:
+        """Alone. Raises WorkspaceBusy naming who makes or reads the stage, ValueError where
+        nothing can be written."""
+        self._take(fcntl.LOCK_EX)
+        if self.handle is None:
+            raise ValueError(
+                f"{self.data} can't be written by this user: expected a folder of "
+                "your own as --root, or the rights to write there"
+            )
+        said = {
+            "pid": os.getpid(),
+            "host": HOST,
+            "stage": self.stage,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(self.handle, 0)
+        os.pwrite(self.handle, json.dumps(said).encode(), 0)
+
+    def _take(self, kind: int) -> None:
+        if self.handle is None:
+            self.handle = _open(self.path)
+        if self.handle is None:
+            return  # nobody writes where nothing can be written
+        end = time.monotonic() + GRACE
+        while not _lock(self.handle, kind):
+            if time.monotonic() > end:
+                raise WorkspaceBusy(
+                    f"{self.data / self.stage} is in use: {holders(self.data)}. Wait for it, or "
+                    "stop it, and start again (what it has made so far stays)"
+                )
+            time.sleep(0.05)
+
+
+def holders(data: Path) -> str:
+    """Who makes stages of this workspace just now, in words."""
+    found = []
+    for path in sorted((data / FOLDER).iterdir()):
+        with FolderLock(data, path.name) as lock:
+            lock.handle = _open(path)
+            if lock.handle is None or _lock(lock.handle, fcntl.LOCK_SH):
+                continue
+        try:
+            said = read_json(path, _HOLDER)
+        except Damaged:
+            said = None
+        if said:
+            found.append(
+                f"process {said['pid']} on {said['host']} makes {said['stage']!r} since "
+                f"{said['since']}"
+            )
+    return ", ".join(found) or "another process reads it"
+
+
+def _open(path: Path) -> int | None:
+    """The lock file's descriptor, None where this user can't write."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"{error.filename} is a file, expected a folder: --root is the folder that holds data/"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):
+            raise ValueError(
+                f"{path} is in the way: a lock of ours is a plain file. Move it elsewhere"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return None
+        raise
+
+
+def _lock(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        say(
+            f"the file system knows no locks ({error.strerror}): nothing keeps two runs from "
+            "writing the same folder"
+        )
+    return True

@@ -1,0 +1,148 @@
+"""The manifest of a stage's folder: what is in it, made from what, with which settings.
+
+It is written last, atomically. Its digest is the one name of a data set: Dagster's data version,
+MLflow's dataset digest and what DVC records.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ml.errors import ManifestError
+from ml.store.files import say, sha256_file, sha256_json, write_json
+
+SCHEMA_VERSION = 1
+NAME = "manifest.json"
+SIDECAR = re.compile(r"\.(shard-\d+)\.json")
+HALF = re.compile(r"\..+\.\d+\.tmp")
+"""What `ml.store.files.atomic` calls a file that is not whole yet."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    stage: str
+    version: int  # of the stage's code, raised when its output changes
+    params: dict  # the settings that the stage read
+    inputs: dict[str, str]  # digest by name of the stage or foundation model read
+    files: dict[str, dict]  # relative path -> {"sha256", "bytes"} and {"rows"} for a shard
+    facts: dict  # counts and scores, plain numbers
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over everything above."""
+        return sha256_json({"schema": SCHEMA_VERSION} | asdict(self))
+
+
+def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, dict]:
+    """The `files` entry for what lies below a folder, hidden files and the manifest left out."""
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not path.is_file() or hidden or name == NAME:
+            continue
+        entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        if name in rows:
+            entries[name]["rows"] = rows[name]
+    return entries
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` with its digest beside the content."""
+    content = {"schema": SCHEMA_VERSION} | asdict(manifest) | {"digest": manifest.digest}
+    write_json(folder / NAME, content)
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
+    """The manifest of a finished folder.
+
+    With `verify`, every file's sha256 is compared too; a file that the manifest does not name is
+    said on stderr. Raises ManifestError naming the file when the folder is unfinished, the manifest
+    fails its own digest, a file is missing or changed, or a file that was not made by the stage
+    could be read as part of it.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise ManifestError(
+            f"no {path}: the stage that writes {folder.name!r} has not finished; "
+            f"run `python -m ml {folder.name}` first"
+        )
+    try:
+        content = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ManifestError(
+            f"{path} is not a JSON object ({error}): it was edited or damaged; make the stage again"
+        ) from error
+    stated, schema = content.pop("digest", None), content.pop("schema", None)
+    if schema != SCHEMA_VERSION:
+        raise ManifestError(f"{path}: schema {schema}, expected {SCHEMA_VERSION}; make it again")
+    try:
+        manifest = Manifest(**content)
+    except TypeError as error:
+        raise ManifestError(
+            f"{path}: fields {sorted(content)}, expected those of "
+            "ml.store.manifest.Manifest; make the stage again"
+        ) from error
+    if manifest.digest != stated:
+        raise ManifestError(
+            f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
+            "it was edited or damaged; make the stage again"
+        )
+    if verify:
+        for problem in damage(folder, manifest):
+            raise ManifestError(f"{problem}; make the stage {folder.name!r} again")
+        _judge_strays(folder, manifest)
+    return manifest
+
+
+def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """What is missing or changed of a manifest's files, in words."""
+    for name, entry in manifest.files.items():
+        if not (folder / name).is_file():
+            yield f"{folder / name} is missing"
+        elif (found := sha256_file(folder / name)) != entry["sha256"]:
+            yield (
+                f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
+                f"{entry['sha256'][:12]})"
+            )
+
+
+def strays(folder: Path, names: Collection[str]) -> list[str]:
+    """Files and links below a stage's folder that are neither named nor its notes to itself."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        known = relative.as_posix() in names or relative.as_posix() == NAME
+        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative, names):
+            found.append(relative.as_posix())
+    return found
+
+
+def _own_note(relative: Path, names: Collection[str]) -> bool:
+    """The sidecar of a shard that is named, a training's checkpoint, or a file that a kill left
+    half-written."""
+    found = SIDECAR.fullmatch(relative.as_posix())
+    return (
+        relative.parts[0] == ".progress"
+        or HALF.fullmatch(relative.name) is not None
+        or (found is not None and found[1] + ".parquet" in names)
+    )
+
+
+def _judge_strays(folder: Path, manifest: Manifest) -> None:
+    """Says what else lies in the folder, and refuses what would be read along."""
+    kinds = {Path(name).suffix for name in manifest.files}
+    for name in strays(folder, manifest.files):
+        if any(part.startswith(".") for part in Path(name).parts):
+            continue
+        if Path(name).suffix in kinds:
+            raise ManifestError(
+                f"{folder / name} was not made by the stage {folder.name!r} and "
+                "would be read as part of it; move it elsewhere"
+            )
+        say(
+            f"{folder / name} was not made by the stage {folder.name!r}: it is left there, and "
+            "not read"
+        )

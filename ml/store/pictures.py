@@ -1,0 +1,41 @@
+"""Pictures by their keys, out of a stage's shards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ml.images.png import decode_png
+from ml.store.shards import shard_files
+
+
+def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The pictures uint8 (H,W,3) of some keys, out of shards with the columns `key` and `image`.
+
+    Raises ValueError naming a key that is not there.
+    """
+    wanted, found = set(keys), {}
+    for path in shard_files(folder) if wanted else []:
+        frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
+        found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
+    if missing := sorted(wanted - set(found)):
+        raise ValueError(
+            f"{folder} holds no picture {missing[0]!r} ({len(missing)} are missing): "
+            "make the stages that name it from these pictures"
+        )
+    return found
+
+
+class Pictures:
+    """The pictures of shards, one shard's PNG bytes in memory: fast in the order of the shards."""
+
+    def __init__(self) -> None:
+        self.shard: Path | None = None
+        self.data: list[bytes] = []
+
+    def read(self, shard: Path, row: int) -> np.ndarray:
+        """uint8 (H,W,3) RGB."""
+        if shard != self.shard:
+            self.shard, self.data = shard, list(pd.read_parquet(shard, columns=["image"])["image"])
+        return decode_png(self.data[row])

@@ -1,0 +1,81 @@
+"""Where the stages of one profile keep their folders, and what is said about each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml.settings.params import Params
+from ml.settings.profile import ROOT
+from ml.settings.sections import DetectorParams
+from ml.store.files import sha256_file, sha256_folder
+from ml.store.successor import STATE, Successor
+
+VERDICT = {"digest": str, "passed": bool, "failures": list}
+"""What the checks' `quality.json` holds at least."""
+
+
+TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
+"""What `timing.json` holds."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of one profile keep their folders: `<root>/data/<profile>/<stage>`.
+
+    making: the stage that is being made; its `folder` is the one that will take the other's place.
+    """
+
+    root: Path
+    profile: str
+    making: str = ""
+
+    @property
+    def data(self) -> Path:
+        return Path(self.root) / "data" / self.profile
+
+    def folder(self, stage: str) -> Path:
+        return Successor(self.data, stage).new if stage == self.making else self.data / stage
+
+    def state(self, stage: str) -> Path:
+        """What is said about a stage's folder but is no part of its data: `timing.json` of the
+        making, `made.json` (that we made it), `quality.json` of the last checks. Apart from the
+        folder, so that DVC's hash of the folder depends on the data alone; replaced with it.
+        """
+        return self.data / STATE / stage
+
+    def model(self, name: str) -> str:
+        """A model folder or file (below the root, else the checkout) as an absolute path.
+
+        A name that is neither is a hub id or a backend's own name, returned as it is.
+        """
+        for base in (Path(self.root), ROOT):
+            if (base / name).exists():
+                return str(base / name)
+        return name
+
+    def detector(self, detector: DetectorParams) -> str:
+        """`model` of `detector.model`, where a backend's own name comes first: a folder or file
+        of that name below the root is something else."""
+        return detector.model if _own_name(detector) else self.model(detector.model)
+
+    def digest(self, params: Params, place: str) -> str | None:
+        """What a recipe says of the setting `place` ("diffusion.model"): the sha256 of a folder or
+        file, a hub id or a backend's own name as it is; None when the setting is null."""
+        value = params.section(place)
+        if value is None or (place == "detector.model" and _own_name(params.detector)):
+            return value
+        model = Path(self.model(value))
+        return (
+            sha256_folder(model)
+            if model.is_dir()
+            else sha256_file(model)
+            if model.is_file()
+            else value
+        )
+
+
+def _own_name(detector: DetectorParams) -> bool:
+    """Whether `detector.model` is a name of its backend's."""
+    return {
+        "torchvision": detector.model == "coco",
+        "detectron2": detector.model.endswith((".yaml", ".py")),
+    }.get(detector.backend, False)

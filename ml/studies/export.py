@@ -1,0 +1,111 @@
+"""What of a run goes into git: figures as JSON and the raw rows, `docs/paper/`, some MB in all.
+
+The figures are the saved blocks without pictures. The raw rows, one a mask or whatever a study
+counts, are every table of `raw/` and the segmenters' confusions, so that anyone can compute another
+figure or interval.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ml.store.files import atomic, write_json
+from ml.studies.saved import load, to_plain
+from ml.studies.scores import RAW
+from ml.studies.table import STUDIES
+from ml.studies.workspace import Lab
+
+MASKS = "masks"
+"""Name of the file with all tables that have the columns `scores.RAW`; others keep their own."""
+CONFUSIONS = "zero_shot_confusions"
+"""Name of the file with the segmenters' confusions."""
+
+
+def export(lab: Lab) -> Path:
+    """Writes `docs/paper/<study>.json` of every finished study and `docs/paper/raw/*.parquet`.
+
+    Returns the folder. Raises ValueError for a size that is not the full one: its figures are not
+    to be published.
+    """
+    if lab.size.name != "full":
+        raise ValueError(
+            f"expected the full size to export, got {lab.size.name!r}; its results "
+            f"stay in {lab.folder}"
+        )
+    folder = Path(lab.root) / "docs" / "paper"
+    for name in STUDIES:
+        if (saved := load(lab, name)) is not None:
+            write_json(folder / f"{name}.json", to_plain(saved, pictures=False))
+    export_raw(lab.folder / "raw", folder / "raw")
+    return folder
+
+
+def export_raw(tables: Path, folder: Path) -> None:
+    """Replaces the folder by the tables, compact: those of masks as one with a column `table`."""
+    frames = {path.stem: pd.read_parquet(path) for path in sorted(tables.glob("*.parquet"))}
+    masks = [name for name, frame in frames.items() if set(RAW) <= set(frame.columns)]
+    files = {name: frame for name, frame in frames.items() if name not in masks}
+    if masks:
+        files[MASKS] = pd.concat(
+            [frames[name].assign(table=name) for name in masks], ignore_index=True
+        )
+    if stored := sorted(tables.glob("zero-shot-*.npz")):
+        files[CONFUSIONS] = pd.concat([confusion_rows(path) for path in stored], ignore_index=True)
+    if not files:
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+        return
+    with atomic(folder, also="*.parquet") as temporary:
+        temporary.mkdir()
+        for name, frame in files.items():
+            _write(compact(frame), temporary / f"{name}.parquet")
+
+
+def confusion_rows(path: Path) -> pd.DataFrame:
+    """A segmenter's confusions, one row a benchmark picture and pair of labels that has pixels:
+    model, seed, picture (0..399), truth, predicted (labels of voc-zs3, 0 is background), pixels."""
+    model, _, seed = path.stem.removeprefix("zero-shot-").rpartition("-seed")
+    with np.load(path) as stored:
+        counts = stored["confusions"]
+    picture, truth, predicted = counts.nonzero()
+    return pd.DataFrame(
+        {
+            "model": model,
+            "seed": int(seed),
+            "picture": picture,
+            "truth": truth,
+            "predicted": predicted,
+            "pixels": counts[picture, truth, predicted],
+        }
+    )
+
+
+def compact(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same rows: text as categories, float64 as float32, whole numbers as small as they fit."""
+    out = {}
+    for name, column in frame.items():
+        if column.dtype == np.float64:
+            column = column.astype(np.float32)
+        elif pd.api.types.is_integer_dtype(column):
+            column = pd.to_numeric(column, downcast="integer")
+        elif column.map(lambda value: value is None or isinstance(value, str)).all():
+            column = column.astype("category")
+        out[name] = column
+    return pd.DataFrame(out)
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    floats = [field.name for field in table.schema if pa.types.is_float32(field.type)]
+    others = [field.name for field in table.schema if field.name not in floats]
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=others,
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
+    )

@@ -1,0 +1,177 @@
+"""What a finished study left for the page: its blocks as JSON, `blocks/<study>.json` of the lab.
+
+So the page is made from whatever studies are finished, without their modules or models. A recipe
+beside the file says which settings it was made with. What the page does with it is in `page`.
+"""
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ml.store.files import read_note, write_json
+from ml.studies.blocks import Block, Cell, Picture, Plot, Row, Table, Text
+from ml.studies.workspace import Lab
+
+SECTIONS = ("grounding", "segmenter", "benchmark")
+"""Of the settings, beside those that everything depends on, what a study's figures do."""
+
+LAYOUT = 2
+"""Raised when the files hold something else, so that older ones are written anew."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    title: str
+    question: str
+    blocks: tuple[Block, ...]
+
+
+def save(lab: Lab, name: str, saved: Saved) -> Path:
+    """Writes a study's blocks, atomically. Raises ValueError when a table is not one that the page
+    can show: a label or a column twice or unknown, named in the message."""
+    for block in saved.blocks:
+        if isinstance(block, Table):
+            check_table(name, block)
+    path = _path(lab, name)
+    write_json(path, to_plain(saved))
+    lab.sign(path, _recipe(lab, name))
+    return path
+
+
+def load(lab: Lab, name: str) -> Saved | None:
+    """A study's blocks, None when it was not finished with the settings of this lab."""
+    path = _path(lab, name)
+    if not lab.in_place(path, _recipe(lab, name)):
+        return None
+    saved = read_note(path, dict)
+    return saved and from_plain(saved)
+
+
+def check_table(name: str, table: Table) -> None:
+    """Raises ValueError for labels that are there twice and for cells of no column."""
+    labels = [row.label for row in table.rows]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(
+            f"study {name}, table {table.title!r}: expected each label once, got "
+            f"{twice} more than once; a label is what --row names"
+        )
+    for row in table.rows:
+        if unknown := sorted(set(row.cells) - set(table.columns)):
+            raise ValueError(
+                f"study {name}, table {table.title!r}, row {row.label!r}: cells of "
+                f"{unknown}, expected columns of {sorted(table.columns)}"
+            )
+
+
+def to_plain(saved: Saved, pictures: bool = True) -> dict:
+    """As what JSON holds, any order of importance as a list. pictures: whether to keep them."""
+    blocks = [b for b in saved.blocks if pictures or not isinstance(b, Picture)]
+    return {
+        "title": saved.title,
+        "question": saved.question,
+        "blocks": [_block_to_plain(block) for block in blocks],
+    }
+
+
+def from_plain(value: dict) -> Saved:
+    """The inverse of `to_plain`. Raises ValueError for a kind of block that it does not know."""
+    return Saved(
+        value["title"],
+        value["question"],
+        tuple(_block_from_plain(block) for block in value["blocks"]),
+    )
+
+
+def _block_to_plain(block: Block) -> dict:
+    match block:
+        case Table():
+            rows = [
+                {
+                    "label": row.label,
+                    "cells": {name: _cell_to_plain(cell) for name, cell in row.cells.items()},
+                }
+                for row in block.rows
+            ]
+            return {
+                "kind": "table",
+                "title": block.title,
+                "note": block.note,
+                "rows": rows,
+                "columns": [list(pair) for pair in block.columns.items()],
+                "counts": list(block.counts),
+            }
+        case Plot():
+            return {
+                "kind": "plot",
+                "title": block.title,
+                "x": block.x,
+                "y": block.y,
+                "series": [
+                    [name, [[_number(n) for n in point] for point in points]]
+                    for name, points in block.series.items()
+                ],
+            }
+        case Picture():
+            return {
+                "kind": "picture",
+                "caption": block.caption,
+                "jpeg": base64.b64encode(block.jpeg).decode(),
+            }
+        case Text():
+            return {"kind": "text", "text": block.text}
+    raise ValueError(f"expected a Table, Plot, Picture or Text, got {type(block).__name__}")
+
+
+def _block_from_plain(value: dict) -> Block:
+    match value["kind"]:
+        case "table":
+            rows = [
+                Row(row["label"], {name: _cell(cell) for name, cell in row["cells"].items()})
+                for row in value["rows"]
+            ]
+            return Table(
+                value["title"], dict(value["columns"]), rows, value["note"], tuple(value["counts"])
+            )
+        case "plot":
+            return Plot(
+                value["title"],
+                value["x"],
+                value["y"],
+                {name: [_point(point) for point in points] for name, points in value["series"]},
+            )
+        case "picture":
+            return Picture(value["caption"], base64.b64decode(value["jpeg"]))
+        case "text":
+            return Text(value["text"])
+    raise ValueError(f"expected a table, plot, picture or text, got {value['kind']!r}")
+
+
+def _cell_to_plain(cell: Cell) -> dict:
+    every = {name: _number(value) for name, value in asdict(cell).items()}
+    return {name: value for name, value in every.items() if name == "value" or value is not None}
+
+
+def _cell(value: dict) -> Cell:
+    return Cell(**value | {"value": math.nan if value["value"] is None else value["value"]})
+
+
+def _point(values: Sequence[float | None]) -> tuple:
+    x, mean, spread = values
+    return x, math.nan if mean is None else mean, spread
+
+
+def _number(value: float | None) -> float | None:
+    """As JSON has it: NaN becomes null. Six decimals, so that sums in another order, on another
+    machine, give the same file."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 6)
+
+
+def _path(lab: Lab, name: str) -> Path:
+    return lab.folder / "blocks" / f"{name}.json"
+
+
+def _recipe(lab: Lab, name: str) -> str:
+    own = {section: lab.params.section(section) for section in SECTIONS}
+    return lab.recipe(study=name, layout=LAYOUT, size=asdict(lab.size), seed=lab.params.seed, **own)

@@ -1,0 +1,1 @@
+"""Class names, vocabularies, prompts: whose word stands where in a text."""

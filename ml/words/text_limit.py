@@ -1,0 +1,135 @@
+"""How much of a text a model's text encoders read: what is longer is refused, never cut.
+
+What stands past the last token that is read is not drawn, and evidence for it could come from
+nowhere. Known from a loaded pipeline, or from its tokenizers' files alone, before anything is
+loaded. Not here: where a word's tokens stand (`tokens.py`).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml.store.reading import configured, read_json
+from ml.words.english import with_article
+
+MOST_SHOWN = 3
+WORD_LIST = 1000
+"""Tokens below which a tokenizer is a list of words (micro: 679, 512 of them letters): what it cuts
+into pieces the model never learned. CLIP's own has 49,408."""
+
+
+@dataclass(frozen=True)
+class TextLimit:
+    """The tokenizers of a model, and how many tokens each of its text encoders reads."""
+
+    tokenizers: Sequence
+    most: int  # start and end included: 77 of CLIP, 24 at micro size
+
+    def tokens(self, text: str) -> int:
+        """Tokens of a text, start and end included; the most of several tokenizers."""
+        return max(len(cutter(text, verbose=False).input_ids) for cutter in self.tokenizers)
+
+    def fault(self, text: str) -> str:
+        """What is wrong with a text that is too long, "" for any other."""
+        count = self.tokens(text)
+        if count <= self.most:
+            return ""
+        return (
+            f"{text!r} takes {count} tokens, and the model's text encoder reads {self.most} "
+            f"at most, its start and end included: leave out {count - self.most} or more"
+        )
+
+    def refuse(self, texts: Iterable[str]) -> None:
+        """Raises ValueError, with the first of them, when texts are longer than what is read."""
+        long = [fault for text in dict.fromkeys(texts) if (fault := self.fault(text))]
+        if long:
+            more = f"\n  ... and {len(long) - MOST_SHOWN} more" if len(long) > MOST_SHOWN else ""
+            raise ValueError("\n  ".join(long[:MOST_SHOWN]) + more)
+
+    def spelled(self, word: str) -> bool:
+        """Whether a part of a word is cut into single letters, or at all by a list of words: the
+        model has learned nothing of it."""
+        return any(
+            self._spells(cutter, part)
+            for cutter in self.tokenizers
+            for part in re.split(r"[^\w]+", word)
+            if len(part) > 2 and part.isalpha()
+        )
+
+    @staticmethod
+    def _spells(cutter, part: str) -> bool:
+        pieces = [piece.removesuffix("</w>") for piece in cutter.tokenize(part)]
+        if len(pieces) < 2:
+            return False
+        return len(cutter) < WORD_LIST or all(len(piece) == 1 for piece in pieces)
+
+    def refuse_words(self, words: Iterable[str]) -> None:
+        """Raises ValueError for words that the model was never taught: it would draw anything, and
+        the checks could not tell."""
+        if strange := [word for word in dict.fromkeys(words) if self.spelled(word)]:
+            more = f" and {len(strange) - MOST_SHOWN} more" if len(strange) > MOST_SHOWN else ""
+            raise ValueError(
+                f"the diffusion model never learned {', '.join(map(repr, strange[:MOST_SHOWN]))}"
+                f"{more}: its tokenizer spells it letter by letter. Give the class a word that the "
+                "model knows under `words:`, or take a model that draws it (--profile sd15)"
+            )
+
+    def refuse_prompts(self, prompts: Iterable[dict]) -> None:
+        """`refuse` all that rows of the PROMPTS schema ask the model: prompts and text queries."""
+        self.refuse(
+            text
+            for prompt in prompts
+            for text in (prompt["text"], *map(query_text, prompt["words"]))
+        )
+
+
+def query_text(word: str) -> str:
+    """ "a photograph of a dog": the text that asks for one word on its own."""
+    return f"a photograph of {with_article(word)}"
+
+
+def limit_of(tokenizers: Sequence, positions: Sequence[int]) -> TextLimit:
+    """positions: `max_position_embeddings` of each text encoder.
+
+    A tokenizer that was saved without `model_max_length` says 1e30; then the encoder's counts.
+    """
+    return TextLimit(tokenizers, min(*positions, *(c.model_max_length for c in tokenizers)))
+
+
+def read_limit(folder: Path) -> TextLimit | None:
+    """Of a model's files, which are not loaded; None where they are not complete."""
+    from transformers import AutoTokenizer  # seconds; only where a text is to be measured
+
+    parts = [part for part in ("", "_2") if (folder / f"tokenizer{part}").is_dir()]
+    configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
+    if not parts or not all(config.is_file() for config in configs):
+        return None
+    positions = [read_json(config).get("max_position_embeddings") for config in configs]
+    if wrong := [
+        config
+        for config, most in zip(configs, positions, strict=True)
+        if type(most) is not int or most < 1
+    ]:
+        raise ValueError(
+            f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
+            "encoder reads; bring the model again"
+        )
+    with configured(str(folder / "tokenizer")):
+        cutters = [
+            AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}")) for part in parts
+        ]
+    return limit_of(cutters, positions)
+
+
+def find_limit(model: str, revision: str | None = None) -> TextLimit | None:
+    """Of a folder or hub id, None where its files are not on this machine. Downloads nothing."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    if Path(model).is_dir():
+        return read_limit(Path(model))
+    try:
+        return read_limit(Path(snapshot_download(model, revision=revision, local_files_only=True)))
+    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
+        return None

@@ -1,0 +1,1 @@
+"""The model registry: what is tracked, registered, promoted and packed."""

@@ -1,0 +1,89 @@
+"""The paper's studies as assets of the group "paper", and their page: the job `paper`.
+
+Apart from the pipeline: they read foundation models alone and write `data/paper[-quick]/`. What a
+study does is in `ml/studies/`; here are only names, labels and what the UI shows.
+"""
+
+import dagster as dg
+
+from ml.studies.table import ABOUT, STUDIES
+from orchestration.resources import home_of
+from orchestration.turns import gpu_turn
+
+GROUP = "paper"
+LABELS = {"group_name": GROUP, "owners": ["team:grounding"]}
+GPU = {"tags": {"compute": "gpu"}, "op_tags": {"compute": "gpu"}}
+
+
+class PaperRun(dg.ConfigurableResource):
+    """A run of the studies: full or quick, and where."""
+
+    size: str = "full"  # or quick: profiles/paper-quick.run.yaml
+    root: str = ""  # folder that holds data/ and docs/; "" is this checkout
+    workers: int = 0  # processes; 0 is one a core
+
+    @property
+    def lab(self):
+        """Raises ValueError for an unknown size."""
+        from ml.studies.workspace import make_lab
+
+        return make_lab(self.size, home_of(self.root), self.workers or None)
+
+
+def asset_name(study: str) -> str:
+    return f"paper_{study}"
+
+
+def study_asset(name: str) -> dg.AssetsDefinition:
+    """The asset of one study: made or found, its blocks saved for the page."""
+
+    @dg.asset(
+        name=asset_name(name),
+        description=ABOUT[name],
+        kinds={"pytorch", "parquet"},
+        **LABELS,
+        **GPU,
+    )
+    def asset(paper: PaperRun) -> dg.MaterializeResult:
+        from ml.studies.table import run
+
+        lab = paper.lab
+        # They share pictures and trainings, and the first to need one makes it.
+        with gpu_turn(lab.root, f"the study {name}"):
+            saved, minutes = run(lab, name)
+        return dg.MaterializeResult(metadata=shown(saved) | {"minutes": minutes})
+
+    return asset
+
+
+def shown(saved) -> dict[str, dg.MetadataValue]:
+    """The study's title and its first table, for the UI."""
+    from ml.studies.blocks import Table
+    from ml.studies.markdown import table
+
+    first = next((block for block in saved.blocks if isinstance(block, Table)), None)
+    values = {"title": dg.MetadataValue.text(saved.title)}
+    return values | ({"table": dg.MetadataValue.md(table(first))} if first else {})
+
+
+@dg.asset(
+    deps=[asset_name(name) for name in STUDIES],
+    kinds={"python", "html"},
+    tags={"compute": "cpu"},
+    **LABELS,
+)
+def paper_page(paper: PaperRun) -> dg.MaterializeResult:
+    """results.md and results.html: our figures beside the paper's, with the command of each row."""
+    from ml.studies.page import publish
+
+    pages = publish(paper.lab)
+    return dg.MaterializeResult(
+        metadata={
+            "markdown": dg.MetadataValue.path(str(pages.markdown)),
+            "html": dg.MetadataValue.path(str(pages.html)),
+            "bytes": pages.html.stat().st_size,
+        }
+    )
+
+
+PAPER_ASSETS = [*map(study_asset, STUDIES), paper_page]

@@ -49,7 +49,7 @@ from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.grounding.training import compute_loss
 from ml.images.run_lengths import encode_rle
-from ml.store.pictures import Pictures
+from ml.images.stored import Pictures
 from ml.settings.profile import load_params
 
 PROMPT, WORDS = "a photograph of a dog and a cat", ("dog", "cat")

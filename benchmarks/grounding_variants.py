@@ -33,9 +33,9 @@ from ml.grounding.samples import refuse_unseen
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import train_variant
 from ml.pipeline.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import write_json
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 
 
@@ -45,7 +45,7 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
     training = load_samples(workspace, ["train", "validation"])
     refuse_unseen(training, vocabulary.seen)
     sim = load_samples(workspace, ["sim"])
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     masks, seconds = {}, {}
     for variant in variants:
         started = time.perf_counter()

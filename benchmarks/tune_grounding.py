@@ -95,7 +95,7 @@ class Bench:
     """The pictures, with their features, that every run shares."""
 
     def __init__(self, lab: Lab) -> None:
-        self.lab, self.pipe = lab, load_pipeline(lab.params.diffusion, lab.workspace)
+        self.lab, self.pipe = lab, load_pipeline(lab.diffusion)
         share = lab.params.triplets.validation_share
         parts: dict[str, list[Record]] = {"train": [], "validation": []}
         for record in training_pictures(lab):

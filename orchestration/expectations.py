@@ -15,13 +15,13 @@ import pandas as pd
 
 from ml.pipeline.recipe import refuse_failed_inputs
 from ml.pipeline.table import STAGE
+from ml.pipeline.workspace import Workspace
 from ml.quality.model_tables import TABLES
 from ml.quality.rule import Rule
 from ml.quality.rules import RULES, SETTINGS, SUITE_VERSION, bounds
 from ml.settings.params import Params
 from ml.store.files import read_note, sha256_json, write_json
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 from orchestration.quality_page import page_of, write_page
 from orchestration.turns import turn

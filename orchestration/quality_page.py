@@ -7,8 +7,8 @@ from other sites. Here every value is escaped, nothing is loaded, and no script 
 from pathlib import Path
 
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import VERDICT, Workspace
 from ml.store.files import atomic, read_note
-from ml.store.workspace import VERDICT, Workspace
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">

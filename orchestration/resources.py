@@ -11,9 +11,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import PrivateAttr
 
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
-from ml.store.workspace import Workspace
 from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"

@@ -13,10 +13,10 @@ import yaml
 from ml.arguments import add_profile, add_root, make_parser, new_file
 from ml.errors import exit_path
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import atomic
-from ml.store.workspace import Workspace
 
 
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import exit_path
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.profile import load_params
 from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
-from ml.store.workspace import TIMING, Workspace
 from orchestration.resources import Project
 
 CELLS = {

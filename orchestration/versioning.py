@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import read_note, sha256_file, write_json
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from orchestration.turns import turn
 
 

@@ -21,13 +21,13 @@ from ml.images.run_lengths import encode_rle
 from ml.pipeline.recipe import recipe_of
 from ml.pipeline.runner import run_stage
 from ml.pipeline.table import STAGE
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import write_json
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
 from ml.store.shards import read_shards, split, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]

@@ -17,11 +17,11 @@ import pyarrow as pa
 import ml.pipeline.runner as stages
 from ml.pipeline.runner import run_stage
 from ml.pipeline.table import Output, Stage
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store import files
 from ml.store.manifest import Manifest
 from ml.store.shards import read_shards, split, write_shards
-from ml.store.workspace import Workspace
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
 TABLE = {

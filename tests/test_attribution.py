@@ -21,8 +21,8 @@ from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts
 from ml.metrics.iou import binary_iou
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
-from ml.store.workspace import Workspace
 from ml.studies import queries
 from ml.studies.workspace import make_lab
 from tests.tiny import WIDTH, tiny_pipeline
@@ -41,7 +41,7 @@ def pipe():
 def micro():
     """The committed model, whose attention means something."""
     diffusion = load_params("paper-quick").diffusion
-    return load_pipeline(diffusion, Workspace(ROOT, "micro"))
+    return load_pipeline(Workspace(ROOT, "micro").located(diffusion))
 
 
 def mask_of(side: int = 64) -> np.ndarray:

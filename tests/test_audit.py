@@ -18,9 +18,9 @@ from ml.__main__ import main
 from ml.pipeline import audit
 from ml.pipeline.audit import choose_items, precision, wilson
 from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards
-from ml.store.workspace import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from ml.compute.batching import Batches, OutOfMemory, is_out_of_memory
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.samples import Sample
 from ml.images.run_lengths import encode_rle
+from ml.images.stored import Pictures
 from ml.pipeline.stages.grounding_scores import ground_batches
-from ml.store.pictures import Pictures
 from tests.test_grounding_pipeline import make_pipeline
 
 PROMPTS = [

@@ -14,8 +14,8 @@ from huggingface_hub import errors
 from ml.diffusion import checkpoint
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import find_device, load_pipeline
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from ml.store.workspace import Workspace
 from tests.tiny import save_tiny_pipeline, tiny_pipeline
 
 ANSWER = SimpleNamespace(headers={}, request=None)
@@ -61,7 +61,9 @@ def test_the_hub_refuses(monkeypatch, kind, advice):
 
     monkeypatch.setattr(checkpoint, "hf_hub_download", refuse)
     with pytest.raises(ValueError, match=f"'some/model'.*revision 'abc'.*{advice}") as caught:
-        load_pipeline(settings(model="some/model", revision="abc"), Workspace(Path("/"), "micro"))
+        load_pipeline(
+            Workspace(Path("/"), "micro").located(settings(model="some/model", revision="abc"))
+        )
     assert isinstance(caught.value.__cause__, kind)
 
 
@@ -137,7 +139,7 @@ def shard_text_encoder(folder: Path, dot: str = "") -> list[Path]:
 
 def test_shards_load_and_a_missing_one_is_named(folder):
     files = shard_text_encoder(folder)
-    pipe = load_pipeline(settings(model=str(folder)), Workspace(folder.parent, "micro"))
+    pipe = load_pipeline(Workspace(folder.parent, "micro").located(settings(model=str(folder))))
     for name, value in tiny_pipeline().text_encoder.state_dict().items():
         assert torch.equal(pipe.text_encoder.state_dict()[name], value)
     files[1].unlink()
@@ -163,7 +165,9 @@ def test_variants(folder, tmp_path):
     with pytest.raises(ValueError, match="diffusion.variant None.*fp16.safetensors"):
         find_checkpoint(str(half))
     pipe = load_pipeline(
-        settings(model=str(half), variant="fp16", dtype="bfloat16"), Workspace(tmp_path, "micro")
+        Workspace(tmp_path, "micro").located(
+            settings(model=str(half), variant="fp16", dtype="bfloat16")
+        )
     )
     assert {p.dtype for p in pipe.unet.parameters()} == {torch.bfloat16}
     plain = tiny_pipeline().unet.conv_in.weight
@@ -191,6 +195,6 @@ def test_no_gpu_is_said_before_anything_is_downloaded(monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ValueError, match="diffusion.device 'cuda'.*CUDA devices: 0.*auto, cpu"):
-        load_pipeline(load_params("sd15").diffusion, Workspace(Path("/"), "sd15"))
+        load_pipeline(Workspace(Path("/"), "sd15").located(load_params("sd15").diffusion))
     with pytest.raises(ValueError, match="'cuda:3'"):
         find_device("cuda:3")

@@ -12,9 +12,9 @@ from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.cli.plan_models import find_diffusion
 from ml.diffusion.fields import RULES, check_configs, check_folder
 from ml.diffusion.loading import read_pipeline
+from ml.pipeline.workspace import Workspace
 from ml.segmenters.backbones import normalisation
 from ml.settings.profile import ROOT, load_params
-from ml.store.workspace import Workspace
 from tests.tiny import edit, load, save_tiny_pipeline, settings, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"

@@ -5,12 +5,12 @@ import shutil
 import pytest
 
 from ml.errors import QualityError
+from ml.pipeline.workspace import Workspace
 from ml.store import files
 from ml.store.files import Damaged, read_json, write_json
 from ml.store.manifest import ManifestError
 from ml.store.shards import sidecar
 from ml.store.successor import Successor
-from ml.store.workspace import Workspace
 from tests import small_stages
 
 

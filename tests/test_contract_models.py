@@ -27,12 +27,12 @@ from ml.grounding.config import make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import Sample
+from ml.images.stored import Pictures
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter, maskformer, segformer
 from ml.segmenters.backbones import load_backbone
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import sha256_folder
-from ml.store.pictures import Pictures
-from ml.store.workspace import Workspace
 from tests.tiny import LENGTH, edit, load, save_tiny_pipeline, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"

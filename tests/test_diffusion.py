@@ -16,8 +16,8 @@ from ml.diffusion.inversion import invert
 from ml.diffusion.loading import find_device, latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, without_phrase, word_embeddings, word_positions
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from ml.store.workspace import Workspace
 from tests.tiny import LENGTH, WIDTH, save_tiny_pipeline, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"
@@ -84,8 +84,9 @@ def test_inversion_does_not_mix_samples_and_refuses_nonsense(pipe, latents):
 def test_load_pipeline_is_frozen_and_keeps_the_noise_schedule(tmp_path):
     save_tiny_pipeline(tmp_path / "data" / "model")
     loaded = load_pipeline(
-        settings(model="data/model", scheduler="EulerDiscreteScheduler"),
-        Workspace(tmp_path, "micro"),
+        Workspace(tmp_path, "micro").located(
+            settings(model="data/model", scheduler="EulerDiscreteScheduler")
+        )
     )
     assert type(loaded.scheduler).__name__ == "EulerDiscreteScheduler"
     assert loaded.scheduler.config.prediction_type == "v_prediction"
@@ -104,10 +105,10 @@ def test_load_pipeline_is_frozen_and_keeps_the_noise_schedule(tmp_path):
 def test_load_pipeline_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="no-such/model.*expected a folder.*hub id.*unset HF_HUB"):
-        load_pipeline(settings(model="no-such/model"), Workspace(tmp_path, "micro"))
+        load_pipeline(Workspace(tmp_path, "micro").located(settings(model="no-such/model")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty'.*save_pretrained"):
-        load_pipeline(settings(model="empty"), Workspace(tmp_path, "micro"))
+        load_pipeline(Workspace(tmp_path, "micro").located(settings(model="empty")))
 
 
 def test_unknown_scheduler_and_absent_device_are_refused(pipe):

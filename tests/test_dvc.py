@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from orchestration import versioning
 
 FILES = ("ml", "params.yaml", "dvc.yaml", ".dvcignore", ".gitignore", "profiles")

@@ -29,9 +29,9 @@ from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.pipeline.stages import grounding_scores, images, synthetic_dataset
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.shards import read_shards
-from ml.store.workspace import Workspace
 from tests.test_grounding_stages import make_workspace, tiny_params
 
 PROFILE_SHAPES = {"sd15": "sd-v1", "sd21": "sd-2.1-base", "sdxl": "sdxl"}
@@ -316,9 +316,9 @@ def test_slicing_and_tiling_are_asked_for_by_params(tmp_path):
     random_pipeline("tiny").save_pretrained(tmp_path / "model")
     settings = dataclasses.replace(load_params().diffusion, model="model", device="cpu")
     workspace = Workspace(tmp_path, "micro")
-    plain = load_pipeline(settings, workspace)
+    plain = load_pipeline(workspace.located(settings))
     saving = load_pipeline(
-        dataclasses.replace(settings, attention_slicing=True, vae_tiling=True), workspace
+        workspace.located(dataclasses.replace(settings, attention_slicing=True, vae_tiling=True))
     )
     kinds = {type(p).__name__ for p in saving.unet.attn_processors.values()}
     assert kinds == {"SlicedAttnProcessor"} and not plain.vae.use_tiling
@@ -362,7 +362,7 @@ def world(tmp_path_factory):
 def test_sdxl_through_the_stages(world):
     """Loaded from a folder by the class it names, drawn, trained on, scored, labelled."""
     params, workspace = world
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     assert type(pipe) is diffusers.StableDiffusionXLPipeline
     module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
     assert module.config.text_width == 40 and module.config.variant == "seeded"

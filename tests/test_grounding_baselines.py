@@ -16,9 +16,9 @@ from ml.baselines.daam import (
 )
 from ml.grounding.samples import Sample, refuse_unseen
 from ml.images.run_lengths import encode_rle
+from ml.images.stored import Pictures
 from ml.metrics.protocol_one import cell_scores, class_mean_iou
 from ml.pipeline.stages.grounding_scores import protocol_one, score_rows
-from ml.store.pictures import Pictures
 from ml.words.vocabulary import load_vocabulary
 
 

@@ -18,11 +18,11 @@ from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import encode_rle
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages import grounding_model, grounding_scores
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
 from ml.store.shards import read_shards, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 from tests.tiny import save_tiny_pipeline
 
@@ -106,7 +106,7 @@ def make_workspace(root: Path, save: Callable[[Path], object] = save_tiny_pipeli
     seen = load_vocabulary(params.vocabulary).seen
     prompts = make_prompts()
     write_shards(workspace.folder("prompts"), "r", [prompts], pd.DataFrame, PROMPTS)
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     drawn = [p for p in prompts if p["purpose"] != "synthetic"]
     made = sample(
         pipe,

@@ -12,11 +12,11 @@ from ml.compute.batching import OutOfMemory
 from ml.diffusion.sampling import sample
 from ml.images.png import decode_png
 from ml.pipeline.stages import images
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_file
 from ml.store.schemas import IMAGES, PROMPTS
 from ml.store.shards import read_shards, write_shards
-from ml.store.workspace import Workspace
 from tests.tiny import save_tiny_pipeline
 
 SETTINGS = {
@@ -91,7 +91,7 @@ def test_every_train_and_sim_prompt_has_a_picture_in_the_order_of_keys(output, w
 
 
 def test_what_is_stored_is_what_sampling_gave(output, params, workspace):
-    pipe = images.load_pipeline(params.diffusion, workspace)
+    pipe = images.load_pipeline(workspace.located(params.diffusion))
     for row in read_shards(workspace.folder("images")).to_dict("records"):
         alone = sample(
             pipe,

@@ -22,12 +22,12 @@ from ml.pipeline.stages.benchmark import label_table
 from ml.pipeline.stages.masks import classes_by_role, mask_rows
 from ml.pipeline.stages.prompts import cell_of
 from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import DetectorParams, TripletParams
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES
 from ml.store.shards import read_shards, shard_files, split, write_shards
-from ml.store.workspace import Workspace
 from ml.words.english import with_article
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

@@ -24,8 +24,8 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from ml.errors import QualityError, WorkspaceBusy
 from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
-from ml.store.workspace import Workspace
 from orchestration import assets, turns
 from orchestration import runs as begun
 from orchestration.definitions import defs

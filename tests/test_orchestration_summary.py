@@ -5,8 +5,8 @@ import json
 import handmade
 import pytest
 
+from ml.pipeline.workspace import Workspace
 from ml.store.files import write_json
-from ml.store.workspace import Workspace
 from orchestration.summary import main, table
 
 CELLS = {"one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"}

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from ml.pipeline.table import STAGES
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
-from ml.store.workspace import Workspace
 from orchestration.definitions import defs
 from orchestration.studies import PAPER_ASSETS
 

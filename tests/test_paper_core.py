@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from ml.images.run_lengths import encode_rle
+from ml.images.stored import Pictures
 from ml.pipeline.stages.prompts import cell_of
-from ml.store.pictures import Pictures
 from ml.studies import design, limits
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows

@@ -8,7 +8,7 @@ import pytest
 
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.images.run_lengths import encode_rle
-from ml.store.pictures import Pictures
+from ml.images.stored import Pictures
 from ml.studies import absent_words, beyond_nouns
 from ml.studies.absent_rows import MASK_SHARE, absent_classes, mask_rows, question
 from ml.studies.absent_words import (

@@ -40,8 +40,8 @@ from ml.cli.plan_needs import (
     with_images,
 )
 from ml.pipeline.stages.prompts import make_prompts
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MICRO = load_params()

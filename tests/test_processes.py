@@ -20,11 +20,11 @@ from ml.compute import gradients, processes
 from ml.compute.batching import OutOfMemory
 from ml.grounding.training import train
 from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import sha256_file
 from ml.store.manifest import read_manifest
 from ml.store.shards import shard_files, write_shards
-from ml.store.workspace import Workspace
 from tests import makers
 from tests.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 

@@ -16,10 +16,10 @@ from ml.pipeline.stages.promotion import (
     grounding_counts,
     grounding_statistic,
 )
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_json
 from ml.store.manifest import Manifest, ManifestError, describe_files, write_manifest
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")

@@ -15,12 +15,12 @@ from ml.errors import QualityError
 from ml.images.facts import picture_facts
 from ml.images.png import encode_png
 from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
 from ml.quality.rules import DOCS, RULES, explained
 from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
 from ml.store.schemas import SYNTHETIC
 from ml.store.shards import read_shards
-from ml.store.workspace import Workspace
 from orchestration import expectations
 from orchestration.assets import ASSETS
 from orchestration.checks import judge as judge_asset

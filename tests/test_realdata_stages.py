@@ -28,6 +28,7 @@ from ml.pipeline.stages.benchmark_scores import (
     write_scores,
 )
 from ml.pipeline.stages.real_bound import fit_into, photo_frames, sample_keys
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.training import predict
@@ -36,7 +37,6 @@ from ml.settings.profile import load_params
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import BENCHMARK, SYNTHETIC
 from ml.store.shards import read_shards, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from orchestration import expectations, summary
 from orchestration.mlflow.model_card import model_card

@@ -19,8 +19,8 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from ml.errors import ManifestError
 from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 from orchestration.mlflow import champion, packaging
 from orchestration.mlflow.packaging import requirements

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from test_registry import PREDICT, clean_process, scored  # noqa: F401  a fixture
 
-from ml.store.workspace import Workspace
+from ml.pipeline.workspace import Workspace
 from orchestration.mlflow.registry import Registry
 from orchestration.resources import Project
 

@@ -20,6 +20,7 @@ from ml.metrics.iou import confusions, miou
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages.benchmark_scores import read_scores
 from ml.pipeline.stages.real_bound import label_maps, scene_classes
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture, load_segmenter, maskformer
 from ml.segmenters import training as loop
 from ml.segmenters.mask_loss import make_targets, mask_loss
@@ -28,7 +29,6 @@ from ml.settings.profile import load_params
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import SYNTHETIC
 from ml.store.shards import read_shards, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")

@@ -20,8 +20,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from ml.diffusion.loading import load_pipeline
 from ml.foundation.tokenizer import MAX_LENGTH as LENGTH
 from ml.foundation.tokenizer import build_tokenizer
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from ml.store.workspace import Workspace
 
 WORDS = (
     "a an photograph of and next to near on grass dog cat bus car aeroplane horse sheep "
@@ -119,7 +119,9 @@ def settings(folder, **changes):
 
 def load(folder, **changes):
     """The pipeline of a folder, as stages load it."""
-    return load_pipeline(settings(folder, **changes), Workspace(Path(folder).parent, "micro"))
+    return load_pipeline(
+        Workspace(Path(folder).parent, "micro").located(settings(folder, **changes))
+    )
 
 
 def edit(file: Path, **changes) -> None:

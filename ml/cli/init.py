@@ -18,11 +18,11 @@ from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
 from ml.drawn_world.captions import synonyms
 from ml.pipeline.stages.prompts import check
+from ml.pipeline.workspace import Workspace
 from ml.settings.files import RESERVED
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
-from ml.store.workspace import Workspace
 from ml.words import coco
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
 from ml.words.spans import check_name, fold

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.diffusion.schedulers import check_name
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.reading import configured, read_json
-from ml.store.workspace import Workspace
 
 VAE = 83_653_863
 CLIP_L, OPENCLIP_H, OPENCLIP_G = 123_060_480, 340_387_840, 694_659_840

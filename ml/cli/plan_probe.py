@@ -34,12 +34,12 @@ from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import config_for
 from ml.pipeline.stages.images import ShardMaker
 from ml.pipeline.stages.prompts import make_prompts
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.segmenters.training import train as train_segmenter
 from ml.settings.params import Params
 from ml.store.schemas import IMAGES, TRIPLETS
 from ml.store.shards import write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary
 
 FEW, MORE = 2, 6
@@ -100,7 +100,7 @@ def run_probe(
 
 def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarray:
     """Sampling, grounding and the training of the grounding module. Returns pictures."""
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     drawn = Draw(pipe, params, workspace, _prompts(params, vocabulary))
     fresh(pipe.device)
     probe.figures = replace(probe.figures, draw=drawn.seconds_a_picture())

@@ -20,7 +20,6 @@ from ml.diffusion.checkpoint import (
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
 from ml.settings.sections import DiffusionParams
 from ml.store.reading import configured
-from ml.store.workspace import Workspace
 
 # At 512x512 (latents of 64) decoding a batch at once takes gigabytes and no less time than one
 # picture after the other; at the micro size (latents of 16) the batch is faster.
@@ -35,8 +34,8 @@ PARTS = {
 """The class of each part that has weights."""
 
 
-def load_pipeline(diffusion: DiffusionParams, workspace: Workspace) -> Pipeline:
-    """The pipeline of a folder or hub id, ready for use (`prepare_pipeline`).
+def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
+    """The pipeline of `diffusion.model`, a folder or a hub id, ready for use (`prepare_pipeline`).
 
     Raises ValueError, saying what to do, for a missing or damaged model, weights that are not
     all its own, settings of it that are not followed here, a scheduler that can't draw with it or
@@ -44,9 +43,7 @@ def load_pipeline(diffusion: DiffusionParams, workspace: Workspace) -> Pipeline:
     """
     find_device(diffusion.device)  # before anything is downloaded
     check_name(diffusion.scheduler)
-    folder = find_checkpoint(
-        workspace.model(diffusion.model), diffusion.revision, diffusion.variant
-    )
+    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
     return prepare_pipeline(pipe, diffusion)
 

@@ -10,22 +10,7 @@ import inspect
 import json
 from functools import lru_cache
 
-SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-)
-"""Each ends where the closed form of a known case says (tests/test_contract_schedulers.py)."""
+from ml.settings.sections import SCHEDULERS
 
 TIMESTEPS = 1000
 """That a model is trained at; everything that names a timestep counts on 0..999."""

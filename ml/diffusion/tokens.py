@@ -13,7 +13,6 @@ import torch
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.loading import picture_size, text_encoders
 from ml.settings.sections import DiffusionParams
-from ml.store.workspace import Workspace
 from ml.words.spans import own_spans
 from ml.words.text_limit import TextLimit, limit_of, query_text, read_limit
 
@@ -157,17 +156,13 @@ def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
     return positions
 
 
-def refuse_long_prompts(
-    diffusion: DiffusionParams, workspace: Workspace, prompts: Sequence[dict]
-) -> None:
+def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[dict]) -> None:
     """Raises ValueError for rows of the PROMPTS schema longer than the model reads.
 
     Downloads the model if it is not here: what has to be refused is refused before anything is
     drawn.
     """
-    folder = find_checkpoint(
-        workspace.model(diffusion.model), diffusion.revision, diffusion.variant
-    )
+    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     if (limit := read_limit(folder)) is not None:
         limit.refuse_prompts(prompts)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ml.images.run_lengths import decode_rle
-from ml.store.pictures import Pictures
+from ml.images.stored import Pictures
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
-from ml.drawn_world.placement import SIZE
+SIZE = 64
+"""Side of the pictures that are compared, in pixels: the drawn world's."""
 
 THUMB = 16
 """Side of the thumbnails two pictures are compared by, in pixels."""

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ml.arguments import add_profile, add_root, make_parser
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import write_json
 from ml.store.manifest import read_manifest
 from ml.store.reading import read_text
 from ml.store.shards import read_shards
-from ml.store.workspace import Workspace
 
 STAGE = "synthetic_dataset"
 ITEMS = 100

@@ -2,13 +2,13 @@
 
 from ml.errors import QualityError
 from ml.pipeline.table import STAGES, Stage
+from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
 from ml.settings.profile import find_file
 from ml.settings.sections import REAL_SOURCES
 from ml.store.files import Damaged, read_json, sha256_file
 from ml.store.lineage import check_lineage
 from ml.store.manifest import read_manifest
-from ml.store.workspace import VERDICT, Workspace
 from ml.words.vocabulary import load_vocabulary
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from ml.compute import processes
 from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
 from ml.pipeline.table import STAGE, STAGES, Output, Stage
+from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.files import claim
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
@@ -35,7 +36,6 @@ from ml.store.manifest import (
     write_manifest,
 )
 from ml.store.successor import Successor, check_shards
-from ml.store.workspace import TIMING, Workspace
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ml.grounding.samples import Sample
-from ml.store.pictures import Pictures
+from ml.images.stored import Pictures
+from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_shards, shard_files
-from ml.store.workspace import Workspace
 
 _COLUMNS = [
     "key",

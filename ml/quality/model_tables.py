@@ -4,11 +4,11 @@ import json
 
 import pandas as pd
 
+from ml.pipeline.workspace import Workspace
 from ml.quality import tables
 from ml.quality.tables import Tables, one_row
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from orchestration.metadata import flatten
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
 from ml.store.schemas import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
 from ml.store.shards import iter_shards, read_shards
-from ml.store.workspace import Workspace
 from ml.words.spans import fold, named_in
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

@@ -4,12 +4,28 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ml.diffusion.schedulers import SCHEDULERS
 from ml.settings.ranges import TEXT, Length, Pattern, Range
 
 REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
 
 
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Of diffusers, that draw with Stable Diffusion. Each ends where the closed form of a known case
+says (tests/test_contract_schedulers.py)."""
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
 

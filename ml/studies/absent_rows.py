@@ -205,7 +205,7 @@ class _Asking:
 
     def __init__(self, lab: Lab, threshold: float) -> None:
         self.lab, self.threshold = lab, threshold
-        self.pipe = load_pipeline(lab.params.diffusion, lab.workspace)
+        self.pipe = load_pipeline(lab.diffusion)
         self.words = Words(self.pipe)
         self.modules = load_modules(lab)
         self.classes = vocabulary_of(Spec()).classes

@@ -174,7 +174,7 @@ def _recipe(lab: Lab, part: int | str) -> str:
 
 
 def _ask(lab: Lab, asked: Sequence[Asked], threshold: float) -> Iterator[dict]:
-    pipe = load_pipeline(lab.params.diffusion, lab.workspace)
+    pipe = load_pipeline(lab.diffusion)
     words, timestep = Words(pipe), feature_timestep(pipe, lab)
     modules = load_modules(lab)
     for start in range(0, len(asked), PART):
@@ -217,7 +217,10 @@ def _sheet_path(lab: Lab) -> Path:
 
 def _draw_sheet(lab: Lab, path: Path) -> None:
     """Generated pictures of two of one class with our masks, for the eye: no truth is known."""
-    pipe, diffusion = load_pipeline(lab.params.diffusion, lab.workspace), lab.params.diffusion
+    pipe, diffusion = (
+        load_pipeline(lab.diffusion),
+        lab.params.diffusion,
+    )
     scenes = [colour_scene(i) for i in range(SHOWN)]
     texts, words = [s.text for s in scenes], [s.words for s in scenes]
     seeds = [GENERATED_SEEDS + i for i in range(SHOWN)]

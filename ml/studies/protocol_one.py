@@ -253,7 +253,10 @@ def counted(rows: pd.DataFrame) -> str:
 def _sheet(lab: Lab) -> None:
     """Four tiles a picture: ours, the paper's module, DAAM, the detector."""
     split = lab.size.splits[0]
-    vocabulary, pipe = load_vocabulary(split), load_pipeline(lab.params.diffusion, lab.workspace)
+    vocabulary, pipe = (
+        load_vocabulary(split),
+        load_pipeline(lab.diffusion),
+    )
     records = [r for r in judged_pictures(lab) if r.whole]
     two = [r for r in records if len(r.words) == 2 and set(r.entities) <= set(vocabulary.unseen)]
     shown = [(two or records)[i] for i in spread(len(two or records), SHEET)]

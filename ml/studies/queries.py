@@ -159,7 +159,10 @@ def labelled_pictures(lab: Lab) -> dict[str, list[Record]]:
 
 def optimise(lab: Lab, name: str, labelled: Sequence[Record], recipe: str) -> str:
     """Writes a class's queries, float32 (S,2,D), one a labelled picture."""
-    pipe, diffusion = load_pipeline(lab.params.diffusion, lab.workspace), lab.params.diffusion
+    pipe, diffusion = (
+        load_pipeline(lab.diffusion),
+        lab.params.diffusion,
+    )
     made = [
         optimise_query(
             pipe,

@@ -121,7 +121,7 @@ def label_part(lab: Lab, name: str, part: int) -> str:
     path, recipe, places = labelling(lab, name)[part]
     everyone = pictures_of(lab, name)
     records = [everyone[k] for k in places]
-    pipe = load_pipeline(lab.params.diffusion, lab.workspace)
+    pipe = load_pipeline(lab.diffusion)
     modules = [load_module(lab, LABELLER, seed) for seed in range(lab.size.seeds)]
     copies = set(
         find_overlap(

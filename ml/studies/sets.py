@@ -28,9 +28,9 @@ from ml.grounding.samples import Sample
 from ml.images.facts import grey_levels
 from ml.images.png import encode_png
 from ml.images.run_lengths import decode_rle, encode_rle
+from ml.images.stored import Pictures
 from ml.pipeline.stages.masks import mask_rows, open_detector
 from ml.pipeline.stages.triplets import judge
-from ml.store.pictures import Pictures
 from ml.store.shards import split, write_shards
 from ml.studies.design import FRACTIONS, everything, word_of
 from ml.studies.workspace import Lab
@@ -147,7 +147,7 @@ class Maker:
     @cached_property
     def pipe(self):
         torch.set_num_threads(max(1, torch.get_num_threads() // self.lab.workers))
-        return load_pipeline(self.lab.params.diffusion, self.lab.workspace)
+        return load_pipeline(self.lab.workspace.located(self.lab.params.diffusion))
 
     def __call__(self, asked: Sequence[dict]) -> pd.DataFrame:
         batches = Batches(self.lab.params.diffusion.batch_size)

@@ -195,7 +195,7 @@ def _settings(lab: Lab, spec: Spec) -> dict:
 
 
 def _train_and_score(lab: Lab, spec: Spec) -> pd.DataFrame:
-    pipe = load_pipeline(lab.params.diffusion, lab.workspace)
+    pipe = load_pipeline(lab.diffusion)
     modules = _trained(lab, spec, pipe)
     sets = [[r.at(spec.place) for r in judged_pictures(lab) if r.whole]]
     if spec.place == 0:  # the drawn scenes were brought to the last step's timestep alone

@@ -17,11 +17,12 @@ from pathlib import Path
 import pandas as pd
 
 from ml.errors import starting_workers
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
+from ml.settings.sections import DiffusionParams
 from ml.store.files import atomic, read_note, sha256_json, write_json
 from ml.store.shards import end_with_parent
-from ml.store.workspace import Workspace
 from ml.studies.design import SHARED, SIZES, Size
 
 VERSION = 2
@@ -48,6 +49,11 @@ class Lab:
     @property
     def workspace(self) -> Workspace:
         return Workspace(self.root, self.profile)
+
+    @property
+    def diffusion(self) -> DiffusionParams:
+        """Of the profile, with `model` as the workspace finds it."""
+        return self.workspace.located(self.params.diffusion)
 
     @property
     def folder(self) -> Path:

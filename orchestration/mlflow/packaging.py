@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 
 import ml
+from ml.pipeline.workspace import Workspace
 from ml.quality.tables import model_size
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
 from ml.store.files import sha256_folder, write_json
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent

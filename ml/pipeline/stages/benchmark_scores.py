@@ -21,6 +21,7 @@ from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from ml.metrics.iou import Statistic, confusion, harmonic_mean, iou_per_class, miou
 from ml.pipeline.stages.segmenter import accepted_rows
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.training import pick_device, predict_each
@@ -28,7 +29,6 @@ from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest
 from ml.store.shards import iter_shards, read_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MODELS = {"synthetic": "segmenter", "real_upper_bound": "real_bound"}

@@ -24,9 +24,9 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
 from ml.pipeline.samples import load_samples
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import GroundingParams
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 24
@@ -40,7 +40,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     vocabulary = load_vocabulary(params.vocabulary)
     samples = load_samples(workspace, ["train", "validation"])
     refuse_unseen(samples, vocabulary.seen)
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
         pipe, samples, params, params.grounding.variant, folder / ".progress"

@@ -25,9 +25,9 @@ from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import cell_scores
 from ml.pipeline.samples import load_samples
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
@@ -60,7 +60,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     del training
     sim = load_samples(workspace, ["sim"])
     module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
-    pipe = load_pipeline(params.diffusion, workspace)
+    pipe = load_pipeline(workspace.located(params.diffusion))
     grounded, shown, parts = GroundedDiffusionPipeline(pipe, module), _shown(sim), []
     for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):
         daam = [threshold_masks(s.daam, s.size, threshold) for s in part]

@@ -17,12 +17,12 @@ from ml.diffusion.tokens import refuse_long_prompts
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
 from ml.images.png import encode_png
+from ml.images.stored import load_pictures
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.pictures import load_pictures
 from ml.store.schemas import IMAGES, PROMPTS
 from ml.store.shards import read_shards, split, write_shards
-from ml.store.workspace import Workspace
 
 PURPOSES = ("train", "sim")  # synthetic pictures are made, and labelled, by synthetic_dataset
 SHEET = 40
@@ -40,7 +40,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         )
     folder = workspace.folder("images")
     make = ShardMaker(params, workspace)
-    refuse_long_prompts(params.diffusion, workspace, wanted.to_dict("records"))
+    refuse_long_prompts(workspace.located(params.diffusion), wanted.to_dict("records"))
     plan = split(wanted.to_dict("records"), params.shards.size)
     rows = write_shards(folder, recipe, plan, make, IMAGES, params.shards.processes)
     _contact_sheet(folder)
@@ -57,7 +57,7 @@ class ShardMaker:
 
     def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
         if self.pipe is None:
-            self.pipe = load_pipeline(self.params.diffusion, self.workspace)
+            self.pipe = load_pipeline(self.workspace.located(self.params.diffusion))
         return pd.DataFrame(
             [
                 _row(prompt, samples, i)

@@ -15,12 +15,12 @@ from ml.detectors import Detector, Instances, load_detector
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle, encode_rle
+from ml.images.stored import load_pictures
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.pictures import load_pictures
 from ml.store.schemas import MASKS
 from ml.store.shards import read_shards, shard_files, split, write_shards
-from ml.store.workspace import Workspace
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

@@ -26,10 +26,10 @@ from ml.metrics.protocol_one import percent
 from ml.pipeline.gate import Contender, Policy, Verdict, comparable, decide
 from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import Damaged, atomic, read_json, settle, sha256_file, sha256_json, write_json
 from ml.store.manifest import read_manifest
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import PromptParams
 from ml.store.schemas import PROMPTS
 from ml.store.shards import split, write_shards
-from ml.store.workspace import Workspace
 from ml.words.text_limit import find_limit
 from ml.words.texts import Text, read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary

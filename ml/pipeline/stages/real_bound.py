@@ -22,10 +22,10 @@ from ml.images.png import decode_png, encode_png
 from ml.pipeline.stages.benchmark import label_table
 from ml.pipeline.stages.segmenter import accepted_rows, fit
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.settings.params import Params
 from ml.store.shards import iter_shards, split
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MOST_OBJECTS = 3  # that the drawn world puts into a scene

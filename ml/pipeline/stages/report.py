@@ -20,11 +20,11 @@ from ml.images.plots import LITERAL, label
 from ml.images.png import decode_png, jpeg_uri
 from ml.pipeline import audit
 from ml.pipeline.table import STAGE, Output
+from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic, read_note
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards, shard_files
-from ml.store.workspace import TIMING, Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 matplotlib.use("Agg")

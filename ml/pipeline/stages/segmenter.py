@@ -18,6 +18,7 @@ from ml.compute.precision import usable_precision
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import IGNORED
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
@@ -25,7 +26,6 @@ from ml.segmenters.training import hold_out, predict_each, train
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.shards import iter_shards, read_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 12

@@ -22,11 +22,11 @@ from ml.images.overlays import IGNORED
 from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import encode_rle
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import SyntheticParams
 from ml.store.schemas import PROMPTS, SYNTHETIC
 from ml.store.shards import iter_shards, read_shards, split, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 24
@@ -48,7 +48,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
             f"no prompt of purpose synthetic in {workspace.folder('prompts')}; set "
             "prompts.synthetic_one or synthetic_two above 0"
         )
-    refuse_long_prompts(params.diffusion, workspace, prompts.to_dict("records"))
+    refuse_long_prompts(workspace.located(params.diffusion), prompts.to_dict("records"))
     plan = split(prompts.to_dict("records"), params.shards.size)
     rows = write_shards(
         folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC, params.shards.processes
@@ -68,7 +68,7 @@ class ShardMaker:
     def grounded(self) -> GroundedDiffusionPipeline:
         module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
         return GroundedDiffusionPipeline(
-            load_pipeline(self.params.diffusion, self.workspace),
+            load_pipeline(self.workspace.located(self.params.diffusion)),
             module,
             self.params.diffusion.batch_size,
         )

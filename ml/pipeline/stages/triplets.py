@@ -13,14 +13,14 @@ import pandas as pd
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.near_copies import close_pairs, same_picture
 from ml.images.run_lengths import decode_rle
+from ml.images.stored import load_pictures
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import TripletParams
-from ml.store.pictures import load_pictures
 from ml.store.schemas import TRIPLETS
 from ml.store.shards import iter_shards, read_shards, write_shards
-from ml.store.workspace import Workspace
 from ml.words.vocabulary import load_vocabulary
 
 REASONS = {

@@ -1,11 +1,11 @@
 """Where the stages of one profile keep their folders, and what is said about each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
-from ml.settings.sections import DetectorParams
+from ml.settings.sections import DetectorParams, DiffusionParams
 from ml.store.files import sha256_file, sha256_folder
 from ml.store.successor import STATE, Successor
 
@@ -51,6 +51,10 @@ class Workspace:
             if (base / name).exists():
                 return str(base / name)
         return name
+
+    def located(self, diffusion: DiffusionParams) -> DiffusionParams:
+        """The settings with `model` as `Workspace.model` finds it."""
+        return replace(diffusion, model=self.model(diffusion.model))
 
     def detector(self, detector: DetectorParams) -> str:
         """`model` of `detector.model`, where a backend's own name comes first: a folder or file

@@ -25,7 +25,7 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 """Of diffusers, that draw with Stable Diffusion. Each ends where the closed form of a known case
-says (tests/test_contract_schedulers.py)."""
+says (tests/diffusion/test_contract_schedulers.py)."""
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
 

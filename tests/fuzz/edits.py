@@ -24,7 +24,7 @@ def tiny_models() -> tempfile.TemporaryDirectory:
     from ml.grounding.module import GroundingModule
     from ml.grounding.pipeline import GroundedDiffusionPipeline
     from ml.settings.profile import load_params
-    from tests.tiny import save_tiny_pipeline, tiny_pipeline
+    from tests.builders.tiny import save_tiny_pipeline, tiny_pipeline
 
     place = tempfile.TemporaryDirectory()
     folder = Path(place.name)

@@ -12,7 +12,7 @@ from tests.fuzz.harness import Case
 
 @cache
 def _pipeline():
-    from tests.test_grounding_pipeline import make_pipeline
+    from tests.grounding.test_grounding_pipeline import make_pipeline
 
     with contextlib.redirect_stderr(None):
         return make_pipeline()

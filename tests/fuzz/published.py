@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests import phototrees as trees
+from tests.builders import phototrees as trees
 from tests.fuzz import voc
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import benchmark_of, labels

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ml.datasets import check, open_source
 from ml.settings.profile import load_params
-from tests import phototrees as trees
+from tests.builders import phototrees as trees
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import benchmark_of, labels
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ml.__main__ import main
 from ml.pipeline.table import STAGES
 from ml.store.manifest import read_manifest
-from tests import handmade
+from tests.builders import handmade
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import write_vocabulary
 

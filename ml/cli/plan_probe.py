@@ -22,9 +22,9 @@ from ml.cli.plan_needs import Figures
 from ml.compute.batching import OutOfMemory
 from ml.detectors import load_detector
 from ml.diffusion.loading import find_device, load_pipeline
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.grounding.training import train as train_grounding
 from ml.grounding.training import validation_miou
@@ -224,7 +224,7 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     found["validate"] = (
         timed(lambda: validation_miou(module, source, entities, settings.batch_size)) / count
     )
-    grounded = GroundedDiffusionPipeline(pipe, module, params.diffusion.batch_size)
+    grounded = GroundingEngine(pipe, module, params.diffusion.batch_size)
     part = samples[: params.diffusion.batch_size]
     found["ground"] = timed(lambda: grounded.ground_samples(part)) / len(part)
     return replace(figures, **found)

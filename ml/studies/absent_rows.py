@@ -266,7 +266,7 @@ class _Asking:
                     yield _score(candidate, 0, source, record, _class_of(word), absent, value)
 
     def _with_presence(self, source, records, asked, drop, absent) -> Iterator[dict]:
-        """As `GroundedDiffusionPipeline.ground(..., min_presence)`: the kept words alone."""
+        """As `GroundingEngine.ground(..., min_presence)`: the kept words alone."""
         own = [
             question(r, absent_classes(r, self.classes, absent), d)
             if set(map(_class_of, q.words)) - set(d)

@@ -1,7 +1,7 @@
 """Stage `synthetic_dataset`: the model draws pictures of all classes and labels them itself.
 
 Here: label maps out of probabilities, the filter, shards. Not here: drawing and grounding
-(`ml.grounding.pipeline`), and checks on the result.
+(`ml.grounding.engine`), and checks on the result.
 """
 
 from collections import Counter
@@ -13,8 +13,8 @@ import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import refuse_long_prompts
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
 from ml.images.leaks import find_overlap, small
@@ -65,9 +65,9 @@ class ShardMaker:
         self.vocabulary = load_vocabulary(params.vocabulary)
 
     @cached_property
-    def grounded(self) -> GroundedDiffusionPipeline:
+    def grounded(self) -> GroundingEngine:
         module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
-        return GroundedDiffusionPipeline(
+        return GroundingEngine(
             load_pipeline(self.workspace.located(self.params.diffusion)),
             module,
             self.params.diffusion.batch_size,
@@ -86,13 +86,13 @@ class ShardMaker:
 
 def make_rows(
     prompts: Sequence[dict],
-    grounded: GroundedDiffusionPipeline,
+    grounded: GroundingEngine,
     benchmark: Sequence[np.ndarray],
     vocabulary: Vocabulary,
     params: Params,
 ) -> list[dict]:
     """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
-    made = grounded(
+    made = grounded.draw(
         [p["text"] for p in prompts],
         [list(p["words"]) for p in prompts],
         phrases=[list(p["phrases"]) for p in prompts],

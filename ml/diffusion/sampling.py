@@ -76,9 +76,8 @@ def sample(
                 # On the CPU, so that a seed means the same noise on every device.
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
                 output_type="np",
-                callback_on_step_end=callback,
+                callback_on_step_end=None if callback is None else _watched(callback),
             ).images
-        _check_kept(inputs.kept, {1, *keep}, len(prompts))
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
     kept = {step: (timestep, latents.clone()) for step, (timestep, latents) in inputs.kept.items()}
@@ -117,14 +116,25 @@ def _check(prompts, seeds, words, steps, guidance_scale) -> None:
         )
 
 
-def _check_kept(kept: dict[int, tuple[int, torch.Tensor]], steps: set[int], pictures: int) -> None:
-    """Raises ValueError for steps that a callback left out, or drew without guidance."""
-    if set(kept) != steps or any(len(latents) != pictures for _, latents in kept.values()):
-        raise ValueError(
-            "the callback ended the drawing early or switched the guidance off: expected one that "
-            "leaves `_interrupt` and `_guidance_scale` as they are (masks are made of the last "
-            "step's features under guidance)"
-        )
+def _watched(callback: StepCallback) -> StepCallback:
+    """The callback, refused when it ends the drawing early, switches the guidance off or returns
+    no dictionary: the last step's input is kept, with both halves of the guided batch."""
+
+    def call(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        changed = callback(pipe, step, timestep, tensors)
+        if pipe.interrupt or not pipe.do_classifier_free_guidance:
+            raise ValueError(
+                "callback_on_step_end: expected one that neither interrupts the drawing nor "
+                "switches the guidance off (masks are made of the last step under guidance)"
+            )
+        if not isinstance(changed, dict):
+            raise ValueError(
+                "callback_on_step_end: expected the dictionary of tensors to go on with, such as "
+                f"the one that it was given, got {type(changed).__name__}"
+            )
+        return changed
+
+    return call
 
 
 def _per_picture(maps, words, size) -> list[torch.Tensor]:

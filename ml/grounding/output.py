@@ -33,6 +33,13 @@ class GroundedOutput:
             None unless `min_presence` was given.
         seeds: of the pictures' initial noise, 0..2**32-1, so that each can be drawn again; None for
             pictures that were given.
+
+    Examples:
+        >>> out = pipe("a photograph of a dog and a cat", ["dog", "cat"], seed=0, output_type="pt")
+        >>> out.images.shape, out.seeds
+        (torch.Size([1, 3, 64, 64]), [0])
+        >>> {word: mask.dtype for word, mask in out.masks[0].items()}
+        {'dog': torch.bool, 'cat': torch.bool}
     """
 
     images: Images

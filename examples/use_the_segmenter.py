@@ -6,8 +6,8 @@ python examples/use_the_segmenter.py picture.png
 import argparse
 from pathlib import Path
 
-import transformers
 from PIL import Image
+from transformers import pipeline
 
 from ml import load_segmenter
 from ml.segmenters.processor import image_processor
@@ -21,7 +21,7 @@ def main() -> None:
     asked = parser.parse_args()
 
     model = load_segmenter(asked.folder)
-    segment = transformers.pipeline(
+    segment = pipeline(
         "image-segmentation",
         model=model,
         image_processor=image_processor(model, (asked.side, asked.side)),

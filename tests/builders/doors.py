@@ -41,14 +41,20 @@ def stage_folder(root: Path, module: GroundingModule | None = None) -> Path:
     return folder
 
 
-def segmenter_folder(root: Path, kind: str = "maskformer") -> Path:
+BACKBONE = ROOT / "data/foundation/micro/backbone"
+
+
+def segmenter_folder(root: Path, kind: str = "maskformer", backbone: Path = BACKBONE) -> Path:
     """`<root>/data/micro/segmenter` with an untrained segmenter in `model`."""
     params, vocabulary = load_params(), load_vocabulary("voc-1")
-    backbone = ROOT / "data/foundation/micro/backbone"
     names = [BACKGROUND, *vocabulary.classes]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = architecture(kind).build(backbone, names, params.segmenter)
+    if kind == "maskformer":  # fresh heads give every place one label; louder ones differ
+        for part in (model.class_predictor, *model.mask_embedder.modules()):
+            if isinstance(part, torch.nn.Linear):
+                part.weight.data.mul_(12)
     folder = root / "data/micro/segmenter"
     model.save_pretrained(folder / "model")
     return folder

@@ -1,6 +1,6 @@
 """The grounding module: masks for words, from the features of a frozen text-to-image model.
 
-Here: the module, its training, the pipeline that draws and labels pictures, the DAAM baseline and
-the scores of Protocol I. Not here: the diffusion side (`ml.diffusion`), stages and files
-(`ml.pipeline.runner`).
+Users come in by `pipeline`, in the manner of diffusers; stages and studies use `engine`, arrays in
+batches. Below both: the module and its training, what a word or a picture may be, and saved
+folders. Not here: the diffusion side (`ml.diffusion`), baselines and the scores of Protocol I.
 """

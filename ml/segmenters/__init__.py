@@ -52,11 +52,11 @@ def load_segmenter(folder: Path | str) -> PreTrainedModel:
     if not (place / "config.json").is_file() and (place / "model").is_dir():
         place = place / "model"
     file = place / "config.json"
-    if not file.is_file():
+    kind = read_json(file).get("model_type") if file.is_file() else None
+    if not isinstance(kind, str):
         raise ValueError(
             f"no segmenter in {folder}: expected config.json and model.safetensors, "
             "as the stage 'segmenter' leaves them in its folder `model`"
         )
-    kind = read_json(file).get("model_type")
-    model: PreTrainedModel = architecture(kind if isinstance(kind, str) else repr(kind)).load(place)
+    model: PreTrainedModel = architecture(kind).load(place)
     return model

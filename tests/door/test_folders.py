@@ -100,10 +100,9 @@ def test_other_folders_are_refused(tmp_path, segmenter, folder):
     for other in (tmp_path, tmp_path / "nowhere", segmenter / "model"):
         with pytest.raises(ValueError, match="no pipeline.json in .*save_pretrained.*registry"):
             GroundedDiffusionPipeline.from_pretrained(other)
-    with pytest.raises(ValueError, match="no segmenter in"):
-        load_segmenter(tmp_path)
-    with pytest.raises(ValueError, match="unknown segmenter.architecture"):
-        load_segmenter(folder)
+    for other in (tmp_path, folder, segmenter.parent / "nowhere"):
+        with pytest.raises(ValueError, match="no segmenter in"):
+            load_segmenter(other)
 
 
 def test_the_grounding_module_alone_opens_too(folder, pipe):

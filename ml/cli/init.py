@@ -126,7 +126,7 @@ def parse_classes(text: str) -> list[str]:
             raise ValueError(f"--classes: {other!r} and {word!r} are one class; name it once")
         named[canonical(word)] = word
     for word in words:
-        longer = next((other for other in words if other != word and _part_of(word, other)), None)
+        longer = next((other for other in words if other != word and is_part_of(word, other)), None)
         if longer:
             raise ValueError(
                 f"--classes: {word!r} is part of {longer!r}, so that the two cannot "
@@ -163,7 +163,7 @@ def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, l
             (
                 w
                 for w in words
-                if one not in ids and any(_part_of(a, w) or _part_of(w, a) for a in spoken[one])
+                if one not in ids and any(is_part_of(a, w) or is_part_of(w, a) for a in spoken[one])
             ),
             None,
         )
@@ -238,9 +238,9 @@ def make_profile(
         files[0]: content,
         files[1]: WORDS.format(
             name=name,
-            seen=", ".join(map(_quoted, vocabulary.seen)),
-            unseen=", ".join(map(_quoted, vocabulary.unseen)),
-            example=_quoted((vocabulary.unseen or vocabulary.seen)[0]),
+            seen=", ".join(map(quoted, vocabulary.seen)),
+            unseen=", ".join(map(quoted, vocabulary.unseen)),
+            example=quoted((vocabulary.unseen or vocabulary.seen)[0]),
         ),
     }
     if texts:
@@ -252,12 +252,12 @@ def make_profile(
     return list(contents), vocabulary, notes
 
 
-def _part_of(word: str, other: str) -> bool:
+def is_part_of(word: str, other: str) -> bool:
     """Whether a word stands in another at word boundaries: "hat" in "hard hat", not in "hatch"."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", other) is not None
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """A YAML scalar that is text: "no" is a boolean and 7 a number."""
     plain = yaml.safe_load(word) == word and re.fullmatch(r"[\w '’-]+", word)
     return word if plain else yaml.safe_dump(word, default_style='"').strip()

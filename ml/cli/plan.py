@@ -80,19 +80,19 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
             "models: disk, memory and hours are not planned; download it first"
         )
         return plan
-    _judge_data(plan, workspace)
-    device = _device(plan)
+    judge_data(plan, workspace)
+    device = find_profile_device(plan)
     if probe and device is not None:
         from ml.cli.plan_probe import run_probe
 
         plan.probe = run_probe(params, vocabulary, workspace, models, plan.drawing.side)
-    _fill(plan, vocabulary, device)
-    _judge_disk(plan, workspace)
-    _judge_memory(plan, device)
+    fill_in(plan, vocabulary, device)
+    judge_disk(plan, workspace)
+    judge_memory(plan, device)
     return plan
 
 
-def _judge_data(plan: Plan, workspace: Workspace) -> None:
+def judge_data(plan: Plan, workspace: Workspace) -> None:
     """Whether the real data of the profile is there, in its own layout."""
     benchmark = plan.params.benchmark
     if benchmark.source not in REAL_SOURCES:
@@ -109,7 +109,7 @@ def _judge_data(plan: Plan, workspace: Workspace) -> None:
                 plan.refusals.append(str(error))
 
 
-def _device(plan: Plan):
+def find_profile_device(plan: Plan):
     """The torch device of the profile, None when it is not there, which is a reason to refuse."""
     from ml.diffusion.loading import find_device
 
@@ -120,7 +120,7 @@ def _device(plan: Plan):
         return None
 
 
-def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
+def fill_in(plan: Plan, vocabulary: Vocabulary, device) -> None:
     from ml.grounding.features import CACHE_BYTES
 
     plan.module = module, kept = grounding_size(plan.params, plan.drawing)
@@ -142,7 +142,7 @@ def _fill(plan: Plan, vocabulary: Vocabulary, device) -> None:
         ]
     plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, CACHE_BYTES)
     if on_cpu:
-        plan.ram = [replace(n, bytes=n.bytes + _by_name(plan.gpu, n.name)) for n in plan.ram]
+        plan.ram = [replace(n, bytes=n.bytes + bytes_of(plan.gpu, n.name)) for n in plan.ram]
     cached = CACHE_BYTES // feature_bytes(plan.drawing, 2)
     figures = plan.probe.figures if plan.probe else Figures()
     plan.seconds = stage_seconds(plan.counts, figures, plan.params, cached)
@@ -179,7 +179,7 @@ def grounding_size(params: Params, drawing: Drawing) -> tuple[int, int]:
     )
 
 
-def _judge_disk(plan: Plan, workspace: Workspace) -> None:
+def judge_disk(plan: Plan, workspace: Workspace) -> None:
     """Free space where the data goes, and where downloads go, taken together on one file system."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -208,7 +208,7 @@ def _judge_disk(plan: Plan, workspace: Workspace) -> None:
             )
 
 
-def _judge_memory(plan: Plan, device) -> None:
+def judge_memory(plan: Plan, device) -> None:
     total = ram_bytes()
     plan.notes.append(f"main memory: {show_bytes(total)}")
     if (need := largest(plan.ram)) > total:
@@ -249,7 +249,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _by_name(needs: Sequence[Need], name: str) -> int:
+def bytes_of(needs: Sequence[Need], name: str) -> int:
     return next((n.bytes or 0 for n in needs if n.name == name), 0)
 
 
@@ -294,12 +294,12 @@ def page(plan: Plan) -> str:
             lines += [f"  {n.name:20} {show_bytes(n.bytes):>9}  {n.how}" for n in needs]
         if needs and total is not None:
             lines.append(f"  {'together':20} {show_bytes(total):>9}")
-    lines += ["", *_time_lines(plan), "", *plan.notes]
+    lines += ["", *time_lines(plan), "", *plan.notes]
     lines += [f"refused: {reason}" for reason in plan.refusals]
     return "\n".join(lines)
 
 
-def _time_lines(plan: Plan) -> list[str]:
+def time_lines(plan: Plan) -> list[str]:
     if plan.probe is None:
         return ["time: not measured (no probe)"]
     probe = plan.probe

@@ -124,10 +124,10 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
 
             if fields.are_whole(folder):  # else the probe says what is missing
                 fields.check_folder(folder)
-            return _on_disk("diffusion.model", diffusion.model, parts, folder)
+            return on_disk("diffusion.model", diffusion.model, parts, folder)
     known = DRAWINGS.get(diffusion.model)
     width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]
-    return _to_download(
+    return to_download(
         "diffusion.model", diffusion.model, known and sum(known.parameters.values()), width
     )
 
@@ -139,13 +139,13 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
         file = Path(workspace.model(given))
         return Found(setting, given, "on this machine", file.stat().st_size, None, file.parent)
     if (detector.backend, detector.model) == ("torchvision", "coco"):
-        return _torchvision_coco(setting)
+        return torchvision_coco(setting)
     folder = local_folder(
         workspace.detector(detector), "config.json", getattr(detector, "revision", None)
     )
     if folder and weight_files(folder):
-        return _on_disk(setting, detector.model, weight_files(folder), folder)
-    return _to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
+        return on_disk(setting, detector.model, weight_files(folder), folder)
+    return to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
 
 
 def find_backbone(params: Params, workspace: Workspace) -> Found:
@@ -156,11 +156,11 @@ def find_backbone(params: Params, workspace: Workspace) -> Found:
         getattr(segmenter, "backbone_revision", None),
     )
     if folder and weight_files(folder):
-        return _on_disk(setting, segmenter.backbone, weight_files(folder), folder)
-    return _to_download(setting, segmenter.backbone, PARAMETERS.get(segmenter.backbone), 4)
+        return on_disk(setting, segmenter.backbone, weight_files(folder), folder)
+    return to_download(setting, segmenter.backbone, PARAMETERS.get(segmenter.backbone), 4)
 
 
-def _torchvision_coco(setting: str) -> Found:
+def torchvision_coco(setting: str) -> Found:
     import torch
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights as Weights
 
@@ -178,7 +178,7 @@ def _torchvision_coco(setting: str) -> Found:
     )
 
 
-def _on_disk(setting: str, name: str, files: Sequence[Path], folder: Path) -> Found:
+def on_disk(setting: str, name: str, files: Sequence[Path], folder: Path) -> Found:
     return Found(
         setting,
         name,
@@ -189,7 +189,7 @@ def _on_disk(setting: str, name: str, files: Sequence[Path], folder: Path) -> Fo
     )
 
 
-def _to_download(setting: str, name: str, parameters: int | None, width: int) -> Found:
+def to_download(setting: str, name: str, parameters: int | None, width: int) -> Found:
     size = parameters * width if parameters else None
     return Found(setting, name, "to download" if size else "unknown", size, parameters)
 

@@ -74,9 +74,9 @@ def run_probe(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
     parts: dict[str, Callable] = {
-        "diffusion.model": _diffusion,
-        "detector.model": _detector,
-        "segmenter.backbone": _segmenter,
+        "diffusion.model": probe_diffusion,
+        "detector.model": probe_detector,
+        "segmenter.backbone": probe_segmenter,
     }
     images = None
     for found in models:
@@ -98,10 +98,10 @@ def run_probe(
     return probe
 
 
-def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarray:
+def probe_diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarray:
     """Sampling, grounding and the training of the grounding module. Returns pictures."""
     pipe = load_pipeline(workspace.located(params.diffusion))
-    drawn = Draw(pipe, params, workspace, _prompts(params, vocabulary))
+    drawn = Draw(pipe, params, workspace, probe_prompts(params, vocabulary))
     fresh(pipe.device)
     probe.figures = replace(probe.figures, draw=drawn.seconds_a_picture())
     probe.batch = len(drawn.rows)
@@ -115,7 +115,7 @@ def _diffusion(params, vocabulary, workspace, probe: Probe, images) -> np.ndarra
     return np.stack([decode_png(data) for data in drawn.rows["image"]])
 
 
-def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
+def probe_detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.detector
     extra = {
         name: getattr(settings, name) for name in ("revision", "weights") if hasattr(settings, name)
@@ -135,7 +135,7 @@ def _detector(params, vocabulary, workspace, probe: Probe, images) -> None:
     probe.figures = replace(probe.figures, detect=timed(lambda: detector.detect(some)) / len(some))
 
 
-def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
+def probe_segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     settings = params.segmenter
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
@@ -264,7 +264,7 @@ def store_samples(rows: pd.DataFrame, workspace: Workspace) -> list[Sample]:
     return load_samples(workspace, ["train"])
 
 
-def _prompts(params: Params, vocabulary: Vocabulary) -> list[dict]:
+def probe_prompts(params: Params, vocabulary: Vocabulary) -> list[dict]:
     """As many prompts of the profile's training sets as are drawn at once, two objects first."""
     size = params.diffusion.batch_size
     few = replace(

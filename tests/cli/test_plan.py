@@ -558,7 +558,7 @@ Card = namedtuple("Card", "total_memory")
 
 def gpu_plan(tmp_path, monkeypatch, gigabytes: float):
     """A plan of SD 1.5 in float32 as if there were a GPU of so much memory."""
-    monkeypatch.setattr(plan, "_device", lambda made: torch.device("cuda"))
+    monkeypatch.setattr(plan, "find_profile_device", lambda made: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: Card(gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "a card")
     monkeypatch.setattr(plan, "ram_bytes", lambda: 10**12)

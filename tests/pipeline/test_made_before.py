@@ -1,7 +1,7 @@
 """Folders made before the modules moved are found done after it: recipes name stages, not modules.
 
-`made_before/ci/` holds the manifests of a `data/ci` that was finished when the stages were modules of
-`ml/stages/`. The shards are too large to keep, except those of `prompts`, which is there whole.
+`made_before/ci/` holds the manifests of a `data/ci` that was finished when the stages were modules
+of `ml/stages/`. The shards are too large to keep, except those of `prompts`, which is there whole.
 """
 
 import functools

@@ -31,7 +31,7 @@ from ml.pipeline.stages.prompts import check
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
-from ml.settings.sections import REAL_SOURCES
+from ml.settings.sections import PHOTO_SOURCES
 from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -95,9 +95,10 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
 def _judge_data(plan: Plan, workspace: Workspace) -> None:
     """Whether the real data of the profile is there, in its own layout."""
     benchmark = plan.params.benchmark
-    if benchmark.source not in REAL_SOURCES:
+    if benchmark.source not in PHOTO_SOURCES:
         return
-    from ml.datasets import NoSuchPart, open_source
+    from ml.datasets import open_source
+    from ml.datasets.protocol import NoSuchPart
 
     for part in ("test", "train"):
         try:

@@ -13,7 +13,7 @@ from ml.cli.planning.need import largest
 from ml.cli.planning.page import show_bytes
 from ml.cli.planning.plan import Plan
 from ml.pipeline.workspace import Workspace
-from ml.settings.sections import REAL_SOURCES
+from ml.settings.sections import PHOTO_SOURCES
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ SPARE = 1.05
 def judge_data(plan: Plan, workspace: Workspace) -> None:
     """Whether the real data of the profile is there, in its own layout."""
     benchmark = plan.params.benchmark
-    if benchmark.source not in REAL_SOURCES:
+    if benchmark.source not in PHOTO_SOURCES:
         return
     from ml.datasets import NoSuchPart, open_source
 

@@ -4,8 +4,8 @@ import html
 import math
 import re
 
+from ml.pipeline.facts import flatten, paths
 from ml.store.manifest import Manifest
-from orchestration.metadata import flatten, paths
 
 MOST_DESCRIPTION = 5000  # characters of a version's description in a store's column
 

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 import ml
+from ml.pipeline.picture_size import picture_side
 from ml.pipeline.workspace import Workspace
-from ml.quality.tables import model_size
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
 from ml.store.files import sha256_folder, write_json
@@ -49,7 +49,7 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
     """Logs a model to the active run and registers it under a name; returns its version."""
     import mlflow
 
-    side = model_size(params, workspace) or -1
+    side = picture_side(params, workspace) or -1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from ml.errors import ManifestError
+from ml.pipeline.facts import paths
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic, read_note, write_json
 from ml.store.manifest import Manifest, read_manifest
-from orchestration.metadata import paths
 from orchestration.mlflow.model_card import describe_version, model_card
 from orchestration.mlflow.names import aliases, stored
 from orchestration.mlflow.packaging import log_pyfunc

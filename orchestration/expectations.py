@@ -22,7 +22,7 @@ from ml.settings.params import Params
 from ml.store.manifest import read_manifest
 from orchestration.turns import turn
 
-EXAMPLES = 5  # offending rows kept with a result
+EXAMPLES = 5  # offending rows that a result keeps
 
 
 # What names a row in the tables, and is shown of an offending one.
@@ -30,7 +30,7 @@ NAMES = ("key", "set", "class", "entity", "word", "model", "score", "step")
 
 
 def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
-    """Judges a finished stage; a verdict on the same manifest by the same rules is kept.
+    """Judges a finished stage, or finds the verdict on the same manifest by the same rules.
 
     Raises ManifestError when the stage's folder is unfinished or damaged.
     """
@@ -50,8 +50,8 @@ def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
 def ensure_quality(stage: str, params: Params, workspace: Workspace) -> None:
     """Judges every input of a stage that has no verdict yet.
 
-    Raises QualityError when one failed, in this run or an earlier one: Dagster's blocking checks
-    hold inside one run only.
+    Raises QualityError when one failed, in this run or an earlier one, since Dagster's blocking
+    checks block within one run only.
     """
     for name in STAGE[stage].inputs:
         if name in RULES:
@@ -91,7 +91,7 @@ def open_context():
 def run_suite(
     context, name: str, rules: list[Rule], frame: pd.DataFrame, limits: dict
 ) -> list[Result]:
-    """One GX suite on one table. An empty table fails, because GX would pass it unseen."""
+    """Runs one GX suite on one table. An empty table fails here; GX would let it pass."""
     import great_expectations as gx
     from great_expectations import expectations
 

@@ -1,7 +1,7 @@
 """What the Dagster UI shows of a finished stage: numbers, paths, contact sheet, training curve.
 
-Numbers become plots over materializations. Pictures go in as data URIs below 100 KB, because
-metadata lives in the event log; larger ones stay files.
+The UI plots numbers over materializations. Pictures below 100 KB are shown as data URIs; larger
+ones stay files, because metadata is stored in the event log.
 """
 
 import base64
@@ -29,7 +29,7 @@ def describe(report: StageReport, folder: Path) -> dict[str, dg.MetadataValue]:
 
 
 def pictures(folder: Path) -> dict[str, dg.MetadataValue]:
-    """The contact sheet and the training curve of a stage's folder, as far as it has them."""
+    """The contact sheet and the training curve of a stage's folder, if it has them."""
     found = {}
     sheet, curve = folder / "contact_sheet.jpg", folder / "curve.csv"
     if sheet.is_file():

@@ -1,7 +1,7 @@
 """One page with the verdicts of all stages: `data/<profile>/quality/index.html`.
 
-Great Expectations' own Data Docs put values into the page as they are and load styles and scripts
-from other sites. Here every value is escaped, nothing is loaded, and no script may run.
+Great Expectations' own Data Docs don't escape the values they show, and load styles and scripts
+from other sites. Here every value is escaped, nothing is loaded, and no script can run.
 """
 
 from pathlib import Path

@@ -17,9 +17,9 @@ from orchestration.resources import PROFILES, Project
 from orchestration.turns import gpu_turn, when_free
 
 COMMON = {"owners": ["team:grounding"], "partitions_def": PROFILES}
-# `tags` are seen in the catalogue, `op_tags` reach the step: an executor's limits, a launcher.
+# The catalogue shows `tags`; executors' limits and launchers read `op_tags`.
 CPU = COMMON | {"tags": {"compute": "cpu"}, "op_tags": {"compute": "cpu"}}
-# A step or a worker that was killed finds its finished shards and checkpoints when tried again.
+# Tried again, a step whose process was killed continues from its finished shards and checkpoints.
 GPU = COMMON | {
     "tags": {"compute": "gpu"},
     "op_tags": {"compute": "gpu"},
@@ -42,8 +42,8 @@ def make(project: Project, stage: str, force: bool) -> StageReport:
 def materialize(project: Project, stage: str, *, force: bool = False) -> dg.MaterializeResult:
     """Makes the stage and describes it for the UI.
 
-    Raises Dagster's Failure, which is tried again only where a process was killed: the same data
-    and settings fail the same way.
+    Raises Dagster's Failure, which is tried again only when a process was killed: otherwise the
+    same data and settings would fail again.
     """
     try:
         report = make(project, stage, force)

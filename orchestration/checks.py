@@ -1,6 +1,6 @@
 """The blocking checks: one `multi_asset_check` per stage boundary, one result per rule.
 
-Dagster blocks inside one run; `orchestration.expectations.ensure_quality` does so across runs.
+Dagster blocks within one run; `orchestration.expectations.ensure_quality` does so across runs.
 Rules are in `ml/quality/rules.py`, judging is in `expectations.py`.
 """
 
@@ -31,8 +31,8 @@ def specs(stage: str) -> list[dg.AssetCheckSpec]:
 
 
 def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
-    """The stage's verdict as check results: what was seen, what was demanded, which rows break it,
-    and where it is explained."""
+    """The stage's verdict as check results: what was observed, what was demanded, which rows break
+    the rule, and where it is explained."""
     workspace = project.workspace
     verdict = validate(stage, project.params, workspace)
     shown = pictures(workspace.folder(stage))
@@ -51,7 +51,7 @@ def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
             passed=result.passed,
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.says,
-            # 130 KB a sheet in the event log: once a stage, and wherever somebody has to look.
+            # A sheet takes 130 KB of the event log: shown once a stage, and with every failure.
             metadata=metadata | (shown if index == 0 or not result.passed else {}),
         )
 

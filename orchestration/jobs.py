@@ -4,7 +4,7 @@ import dagster as dg
 
 from orchestration.studies import GROUP
 
-# On the console: progress bars and what goes wrong. Everything stands in the UI and the event log.
+# The console shows progress bars and warnings only; the UI and the event log have everything.
 QUIET = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 
 pipeline = dg.define_asset_job(

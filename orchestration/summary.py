@@ -1,7 +1,7 @@
-"""`python -m orchestration.summary [--profile micro]`: what a finished run gave, in one page.
+"""`python -m orchestration.summary [--profile micro]`: a finished run's results on one page.
 
 Writes `data/<profile>/summary.json` from the stages' own files and prints the scores, the promoted
-models, the report's path and how to look further. Computes no score itself.
+models, the report's path and what to look at next. It computes no score itself.
 """
 
 import sys
@@ -31,18 +31,18 @@ SEGMENTERS = {
 
 
 def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
-    """Seconds by stage of the making (checks as `checks`), and the highest peak memory in MB.
+    """Seconds that each stage took (all checks together as `checks`), and the peak memory in MB.
 
-    Of a stage that was found done, the seconds are those of the run that made it.
+    A stage that was found done counts with the seconds of the run that made it.
     """
     seconds, peak, checks = {}, 0.0, 0.0
     for stage in STAGES:
         state = workspace.state(stage.name)
-        if said := read_note(state / "timing.json", TIMING):
-            seconds[stage.name] = round(said["seconds"], 2)
-            peak = max(peak, said["peak_rss_mb"])
-        if said := read_note(state / "quality.json", {"seconds": (int, float)}):
-            checks += said["seconds"]
+        if timing := read_note(state / "timing.json", TIMING):
+            seconds[stage.name] = round(timing["seconds"], 2)
+            peak = max(peak, timing["peak_rss_mb"])
+        if verdict := read_note(state / "quality.json", {"seconds": (int, float)}):
+            checks += verdict["seconds"]
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     workspace = Workspace(chosen.root, params.profile)
     summary = summarize(workspace, champions_of(project))
     path = workspace.data / "summary.json"
-    # Every making leaves another time, so an equal summary means that nothing was made.
+    # A stage that is made again leaves another time: an equal summary means that nothing was made.
     unchanged = read_note(path, dict) == summary
     write_json(path, summary)
     print(page(summary, workspace, unchanged))

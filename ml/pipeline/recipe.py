@@ -52,7 +52,7 @@ def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
         path = workspace.state(name) / "quality.json"
         try:
             verdict = read_json(path, VERDICT)
-        except Damaged as error:  # it may have said no
+        except Damaged as error:  # it may have been a failure
             raise QualityError(
                 f"stage {stage.name!r} refuses its input {name!r}, whose checks "
                 f"left no readable verdict: {error}. Judge it again (`make run`), "

@@ -13,8 +13,8 @@ import yaml
 from ml.pipeline.recipe import recipe_of
 from ml.pipeline.table import STAGE, STAGES
 from ml.pipeline.workspace import Workspace
-from ml.quality.model_tables import TABLES
 from ml.quality.rules import RULES
+from ml.quality.tables import TABLES
 from ml.settings.profile import ROOT, load_params
 from orchestration.definitions import defs
 from orchestration.studies import PAPER_ASSETS

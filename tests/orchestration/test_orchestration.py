@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from ml.pipeline import curve
+from ml.pipeline.facts import flatten
 from ml.pipeline.runner import StageReport
 from ml.pipeline.table import STAGES
 from ml.settings.profile import ROOT, load_params
@@ -111,7 +113,7 @@ def test_profiles_and_their_run_configs_load():
 
 def test_flatten_names_nested_facts():
     facts = {"a": {"b": 1, "c": {"d": 2.5}}, "e": "x"}
-    assert metadata.flatten(facts) == {"a/b": 1, "a/c/d": 2.5, "e": "x"}
+    assert flatten(facts) == {"a/b": 1, "a/c/d": 2.5, "e": "x"}
 
 
 def test_facts_keep_their_types(tmp_path):
@@ -134,15 +136,15 @@ def test_large_pictures_stay_files(tmp_path):
 def test_curve_is_drawn_small(tmp_path):
     path = tmp_path / "curve.csv"
     path.write_text("step,loss,val_miou\n0,2.0,\n10,1.0,40\n20,nan,60\n")
-    assert metadata.read_curve(path) == {
+    assert curve.read_curve(path) == {
         "loss": [(0, 2.0), (10, 1.0)],
         "val_miou": [(10, 40.0), (20, 60.0)],
     }
     drawn = tmp_path / "curve.png"
-    drawn.write_bytes(metadata.draw_curve(path))
+    drawn.write_bytes(curve.draw_curve(path))
     assert Image.open(drawn).size == (480, 200) and drawn.stat().st_size < 20_000
     path.write_text("step,loss\n0,2.0\n")
-    assert metadata.draw_curve(path) == b""
+    assert curve.draw_curve(path) == b""
 
 
 def test_data_job_through_the_command_line(tmp_path, home):
@@ -189,10 +191,10 @@ def test_data_job_through_the_command_line(tmp_path, home):
 
 
 @pytest.mark.parametrize(
-    ("select", "said"),
+    ("select", "message"),
     [("tag:nothing", "The selection matches no asset"), ("nothing", "'nothing'")],
 )
-def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
+def test_a_selection_that_matches_nothing_starts_nothing(select, message, home):
     """Dagster takes an empty selection for all assets: the whole graph and the studies."""
     done = subprocess.run(
         [
@@ -212,7 +214,7 @@ def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
         env=os.environ | {"DAGSTER_HOME": str(home)},
         timeout=120,
     )
-    assert done.returncode != 0 and said in done.stderr
+    assert done.returncode != 0 and message in done.stderr
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
 

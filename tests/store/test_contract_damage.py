@@ -138,7 +138,7 @@ def test_a_champions_record_that_cannot_be_read_is_one_clear_error(tmp_path, bro
 
 
 def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_path, broken):
-    from orchestration.quality_page import page_of, write_page
+    from ml.quality.page import page_of, write_page
 
     workspace = Workspace(tmp_path, "micro")
     for stage in ("prompts", "masks"):

@@ -162,7 +162,7 @@ def test_every_pair_of_coco_composed():
 def test_the_checks_find_words_as_the_stages_do():
     import pandas as pd
 
-    from ml.quality.tables import entities_of
+    from ml.quality.frames import entities_of
 
     rows = pd.DataFrame(
         [

@@ -1,7 +1,7 @@
 """One page with the verdicts of all stages: `data/<profile>/quality/index.html`.
 
-Great Expectations' own Data Docs put values into the page as they are and load styles and scripts
-from other sites. Here every value is escaped, nothing is loaded, and no script may run.
+Great Expectations' own Data Docs don't escape the values they show, and load styles and scripts
+from other sites. Here every value is escaped, nothing is loaded, and no script can run.
 """
 
 from pathlib import Path
@@ -22,10 +22,10 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-top
 </style></head><body>
 <h1>Checks of {{ profile }}</h1>
 <p>What each check means and what to do: docs/checks.md.</p>
-{% for stage, said in verdicts %}
-<h2 id="{{ stage }}">{{ stage }}: {{ "passed" if said.passed else "failed" }}</h2>
+{% for stage, verdict in verdicts %}
+<h2 id="{{ stage }}">{{ stage }}: {{ "passed" if verdict.passed else "failed" }}</h2>
 <table><tr><th>check</th><th>observed</th><th>expected</th><th>what breaks it</th></tr>
-{% for r in said.results %}
+{% for r in verdict.results %}
 <tr class="{{ "passed" if r.passed else "failed" }}"><td>{{ r.name }}</td><td>{{ r.observed }}</td>
 <td>{{ r.bound }}</td><td>{{ r.examples | join("; ") }}</td></tr>
 {% endfor %}</table>
@@ -44,9 +44,9 @@ def write_page(workspace: Workspace) -> None:
 
     verdicts = []
     for stage in STAGES:
-        said = read_note(workspace.state(stage.name) / "quality.json", VERDICT | {"results": list})
-        if said is not None:
-            verdicts.append((stage.name, said))
+        path = workspace.state(stage.name) / "quality.json"
+        if (verdict := read_note(path, VERDICT | {"results": list})) is not None:
+            verdicts.append((stage.name, verdict))
     template = Environment(autoescape=True).from_string(TEMPLATE)
     with atomic(page_of(workspace)) as temporary:
         temporary.write_text(

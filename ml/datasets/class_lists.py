@@ -25,7 +25,7 @@ def read_classes(file: Path) -> dict[int, str]:
     """label -> class of classes.txt: line n is label n. A first line `background` (labelme writes
     `__ignore__` before it) is label 0, lines that start with # and the end's blank ones are none.
 
-    Raises ValueError with the line for a list that says something else.
+    Raises ValueError with the line for any other list.
     """
     lines = list(_lines(file))
     while lines and not lines[-1][1]:

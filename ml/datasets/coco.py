@@ -143,7 +143,7 @@ class Coco2017(PhotoFiles):
 
     def photo(self, key: str) -> Path:
         path = self.pictures / str(self._index[0][int(key)]["file_name"])
-        # a link within a stranger's archive must not lead to other files of this machine
+        # a link in an archive from elsewhere must not lead to other files of this machine
         place = path.resolve()
         if not any(place.is_relative_to(root) for root in self._places):
             raise ValueError(
@@ -174,7 +174,7 @@ class Coco2017(PhotoFiles):
         return [self.file]
 
     def photo_files(self) -> list[Path]:
-        """What lies in the pictures' folder; the annotations need not be read for that."""
+        """All pictures in the folder, found without reading the annotations."""
         return sorted(
             path
             for path in self.pictures.rglob("*")

@@ -86,7 +86,8 @@ def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tup
     """The classes that each role is asked for, and no others.
 
     An unseen class that the detector does not know is left out of the oracle's, so that a user may
-    name what nobody annotated; it is then never found in the sim set. A seen one is an error.
+    name a class without annotations; it is then never found in the sim set. Raises ValueError for
+    a seen class that it does not know.
     """
     detector.resolve(vocabulary.seen)
     known = tuple(name for name in vocabulary.classes if canonical(name) in detector.known)
@@ -187,8 +188,8 @@ def mask_rows(
 def facts_of(masks: pd.DataFrame, unknown: Sequence[str] = ()) -> dict[str, Any]:
     """Found shares (0..1) by role and class, mean score of what was found (0 where nothing).
 
-    unknown: classes nobody could look for; they are in `rows` and `pictures` alone, since a share
-    of them would blame the detector or the pictures.
+    unknown: classes that the detector cannot look for; they are in `rows` and `pictures` alone,
+    since a share of them would blame the detector or the pictures.
     """
     by_role = dict(iter(masks[~masks.entity.isin(unknown)].groupby("role")))
     return {

@@ -43,7 +43,8 @@ def open_source(benchmark: BenchmarkParams, part: str, root: str | None) -> Labe
 
 
 def data_digest(benchmark: BenchmarkParams, part: str, root: str | None) -> str | None:
-    """What a stage's recipe says of data on disk; None for a source that reads none."""
+    """What a stage's recipe records of data on disk: its digest, "no such part", or None for a
+    source that reads none."""
     if benchmark.source == "none":
         return None
     try:

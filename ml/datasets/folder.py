@@ -57,7 +57,7 @@ class OwnFolder(PhotoFiles):
                 )
         if part == "train" and not (self.root / "train.txt").is_file():
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
-        self.colours: dict[tuple[int, ...], int] = {}
+        self.colours: dict[tuple[int, int, int], int] = {}
         self.names = self._classes()
         self._photos, skipped = list_files(self.root / "images", PHOTO_SUFFIXES)
         self._masks, more = list_files(self.root / "masks", MASK_SUFFIXES)

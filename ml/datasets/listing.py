@@ -30,7 +30,7 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, Path], 
     """(the folder's files by stem, sorted; names of what systems left there and is skipped).
 
     Stems are in Unicode's composed form: macOS writes "é" as two characters. Raises ValueError for
-    two files of one stem, and for anything else that lies there: it would be left out unsaid.
+    two files of one stem, and for any other file: it would be left out silently.
     """
     found: dict[str, Path] = {}
     skipped = []

@@ -21,7 +21,7 @@ CHOICE = 30_000_000
 
 
 class PhotoFiles(LabelledPhotos):
-    """Base of a layout, which adds what `LabelledPhotos` says of files."""
+    """Base class of a layout, which adds the parts of `LabelledPhotos` that are about files."""
 
     sizes_differ = True
     skipped: Sequence[str] = ()
@@ -58,8 +58,8 @@ class PhotoFiles(LabelledPhotos):
         }
 
     def described(self) -> str:
-        """The part's name, and that it is not whole where it is not: nobody may take a score on
-        some of the pictures for one on the official benchmark."""
+        """The part's name; of an incomplete copy also how much of it is there, so that its score
+        is not taken for one on the official benchmark."""
         found = len(self.keys)
         if self.official in (None, found):
             return self.title

@@ -70,7 +70,7 @@ class LabelledPictures(Protocol):
         vocabulary and the data set share no class."""
 
     def facts(self) -> dict[str, str | int | None]:
-        """What a manifest says of the part: `name`, `listed` (pictures), `official_pictures`;
+        """What a manifest records of the part: `name`, `listed` (pictures), `official_pictures`;
         nothing for the drawn world, which is always whole."""
 
     def digest(self) -> str | None:

@@ -122,17 +122,19 @@ class Voc2012(PhotoFiles):
         return tuple(sorted(keys))
 
     def _sbd_keys(self) -> set[str]:
-        if not self._sbd_as_published:
+        published = self._published_sbd
+        if published is None:
             return {path.stem for path in self.aug.glob("*.png") if not is_junk(path)}
         return {
             key
             for name in ("train.txt", "val.txt")
-            for key in read_list(self.sbd / name, self.title)
+            for key in read_list(published / name, self.title)
         }
 
     @property
-    def _sbd_as_published(self) -> bool:
-        return self.sbd is not None and not self.aug.is_dir()
+    def _published_sbd(self) -> Path | None:
+        """SBD's own folder, where its masks do not lie in VOC's already."""
+        return None if self.aug.is_dir() else self.sbd
 
     def photo(self, key: str) -> Path:
         return self.folder / "JPEGImages" / f"{key}.jpg"
@@ -141,8 +143,8 @@ class Voc2012(PhotoFiles):
         """The file of a picture's labels."""
         if self.part == "test" or key in self._own:
             return self.folder / "SegmentationClass" / f"{key}.png"
-        if self._sbd_as_published:
-            return self.sbd / "cls" / f"{key}.mat"
+        if self._published_sbd is not None:
+            return self._published_sbd / "cls" / f"{key}.mat"
         return self.aug / f"{key}.png"
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:

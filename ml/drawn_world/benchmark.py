@@ -52,7 +52,7 @@ def benchmark_digest(scenes: Iterable[Scene]) -> str:
 
 
 def check_benchmark(scenes: Iterable[Scene]) -> None:
-    """RuntimeError unless the scenes are the published benchmark, bit for bit."""
+    """Raises RuntimeError unless the scenes are the published benchmark, bit for bit."""
     actual = benchmark_digest(scenes)
     if actual != BENCHMARK_SHA256:
         raise RuntimeError(

@@ -65,7 +65,11 @@ def place(
     shape_seeds: list[int],
     background: Background,
 ) -> list[Placed]:
-    """Draw each object in unit coordinates and map it into the picture."""
+    """Draw each object in unit coordinates and map it into the picture: one `Placed` a name.
+
+    mains: the objects' main colours. shape_seeds: of their shapes, which stay the same when a
+    placement is tried again.
+    """
     n = len(names)
     slots = SLOTS[n]
     if n == 2 and rng.random() < CLOSE_CHANCE:

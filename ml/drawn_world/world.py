@@ -75,7 +75,10 @@ class Scene:
 
 
 def scene_seed(purpose: str, index: int) -> int:
-    """The index-th seed of a purpose. ValueError for an unknown one, IndexError past its end."""
+    """The index-th seed of a purpose.
+
+    Raises ValueError for an unknown purpose, IndexError for an index past its seeds.
+    """
     if purpose not in SEED_RANGES:
         raise ValueError(
             f"unknown purpose {purpose!r}; expected one of {', '.join(SEED_RANGES)}: "
@@ -98,7 +101,8 @@ def draw_scene(
     classes: draw exactly these, in any placement. A class may be named twice if it has colours to
     tell its objects apart: they then differ in colour, and the caption names it ("a red car left of
     a blue car"). n_objects: this many random distinct classes. Neither: one, two or three objects
-    by COUNT_SHARES. The same arguments always give the same scene. ValueError for a bad argument.
+    by COUNT_SHARES. The same arguments always give the same scene. Raises ValueError for other
+    numbers or names.
     """
     _check(seed, n_objects, classes)
     wanted = tuple(classes) if classes is not None else ()

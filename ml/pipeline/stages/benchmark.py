@@ -8,6 +8,7 @@ contact_sheet.jpg. Settings: vocabulary, benchmark.source, .root, .subset. Not h
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     return Output(rows=rows, facts=facts | pictures.facts())
 
 
-def _facts(folder: Path, vocabulary: Vocabulary, labelled: Sequence[str]) -> dict:
+def _facts(folder: Path, vocabulary: Vocabulary, labelled: Sequence[str]) -> dict[str, Any]:
     """Counts over the written shards, a shard at a time; leaves the contact sheet."""
     entities, ignored = [], []
     for shard in iter_shards(folder, ["entities", "label"]):

@@ -108,6 +108,7 @@ def fit_into(
     high, wide = (max(1, round(side * scale)) for side in image.shape[:2])
     framed = np.zeros((height, width, 3), np.uint8)
     marked = np.full((height, width), IGNORED, np.uint8)
-    framed[:high, :wide] = Image.fromarray(image).resize((wide, high), Image.Resampling.BILINEAR)
-    marked[:high, :wide] = Image.fromarray(label).resize((wide, high), Image.Resampling.NEAREST)
+    scaled = Image.fromarray(image).resize((wide, high), Image.Resampling.BILINEAR)
+    labels = Image.fromarray(label).resize((wide, high), Image.Resampling.NEAREST)
+    framed[:high, :wide], marked[:high, :wide] = np.asarray(scaled), np.asarray(labels)
     return framed, marked

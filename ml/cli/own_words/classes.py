@@ -1,4 +1,4 @@
-"""The words of `--classes`, read and refused one by one."""
+"""The words of `--classes`: read, and checked one by one."""
 
 import re
 import unicodedata
@@ -19,7 +19,8 @@ PLURALS = {
     for one in (*coco.CLASSES, *chain(*synonyms().values()))
     for form in plurals(one) - SINGULAR
 }
-"""Of the words that detectors know: "wine glasses" looks like "safety glasses"."""
+"""Plural -> singular of the words that detectors know. Only of those: "wine glasses" is a plural,
+"safety glasses" is not."""
 
 
 def parse_classes(text: str) -> list[str]:

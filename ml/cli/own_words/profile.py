@@ -23,7 +23,7 @@ PROFILE = """\
 # Made by: python -m ml init --classes "{classes}" --profile {base}
 #   python -m ml plan --profile {name}   what it needs, before anything starts
 #   python -m ml all --profile {name}    the whole graph
-# Settings of {base}, overridden below; ml/settings/profile.py says what each one means.
+# Settings of {base}, overridden below; ml/settings/sections.py says what each one means.
 base: {base}
 vocabulary: {vocabulary}
 
@@ -53,10 +53,10 @@ def make_profile(
     texts: str | None = None,
     root: Path = ROOT,
 ) -> tuple[list[Path], Vocabulary, list[str]]:
-    """Writes the files; returns them, the vocabulary, and what there is to say about the words.
+    """Writes the files; returns them, the vocabulary, and notes on the words for the user.
 
-    Nothing is written when anything is wrong: ValueError says what, for an unknown base profile,
-    a name that is taken, words that do not do, or a text file with lines that do not.
+    Raises ValueError, before anything is written, for an unknown base profile, a name that is
+    taken, words that cannot be used, or a text file with lines that cannot.
     """
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")

@@ -19,7 +19,7 @@ class World:
 
     name: str
     known: tuple[str, ...]  # classes the detector knows
-    seen: tuple[str, ...]  # of them, what the labeller teaches with
+    seen: tuple[str, ...]  # of them, the classes whose masks may be used in training
     closed: bool  # nothing but `known` can be drawn
 
 
@@ -32,7 +32,7 @@ def world_of(base: Params, root: Path = ROOT) -> World:
 
 
 def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, list[str]]:
-    """The vocabulary for these words, and what there is to say about them.
+    """The vocabulary for these words, and notes on them for the user.
 
     Raises ValueError for a word that cannot be drawn.
     """
@@ -43,7 +43,7 @@ def choose(words: Sequence[str], world: World, name: str) -> tuple[Vocabulary, l
                 f"{world.name} has no {strange}: its model draws nothing but "
                 f"{', '.join(world.known)}. Take --profile sd15 for other words"
             )
-        # Everything is known here, so that holding the words out is what is left to rehearse.
+        # The detector knows every class here, so the words are held out to rehearse unseen ones.
         known, new = [], ids
     else:
         known = [i for i in ids if i in world.known]

@@ -13,8 +13,8 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def find_profile_device(plan: Plan) -> "torch.device | None":
-    """The torch device of the profile; None, and a reason in the plan, when this machine has it
-    not."""
+    """The torch device of the profile; None, with the reason in the plan, when this machine lacks
+    it."""
     from ml.diffusion.loading import find_device
 
     try:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ml.compute.batching import Batches
+from ml.datasets.drawn import benchmark_copies, label_maps, scene_classes
 from ml.diffusion.loading import load_pipeline
 from ml.drawn_world.benchmark import BENCHMARK_SHA256, benchmark_scenes
 from ml.drawn_world.world import draw_scene, scene_seed
@@ -21,7 +22,6 @@ from ml.images.contact_sheet import spread
 from ml.images.leaks import find_overlap, small
 from ml.images.overlays import IGNORED
 from ml.metrics.iou import confusions
-from ml.pipeline.stages.real_bound import benchmark_copies, label_maps, scene_classes
 from ml.pipeline.stages.synthetic_dataset import label_map, reject_reason
 from ml.segmenters import architecture
 from ml.segmenters.training import predict_each, train

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.cli.init import parse_classes
-from ml.cli.plan import make_plan
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.planning.making import make_plan
 from ml.diffusion.tokens import (
     all_positions,
     encode_prompts,
@@ -686,7 +686,7 @@ def test_long_lists_end_at_once(tmp_path, capsys):
 
 
 def test_words_beside_the_seen_classes_are_counted():
-    from ml.cli.init import World, choose
+    from ml.cli.own_words.vocabulary import World, choose
     from ml.words import coco
 
     world = World("COCO", coco.CLASSES, coco.SEEN, False)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -134,12 +135,19 @@ def test_it_grounds_a_picture_without_the_checkout(site, saved, tmp_path):
     )
 
 
+@pytest.fixture
+def scratch():
+    """A folder that goes at once: pytest keeps its own of the last runs, and this is gigabytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
-def test_it_grounds_a_picture_in_an_empty_environment(wheel, saved, tmp_path):
+def test_it_grounds_a_picture_in_an_empty_environment(wheel, saved, scratch):
     """The library alone, from the registry: no Dagster, no MLflow; minutes and gigabytes."""
-    run(["-m", "venv", str(tmp_path / "venv")], env=outside())
-    python = tmp_path / "venv" / "bin" / "python"
+    run(["-m", "venv", str(scratch / "venv")], env=outside())
+    python = scratch / "venv" / "bin" / "python"
     install = f"-m pip install --quiet -c {ROOT / 'constraints.txt'} {wheel}".split()
     done = subprocess.run([python, *install], capture_output=True, text=True, env=outside())
     assert done.returncode == 0, done.stderr[-3000:]
-    grounds(python, saved, "empty", cwd=tmp_path, env=outside())
+    grounds(python, saved, "empty", cwd=scratch, env=outside())

@@ -14,6 +14,7 @@ import numpy as np
 
 from ml.datasets.coco_annotations import annotation_mask, read_annotations
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
+from ml.datasets.photos import PhotoFiles
 from ml.images.overlays import IGNORED
 
 CLASSES = (
@@ -105,12 +106,11 @@ OFFICIAL = {"train2017": 118_287, "val2017": 5_000}
 SPLITS = {"test": "val2017", "train": "train2017"}
 
 
-class Coco2017:
-    """A part of COCO 2017; see shared.LabelledPhotos for what it offers."""
+class Coco2017(PhotoFiles):
+    """A part of COCO 2017; see `protocol.LabelledPhotos` for what it offers."""
 
     names = CATEGORIES  # COCO's ids fit into 8 bits, so they are the labels
     label_hint = "Its objects are all crowds, which are ignored: bring pictures with objects"
-    skipped = ()
 
     def __init__(self, root: Path, part: str):
         self.root, self.split = Path(root), SPLITS[part]

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.checks import require_labels
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
-from ml.datasets.shared import NoSuchPart, read_list, require_labels
+from ml.datasets.photos import PhotoFiles
+from ml.datasets.protocol import NoSuchPart
+from ml.datasets.split_lists import read_list
 from ml.images.files import open_mask
 from ml.images.overlays import IGNORED
 
@@ -33,8 +36,8 @@ def stem_of_line(line: str) -> str:
     return unicodedata.normalize("NFC", stem)
 
 
-class OwnFolder:
-    """A part of a user's folder; see shared.LabelledPhotos for what it offers."""
+class OwnFolder(PhotoFiles):
+    """A part of a user's folder; see `protocol.LabelledPhotos` for what it offers."""
 
     official = None
     hint = "put photographs into images/ and a mask of the same stem for each into masks/"

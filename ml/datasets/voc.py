@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.checks import require_labels
 from ml.datasets.listing import is_junk
 from ml.datasets.mat import read_struct_matrix
-from ml.datasets.shared import read_list, require_labels
+from ml.datasets.photos import PhotoFiles
+from ml.datasets.split_lists import read_list
 from ml.images.files import open_mask
 from ml.images.overlays import PALETTE
 
@@ -45,12 +47,11 @@ TRAINAUG_LISTS = (f"{SETS}/trainaug.txt", f"{SETS}/train_aug.txt", "trainaug.txt
 SBD_FOLDERS = ("benchmark_RELEASE/dataset", "sbd", "SBD")
 
 
-class Voc2012:
-    """A part of VOC 2012; see shared.LabelledPhotos for what it offers."""
+class Voc2012(PhotoFiles):
+    """A part of VOC 2012; see `protocol.LabelledPhotos` for what it offers."""
 
     names = dict(enumerate(CLASSES, start=1))
     label_hint = "Unpack the original masks"
-    skipped = ()
 
     def __init__(self, root: Path, part: str):
         """root: the folder of VOCdevkit, VOCdevkit itself, or VOCdevkit/VOC2012."""

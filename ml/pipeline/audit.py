@@ -1,8 +1,7 @@
 """The audit sheet: synthetic pictures to tick by eye, and what the ticks say about the labels.
 
-The only judgement of a set that nobody labelled. `python -m ml audit ticks.json --profile X` reads
-the file that the sheet's button saves. Here: which pictures, precision, intervals. Not here: the
-page (stage `report`).
+The only judgement of a set that nobody labelled. Here: which pictures, the saved ticks, precision
+and intervals. Not here: the page (stage `report`), the command (`ml.cli.audit`).
 """
 
 import json
@@ -11,12 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ml.arguments import add_profile, add_root, make_parser
 from ml.pipeline.workspace import Workspace
-from ml.settings.profile import load_params
-from ml.store.files import write_json
 from ml.store.manifest import read_manifest
 from ml.store.reading import read_text
 from ml.store.shards import read_shards
@@ -132,20 +127,3 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
     if len({pair[:2] for pair in pairs}) < len(pairs):
         raise ValueError(f"{path}: a picture is judged twice; save the sheet again")
     return ticks
-
-
-def main(arguments: list[str]) -> int:
-    parser = make_parser("python -m ml audit", __doc__)
-    parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
-    add_profile(parser)
-    add_root(parser)
-    chosen = parser.parse_args(arguments)
-    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
-    rows = precision(read_ticks(chosen.ticks, workspace))
-    # Said about the set, no part of it: the file goes with the set when that is made again.
-    path = workspace.state(STAGE) / "audit.json"
-    write_json(path, {"precision": rows})
-    table = pd.DataFrame(rows).round(1)
-    print(table.to_string(index=False))
-    print(f"precision in percent with its Wilson 95 % interval; written: {path}")
-    return 0

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from ml.settings.ranges import TEXT, Length, Pattern, Range
 
-REAL_SOURCES = ("voc2012", "coco2017", "folder")  # of benchmark.source
+PHOTO_SOURCES = ("voc2012", "coco2017", "folder")
+"""Values of benchmark.source that read photographs from benchmark.root."""
 
 
 SCHEDULERS = (

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ml.datasets.drawn import benchmark_copies, label_maps, scene_classes
 from ml.drawn_world.world import draw_scene, scene_seed
-from ml.pipeline.stages.real_bound import benchmark_copies, label_maps, scene_classes
 from ml.studies import sizes
 from ml.studies.segmenter_models import Model, composition
 from ml.studies.study_run import StudyRun

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ml.datasets.drawn import label_maps
 from ml.drawn_world.benchmark import BENCHMARK_SHA256, benchmark_scenes
 from ml.images.contact_sheet import spread
 from ml.metrics.iou import confusions
-from ml.pipeline.stages.real_bound import label_maps
 from ml.segmenters import architecture
 from ml.segmenters.training import predict_each, train
 from ml.store.files import atomic

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.drawn import label_maps
 from ml.drawn_world.benchmark import benchmark_scenes
 from ml.images.contact_sheet import contact_sheet
 from ml.pipeline.stages.benchmark_scores import statistics
-from ml.pipeline.stages.real_bound import label_maps
 from ml.studies import sizes
 from ml.studies.blocks import Block, Cell, Picture, Plot, Row, Table, Text
 from ml.studies.parallel import run_tasks

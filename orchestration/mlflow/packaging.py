@@ -20,7 +20,6 @@ import ml
 from ml.pipeline.workspace import Workspace
 from ml.quality.tables import model_size
 from ml.settings.params import Params
-from ml.settings.profile import ROOT
 from ml.store.files import sha256_folder, write_json
 from ml.store.manifest import read_manifest
 
@@ -114,14 +113,10 @@ def _imports_ml(text: str) -> int:
 
 
 def requirements() -> list[str]:
-    """The pinned requirements that the models need to run: of the checkout, or of the wheel."""
-    file = ROOT / "requirements.txt"
-    lines = (
-        file.read_text(encoding="utf-8").splitlines()
-        if file.is_file()
-        else importlib.metadata.requires("words-to-masks") or []
-    )
-    return [line.strip() for line in lines if line.strip().split("==")[0].lower() in NEEDED]
+    """What a model needs to run, in the versions that this process has: they made it."""
+    versions = {name: importlib.metadata.version(name) for name in NEEDED}
+    # a build's own mark ("2.14.1+cpu") names a file that no registry has
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
 def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:

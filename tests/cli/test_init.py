@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.cli.init import World, choose, make_profile, parse_classes
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.own_words.profile import make_profile
+from ml.cli.own_words.vocabulary import World, choose
 from ml.detectors.base import canonical
 from ml.pipeline.runner import run_stage
 from ml.settings.profile import ROOT, load_params

@@ -176,7 +176,7 @@ def test_a_detector_whose_scores_are_not_finite():
 
 
 @pytest.mark.parametrize(
-    "name", ["ml.words.vocabulary", "ml.diffusion.schedulers", "ml.cli.plan_models"]
+    "name", ["ml.words.vocabulary", "ml.diffusion.schedulers", "ml.cli.planning.models"]
 )
 def test_settings_are_checked_without_the_seconds_of_an_import(name):
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"

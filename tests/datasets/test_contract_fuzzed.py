@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from ml.cli.init import parse_classes
+from ml.cli.own_words.classes import parse_classes
 from ml.datasets.class_lists import read_classes, read_palette
-from ml.datasets.shared import read_list
+from ml.datasets.split_lists import read_list
 from ml.grounding.prompting import ask
 from ml.store.files import Damaged, read_json, settle
 from ml.store.locks import FolderLock

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.random_weights import SHAPES, random_pipeline
-from ml.cli.plan_models import find_diffusion
+from ml.cli.planning.models import find_diffusion
 from ml.diffusion.fields import RULES, check_configs, check_folder
 from ml.diffusion.loading import read_pipeline
 from ml.pipeline.workspace import Workspace

@@ -182,7 +182,7 @@ def test_readers_do_not_keep_each_other_out_and_keep_a_writer_out(small):
 
 def test_a_shard_of_another_recipe_cannot_come_under_a_manifest(small, monkeypatch):
     run, workspace, _ = small
-    module = sys.modules["ml.pipeline.runner.one"]
+    module = sys.modules["ml.pipeline.stages.one"]
     sound = module.run
 
     def disturbed(params, writing, recipe):
@@ -200,7 +200,7 @@ def test_a_shard_of_another_recipe_cannot_come_under_a_manifest(small, monkeypat
 def test_an_input_that_changes_meanwhile_is_noticed(small, monkeypatch):
     run, workspace, _ = small
     run("one")
-    module = sys.modules["ml.pipeline.runner.two"]
+    module = sys.modules["ml.pipeline.stages.two"]
     sound = module.run
 
     def slow(params, writing, recipe):

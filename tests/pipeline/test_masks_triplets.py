@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ml.datasets.drawn import label_table
 from ml.detectors import Detector, Instances
 from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
 from ml.drawn_world.benchmark import benchmark_classes, benchmark_scenes
@@ -18,7 +19,6 @@ from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import decode_rle
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages import masks as masks_stage
-from ml.pipeline.stages.benchmark import label_table
 from ml.pipeline.stages.masks import classes_by_role, mask_rows
 from ml.pipeline.stages.prompts import cell_of
 from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of

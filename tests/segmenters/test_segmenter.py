@@ -14,12 +14,12 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
 from transformers import ResNetForImageClassification as Classifier
 
+from ml.datasets.drawn import label_maps, scene_classes
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.images.png import decode_png, encode_png
 from ml.metrics.iou import confusions, miou
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages.benchmark_scores import read_scores
-from ml.pipeline.stages.real_bound import label_maps, scene_classes
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture, load_segmenter, maskformer
 from ml.segmenters import training as loop

@@ -18,13 +18,13 @@ from ml.studies.absent_words import (
     auroc,
     auroc_cell,
     every_seed_has_masks,
-    ratio,
     share_counts,
 )
 from ml.studies.beyond_nouns_rows import score_rows
 from ml.studies.prompt_sets import all_classes
 from ml.studies.records import Record
 from ml.studies.relation_scenes import LEFT, RIGHT, by_x, colour_scene, relation_scenes
+from ml.studies.scores import ratio
 
 CLASSES = all_classes().classes
 

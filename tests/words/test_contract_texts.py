@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.cli.init import parse_classes
-from ml.cli.plan import make_plan
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.planning.making import make_plan
 from ml.diffusion.tokens import (
     all_positions,
     encode_prompts,
@@ -322,8 +322,7 @@ def test_the_absent_words_study_asks_what_is_read_whole():
     from types import SimpleNamespace
 
     from ml.studies.absent_questions import ABSENT, absent_classes, asked_text
-    from ml.studies.absent_rows import word_of
-    from ml.studies.prompt_sets import all_classes
+    from ml.studies.prompt_sets import all_classes, word_of
 
     limit, classes = find_limit(str(MICRO)), all_classes().classes
     for seed, pair in enumerate(itertools.combinations(classes, 2)):
@@ -687,7 +686,7 @@ def test_long_lists_end_at_once(tmp_path, capsys):
 
 
 def test_words_beside_the_seen_classes_are_counted():
-    from ml.cli.init import World, choose
+    from ml.cli.own_words.vocabulary import World, choose
     from ml.words import coco
 
     world = World("COCO", coco.CLASSES, coco.SEEN, False)

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ml.detectors import Instances
+from ml.detectors.base import Instances
 from ml.drawn_world.world import CLASSES, Scene
 
 

@@ -24,7 +24,8 @@ from ml.metrics.iou import binary_iou
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.studies import queries
-from ml.studies.workspace import make_lab
+from ml.studies import query_maps as query_maps_module
+from ml.studies.study_run import open_run
 from tests.builders.tiny import WIDTH, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"
@@ -201,10 +202,10 @@ def test_wrong_queries_are_refused(pipe, wrong):
 
 
 def test_rows_need_maps(tmp_path, monkeypatch):
-    lab = make_lab("quick", tmp_path)
-    monkeypatch.setattr(queries, "labelled_pictures", lambda lab: {})
-    monkeypatch.setattr(queries, "training_pictures", lambda lab: [])
-    monkeypatch.setattr(queries, "judged_pictures", lambda lab: [])
-    monkeypatch.setattr(type(lab), "_model", "none", raising=False)
-    with pytest.raises(ValueError, match=r"ml\.paper\.queries\.make"):
-        queries.rows(lab, "voc-1")
+    run = open_run("quick", tmp_path)
+    monkeypatch.setattr(queries, "labelled_pictures", lambda run: {})
+    monkeypatch.setattr(query_maps_module, "training_pictures", lambda run: [])
+    monkeypatch.setattr(query_maps_module, "judged_pictures", lambda run: [])
+    monkeypatch.setattr(type(run), "_model", "none", raising=False)
+    with pytest.raises(ValueError, match=r"ml\.studies\.queries\.make"):
+        queries.rows(run, "voc-1")

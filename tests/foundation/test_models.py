@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ml.detectors import Instances
+from ml.detectors.base import Instances
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.foundation import judge as judge_module
 from ml.foundation import train_backbone, train_detector

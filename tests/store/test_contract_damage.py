@@ -153,9 +153,9 @@ def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_pat
 
 
 def test_a_note_of_the_studies_that_cannot_be_read_is_absent(tmp_path, broken):
-    from ml.studies.workspace import make_lab
+    from ml.studies.study_run import open_run
 
-    lab = make_lab("quick", tmp_path, 1)
+    lab = open_run("quick", tmp_path, 1)
     path = lab.table_path("x")
     write_json(path, 1)
     lab.sign(path, "recipe")

@@ -321,10 +321,10 @@ def test_the_registered_model_takes_lists_alone():
 def test_the_absent_words_study_asks_what_is_read_whole():
     from types import SimpleNamespace
 
-    from ml.studies.absent_rows import ABSENT, absent_classes, asked_text, word_of
-    from ml.studies.design import everything
+    from ml.studies.absent_questions import ABSENT, absent_classes, asked_text
+    from ml.studies.prompt_sets import all_classes, word_of
 
-    limit, classes = find_limit(str(MICRO)), everything().classes
+    limit, classes = find_limit(str(MICRO)), all_classes().classes
     for seed, pair in enumerate(itertools.combinations(classes, 2)):
         record = SimpleNamespace(seed=seed, entities=pair)
         chosen = absent_classes(record, classes, max(ABSENT))

@@ -1,37 +1,32 @@
-"""Where the studies keep what they make, each thing made once, and the processes that make it.
+"""A run of the studies: where it keeps what it makes, each thing made once.
 
 Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models/<name>`,
 `raw/<name>.parquet`. A thing is in place when the recipe beside it is that of what would be made,
 so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
 """
 
-import multiprocessing
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from ml.errors import starting_workers
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import DiffusionParams
 from ml.store.files import atomic, read_note, sha256_json, write_json
-from ml.store.shards import end_with_parent
-from ml.studies.design import SHARED, SIZES, Size
+from ml.studies.sizes import SHARED, SIZES, Size
 
 VERSION = 2
 """Raised when the same settings give other results."""
 
 
 @dataclass(frozen=True)
-class Lab:
-    """A run of the studies: its size, its folder. Small, so that it travels to processes."""
+class StudyRun:
+    """Size and folder of a run. Small, so that it travels to processes."""
 
     size: Size
     root: Path = ROOT
@@ -83,7 +78,7 @@ class Lab:
         return path.exists() and read_note(_note(path), str) == recipe
 
     def sign(self, path: Path, recipe: str) -> None:
-        """Says, last of all, that a file or folder is whole."""
+        """Marks a file or folder as finished: the last step of making it."""
         write_json(_note(path), recipe)
 
     def table_path(self, name: str) -> Path:
@@ -99,54 +94,16 @@ class Lab:
             self.sign(path, recipe)
         return pd.read_parquet(path)
 
-    def run(self, title: str, tasks: Sequence[tuple]) -> None:
-        """Calls every (function, *arguments), `workers` at once, each in one thread.
-
-        Functions are of a module's top level and leave their results on disk; one that returns text
-        says with it what was done. Two processes of one thread do nearly twice the work of one
-        process of two.
-        """
-        started = time.perf_counter()
-        for i, (said, spent) in enumerate(self._each(tasks), start=1):
-            so_far = (time.perf_counter() - started) / 60
-            print(f"{title} {i}/{len(tasks)}: {said} ({spent:.0f} s; {so_far:.1f} min)", flush=True)
-
-    def _each(self, tasks: Sequence[tuple]):
-        workers = min(self.workers, len(tasks))
-        if workers <= 1:
-            yield from (_timed(task) for task in tasks)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-            try:
-                with starting_workers():
-                    futures = [pool.submit(_timed, task) for task in tasks]
-                for done in as_completed(futures):
-                    yield done.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-
-
-def _timed(task: tuple) -> tuple[str, float]:
-    function, *arguments = task
-    started = time.perf_counter()
-    said = function(*arguments)
-    return said if isinstance(said, str) else function.__name__, time.perf_counter() - started
-
-
-def _one_thread() -> None:
-    import torch
-
-    end_with_parent()
-    torch.set_num_threads(1)
-
 
 def _note(path: Path) -> Path:
     return path.with_name(f".{path.name}.recipe.json")
 
 
-def make_lab(size: str, root: Path = ROOT, workers: int | None = None) -> Lab:
-    """workers: one a core by default. Raises ValueError for an unknown size."""
+def open_run(size: str, root: Path = ROOT, workers: int | None = None) -> StudyRun:
+    """The run of a size, "full" or "quick". workers: one a core by default.
+
+    Raises ValueError for an unknown size.
+    """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: expected one of {sorted(SIZES)}")
-    return Lab(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))
+    return StudyRun(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))

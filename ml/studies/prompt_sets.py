@@ -1,11 +1,10 @@
-"""How much of everything a run of the studies takes, and the prompts and scenes that they share.
+"""The prompts, and the classes of drawn scenes, that the studies share.
 
-One set of pictures serves all splits: it is drawn over all 20 classes, and a split trains on the
-pictures of its seen classes alone.
+One set of pictures serves all splits: it is made over all 20 classes, and a split trains on the
+pictures of its seen classes alone. How many of each: `sizes`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
@@ -17,79 +16,12 @@ from ml.drawn_world.shapes_background import choose_background
 from ml.grounding.prompting import compose_prompt
 from ml.pipeline.stages.prompts import balanced_pairs, balanced_singles, make_prompts
 from ml.settings.sections import PromptParams
+from ml.studies.sizes import SPLITS, Size
 from ml.words.vocabulary import Vocabulary, load_vocabulary
-
-SPLITS = ("voc-1", "voc-2", "voc-3")
-"""PASCAL-sim, the splits of the paper's Table 1."""
-ZERO_SHOT = "voc-zs3"
-"""The split of Protocol II."""
-FRACTIONS = (0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Of the denoising steps, counted from the last: the paper's timesteps 1, 5, 10, 20, 30, 40, 50 of
-50. The first is the pipeline's own feature timestep."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """Counts of a run. Pictures of two objects: so many a pair of classes."""
-
-    name: str
-    seeds: int  # trainings of each row
-    splits: tuple[str, ...]
-    train_one: int  # generated, over all 20 classes
-    train_two: int
-    fixed: int  # training pictures where their number is held, one- and two-object ones
-    sim_one: int  # a class, generated and judged
-    sim_pair: int  # a pair
-    sim_unseen_pair: int  # a pair of two unseen classes of one of SPLITS
-    real_train: int  # drawn scenes to train on
-    real_one: int  # a class, drawn, with exact truth
-    real_pair: int
-    real_unseen_pair: int
-    synthetic: int  # pictures of each of Protocol II's sets
-    absent_pictures: int  # asked for words that are not there
-    same_class: int  # scenes of two objects of one class
-    shard: int  # pictures a shard
-
-
-SHARED = (
-    "train_one",
-    "train_two",
-    "fixed",
-    "sim_one",
-    "sim_pair",
-    "sim_unseen_pair",
-    "real_train",
-    "real_one",
-    "real_pair",
-    "real_unseen_pair",
-)
-"""Counts that every training and its scores depend on."""
-FULL = Size("full", 3, SPLITS, 340, 760, 400, 8, 1, 5, 640, 5, 1, 4, 600, 40, 240, 40)
-QUICK = replace(
-    FULL,
-    name="quick",
-    seeds=2,
-    splits=("voc-1",),
-    train_one=40,
-    train_two=80,
-    fixed=24,
-    sim_one=1,
-    sim_pair=0,
-    sim_unseen_pair=1,
-    real_train=32,
-    real_one=1,
-    real_pair=0,
-    real_unseen_pair=1,
-    synthetic=40,
-    absent_pictures=8,
-    same_class=12,
-    shard=40,
-)
-SIZES = {size.name: size for size in (FULL, QUICK)}
 
 
 @cache
-def everything() -> Vocabulary:
+def all_classes() -> Vocabulary:
     """All 20 classes as seen ones, for what is made once for all splits."""
     split = load_vocabulary(SPLITS[0])
     return Vocabulary("all", split.classes, (), split.words)
@@ -97,7 +29,7 @@ def everything() -> Vocabulary:
 
 def word_of(name: str) -> str:
     """The word of a class that plain prompts use."""
-    return everything().words[name][0]
+    return all_classes().words[name][0]
 
 
 def training_prompts(size: Size, seed: int) -> list[dict]:
@@ -124,7 +56,7 @@ def rich_prompts(size: Size, seed: int) -> list[dict]:
     All that the drawn world's captions can say: any word of a class, a colour for half of the
     objects that have one, every template equally often ("left of", "near"), and a place.
     """
-    rng, vocabulary = np.random.default_rng([seed, 2]), everything()
+    rng, vocabulary = np.random.default_rng([seed, 2]), all_classes()
     classes = vocabulary.classes
     one = size.synthetic // 2
     chosen = [(name,) for name in balanced_singles(rng, classes, one)]
@@ -167,7 +99,7 @@ def prompts_of(
     wanted = PromptParams(
         **none | counts, plain_share=0.6, attribute_share=0.0, scene_share=0.0, texts=None
     )
-    made, _ = make_prompts(vocabulary or everything(), wanted, seed)
+    made, _ = make_prompts(vocabulary or all_classes(), wanted, seed)
     return [prompt for prompt in made if prompt["purpose"] == purpose]
 
 
@@ -178,12 +110,12 @@ def judged_prompts(size: Size, seed: int) -> list[dict]:
     return [plain_prompt(f"sim-{i:06d}", names, seed) for i, names in enumerate(chosen)]
 
 
-def real_classes(size: Size, seed: int) -> list[tuple[str, ...]]:
+def drawn_classes(size: Size, seed: int) -> list[tuple[str, ...]]:
     """The classes of each drawn scene that Protocol III judges on."""
     return combinations_of(size.real_one, size.real_pair, size.real_unseen_pair, seed)
 
 
-def real_training_classes(size: Size, seed: int) -> list[tuple[str, ...]]:
+def drawn_training_classes(size: Size, seed: int) -> list[tuple[str, ...]]:
     """The classes of each drawn scene to train on: split 1's seen ones, one or two objects."""
     seen, rng = load_vocabulary(SPLITS[0]).seen, np.random.default_rng([seed, 1])
     one = size.real_train * size.train_one // (size.train_one + size.train_two)
@@ -195,7 +127,7 @@ def combinations_of(one: int, pair: int, unseen_pair: int, seed: int) -> list[tu
     """Each class `one` times, each pair `pair` times and `unseen_pair` times more those that are
     unseen together in a split, either order equally likely."""
     rng = np.random.default_rng([seed, 0])
-    classes = everything().classes
+    classes = all_classes().classes
     unseen = [
         pair_ for name in SPLITS for pair_ in combinations(sorted(load_vocabulary(name).unseen), 2)
     ]

@@ -1,4 +1,4 @@
-"""Which studies there are, in their order, and a run of one: made, saved for the page.
+"""Which studies there are, in their order; a study made and saved for the page, or one row.
 
 What a study compares is in its own module, `ml.studies.<name>`, imported when it is needed: this
 one loads where no torch is, for Dagster's definitions.
@@ -13,7 +13,7 @@ from ml.store.locks import FolderLock
 
 if TYPE_CHECKING:
     from ml.studies.saved import Saved
-    from ml.studies.workspace import Lab
+    from ml.studies.study_run import StudyRun
 
 ABOUT = {
     "protocol_one": "Protocol I: masks of words on generated pictures, beside attention maps.",
@@ -29,7 +29,7 @@ STUDIES = tuple(ABOUT)
 
 
 def study(name: str) -> ModuleType:
-    """A study's module: TITLE, QUESTION, make(lab, only), blocks(lab).
+    """A study's module: TITLE, QUESTION, make(run, only), blocks(run).
 
     Raises ValueError for a name that is not of STUDIES.
     """
@@ -38,33 +38,33 @@ def study(name: str) -> ModuleType:
     return importlib.import_module(f"ml.studies.{name}")
 
 
-def command(lab: "Lab", name: str = "", label: str = "") -> str:
-    """The line that makes everything, a study, or what a row of it needs."""
+def command(run: "StudyRun", name: str = "", label: str = "") -> str:
+    """The command that makes all studies, a study, or what a row of it needs."""
     import shlex
 
-    parts = ["python -m ml.studies"] + ["--quick"] * (lab.size.name == "quick")
+    parts = ["python -m ml.studies"] + ["--quick"] * (run.size.name == "quick")
     parts += [f"--study {name}"] * bool(name) + [f"--row {shlex.quote(label)}"] * bool(label)
     return " ".join(parts)
 
 
-def run(lab: "Lab", name: str) -> tuple["Saved", float]:
+def make_study(run: "StudyRun", name: str) -> tuple["Saved", float]:
     """Makes what is missing of a study and saves its blocks. Gives them and the minutes it took.
 
     A study that was stopped goes on where it was; one that is finished only reads. Raises
-    WorkspaceBusy while another process makes studies of the same lab.
+    WorkspaceBusy while another process makes studies of the same run.
     """
     from ml.studies.saved import Saved, save
 
     started, module = time.perf_counter(), study(name)
-    with FolderLock(lab.folder, "studies") as lock:
+    with FolderLock(run.folder, "studies") as lock:
         lock.write()
-        module.make(lab)
-        saved = Saved(module.TITLE, module.QUESTION, tuple(module.blocks(lab)))
-        save(lab, name, saved)
+        module.make(run)
+        saved = Saved(module.TITLE, module.QUESTION, tuple(module.blocks(run)))
+        save(run, name, saved)
     return saved, (time.perf_counter() - started) / 60
 
 
-def run_row(lab: "Lab", name: str, label: str) -> list:
+def make_row(run: "StudyRun", name: str, label: str) -> list:
     """Makes what one row needs. Gives the study's tables that have it, with that row alone.
 
     Nothing is saved for the page: the other rows may not be there yet. Raises ValueError, with the
@@ -75,10 +75,10 @@ def run_row(lab: "Lab", name: str, label: str) -> list:
     from ml.studies.blocks import Table
 
     module = study(name)
-    with FolderLock(lab.folder, "studies") as lock:
+    with FolderLock(run.folder, "studies") as lock:
         lock.write()
-        module.make(lab, only=label)
-    tables = [block for block in module.blocks(lab) if isinstance(block, Table)]
+        module.make(run, only=label)
+    tables = [block for block in module.blocks(run) if isinstance(block, Table)]
     found = [
         replace(table, rows=[row for row in table.rows if row.label == label])
         for table in tables

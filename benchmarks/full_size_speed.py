@@ -43,9 +43,9 @@ from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, text_width
 from ml.errors import EXIT_CODES, OutOfMemory, exit_path
 from ml.grounding.config import VARIANTS, make_config
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import Batch, FeatureSource, compute_evidence
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.grounding.training import compute_loss
 from ml.images.run_lengths import encode_rle
@@ -149,8 +149,8 @@ class Bench:
         )
 
     def grounded(self, batch: int, variant: str) -> None:
-        grounded = GroundedDiffusionPipeline(self.pipe, self.modules[variant], batch)
-        grounded(
+        grounded = GroundingEngine(self.pipe, self.modules[variant], batch)
+        grounded.draw(
             [PROMPT] * batch,
             [WORDS] * batch,
             seeds=list(range(batch)),

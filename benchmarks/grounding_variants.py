@@ -27,8 +27,8 @@ from ml.baselines.daam import (
 from ml.diffusion.loading import load_pipeline
 from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import VARIANTS
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import sample_evidence
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import refuse_unseen
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import train_variant
@@ -54,7 +54,7 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
         masks[variant] = [
             mask
             for _, found in ground_batches(
-                GroundedDiffusionPipeline(pipe, module), sim, params.diffusion.batch_size
+                GroundingEngine(pipe, module), sim, params.diffusion.batch_size
             )
             for mask in found
         ]

@@ -1,0 +1,47 @@
+"""Words to masks: pictures with masks for words out of a text-to-image model, and what is built on
+them.
+
+    from ml import GroundedDiffusionPipeline
+
+    pipe = GroundedDiffusionPipeline.from_pretrained("data/micro/grounding_model")
+    out = pipe("a photograph of a dog and a cat", entities=["dog", "cat"], seed=0)
+
+Names are imported when they are first asked for: `import ml` alone loads neither torch nor
+diffusers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ml.grounding.module import GroundingModule
+    from ml.grounding.output import GroundedOutput
+    from ml.grounding.pipeline import GroundedDiffusionPipeline
+    from ml.segmenters import load_segmenter
+    from ml.words.vocabulary import load_vocabulary
+
+__all__ = [
+    "GroundedDiffusionPipeline",
+    "GroundedOutput",
+    "GroundingModule",
+    "load_segmenter",
+    "load_vocabulary",
+]
+
+_HOMES = {
+    "GroundedDiffusionPipeline": ".grounding.pipeline",
+    "GroundedOutput": ".grounding.output",
+    "GroundingModule": ".grounding.module",
+    "load_segmenter": ".segmenters",
+    "load_vocabulary": ".words.vocabulary",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -3,9 +3,10 @@
 Not here: features and evidence, which are recomputed from the latent kept here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.schedulers import check_scheduler
 from ml.diffusion.tokens import encode_prompts
+
+StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
+"""diffusers' `callback_on_step_end`: (its pipeline, step from 0, timestep, {"latents": ...}) ->
+the tensors to go on with."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ def sample(
     words: Sequence[Sequence[str]] | None = None,
     keep: Sequence[int] = (),
     recorders: Sequence[Recorder] = (),
+    callback: StepCallback | None = None,
 ) -> Samples:
     """One picture a prompt; a picture depends on its prompt and seed, not on its batch.
 
@@ -43,8 +49,11 @@ def sample(
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     recorders: look on at the same cross-attentions as the words' own, as `add` of `Recorder`.
+    callback: called by diffusers after each step; it may change the latents, but neither end the
+    drawing early nor switch the guidance off, because the last step's input is kept.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
-    word that is not in its prompt, a step that there is not, or a scheduler that can't draw.
+    word that is not in its prompt, a step that there is not, a scheduler that can't draw, or a
+    callback that does what it may not.
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
@@ -67,6 +76,7 @@ def sample(
                 # On the CPU, so that a seed means the same noise on every device.
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
                 output_type="np",
+                callback_on_step_end=None if callback is None else _watched(callback),
             ).images
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
@@ -104,6 +114,27 @@ def _check(prompts, seeds, words, steps, guidance_scale) -> None:
             f"expected at least 2 steps and a guidance scale above 1 (both halves "
             f"of the batch are needed), got {steps} and {guidance_scale}"
         )
+
+
+def _watched(callback: StepCallback) -> StepCallback:
+    """The callback, refused when it ends the drawing early, switches the guidance off or returns
+    no dictionary: the last step's input is kept, with both halves of the guided batch."""
+
+    def call(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+        changed = callback(pipe, step, timestep, tensors)
+        if pipe.interrupt or not pipe.do_classifier_free_guidance:
+            raise ValueError(
+                "callback_on_step_end: expected one that neither interrupts the drawing nor "
+                "switches the guidance off (masks are made of the last step under guidance)"
+            )
+        if not isinstance(changed, dict):
+            raise ValueError(
+                "callback_on_step_end: expected the dictionary of tensors to go on with, such as "
+                f"the one that it was given, got {type(changed).__name__}"
+            )
+        return changed
+
+    return call
 
 
 def _per_picture(maps, words, size) -> list[torch.Tensor]:

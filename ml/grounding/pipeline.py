@@ -1,237 +1,227 @@
-"""Pictures with masks for words: a frozen diffusion model and a grounding module together."""
+"""The door: pictures with masks for words, in the manner and vocabulary of diffusers.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+Not here: how masks are made (`engine.py`), and how folders are laid out (`opening.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ml.compute.batching import Batches
-from ml.diffusion.checkpoint import Pipeline, find_checkpoint
-from ml.diffusion.evidence import add_noise, encode_images
-from ml.diffusion.features import unet_features
-from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
-from ml.diffusion.sampling import sample
-from ml.diffusion.schedulers import SCHEDULERS, TIMESTEPS
-from ml.diffusion.tokens import text_limit
-from ml.grounding.features import Words, collate, compute_evidence
-from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
-from ml.grounding.presence import presence
-from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
-from ml.grounding.samples import Sample
-from ml.settings.ranges import Range, fit
-from ml.settings.sections import DiffusionParams
-from ml.store.files import atomic, say, write_json
-from ml.store.reading import read_json
-from ml.words.text_limit import query_text
-
-REFERENCE = "pipeline.json"
-DRAWING = get_type_hints(DiffusionParams, include_extras=True)
-SEED = Annotated[int, Range(0, 2**32 - 1)]
-"""More is not read: torch's generator takes the low 32 bits."""
-TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
-PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite
-DTYPES = ("float32", "float16", "bfloat16")
-
-
-@dataclass(frozen=True)
-class GroundedOutput:
-    """One entry a picture; n_i words each, in the order they were asked for."""
-
-    images: np.ndarray  # uint8 (B,H,W,3) RGB
-    masks: list[np.ndarray]  # bool (n_i,H,W)
-    probabilities: list[np.ndarray]  # float32 (n_i,H,W) in 0..1; sums to <= 1 with competition
-    presence: list[np.ndarray] | None = None  # float32 (n_i,), `ml.grounding.presence`, if asked
+from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.sampling import StepCallback
+from ml.grounding import given
+from ml.grounding.arguments import DRAWING, Generators, number, one, seeds_of, several
+from ml.grounding.config import GroundingConfig
+from ml.grounding.engine import GroundingEngine
+from ml.grounding.given import Picture
+from ml.grounding.module import GroundingModule
+from ml.grounding.opening import REFERENCE, Reference, open_model
+from ml.grounding.output import GroundedOutput, OutputType, as_output, check_output_type
+from ml.store.files import atomic, write_json
 
 
 class GroundedDiffusionPipeline:
-    """`pipe(prompt, entities=[[...]], seeds=[...])` draws and segments; `ground` segments."""
+    """A frozen text-to-image model with a grounding module: draws pictures, and masks words.
 
-    def __init__(self, pipe: Pipeline, module: GroundingModule, batch_size: int = 16) -> None:
-        """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device.
+    Attributes:
+        pipe: the pipeline of diffusers (Stable Diffusion or SDXL) that draws.
+        module: the grounding module.
+        engine: both together, for arrays in batches (`ml.grounding.engine`).
+        num_inference_steps: denoising steps of a picture unless a call says otherwise, or None.
+        guidance_scale: guidance of a picture unless a call says otherwise, or None.
 
-        batch_size: pictures at once, less when the device has not enough memory for them.
+    Examples:
+        >>> from ml import GroundedDiffusionPipeline
+        >>> pipe = GroundedDiffusionPipeline.from_pretrained(folder)
+        >>> out = pipe("a photograph of a dog and a cat", entities=["dog", "cat"], seed=0)
+        >>> out.images[0].size, list(out.masks[0]), out.masks[0]["dog"].dtype
+        ((64, 64), ['dog', 'cat'], dtype('bool'))
+        >>> found = pipe.ground(out.images[0], entities=["dog", "bus"])
+        >>> found.masks[0]["bus"].shape
+        (64, 64)
+    """
+
+    def __init__(
+        self,
+        pipe: Pipeline,
+        module: GroundingModule,
+        batch_size: int = 16,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> None:
+        """Joins two loaded models; `from_pretrained` opens a folder of both.
+
+        Args:
+            pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device.
+            module: trained with this diffusion model.
+            batch_size: pictures at once, >= 1; fewer when the device lacks the memory for them.
+            num_inference_steps: the default of calls, 2..1000.
+            guidance_scale: the default of calls, above 1 and up to 100.
         """
-        self.pipe = pipe
-        self.module = module.to(pipe.device).eval()
-        self.batches = Batches(batch_size)
-        self.words = Words(pipe)
+        self.engine = GroundingEngine(pipe, module, batch_size)
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
 
     @property
-    def config(self):
-        """The grounding module's GroundingConfig."""
-        return self.module.config
+    def pipe(self) -> Pipeline:
+        return self.engine.pipe
+
+    @property
+    def module(self) -> GroundingModule:
+        return self.engine.module
+
+    @property
+    def config(self) -> GroundingConfig:
+        """The grounding module's; `config.picture_size` is the side of a picture in pixels."""
+        return self.engine.config
 
     def __call__(
         self,
-        prompts: str | Sequence[str],
-        entities: Sequence[Sequence[str]],
+        prompt: str | Sequence[str],
+        entities: Sequence[str] | Sequence[Sequence[str]],
         *,
-        seeds: int | Sequence[int],
-        steps: int,
-        guidance_scale: float,
-        phrases: Sequence[Sequence[str]] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: Generators | None = None,
+        seed: int | Sequence[int] | None = None,
+        output_type: OutputType = "pil",
+        phrases: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        callback_on_step_end: StepCallback | None = None,
     ) -> GroundedOutput:
-        """Draws a picture for each prompt and masks the words that `entities` lists for it.
+        """Draws a picture for each prompt and masks the words that are asked for in it.
 
-        entities: words as they stand in the prompt ("dining table"), a list for each prompt.
-        phrases: what to leave out for the contrast ("a red dining table"), as they stand in the
-        prompt; by default the word and its article. A picture depends on its own prompt and seed
-        alone. Raises ValueError when lengths differ, for a word or phrase that is not in its
-        prompt or asked for twice, and for a prompt longer than the text encoder reads.
+        A picture depends on its own prompt and seed alone, not on the others of the call.
+
+        Args:
+            prompt: one prompt, or a list of B prompts.
+            entities: the words to mask, as they stand in the prompt ("dining table"): a flat list
+                for one prompt, a list of B lists for a list of prompts.
+            num_inference_steps: denoising steps, 2..1000; by default those of the model's folder.
+            guidance_scale: above 1 and up to 100; by default that of the model's folder.
+            generator: a `torch.Generator`, or one for each picture. The seed of each picture is
+                drawn from it (`torch.randint`), so that a generator's next call gives other
+                pictures, and one that is seeded alike gives the same ones on every device.
+            seed: 0..2**32-1, instead of a generator: of the first picture, and the next ones have
+                the numbers after it; or one for each picture. With neither, seeds come from torch's
+                global generator; `GroundedOutput.seeds` names them.
+            output_type: "pil", "np" or "pt" (`GroundedOutput`).
+            phrases: for each word what the contrast leaves out of the prompt ("a red dog"); by
+                default the word and its article.
+            callback_on_step_end: as in diffusers, `callback(pipe, step, timestep, kwargs)` with
+                `kwargs["latents"]` (b,C,h,w), where `pipe` is the pipeline of diffusers; returns
+                the dictionary to go on with. Called for every batch. It may neither interrupt the
+                drawing nor switch the guidance off.
+
+        Returns:
+            GroundedOutput: B pictures, and a mask (H,W) for each of their words.
+
+        Raises:
+            ValueError: lists of unequal length, a word or phrase that is not in its prompt or is
+                asked for twice, a prompt longer than the text encoder reads, a number out of its
+                range, both a generator and a seed, an unknown output type, no number of steps or
+                guidance where the folder names none, or a callback that does what it may not.
+            OutOfMemory: the device has not enough memory for a single picture.
+
+        Examples:
+            >>> out = pipe(
+            ...     ["a photograph of a dog", "a photograph of a bus"],
+            ...     entities=[["dog"], ["bus"]],
+            ...     num_inference_steps=4,
+            ...     seed=[3, 4],
+            ...     output_type="np",
+            ... )
+            >>> out.images.shape, out.images.dtype, out.seeds
+            ((2, 64, 64, 3), dtype('float32'), [3, 4])
+            >>> [sorted(masks) for masks in out.masks]
+            [['dog'], ['bus']]
+            >>> bool(0 <= out.probabilities[1]["bus"].min() <= 1)
+            True
         """
-        prompts, seeds = _as_list(prompts), _as_list(seeds)
-        check_lengths(prompts=prompts, entities=entities, seeds=seeds)
-        seeds = [_number("seeds", seed, SEED) for seed in seeds]
-        steps = _number("steps", steps, DRAWING["steps"])
-        guidance_scale = _number("guidance_scale", guidance_scale, DRAWING["guidance_scale"])
-        said = self._asked(entities, prompts, phrases)
-
-        def draw(part: Sequence[tuple]) -> GroundedOutput:
-            texts, words, left_out, noise = zip(*part, strict=True)
-            made = sample(self.pipe, texts, noise, steps=steps, guidance_scale=guidance_scale)
-            return self.ground_latents(
-                made.latents, made.timestep, made.images, texts, words, left_out, noise
-            )
-
-        asked = [(*own, noise) for own, noise in zip(said, seeds, strict=True)]
-        found = [made for _, made in self.batches.run(asked, draw)]
-        return _joined(np.concatenate([made.images for made in found]), found)
+        check_output_type(output_type)
+        single = isinstance(prompt, str)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        words = (one if single else several)("entities", entities)
+        named = None if phrases is None else (one if single else several)("phrases", phrases)
+        seeds = seeds_of(seed, generator, len(prompts))
+        steps: int = _given("num_inference_steps", num_inference_steps, self.num_inference_steps)
+        guidance: float = _given("guidance_scale", guidance_scale, self.guidance_scale)
+        made = self.engine.draw(
+            prompts,
+            words,
+            seeds=seeds,
+            steps=steps,
+            guidance_scale=guidance,
+            phrases=named,
+            callback=callback_on_step_end,
+        )
+        return as_output(made, list(made.images), words, output_type, seeds)
 
     def ground(
         self,
-        images: np.ndarray,
-        entities: Sequence[Sequence[str]],
-        prompts: Sequence[str] | None = None,
-        timestep: int | None = None,
-        phrases: Sequence[Sequence[str]] | None = None,
-        seed: int = 0,
+        image: Picture | Sequence[Picture] | np.ndarray,
+        entities: Sequence[str] | Sequence[Sequence[str]],
+        *,
         min_presence: float | None = None,
+        prompt: str | Sequence[str] | None = None,
+        phrases: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        timestep: int | None = None,
+        seed: int = 0,
+        output_type: OutputType = "pil",
     ) -> GroundedOutput:
-        """Masks for words in given pictures, also real ones.
+        """Masks words in given pictures, drawn ones and photographs.
 
-        images: uint8 (B,H,W,3) of the module's picture size. prompts: what the pictures show, the
-        words named in it; by default "a photograph of a dog and a cat" made of the words.
-        timestep: that the latents are noised to for the features, by default the one that the
-        module was trained at. seed: of that noise, one for all, so that a picture's masks do not
-        depend on its neighbours. min_presence: words of a lower presence score
-        (`ml.grounding.presence`, whose MIN_PRESENCE is a good one) get an empty mask and
-        probability 0, and the others are grounded as if they alone had been asked for, so that a
-        long list may be asked for; by default every word is taken to be there. Raises ValueError
-        for another size, no word for a picture, a word or phrase that is not in its prompt or
-        asked for twice, and a prompt longer than the text encoder reads.
+        A picture of another size than the model's is squeezed into the model's square, and its
+        masks come back at its own size, no finer than the model's pixels.
+
+        Args:
+            image: a PIL picture, an array uint8 (H,W,3) RGB or a file's path; or a list of B of
+                them, or an array uint8 (B,H,W,3).
+            entities: the words to look for: a flat list for one picture, else B lists.
+            min_presence: words with a lower presence score (`ml.grounding.presence`, any finite
+                number; 0.01 is good for the micro model) get an empty mask and probability 0, and
+                the others are grounded as if they alone had been asked for. By default every word
+                is taken to be there.
+            prompt: what the picture shows, with the words in it; by default composed of the words.
+                One text for one picture, else B.
+            phrases: as in a call of the pipeline.
+            timestep: that the picture is noised to, 0..999; by default that of the training.
+            seed: of this noise, 0..2**32-1, one for all pictures.
+            output_type: "pil", "np" or "pt" (`GroundedOutput`).
+
+        Returns:
+            GroundedOutput: the given pictures, and a mask (H,W) for each word at their own sizes.
+
+        Raises:
+            ValueError: what is no picture, lists of unequal length, no word for a picture, a word
+                or phrase that is not in its prompt or is asked for twice, texts that are longer
+                than the text encoder reads, a number out of its range, or an unknown output type.
+            OutOfMemory: the device has not enough memory for a single picture.
+
+        Examples:
+            >>> found = pipe.ground(picture, entities=["dog", "bus"], min_presence=0.01)
+            >>> found.masks[0]["dog"].shape == (picture.height, picture.width)
+            True
+            >>> list(found.presence[0]), found.presence[0]["dog"] >= 0
+            (['dog', 'bus'], True)
         """
-        images = np.asarray(images)
+        check_output_type(output_type)
+        own, single = given.pictures_of(image)
+        words = (one if single else several)("entities", entities)
+        named = None if phrases is None else (one if single else several)("phrases", phrases)
         side = self.config.picture_size
-        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1:] != (side, side, 3):
-            raise ValueError(
-                f"expected pictures uint8 (B,{side},{side},3), got {images.dtype} "
-                f"{images.shape}; resize them to {side}x{side} first"
-            )
-        check_lengths(images=images, entities=entities)
-        composed = prompts is None
-        said = self._asked(entities, prompts, phrases, composed and min_presence is not None)
-        timestep = _number(
-            "timestep", self.config.feature_timestep if timestep is None else timestep, TIMESTEP
+        found = self.engine.ground(
+            np.stack([given.squared(picture, side) for picture in own]),
+            words,
+            [prompt] if isinstance(prompt, str) and single else prompt,
+            timestep,
+            named,
+            seed,
+            min_presence,
         )
-        seed = _number("seed", seed, SEED)
-        if min_presence is not None:
-            min_presence = _number("min_presence", min_presence, PRESENCE)
-
-        def segment(part: Sequence[tuple]) -> GroundedOutput:
-            own, texts, words, left_out = zip(*part, strict=True)
-            pictures, seeds = np.stack(own), [seed] * len(part)
-            latents = add_noise(self.pipe, encode_images(self.pipe, pictures), timestep, seeds)
-            return self.ground_latents(latents, timestep, pictures, texts, words, left_out, seeds)
-
-        if min_presence is None:
-            asked = [(image, *own) for image, own in zip(images, said, strict=True)]
-            return _joined(images, [found for _, found in self.batches.run(asked, segment)])
-        scores = presence(
-            self.pipe, images, [own.words for own in said], seed=seed, batches=self.batches
-        )
-        there = [own >= min_presence for own in scores]
-        kept = [
-            (image, *keep_words(own, here, composed))
-            for image, own, here in zip(images, said, there, strict=True)
-            if here.any()
-        ]
-        text_limit(self.pipe).refuse(prompt for _, prompt, *_ in kept)
-        found = [made for _, made in self.batches.run(kept, segment)]
-        return _scattered(_joined(images, found), there, scores, side)
-
-    def _asked(self, entities, prompts, phrases, shortened: bool = False) -> list[Asked]:
-        """`ask`, and all texts within what the text encoder reads. shortened: the prompts are yet
-        to be composed again of fewer words."""
-        said, limit = ask(entities, prompts, phrases), text_limit(self.pipe)
-        limit.refuse(query_text(word) for own in said for word in own.words)
-        if not shortened:
-            limit.refuse(own.prompt for own in said)
-        return said
-
-    @torch.no_grad()
-    def ground_latents(
-        self,
-        latents: Tensor,
-        timestep: int,
-        images: np.ndarray,
-        prompts: Sequence[str],
-        words: Sequence[Sequence[str]],
-        phrases: Sequence[Sequence[str]],
-        seeds: Sequence[int],
-    ) -> GroundedOutput:
-        """One batch: features from latents float32 (B,C,h,w) at the timestep, evidence from the
-        finished pictures uint8 (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a
-        picture without words."""
-        if not all(len(own) for own in words):
-            raise ValueError(
-                f"expected at least one word a picture, got {list(words)}; leave out "
-                "pictures in which nothing is looked for"
-            )
-        evidence = None
-        if self.config.competition:
-            evidence = compute_evidence(
-                self.pipe,
-                images,
-                prompts,
-                phrases,
-                self.config.evidence_timesteps,
-                seeds,
-                self.batches,
-            )
-        none = [np.zeros((len(own), 1, 1), bool) for own in words]  # no truth here
-        features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
-        batch = collate(
-            features,
-            [self.words(own) for own in words],
-            evidence,
-            none,
-            [np.zeros(len(own), bool) for own in words],
-            self.pipe.device,
-        )
-        logits = self.module(batch.features, batch.text, batch.valid, batch.evidence)
-        masks = masks_from_logits(logits, self.config).cpu().numpy()
-        soft = probabilities(logits, self.config).cpu().numpy()
-        return GroundedOutput(
-            np.asarray(images),
-            [m[: len(own)] for m, own in zip(masks, words, strict=True)],
-            [p[: len(own)] for p, own in zip(soft, words, strict=True)],
-        )
-
-    def ground_samples(self, samples: Sequence[Sample]) -> GroundedOutput:
-        """One batch of stored pictures of one timestep, features from their stored latents."""
-        return self.ground_latents(
-            torch.from_numpy(np.stack([s.latent for s in samples])),
-            samples[0].timestep,
-            np.stack([s.image for s in samples]),
-            [s.text for s in samples],
-            [s.words for s in samples],
-            [s.phrases for s in samples],
-            [s.seed for s in samples],
-        )
+        return as_output(found, own, words, output_type)
 
     def save_pretrained(
         self,
@@ -240,110 +230,63 @@ class GroundedDiffusionPipeline:
         revision: str | None = None,
         variant: str | None = None,
     ) -> None:
-        """Writes `grounding/`, and the diffusion model as `diffusion/` or, when a hub id (with
-        its revision and variant) or an absolute folder is given for it, as a reference in
-        pipeline.json, which also names the scheduler: a checkpoint may come with another one."""
+        """Writes a folder that `from_pretrained` opens.
+
+        Args:
+            folder: made where it is missing. Gets `grounding/`, `pipeline.json` (scheduler, dtype,
+                batch size, steps, guidance) and, without `diffusion`, the diffusion model.
+            diffusion: a hub id, or an absolute folder, that is written down instead of a copy.
+            revision: of the hub id.
+            variant: of the hub id's weights, such as "fp16".
+        """
         folder = Path(folder)
         self.module.save_pretrained(folder / "grounding")
         if diffusion is None:
             with atomic(folder / "diffusion") as temporary:
                 self.pipe.save_pretrained(temporary, safe_serialization=True)
-        write_json(
-            folder / REFERENCE,
-            {
-                "diffusion": diffusion or "diffusion",
-                "revision": revision,
-                "variant": variant,
-                "scheduler": type(self.pipe.scheduler).__name__,
-                "dtype": str(self.pipe.dtype).removeprefix("torch."),
-                "batch_size": self.batches.size,
-            },
+        reference = Reference(
+            diffusion=diffusion or "diffusion",
+            revision=revision,
+            variant=variant,
+            scheduler=type(self.pipe.scheduler).__name__,
+            dtype=str(self.pipe.dtype).removeprefix("torch."),
+            batch_size=self.engine.batches.size,
+            steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
         )
+        write_json(folder / REFERENCE, asdict(reference))
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str = "cpu"):
-        """The pipeline that `save_pretrained` wrote, drawing with the scheduler and in the dtype
-        that it had; float32 on a CPU.
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
+        """Opens a folder.
 
-        Raises ValueError when it is not there or damaged, or its diffusion model cannot be loaded.
+        Args:
+            folder: written by `save_pretrained`; or of the stage `grounding_model`
+                (`data/<profile>/grounding_model`), whose manifest names the diffusion model; or a
+                registered model that was downloaded (`mlflow artifacts download --artifact-uri
+                models:/grounding@champion --dst-path FOLDER`).
+            device: "cpu", "cuda", "cuda:1" or "auto" (CUDA where there is one). On a CPU weights
+                are float32, else as the folder says.
+
+        Returns:
+            GroundedDiffusionPipeline: drawing with the scheduler, steps and guidance of the folder.
+
+        Raises:
+            ValueError: an address of the registry, another folder, a damaged one, a diffusion model
+                that cannot be loaded or is not the one that the module was trained with, or a
+                device that is not there.
+
+        Examples:
+            >>> pipe = GroundedDiffusionPipeline.from_pretrained(folder, device="cpu")
+            >>> pipe.config.picture_size, pipe.num_inference_steps, pipe.guidance_scale
+            (64, 15, 4.0)
         """
-        folder = Path(folder)
-        if not (folder / REFERENCE).is_file():
-            raise ValueError(
-                f"no {REFERENCE} in {folder}: expected a folder written by "
-                "GroundedDiffusionPipeline.save_pretrained"
-            )
-        reference = read_json(folder / REFERENCE)
-        _check_reference(folder / REFERENCE, reference)
-        own, variant = folder / reference["diffusion"], reference.get("variant")
-        found = find_checkpoint(
-            str(own) if own.is_dir() else reference["diffusion"], reference.get("revision"), variant
-        )
-        place = find_device(device)
-        dtype = "float32" if place.type == "cpu" else reference.get("dtype", "float32")
-        pipe = read_pipeline(found, variant, getattr(torch, dtype))
-        if (scheduler := reference.get("scheduler")) is not None:
-            set_scheduler(pipe, scheduler)
-        else:
-            say(
-                f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
-                f"with the model's own, {type(pipe.scheduler).__name__}"
-            )
-        module = GroundingModule.from_pretrained(folder / "grounding")
-        return cls(pipe.to(place), module, reference["batch_size"])
+        found = open_model(folder, device)
+        return cls(found.pipe, found.module, found.batch_size, found.steps, found.guidance_scale)
 
 
-def _number(name: str, value: object, hint: object):
-    """An argument as its annotation says (`ml.settings.ranges`), numpy's numbers too. ValueError
-    else."""
-    try:
-        return fit(value.item() if isinstance(value, np.generic) else value, hint)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-
-
-def _check_reference(file: Path, said: dict) -> None:
-    """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
-    for name, fits, expected in (
-        ("diffusion", lambda value: isinstance(value, str) and value, "a folder or hub id"),
-        ("batch_size", lambda value: type(value) is int and value > 0, "a number above 0"),
-        ("revision", lambda value: value is None or isinstance(value, str), "text or null"),
-        ("variant", lambda value: value is None or isinstance(value, str), "text or null"),
-        (
-            "scheduler",
-            lambda value: value in (None, *SCHEDULERS),
-            f"one of {', '.join(SCHEDULERS)}",
-        ),
-        ("dtype", lambda value: value in (None, *DTYPES), f"one of {', '.join(DTYPES)}"),
-    ):
-        if not fits(said.get(name)):
-            raise ValueError(f"{file}: {name}: expected {expected}, got {said.get(name)!r:.80}")
-
-
-def _joined(images: np.ndarray, parts: Sequence[GroundedOutput]) -> GroundedOutput:
-    return GroundedOutput(
-        images,
-        [mask for part in parts for mask in part.masks],
-        [soft for part in parts for soft in part.probabilities],
-    )
-
-
-def _scattered(
-    found: GroundedOutput, there: Sequence[np.ndarray], scores: list[np.ndarray], side: int
-) -> GroundedOutput:
-    """Masks of the words that are there among those of all, the others empty. found: an entry for
-    each picture that has such a word."""
-    filled: tuple[list, list] = ([], [])
-    for every, own, kind in zip(
-        filled, (found.masks, found.probabilities), (bool, np.float32), strict=True
-    ):
-        left = iter(own)
-        for here in there:
-            every.append(np.zeros((len(here), side, side), kind))
-            if here.any():
-                every[-1][here] = next(left)
-    return GroundedOutput(found.images, *filled, presence=scores)
-
-
-def _as_list(value) -> list:
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+def _given(name: str, value: float | None, default: float | None) -> Any:
+    """A call's number, else the folder's. Raises ValueError for neither or one out of its range."""
+    if value is None and default is None:
+        raise ValueError(f"{name}: the model's folder names no default; give a number")
+    return number(name, default if value is None else value, DRAWING[name])

@@ -25,17 +25,9 @@ WINDOW = 3
 """Side in latent pixels of the window that gains are averaged over before words compete."""
 
 MIN_PRESENCE = 0.01
-"""A good threshold for the micro model; another model needs its own, the unit is its latents'.
-
-Measured on a development set of 100 drawn scenes ("gallery") and 80 generated pictures of one to
-three objects, seeds that no study reports; what a generated picture's prompt names counts as there
-even where it was not drawn. Asked for the words that are there and five absent ones: AUROC 98.8 %,
-5.0 % of the words that are there are lost and 1.0 % of the absent ones kept; with one absent word
-98.5 %, 3.6 % and 4.4 %. Absent words asked for alone have no rival that is there, so that a kin of
-what is shown (a sheep for a cow) passes: 29 % of single ones are kept, 11 % of five.
-On the same set, five absent words: one score for the whole picture as in the diffusion classifier
-89 % (drawn) and 93 % (generated), error without the word in the whole list 91 % and 93 %, the peak
-of leave-one-out contrast 75 % and 78 %.
+"""A good threshold for the micro model: it loses few of the words that are there, and keeps few of
+the absent ones. Another model needs its own, because the unit is its latents'. How it was found,
+and what it does less well (absent words without a rival that is there): `docs/ablations.md`.
 """
 
 
@@ -104,4 +96,5 @@ def compete(maps: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.float32)
     smooth = F.avg_pool2d(torch.as_tensor(maps)[:, None], WINDOW, 1, WINDOW // 2)[:, 0].numpy()
     rivals = [np.delete(smooth, i, 0).max(0, initial=0) for i in range(len(smooth))]
-    return np.maximum(smooth - np.stack(rivals), 0).mean((1, 2)).astype(np.float32)
+    leads: np.ndarray = np.maximum(smooth - np.stack(rivals), 0).mean((1, 2)).astype(np.float32)
+    return leads

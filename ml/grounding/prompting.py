@@ -1,10 +1,10 @@
 """What pictures are asked for: words, the prompts that name them, and what each is left out by.
 
-Every word and text that `ml.grounding.pipeline` is given comes by `ask`, however it came there.
+Every word and text that `ml.grounding.engine` is given passes through `ask`, whoever calls it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -56,16 +56,16 @@ def ask(
         ]
     check_lengths(prompts=prompts, phrases=phrases)
     asked = [
-        Asked(prompt, own, _listed(said, "phrases"))
-        for prompt, own, said in zip(prompts, words, phrases, strict=True)
+        Asked(prompt, own, _listed(named, "phrases"))
+        for prompt, own, named in zip(prompts, words, phrases, strict=True)
     ]
-    for prompt, own, said in asked:
-        if len(own) != len(said):
+    for prompt, own, named in asked:
+        if len(own) != len(named):
             raise ValueError(
-                f"expected a phrase for each word of {prompt!r}, got {len(said)} for "
-                f"{len(own)}: {said} for {own}"
+                f"expected a phrase for each word of {prompt!r}, got {len(named)} for "
+                f"{len(own)}: {named} for {own}"
             )
-        for names in (own, said):
+        for names in (own, named):
             for name in names:
                 own_spans(prompt, name, names)
     return asked
@@ -118,7 +118,7 @@ def keep_words(asked: Asked, kept: np.ndarray, composed: bool) -> Asked:
     return Asked(prompt, words, left)
 
 
-def check_lengths(**lists: Sequence) -> None:
+def check_lengths(**lists: Sized) -> None:
     """Raises ValueError unless all have one entry a picture."""
     if len({len(values) for values in lists.values()}) > 1:
         got = ", ".join(f"{len(values)} {name}" for name, values in lists.items())

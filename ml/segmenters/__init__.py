@@ -8,10 +8,11 @@ prediction (`training.py`) are the same for all of them.
 from pathlib import Path
 from types import ModuleType
 
-from torch import nn
+from transformers import PreTrainedModel
 
 from ml.segmenters import maskformer, segformer
 from ml.store.reading import read_json
+from ml.store.registry_folder import downloaded, refuse_address
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
 
@@ -25,15 +26,37 @@ def architecture(name: str) -> ModuleType:
     return ARCHITECTURES[name]
 
 
-def load_segmenter(folder: Path) -> nn.Module:
-    """A trained segmenter from its folder, in eval mode; `config.id2label` names its labels.
+def load_segmenter(folder: Path | str) -> PreTrainedModel:
+    """Opens a trained segmenter, a model of transformers.
 
-    Raises ValueError when the folder holds no segmenter.
+    Args:
+        folder: of the stage `segmenter` (`data/<profile>/segmenter`), its `model` inside, or a
+            registered model that was downloaded.
+
+    Returns:
+        The model on the CPU, in eval mode; `config.id2label` names its labels, 0 is background.
+        With `ml.segmenters.processor.image_processor` it goes into `transformers.pipeline`.
+
+    Raises:
+        ValueError: an address of the model registry, a folder without a segmenter, or a damaged
+            one.
+
+    Examples:
+        >>> from ml import load_segmenter
+        >>> model = load_segmenter(segmenter_folder)
+        >>> model.config.id2label[0], model.training
+        ('background', False)
     """
-    file = Path(folder) / "config.json"
+    refuse_address(str(folder), "load_segmenter")
+    place = downloaded(Path(folder))
+    if not (place / "config.json").is_file() and (place / "model").is_dir():
+        place = place / "model"
+    file = place / "config.json"
     if not file.is_file():
         raise ValueError(
             f"no segmenter in {folder}: expected config.json and model.safetensors, "
             "as the stage 'segmenter' leaves them in its folder `model`"
         )
-    return architecture(read_json(file).get("model_type")).load(folder)
+    kind = read_json(file).get("model_type")
+    model: PreTrainedModel = architecture(kind if isinstance(kind, str) else repr(kind)).load(place)
+    return model

@@ -139,7 +139,7 @@ class AbsentAsker:
                     yield _score(candidate, 0, source, record, class_of(word), absent, value)
 
     def _with_presence(self, source, records, asked, drop, absent) -> Iterator[dict]:
-        """As `GroundedDiffusionPipeline.ground(..., min_presence)`: the kept words alone."""
+        """As `GroundingEngine.ground(..., min_presence)`: the kept words alone."""
         own = [
             question(r, absent_classes(r, self.classes, absent), d)
             if set(map(class_of, q.words)) - set(d)

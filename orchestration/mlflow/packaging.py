@@ -148,6 +148,8 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
             "dtype": own.dtype,
             "scheduler": own.scheduler,
             "batch_size": own.batch_size,
+            "steps": own.steps,
+            "guidance_scale": own.guidance_scale,
         },
     )
 

@@ -12,7 +12,7 @@ class Grounding(mlflow.pyfunc.PythonModel):
     def load_context(self, context) -> None:
         from ml.grounding.pipeline import GroundedDiffusionPipeline
 
-        self.pipe = GroundedDiffusionPipeline.from_pretrained(context.artifacts["model"])
+        self.engine = GroundedDiffusionPipeline.from_pretrained(context.artifacts["model"]).engine
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         """Columns `image` (PNG bytes), `words` (list) -> `masks` (list of run-length JSON).
@@ -27,7 +27,7 @@ class Grounding(mlflow.pyfunc.PythonModel):
             [open_picture(data, f"picture {row}") for row, data in enumerate(model_input["image"])]
         )
         least = (params or {}).get("min_presence") or None
-        found = self.pipe.ground(images, list(model_input["words"]), min_presence=least)
+        found = self.engine.ground(images, list(model_input["words"]), min_presence=least)
         return pd.DataFrame(
             {"masks": [[encode_rle(mask) for mask in masks] for masks in found.masks]}
         )

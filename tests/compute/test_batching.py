@@ -16,7 +16,7 @@ from ml.grounding.samples import Sample
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
 from ml.pipeline.stages.grounding_scores import ground_batches
-from tests.grounding.test_grounding_pipeline import make_pipeline
+from tests.builders.grounded import make_engine
 
 PROMPTS = [
     "a photograph of a dog and a cat",
@@ -105,7 +105,7 @@ def test_the_command_line_prints_it(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def grounded():
-    return make_pipeline(batch_size=4)
+    return make_engine(batch_size=4)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def same(a, b) -> bool:
 
 def test_drawing_and_grounding(grounded, limited):
     def draw():
-        return grounded(PROMPTS, WORDS, seeds=[1, 2, 3, 4], steps=3, guidance_scale=3.0)
+        return grounded.draw(PROMPTS, WORDS, seeds=[1, 2, 3, 4], steps=3, guidance_scale=3.0)
 
     whole = draw()
     failures = limited(4)  # two pictures with both halves of guidance

@@ -10,8 +10,8 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.fields import check_configs
 from ml.grounding.config import GroundingConfig
 from ml.grounding.pipeline import GroundedDiffusionPipeline
+from tests.builders.grounded import make_pipeline
 from tests.builders.tiny import save_tiny_pipeline
-from tests.grounding.test_grounding_pipeline import make_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,8 @@ def edited(file, **values):
         ("variant", 7),
         ("revision", []),
         ("dtype", "float8"),
+        ("steps", "many"),
+        ("guidance_scale", [7]),
     ],
 )
 def test_a_reference_says_what_save_pretrained_writes(saved, field, value):
@@ -99,27 +101,32 @@ def test_numbers_that_a_program_gives_have_ranges(grounded, more, match):
 @pytest.mark.parametrize(
     "more",
     [
-        {"steps": 0},
-        {"steps": 2.5},
-        {"seeds": 1.5},
-        {"seeds": [1.5]},
-        {"seeds": None},
+        {"num_inference_steps": 0},
+        {"num_inference_steps": 2.5},
+        {"seed": 1.5},
+        {"seed": [1.5]},
+        {"seed": True},
+        {"seed": "7"},
         {"guidance_scale": float("nan")},
         {"guidance_scale": 0},
-        {"seeds": 2**32},
+        {"seed": 2**32},
     ],
 )
 def test_drawing_too(grounded, more):
-    asked = {"seeds": 1, "steps": 2, "guidance_scale": 3.0} | more
+    asked = {"seed": 1, "num_inference_steps": 2, "guidance_scale": 3.0} | more
     with pytest.raises(ValueError, match=f"{next(iter(more))}: expected"):
-        grounded("a dog", [["dog"]], **asked)
+        grounded("a dog", ["dog"], **asked)
 
 
 def test_numbers_of_numpy_are_numbers(grounded):
     made = grounded(
-        "a dog", [["dog"]], seeds=np.arange(1), steps=np.int64(2), guidance_scale=np.float32(3)
+        "a dog",
+        ["dog"],
+        seed=np.arange(1),
+        num_inference_steps=np.int64(2),
+        guidance_scale=np.float32(3),
     )
-    assert made.images.shape == (1, 64, 64, 3)
+    assert made.seeds == [0] and made.images[0].size == (64, 64)
 
 
 def test_a_model_without_its_tokenizer_or_noise_schedule_is_refused_at_once(tmp_path):

@@ -12,10 +12,10 @@ from tests.fuzz.harness import Case
 
 @cache
 def _pipeline():
-    from tests.grounding.test_grounding_pipeline import make_pipeline
+    from tests.builders.grounded import make_engine
 
     with contextlib.redirect_stderr(None):
-        return make_pipeline()
+        return make_engine()
 
 
 def _pictures(count: int, side: int = 64) -> np.ndarray:
@@ -133,15 +133,15 @@ def _pictures_and_prompts(rng) -> Iterator[Case]:
         {"steps": 0},
         {"steps": 2.5},
         {"steps": "3"},
-        {"seeds": -1},
-        {"seeds": 1.5},
+        {"seeds": [-1]},
+        {"seeds": [1.5]},
         {"seeds": [1, 2]},
         {"guidance_scale": float("nan")},
         {"guidance_scale": -2},
         {"steps": 10**9},
-        {"seeds": 2**40},
+        {"seeds": [2**40]},
         {"guidance_scale": "7"},
-        {"seeds": None},
+        {"seeds": [None]},
     ):
         yield _drawn(f"a {word}", [[word]], False, *more, **more)
     yield _drawn(f"a {word}", [[word]], True, steps=np.int64(3))
@@ -149,8 +149,8 @@ def _pictures_and_prompts(rng) -> Iterator[Case]:
 
 def _drawn(prompt: str, entities, sound: bool, *names, **more) -> Case:
     def draw(_) -> int:
-        asked = {"seeds": 3, "steps": 2, "guidance_scale": 3.0} | more
-        made = _pipeline()(prompt, entities, **asked)
+        asked = {"seeds": [3], "steps": 2, "guidance_scale": 3.0} | more
+        made = _pipeline().draw([prompt], entities, **asked)
         if made.images.shape != (1, 64, 64, 3):
             raise AssertionError(f"pictures {made.images.shape}")
         return 0

@@ -1,51 +1,28 @@
 """The pipeline on a tiny diffusion model: what it returns, and that pictures stand alone."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import read_pipeline, set_scheduler
-from ml.grounding.config import make_config
-from ml.grounding.module import GroundingModule
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.prompting import compose_prompt, phrase_of
-from ml.settings.profile import load_params
-from tests.builders.tiny import tiny_pipeline
+from tests.builders.grounded import make_engine, make_pipeline
 
-PARAMS = dataclasses.replace(
-    load_params().grounding, width=32, layers=1, heads=2, evidence_timesteps=[200, 400]
-)
 PROMPTS = ["a photograph of a dog and a cat", "a photograph of a dining table"]
 WORDS = [["dog", "cat"], ["dining table"]]
 
 
-def make_pipeline(variant: str = "seeded", batch_size: int = 2) -> GroundedDiffusionPipeline:
-    pipe = tiny_pipeline()
-    torch.manual_seed(0)
-    module = GroundingModule(
-        make_config(
-            PARAMS,
-            feature_channels(pipe.unet),
-            pipe.text_encoder.config.hidden_size,
-            64,
-            60,
-            variant,
-        )
-    )
-    return GroundedDiffusionPipeline(pipe, module, batch_size)
-
-
-def draw(grounded: GroundedDiffusionPipeline, prompts=PROMPTS, words=WORDS, seeds=(3, 4)):
-    return grounded(prompts, words, seeds=list(seeds), steps=3, guidance_scale=3.0)
+def draw(grounded: GroundingEngine, prompts=PROMPTS, words=WORDS, seeds=(3, 4)):
+    return grounded.draw(prompts, words, seeds=list(seeds), steps=3, guidance_scale=3.0)
 
 
 @pytest.mark.parametrize("variant", ["paper", "seeded"])
 def test_draws_and_masks(variant):
-    made = draw(make_pipeline(variant))
+    made = draw(make_engine(variant))
     assert made.images.shape == (2, 64, 64, 3) and made.images.dtype == np.uint8
     assert [m.shape for m in made.masks] == [(2, 64, 64), (1, 64, 64)]
     assert [p.shape for p in made.probabilities] == [(2, 64, 64), (1, 64, 64)]
@@ -54,20 +31,15 @@ def test_draws_and_masks(variant):
 
 
 def test_a_picture_does_not_depend_on_its_batch():
-    grounded = make_pipeline(batch_size=2)
+    grounded = make_engine(batch_size=2)
     together = draw(grounded)
     alone = draw(grounded, PROMPTS[1:], WORDS[1:], [4])
     assert np.abs(together.images[1].astype(int) - alone.images[0]).max() <= 1
     assert np.abs(together.probabilities[1] - alone.probabilities[0]).max() < 0.02
 
 
-def test_one_prompt_may_come_as_text():
-    made = make_pipeline()(PROMPTS[1], [WORDS[1]], seeds=4, steps=3, guidance_scale=3.0)
-    assert len(made.images) == 1
-
-
 def test_given_pictures_stand_alone():
-    grounded = make_pipeline()
+    grounded = make_engine()
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
     words = [["dog"], ["cat", "red bus"], ["aeroplane"]]
     found = grounded.ground(images, words)
@@ -80,15 +52,17 @@ def test_given_pictures_stand_alone():
 
 def test_saved_pipeline_is_the_same(tmp_path):
     grounded = make_pipeline()
-    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     grounded.save_pretrained(tmp_path / "copy")
     again = GroundedDiffusionPipeline.from_pretrained(tmp_path / "copy")
     grounded.save_pretrained(tmp_path / "reference", str(tmp_path / "copy" / "diffusion"))
     referring = GroundedDiffusionPipeline.from_pretrained(tmp_path / "reference")
     assert not (tmp_path / "reference" / "diffusion").exists()
-    expected = grounded.ground(images, [["dog"]]).probabilities[0]
+    expected = grounded.ground(picture, ["dog"]).probabilities[0]["dog"]
     for other in (again, referring):
-        assert np.allclose(expected, other.ground(images, [["dog"]]).probabilities[0], atol=1e-5)
+        found = other.ground(picture, ["dog"]).probabilities[0]["dog"]
+        assert np.allclose(expected, found, atol=1e-5)
+        assert (other.num_inference_steps, other.guidance_scale) == (3, 3.0)
 
 
 def test_prompts_out_of_words():
@@ -114,7 +88,7 @@ def test_phrase_of_a_word(prompt, word, phrase):
 
 
 def test_errors_say_what_to_do(tmp_path):
-    grounded = make_pipeline()
+    grounded = make_engine()
     with pytest.raises(ValueError, match="'sheep' is not in the prompt"):
         draw(grounded, words=[["sheep"], ["dining table"]])
     with pytest.raises(ValueError, match="2 prompts, 2 entities, 1 seeds"):
@@ -137,22 +111,22 @@ def test_a_saved_pipeline_draws_with_its_scheduler(tmp_path, capsys):
     set_scheduler(pipe, "HeunDiscreteScheduler")  # as `load_pipeline` does by the profile
     grounded = GroundedDiffusionPipeline(pipe, fresh.module)
     capsys.readouterr()
-    expected = draw(grounded).images
+    expected = draw(grounded.engine).images
     grounded.save_pretrained(tmp_path / "saved", str(tmp_path / "checkpoint"))
     again = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
-    assert np.array_equal(draw(again).images, expected)
+    assert np.array_equal(draw(again.engine).images, expected)
     file = tmp_path / "saved" / "pipeline.json"
-    said = json.loads(file.read_text())
-    assert said.pop("scheduler") == "HeunDiscreteScheduler"
+    reference = json.loads(file.read_text())
+    assert reference.pop("scheduler") == "HeunDiscreteScheduler"
     assert "scheduler" not in capsys.readouterr().err
-    file.write_text(json.dumps(said))
+    file.write_text(json.dumps(reference))
     older = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
-    assert not np.array_equal(draw(older).images, expected)
+    assert not np.array_equal(draw(older.engine).images, expected)
     assert (
         f"names no scheduler, as older ones do: pictures are drawn with the model's own, "
         f"{came_with}" in capsys.readouterr().err
     )
     for scheduler in ("EDMEulerScheduler", 7, ["DDIMScheduler"]):
-        file.write_text(json.dumps(said | {"scheduler": scheduler}))
+        file.write_text(json.dumps(reference | {"scheduler": scheduler}))
         with pytest.raises(ValueError, match=r"pipeline\.json: scheduler: expected one of"):
             GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")

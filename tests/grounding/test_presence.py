@@ -12,8 +12,8 @@ from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.presence import MIN_PRESENCE, compete, gains, presence
 from ml.grounding.prompting import Asked, compose_prompt, keep_words
 from ml.settings.profile import ROOT
+from tests.builders.grounded import make_engine
 from tests.builders.tiny import tiny_pipeline
-from tests.grounding.test_grounding_pipeline import make_pipeline
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
 
@@ -92,14 +92,14 @@ def test_the_trained_model_knows_what_is_there():
 
 
 def test_ground_leaves_absent_words_empty(monkeypatch):
-    grounded = make_pipeline()
+    grounded = make_engine()
     words = [["dog", "cat", "bus"], ["horse"], ["car", "sheep"]]
     scores = [
         np.array([0.5, 0.1, 0.7], np.float32),
         np.array([0.2], np.float32),
         np.array([0.4, 0.4], np.float32),
     ]
-    monkeypatch.setattr("ml.grounding.pipeline.presence", lambda *args, **kwargs: scores)
+    monkeypatch.setattr("ml.grounding.engine.presence", lambda *args, **kwargs: scores)
     found = grounded.ground(IMAGES, words, min_presence=0.4)
     kept = grounded.ground(IMAGES[[0, 2]], [["dog", "bus"], ["car", "sheep"]])
     assert kept.presence is None and found.presence is scores
@@ -114,11 +114,11 @@ def test_ground_leaves_absent_words_empty(monkeypatch):
 
 
 def test_ground_when_nothing_is_there(monkeypatch):
-    grounded = make_pipeline()
+    grounded = make_engine()
     found = grounded.ground(IMAGES[:1], [["dog", "cat"]], min_presence=1e9)
     assert found.images.shape == (1, 64, 64, 3) and found.presence[0].shape == (2,)
     assert found.masks[0].shape == (2, 64, 64) and not found.masks[0].any()
-    monkeypatch.setattr("ml.grounding.pipeline.presence", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr("ml.grounding.engine.presence", lambda *args, **kwargs: 1 / 0)
     assert grounded.ground(IMAGES[:1], [["dog", "cat"]]).presence is None  # no pass is spent
 
 

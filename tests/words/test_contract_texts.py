@@ -278,16 +278,16 @@ def test_the_stage_refuses_long_prompts_of_its_own(tmp_path):
 
 def test_pictures_refuse_before_anything_is_drawn(tmp_path, monkeypatch):
     """`ground` and drawing; with `min_presence` only what is left is composed, and measured."""
-    from tests.grounding.test_grounding_pipeline import make_pipeline
+    from tests.builders.grounded import make_engine
 
-    grounded = make_pipeline()
+    grounded = make_engine()
     many = "dog cat bus car aeroplane horse sheep grass red blue".split()
     images = np.zeros((2, 64, 64, 3), np.uint8)
     monkeypatch.setattr(grounded.pipe.unet, "forward", lambda *a, **k: 1 / 0)
     for call in (
         lambda: grounded.ground(images, [["dog"], many]),
         lambda: grounded.ground(images, [["dog"], ["z" * 30]], min_presence=0.1),
-        lambda: grounded(
+        lambda: grounded.draw(
             ["a dog", "a dog " * 12], [["dog"], ["dog"]], seeds=[1, 2], steps=3, guidance_scale=3.0
         ),
     ):
@@ -296,7 +296,7 @@ def test_pictures_refuse_before_anything_is_drawn(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="asked for twice"):
         grounded.ground(images, [["dog"], ["dog", "dog", "car"]])
     scores = [np.ones(1, np.float32), np.ones(len(many), np.float32)]
-    monkeypatch.setattr("ml.grounding.pipeline.presence", lambda *a, **k: scores)
+    monkeypatch.setattr("ml.grounding.engine.presence", lambda *a, **k: scores)
     with pytest.raises(ValueError, match="reads 24 at most"):
         grounded.ground(images, [["dog"], many], min_presence=0.5)
 
@@ -308,10 +308,10 @@ def test_the_registered_model_takes_lists_alone():
 
     from ml.images.png import encode_png
     from orchestration.mlflow.pyfunc_grounding import Grounding
-    from tests.grounding.test_grounding_pipeline import make_pipeline
+    from tests.builders.grounded import make_engine
 
     model = Grounding()
-    model.pipe = make_pipeline()
+    model.engine = make_engine()
     image = encode_png(np.zeros((64, 64, 3), np.uint8))
     for bad, match in (("dog", "expected a list of words"), (["dog", "dog"], "asked for twice")):
         with pytest.raises(ValueError, match=match):

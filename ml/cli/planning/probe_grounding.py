@@ -8,9 +8,9 @@ import pandas as pd
 from ml.cli.planning.hours import Figures
 from ml.cli.planning.placeholders import box_mask
 from ml.cli.planning.timing import step_seconds, timed
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.grounding.training import train as train_grounding
 from ml.grounding.training import validation_miou
@@ -58,7 +58,7 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     found["validate"] = (
         timed(lambda: validation_miou(module, source, entities, settings.batch_size)) / count
     )
-    grounded = GroundedDiffusionPipeline(pipe, module, params.diffusion.batch_size)
+    grounded = GroundingEngine(pipe, module, params.diffusion.batch_size)
     part = samples[: params.diffusion.batch_size]
     found["ground"] = timed(lambda: grounded.ground_samples(part)) / len(part)
     return replace(figures, **found)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from ml.baselines.daam import best_threshold, candidate_thresholds, threshold_masks
 from ml.compute.batching import Batches
 from ml.diffusion.loading import load_pipeline
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
@@ -62,7 +62,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     sim = load_samples(workspace, ["sim"])
     module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
     pipe = load_pipeline(workspace.located(params.diffusion))
-    grounded, shown, parts = GroundedDiffusionPipeline(pipe, module), _shown(sim), []
+    grounded, shown, parts = GroundingEngine(pipe, module), _shown(sim), []
     for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):
         daam = [threshold_masks(s.daam, s.size, threshold) for s in part]
         parts.append(score_rows(part, {"ours": ours, "daam": daam}, vocabulary))
@@ -85,7 +85,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
 
 
 def ground_batches(
-    grounded: GroundedDiffusionPipeline, samples: Sequence[Sample], batch_size: int
+    grounded: GroundingEngine, samples: Sequence[Sample], batch_size: int
 ) -> Iterator[tuple[Sequence[Sample], list[np.ndarray]]]:
     """Grounds stored pictures from their latents: yields batches with their masks bool (n_i,H,W).
 

@@ -2,7 +2,7 @@
 
 Reads: `prompts`, `grounding_model`, `benchmark` (whose copies are rejected). Writes: shards in the
 SYNTHETIC schema, contact_sheet.jpg. Settings: seed, vocabulary, diffusion, shards, synthetic. Not
-here: generating and grounding (`ml.grounding.pipeline`), or checks on the result.
+here: generating and grounding (`ml.grounding.engine`), or checks on the result.
 """
 
 from collections import Counter, defaultdict
@@ -16,8 +16,8 @@ import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import refuse_long_prompts
+from ml.grounding.engine import GroundingEngine
 from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
 from ml.images.leaks import find_overlap, small
@@ -68,9 +68,9 @@ class ShardMaker:
         self.vocabulary = load_vocabulary(params.vocabulary)
 
     @cached_property
-    def grounded(self) -> GroundedDiffusionPipeline:
+    def grounded(self) -> GroundingEngine:
         module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
-        return GroundedDiffusionPipeline(
+        return GroundingEngine(
             load_pipeline(self.workspace.located(self.params.diffusion)),
             module,
             self.params.diffusion.batch_size,
@@ -89,13 +89,13 @@ class ShardMaker:
 
 def make_rows(
     prompts: Sequence[dict[str, Any]],
-    grounded: GroundedDiffusionPipeline,
+    grounded: GroundingEngine,
     benchmark: Sequence[np.ndarray],
     vocabulary: Vocabulary,
     params: Params,
 ) -> list[dict[str, Any]]:
     """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
-    made = grounded(
+    made = grounded.draw(
         [p["text"] for p in prompts],
         [list(p["words"]) for p in prompts],
         phrases=[list(p["phrases"]) for p in prompts],

@@ -1,0 +1,33 @@
+"""Draws a picture for every class of a vocabulary of yours, and masks the class in it.
+
+python examples/own_vocabulary.py --vocabulary farm.yaml
+"""
+
+import argparse
+
+from ml import GroundedDiffusionPipeline, load_vocabulary
+from ml.grounding.prompting import compose_prompt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", default="data/micro/grounding_model")
+    parser.add_argument("--vocabulary", default="voc-1", help="a name, or the path of a YAML file")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+
+    vocabulary = load_vocabulary(asked.vocabulary)
+    words = [vocabulary.words[name][0] for name in vocabulary.classes]
+    pipe = GroundedDiffusionPipeline.from_pretrained(asked.folder, device="auto")
+    out = pipe(
+        [compose_prompt([word]) for word in words],
+        entities=[[word] for word in words],
+        seed=asked.seed,
+    )
+    for name, word, masks in zip(vocabulary.classes, words, out.masks, strict=True):
+        kind = "seen" if name in vocabulary.seen else "unseen"
+        print(f"{name} ({kind}): {masks[word].mean():.0%} of its picture")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What a caller hands to the pipeline, brought into one form: lists with one entry a picture.
+
+Not here: which words may be asked for (`prompting.py`), and pictures (`given.py`).
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, get_type_hints
+
+import numpy as np
+import torch
+
+from ml.settings.ranges import Range, fit
+from ml.settings.sections import DiffusionParams
+
+SEED = Annotated[int, Range(0, 2**32 - 1)]
+"""More is not read: torch's generator takes the low 32 bits."""
+
+_SETTINGS = get_type_hints(DiffusionParams, include_extras=True)
+DRAWING = {
+    "num_inference_steps": _SETTINGS["steps"],
+    "guidance_scale": _SETTINGS["guidance_scale"],
+}
+"""What these numbers may be: the same in a call as in a profile."""
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def number(name: str, value: object, hint: object) -> Any:
+    """An argument as its annotation says (`ml.settings.ranges`), numpy's numbers too. Raises
+    ValueError naming it for anything else."""
+    try:
+        return fit(value.item() if isinstance(value, np.generic) else value, hint)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def one(name: str, words: Any) -> list[Any]:
+    """[words] of one picture. Raises ValueError unless they are a flat list."""
+    if isinstance(words, str | bytes) or not hasattr(words, "__len__"):
+        raise ValueError(f'{name}: expected a list of words, such as ["dog", "car"], got {words!r}')
+    own = list(words)
+    if any(isinstance(word, list | tuple) for word in own):
+        raise ValueError(
+            f'{name}: expected a flat list of words for one picture, such as ["dog", "car"], got '
+            f"{words!r}; lists within it go with a list of pictures or prompts"
+        )
+    return [own]
+
+
+def several(name: str, words: Any) -> list[Any]:
+    """A list of words for each picture; `ask` checks them. Raises ValueError for a text."""
+    if isinstance(words, str | bytes) or not hasattr(words, "__len__"):
+        raise ValueError(
+            f'{name}: expected a list of words for each picture, such as [["dog", "car"], ["cat"]]'
+            f", got {words!r}"
+        )
+    return list(words)
+
+
+def seeds_of(
+    seed: int | Sequence[int] | None, generator: Generators | None, pictures: int
+) -> list[int]:
+    """A seed for each picture.
+
+    seed: one number for the first picture (the next ones have the numbers after it) or one for each
+    picture. generator: the seeds are drawn from it, or from each picture's own, and its state moves
+    on as under diffusers. With neither they are drawn from torch's global generator. Raises
+    ValueError for both, a wrong count, or what is no seed.
+    """
+    if seed is not None and generator is not None:
+        raise ValueError("expected seed or generator, got both; leave one of them out")
+    if seed is not None:
+        if isinstance(seed, int | np.integer):
+            first = int(number("seed", seed, SEED))
+            seed = [first + place for place in range(pictures)]
+        if isinstance(seed, str) or not hasattr(seed, "__len__"):
+            number("seed", seed, SEED)
+        _check_count("seed", seed, pictures)
+        return [number("seed", value, SEED) for value in seed]
+    if generator is None or isinstance(generator, torch.Generator):
+        return [_drawn(generator) for _ in range(pictures)]
+    _check_count("generator", generator, pictures)
+    if wrong := [own for own in generator if not isinstance(own, torch.Generator)]:
+        raise ValueError(f"generator: expected torch.Generator, got {wrong[0]!r}")
+    return [_drawn(own) for own in generator]
+
+
+def _drawn(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**32, (), generator=generator, device=device))
+
+
+def _check_count(name: str, values: object, pictures: int) -> None:
+    if not isinstance(values, Sequence | np.ndarray) or len(values) != pictures:
+        got = len(values) if isinstance(values, Sequence | np.ndarray) else repr(values)
+        raise ValueError(f"{name}: expected one for each of {pictures} pictures, got {got}")

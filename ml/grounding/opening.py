@@ -1,0 +1,189 @@
+"""Folders that hold a grounding model: written by `save_pretrained`, left by the stage
+`grounding_model`, or downloaded from the model registry.
+
+Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ml.diffusion.checkpoint import Pipeline, find_checkpoint
+from ml.diffusion.loading import find_device, load_pipeline, read_pipeline, set_scheduler
+from ml.errors import ManifestError
+from ml.grounding.module import GroundingModule
+from ml.settings.profile import ROOT
+from ml.settings.sections import SCHEDULERS, DiffusionParams
+from ml.store.files import say, sha256_folder
+from ml.store.manifest import NAME as MANIFEST
+from ml.store.manifest import Manifest, read_manifest
+from ml.store.reading import read_json
+from ml.store.registry_folder import downloaded, refuse_address
+
+REFERENCE = "pipeline.json"
+DTYPES = ("float32", "float16", "bfloat16")
+STAGE = "grounding_model"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What `pipeline.json` says. Steps and guidance are those to draw with by default."""
+
+    diffusion: str  # a folder, absolute or beside the file, or a hub id
+    batch_size: int
+    revision: str | None = None
+    variant: str | None = None
+    scheduler: str | None = None
+    dtype: str | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A diffusion pipeline and its grounding module, and how pictures are drawn with them."""
+
+    pipe: Pipeline
+    module: GroundingModule
+    batch_size: int
+    steps: int | None
+    guidance_scale: float | None
+
+
+def open_model(folder: Path | str, device: str) -> Opened:
+    """What a folder of one of the three layouts holds, on a device; float32 on a CPU.
+
+    Raises ValueError for an address of the registry, any other folder, a damaged one, or a
+    diffusion model that cannot be loaded or is not the one that the module was trained with.
+    """
+    refuse_address(str(folder), "GroundedDiffusionPipeline.from_pretrained")
+    place = downloaded(Path(folder))
+    if (place / REFERENCE).is_file():
+        return _saved(place, device)
+    if (place / MANIFEST).is_file():
+        return _stage(place, device)
+    raise ValueError(
+        f"no {REFERENCE} in {folder}: expected a folder written by "
+        "GroundedDiffusionPipeline.save_pretrained, the folder of the stage "
+        f"{STAGE} (data/<profile>/{STAGE}), or one downloaded from the model registry"
+    )
+
+
+def _saved(folder: Path, device: str) -> Opened:
+    """The pipeline that `save_pretrained` wrote, with the scheduler and dtype that it had."""
+    reference = _read_reference(folder / REFERENCE)
+    own, name = folder / reference.diffusion, reference.diffusion
+    found = find_checkpoint(
+        str(own) if own.is_dir() else name, reference.revision, reference.variant
+    )
+    place = find_device(device)
+    dtype = "float32" if place.type == "cpu" else reference.dtype or "float32"
+    pipe = read_pipeline(found, reference.variant, getattr(torch, dtype))
+    if reference.scheduler is not None:
+        set_scheduler(pipe, reference.scheduler)
+    else:
+        say(
+            f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
+            f"with the model's own, {type(pipe.scheduler).__name__}"
+        )
+    return Opened(
+        pipe.to(place),
+        GroundingModule.from_pretrained(folder / "grounding"),
+        reference.batch_size,
+        reference.steps,
+        reference.guidance_scale,
+    )
+
+
+def _stage(folder: Path, device: str) -> Opened:
+    """What the stage trained, with the diffusion model that its manifest names, set up as there."""
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    if manifest.stage != STAGE:
+        raise ValueError(
+            f"{folder} is the folder of the stage {manifest.stage}: expected that of {STAGE}"
+        )
+    settings = manifest.params.get("diffusion")
+    known = {field.name for field in fields(DiffusionParams)}
+    if not isinstance(settings, dict) or set(settings) != known:
+        raise ValueError(
+            f"{folder / MANIFEST}: expected params.diffusion with {sorted(known)}, as this version "
+            f"records it; run the stage {STAGE} again"
+        )
+    drawing = DiffusionParams(**settings)
+    on_cpu = find_device(device).type == "cpu"
+    pipe = load_pipeline(
+        replace(
+            drawing,
+            model=_diffusion_model(folder, drawing.model, manifest),
+            device=device,
+            dtype="float32" if on_cpu else drawing.dtype,
+        )
+    )
+    return Opened(
+        pipe,
+        GroundingModule.from_pretrained(folder),
+        drawing.batch_size,
+        drawing.steps,
+        drawing.guidance_scale,
+    )
+
+
+def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
+    """The folder of the diffusion model that a module was trained with, or its hub id.
+
+    A relative name counts from where `data/<profile>/` lies, else from the checkout. Raises
+    ValueError for a folder that is gone, or holds another model than then.
+    """
+    trained_with = manifest.inputs.get("diffusion.model")
+    roots = (folder.resolve().parents[2], ROOT) if len(folder.resolve().parents) > 2 else (ROOT,)
+    found = next((root / name for root in roots if (root / name).is_dir()), None)
+    if found is None:
+        if trained_with == name:  # a hub id stands for itself
+            return name
+        raise ValueError(
+            f"{folder} was trained with the diffusion model in {name!r}, which is in none of "
+            f"{', '.join(map(str, dict.fromkeys(roots)))}: bring it back, or keep both together "
+            "with GroundedDiffusionPipeline.save_pretrained"
+        )
+    if sha256_folder(found) != trained_with:
+        raise ValueError(
+            f"{found} is not the diffusion model that {folder} was trained with (its digest is "
+            f"another one): bring that one back, or run the stage {STAGE} again"
+        )
+    return str(found)
+
+
+def _read_reference(file: Path) -> Reference:
+    """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
+    found = read_json(file)
+    text = ("text or null", lambda value: value is None or isinstance(value, str))
+    fitting: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "diffusion": ("a folder or hub id", lambda value: isinstance(value, str) and bool(value)),
+        "batch_size": ("a number above 0", lambda value: type(value) is int and value > 0),
+        "revision": text,
+        "variant": text,
+        "scheduler": (
+            f"one of {', '.join(SCHEDULERS)}",
+            lambda value: value in (None, *SCHEDULERS),
+        ),
+        "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in (None, *DTYPES)),
+        "steps": (
+            "a whole number or null",
+            lambda value: value is None or (type(value) is int and value > 0),
+        ),
+        "guidance_scale": (
+            "a number or null",
+            lambda value: value is None or type(value) in (int, float),
+        ),
+    }
+    for name, (expected, fits) in fitting.items():
+        if not fits(found.get(name)):
+            raise ValueError(f"{file}: {name}: expected {expected}, got {found.get(name)!r:.80}")
+    values: dict[str, Any] = {name: found.get(name) for name in fitting}
+    return Reference(**values)

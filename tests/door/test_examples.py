@@ -1,0 +1,60 @@
+"""Every script of `examples/`, run as its docstring says."""
+
+import runpy
+import sys
+
+import pytest
+
+from ml.settings.profile import ROOT
+
+EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs an example with its arguments, as `python examples/<name>.py` does; what it prints."""
+
+    def start(name: str, *arguments) -> str:
+        monkeypatch.setattr(sys, "argv", [str(EXAMPLES[name]), *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(EXAMPLES[name]), run_name="__main__")
+        return capsys.readouterr().out
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def picture(pipe, tmp_path_factory):
+    file = tmp_path_factory.mktemp("pictures") / "picture.png"
+    pipe("a photograph of a dog", entities=["dog"], seed=1).images[0].resize((90, 60)).save(file)
+    return file
+
+
+def test_draw_and_segment(run, folder, tmp_path):
+    printed = run("draw_and_segment", "--folder", folder, "--out", tmp_path)
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["dog", "cat"]
+    assert {file.name for file in tmp_path.iterdir()} == {"picture.png", "dog.png", "cat.png"}
+
+
+def test_ground_a_picture(run, folder, picture):
+    printed = run("ground_a_picture", picture, "--folder", folder, "--words", "dog", "bus")
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["dog", "bus"]
+    assert "presence" in printed
+
+
+def test_use_the_segmenter(run, segmenter, picture):
+    printed = run("use_the_segmenter", picture, "--folder", segmenter)
+    assert sum(int(line.split()[-2]) for line in printed.splitlines()) == 90 * 60
+
+
+def test_own_vocabulary(run, folder, tmp_path):
+    file = tmp_path / "farm.yaml"
+    file.write_text("seen: [cow, sheep]\nunseen: [horse]\n")
+    printed = run("own_vocabulary", "--folder", folder, "--vocabulary", file)
+    assert printed.startswith("cow (seen): ") and "horse (unseen): " in printed
+
+
+def test_every_example_is_short_and_run_here():
+    tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    for name, path in EXAMPLES.items():
+        assert name in tested and len(path.read_text().splitlines()) < 40

@@ -1,0 +1,148 @@
+"""The three kinds of folders that are opened, and those that are refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+import ml
+from ml import GroundedDiffusionPipeline, load_segmenter
+from ml.segmenters.processor import image_processor
+from ml.segmenters.training import predict
+from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def masks(pipe: GroundedDiffusionPipeline) -> np.ndarray:
+    found = pipe.ground(PICTURE, entities=["dog", "bus"])
+    return np.stack(list(found.probabilities[0].values()))
+
+
+@pytest.fixture
+def copied(folder, root, tmp_path):
+    """The stage's folder under another root, its diffusion model linked."""
+    shutil.copytree(folder, tmp_path / folder.relative_to(root))
+    (tmp_path / DIFFUSION).parent.mkdir(parents=True)
+    shutil.copytree(root / DIFFUSION, tmp_path / DIFFUSION)
+    return tmp_path / folder.relative_to(root)
+
+
+def test_what_is_saved_opens_as_it_was(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "saved")
+    again = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert np.allclose(masks(again), masks(pipe), atol=1e-5)
+    assert (again.num_inference_steps, again.guidance_scale) == (15, 4.0)
+    assert type(again.pipe.scheduler) is type(pipe.pipe.scheduler)
+    assert again.engine.batches.size == 40
+
+
+def test_a_stage_opens_from_any_place_and_writes_nothing(copied, pipe, monkeypatch, tmp_path):
+    before = sorted(copied.rglob("*"))
+    monkeypatch.chdir(tmp_path.parent)
+    for path in (copied, str(copied)):
+        assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(path)), masks(pipe))
+    monkeypatch.chdir(copied)
+    assert GroundedDiffusionPipeline.from_pretrained(".").num_inference_steps == 15
+    assert sorted(copied.rglob("*")) == before
+
+
+def test_a_stage_with_another_diffusion_model_is_refused(copied, tmp_path):
+    weights = tmp_path / DIFFUSION / "scheduler/scheduler_config.json"
+    weights.write_text(weights.read_text() + "\n")
+    with pytest.raises(ValueError, match="is not the diffusion model that .* was trained with"):
+        GroundedDiffusionPipeline.from_pretrained(copied)
+
+
+def test_a_stage_whose_diffusion_model_is_gone_is_refused(copied, monkeypatch, tmp_path):
+    shutil.rmtree(tmp_path / DIFFUSION)
+    monkeypatch.setattr("ml.grounding.opening.ROOT", tmp_path)
+    with pytest.raises(ValueError, match="bring it back"):
+        GroundedDiffusionPipeline.from_pretrained(copied)
+
+
+def test_a_damaged_stage_is_refused(copied):
+    manifest = copied / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["params"]["diffusion"]["steps"] = 3
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="manifest"):
+        GroundedDiffusionPipeline.from_pretrained(copied)
+
+
+def test_a_changed_module_is_refused(copied):
+    file = copied / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\1\0")
+    with pytest.raises(ValueError, match="model.safetensors"):
+        GroundedDiffusionPipeline.from_pretrained(copied)
+
+
+def test_a_download_from_the_registry_opens(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "packed")
+    folder = downloaded_folder(tmp_path / "downloaded", tmp_path / "packed")
+    for path in (folder, folder / "artifacts" / "model"):
+        again = GroundedDiffusionPipeline.from_pretrained(path)
+        assert np.allclose(masks(again), masks(pipe), atol=1e-5)
+
+
+@pytest.mark.parametrize("opener", [GroundedDiffusionPipeline.from_pretrained, load_segmenter])
+def test_an_address_of_the_registry_says_how_to_download_it(opener):
+    with pytest.raises(ValueError, match="mlflow artifacts download --artifact-uri models:/x@y "):
+        opener("models:/x@y")
+
+
+def test_other_folders_are_refused(tmp_path, segmenter, folder):
+    for other in (tmp_path, tmp_path / "nowhere", segmenter / "model"):
+        with pytest.raises(ValueError, match="no pipeline.json in .*save_pretrained.*registry"):
+            GroundedDiffusionPipeline.from_pretrained(other)
+    with pytest.raises(ValueError, match="no segmenter in"):
+        load_segmenter(tmp_path)
+    with pytest.raises(ValueError, match="unknown segmenter.architecture"):
+        load_segmenter(folder)
+
+
+def test_the_grounding_module_alone_opens_too(folder, pipe):
+    module = ml.GroundingModule.from_pretrained(folder)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, pipe.module.state_dict()[name])
+
+
+@pytest.mark.parametrize("kind", ["maskformer", "segformer"])
+def test_the_segmenter_goes_into_a_pipeline_of_transformers(kind, tmp_path):
+    """Label maps at the picture's own size, and close to ours at the size it was trained on."""
+    backbone = BACKBONE if kind == "maskformer" else mit_backbone(tmp_path / "mit")
+    folder = segmenter_folder(tmp_path, kind, backbone)
+    (tmp_path / "download").mkdir()
+    downloaded = downloaded_folder(tmp_path / "download", folder / "model")
+    model = load_segmenter(folder)
+    for other in (folder / "model", downloaded, str(folder)):
+        weights = load_segmenter(other).state_dict()
+        assert all(torch.equal(weights[name], own) for name, own in model.state_dict().items())
+    segment = transformers.pipeline(
+        "image-segmentation", model=model, image_processor=image_processor(model, (64, 64))
+    )
+    for picture in (Image.fromarray(PICTURE), Image.fromarray(PICTURE).resize((100, 70))):
+        found = segment(picture, subtask="semantic")
+        assert {entry["mask"].size for entry in found} == {picture.size}
+    labels = np.zeros((64, 64), np.uint8)
+    for entry in segment(Image.fromarray(PICTURE), subtask="semantic"):
+        labels[np.asarray(entry["mask"]) > 0] = model.config.label2id[entry["label"]]
+    ours = predict(model, PICTURE[None])[0]
+    assert len(np.unique(ours)) > 1 and (labels == ours).mean() > 0.9
+
+
+def mit_backbone(folder: Path) -> Path:
+    """A SegFormer classifier with fresh weights that takes normalised pixels."""
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32], num_attention_heads=[1, 1, 2, 2]
+    )
+    transformers.SegformerForImageClassification(config).save_pretrained(folder)
+    processor = transformers.ViTImageProcessor(image_mean=[0.5] * 3, image_std=[0.2] * 3)
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,239 @@
+"""What the pipeline takes and returns: in the manner of diffusers, each mask under its word."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ml import GroundedOutput
+from tests.builders.grounded import make_pipeline
+
+DOG_AND_CAT = "a photograph of a dog and a cat"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_pipeline()
+
+
+def pixels(out: GroundedOutput) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in out.images])
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+
+
+def test_the_snippet_of_the_readme(pipe):
+    out = pipe(DOG_AND_CAT, entities=["dog", "cat"], seed=0)
+    assert isinstance(out, GroundedOutput)
+    assert isinstance(out.images[0], Image.Image) and out.images[0].size == (64, 64)
+    mask, share = out.masks[0]["dog"], out.probabilities[0]["cat"]
+    assert mask.dtype == bool and mask.shape == (64, 64)
+    assert share.dtype == np.float32 and 0 <= share.min() and share.max() <= 1
+    assert out.presence is None
+    found = pipe.ground(out.images[0], entities=["dog", "bus"], min_presence=0.01)
+    assert list(found.masks[0]) == list(found.presence[0]) == ["dog", "bus"]
+    # The micro model is the real one, and knows what it drew.
+    assert found.presence[0]["dog"] > 0.01 > found.presence[0]["bus"]
+    assert not found.masks[0]["bus"].any() and not found.probabilities[0]["bus"].any()
+
+
+def test_defaults_are_the_folders_and_the_engine_draws_the_same(pipe):
+    out = pipe(DOG_AND_CAT, entities=["dog", "cat"], seed=3)
+    made = pipe.engine.draw(
+        [DOG_AND_CAT], [["dog", "cat"]], seeds=[3], steps=15, guidance_scale=4.0
+    )
+    assert np.array_equal(pixels(out), made.images)
+    for place, word in enumerate(("dog", "cat")):
+        assert np.array_equal(out.masks[0][word], made.masks[0][place])
+        assert np.array_equal(out.probabilities[0][word], made.probabilities[0][place])
+
+
+def test_output_types(tiny):
+    given = {"prompt": DOG_AND_CAT, "entities": ["dog", "cat"], "seed": 1}
+    pil, array, tensor = (tiny(**given, output_type=kind) for kind in ("pil", "np", "pt"))
+    assert array.images.shape == (1, 64, 64, 3) and array.images.dtype == np.float32
+    assert tensor.images.shape == (1, 3, 64, 64) and tensor.images.dtype == torch.float32
+    assert np.array_equal((array.images * 255).round().astype(np.uint8), pixels(pil))
+    assert np.array_equal(tensor.images.permute(0, 2, 3, 1).numpy(), array.images)
+    mask = tensor.masks[0]["dog"]
+    assert isinstance(mask, torch.Tensor) and mask.dtype == torch.bool
+    assert np.array_equal(mask.numpy(), pil.masks[0]["dog"])
+    assert tensor.probabilities[0]["cat"].dtype == torch.float32
+    with pytest.raises(ValueError, match="output_type: expected pil, np or pt, got 'latent'"):
+        tiny(**given, output_type="latent")
+
+
+def test_a_list_of_prompts_takes_a_list_of_lists(tiny):
+    prompts, words = [DOG_AND_CAT, "a photograph of a dining table"], [["cat"], ["dining table"]]
+    out = tiny(prompts, entities=words, seed=5)
+    assert [list(own) for own in out.masks] == words and out.seeds == [5, 6]
+    alone = tiny(prompts[1], entities=words[1], seed=6)
+    assert np.abs(pixels(out)[1].astype(int) - pixels(alone)[0]).max() <= 1
+    for entities, match in (
+        ([["dog"]], "flat list of words for one picture"),
+        ("dog", "expected a list of words"),
+        ([], "at least one word"),
+        (["dog", "dog"], "asked for twice"),
+        (["sheep"], "'sheep' is not in the prompt"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            tiny(DOG_AND_CAT, entities=entities, seed=0)
+    with pytest.raises(ValueError, match="expected a list of words for each picture"):
+        tiny([DOG_AND_CAT], entities=["dog"], seed=0)
+    with pytest.raises(ValueError, match="1 prompts, 2 entities"):
+        tiny([DOG_AND_CAT], entities=[["dog"], ["cat"]], seed=0)
+
+
+def test_seeds_and_generators(tiny):
+    def drawn(**noise) -> GroundedOutput:
+        return tiny([DOG_AND_CAT] * 2, entities=[["dog"]] * 2, num_inference_steps=2, **noise)
+
+    def generator(seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    one, again = drawn(generator=generator(7)), drawn(generator=generator(7))
+    assert one.seeds == again.seeds and np.array_equal(pixels(one), pixels(again))
+    assert one.seeds[0] != one.seeds[1] and not np.array_equal(*pixels(one))
+    assert np.array_equal(pixels(drawn(seed=one.seeds)), pixels(one))
+    advancing = generator(7)
+    assert drawn(generator=advancing).seeds == one.seeds
+    assert drawn(generator=advancing).seeds != one.seeds  # its state moves on
+    each = drawn(generator=[generator(7), generator(7)])
+    assert each.seeds == [one.seeds[0]] * 2 and np.array_equal(*pixels(each))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        free = drawn().seeds
+        torch.manual_seed(1)
+        assert drawn().seeds == free
+        assert drawn().seeds != free
+    for wrong, match in (
+        ({"seed": 1, "generator": generator(1)}, "got both"),
+        ({"seed": [1]}, "seed: expected one for each of 2 pictures, got 1"),
+        ({"generator": [generator(1)]}, "generator: expected one for each of 2"),
+        ({"generator": [1, 2]}, "expected torch.Generator, got 1"),
+        ({"generator": 7}, "generator: expected one for each of 2 pictures, got 7"),
+        ({"seed": -1}, "seed: expected"),
+        ({"seed": 2**32 - 1}, "seed: expected"),  # the second picture's is too large
+    ):
+        with pytest.raises(ValueError, match=match):
+            drawn(**wrong)
+
+
+def test_a_callback_sees_every_step_and_may_change_the_latents(tiny):
+    seen = []
+
+    def look(pipe, step, timestep, kwargs):
+        seen.append((step, int(timestep), tuple(kwargs["latents"].shape)))
+        assert pipe is tiny.pipe
+        return kwargs
+
+    given = {"entities": ["dog"], "seed": 1, "num_inference_steps": 4}
+    looked = tiny(DOG_AND_CAT, callback_on_step_end=look, **given)
+    assert [step for step, *_ in seen] == [0, 1, 2, 3]
+    assert {shape for *_, shape in seen} == {(1, 6, 16, 16)}
+    assert sorted(seen, key=lambda entry: -entry[1]) == seen
+    assert np.array_equal(pixels(looked), pixels(tiny(DOG_AND_CAT, **given)))
+
+    def change(pipe, step, timestep, kwargs):
+        return {"latents": torch.zeros_like(kwargs["latents"])} if step == 1 else kwargs
+
+    changed = tiny(DOG_AND_CAT, callback_on_step_end=change, **given)
+    assert not np.array_equal(pixels(changed), pixels(looked))
+
+
+def test_a_callback_may_not_take_the_last_step_away(tiny):
+    def interrupt(pipe, step, timestep, kwargs):
+        pipe._interrupt = True
+        return kwargs
+
+    def without_guidance(pipe, step, timestep, kwargs):
+        pipe._guidance_scale = 0.0
+        return kwargs
+
+    for callback, match in (
+        (interrupt, "neither interrupts the drawing"),
+        (without_guidance, "nor switches the guidance off"),
+        (lambda *given: None, "got NoneType"),
+    ):
+        with pytest.raises(ValueError, match=f"callback_on_step_end: expected .*{match}"):
+            tiny(DOG_AND_CAT, entities=["dog"], seed=1, callback_on_step_end=callback)
+    assert tiny(DOG_AND_CAT, entities=["dog"], seed=1).masks  # the next call is none the worse
+
+
+def test_given_pictures_come_in_every_form(tiny, tmp_path):
+    array = noise(64, 64)
+    picture = Image.fromarray(array)
+    picture.save(tmp_path / "picture.png")
+    expected = tiny.ground(array, entities=["dog", "cat"])
+    for other in (picture, picture.convert("RGBA"), tmp_path / "picture.png"):
+        found = tiny.ground(other, entities=["dog", "cat"])
+        for word in ("dog", "cat"):
+            assert np.array_equal(found.masks[0][word], expected.masks[0][word])
+    for several in ([picture, array], np.stack([array, array])):
+        found = tiny.ground(several, entities=[["dog", "cat"], ["bus"]])
+        assert [list(own) for own in found.masks] == [["dog", "cat"], ["bus"]]
+        assert np.allclose(
+            found.probabilities[0]["dog"], expected.probabilities[0]["dog"], atol=1e-4
+        )
+    assert expected.seeds is None and pixels(expected).tolist() == [array.tolist()]
+
+
+def test_another_size_is_squeezed_in_and_its_masks_come_back(tiny):
+    """Against the same picture, resized by hand, and its masks, looked up place by place."""
+    wide = Image.fromarray(noise(90, 150))
+    found = tiny.ground(wide, entities=["dog"])
+    small = tiny.ground(wide.resize((64, 64), Image.Resampling.LANCZOS), entities=["dog"])
+    assert found.images[0].size == wide.size
+    for own, other in (
+        (found.masks[0]["dog"], small.masks[0]["dog"]),
+        (found.probabilities[0]["dog"], small.probabilities[0]["dog"]),
+    ):
+        assert own.shape == (90, 150) and own.dtype == other.dtype
+        for y, x in ((0, 0), (89, 149), (45, 75), (13, 140), (70, 3)):
+            assert own[y, x] == other[int((y + 0.5) * 64 / 90), int((x + 0.5) * 64 / 150)]
+    both = tiny.ground([wide, noise(64, 64)], entities=[["dog"], ["dog"]])
+    assert [mask["dog"].shape for mask in both.masks] == [(90, 150), (64, 64)]
+    with pytest.raises(ValueError, match="theirs are of 2 sizes"):
+        tiny.ground([wide, noise(64, 64)], entities=[["dog"], ["dog"]], output_type="np")
+
+
+@pytest.mark.parametrize(
+    "image, match",
+    [
+        (noise(64, 64) / 255, r"expected a picture .*got float64 \(64, 64, 3\)"),
+        (noise(64, 64)[..., 0], "expected a picture"),
+        (noise(64, 64).transpose(2, 0, 1), r"got uint8 \(3, 64, 64\)"),
+        (torch.zeros(3, 64, 64), "expected a picture, or a list"),
+        (Image.new("I;16", (64, 64)), "8 bits a channel, got mode I;16"),
+        (Image.new("F", (64, 64)), "8 bits a channel, got mode F"),
+        ("nowhere.png", "no file 'nowhere.png'"),
+        (None, "expected a picture"),
+        ([], "at least one"),
+        ([7], "expected a picture .*got int"),
+    ],
+)
+def test_what_is_no_picture_is_refused(tiny, image, match):
+    with pytest.raises(ValueError, match=match):
+        tiny.ground(image, entities=["dog"])
+
+
+def test_a_picture_takes_a_flat_list_and_a_prompt(tiny):
+    with pytest.raises(ValueError, match="flat list"):
+        tiny.ground(noise(64, 64), entities=[["dog"]])
+    with pytest.raises(ValueError, match="1 images, 2 entities"):
+        tiny.ground([noise(64, 64)], entities=[["dog"], ["cat"]])
+    plain = tiny.ground(noise(64, 64), entities=["dog"])
+    said = tiny.ground(noise(64, 64), entities=["dog"], prompt="a dog near an aeroplane")
+    assert not np.allclose(plain.probabilities[0]["dog"], said.probabilities[0]["dog"], atol=1e-4)
+
+
+def test_a_folder_that_names_no_steps_needs_them(tiny):
+    from ml import GroundedDiffusionPipeline
+
+    bare = GroundedDiffusionPipeline(tiny.pipe, tiny.module)
+    with pytest.raises(ValueError, match="num_inference_steps: the model's folder names no"):
+        bare("a dog", entities=["dog"], seed=0)
+    with pytest.raises(ValueError, match="guidance_scale: the model's folder names no"):
+        bare("a dog", entities=["dog"], seed=0, num_inference_steps=2)

@@ -27,7 +27,7 @@ from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.grounding.training import train as train_grounding
-from ml.grounding.training import validation_miou
+from ml.grounding.validation import validation_miou
 from ml.images.png import decode_png
 from ml.images.run_lengths import encode_rle
 from ml.pipeline.samples import load_samples

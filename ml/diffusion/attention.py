@@ -71,7 +71,7 @@ class AttributionAttention:
     """Sums the attention that pixels would pay to words of other texts than the picture's own.
 
     Undershoot is clamped once a size of layers: unlike DAAM's, these maps can be followed by a
-    gradient at that price (`ml.baselines.attribution`).
+    gradient at that price (`ml.baselines.ovam`).
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
-from ml.diffusion.fields import INDEX, check_folder, class_of
+from ml.diffusion.configurations import INDEX, check_folder, class_of
 from ml.store.reading import read_json
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline

@@ -13,7 +13,8 @@ import torch
 from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.tokens import encode_prompts, without_phrase
+from ml.diffusion.encoding import encode_prompts
+from ml.words.left_out import without_phrase
 
 
 @torch.no_grad()

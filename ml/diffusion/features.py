@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.tokens import encode_prompts
+from ml.diffusion.encoding import encode_prompts
 
 
 @dataclass(frozen=True)

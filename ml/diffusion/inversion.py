@@ -11,8 +11,8 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.schedulers import unclipped
-from ml.diffusion.tokens import encode_prompts
 
 STEPS = 10
 """From the clean latent to the timestep, or as many as it has."""

@@ -12,9 +12,9 @@ import torch
 
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.schedulers import check_scheduler
-from ml.diffusion.tokens import encode_prompts
 
 
 @dataclass(frozen=True)

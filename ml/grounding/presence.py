@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ml.compute.batching import Batches
 from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.evidence import encode_images, prediction_errors
-from ml.diffusion.tokens import NOTHING
+from ml.words.left_out import NOTHING
 from ml.words.text_limit import query_text
 
 TIMESTEPS = (150, 250, 350, 450, 550, 650)

@@ -11,7 +11,7 @@ import pandas as pd
 from ml.baselines.daam import best_threshold, candidate_thresholds, strongest, threshold_masks
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
-from ml.grounding.training import predict_masks
+from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies import queries

@@ -1,6 +1,6 @@
 """OVAM's two baselines of Protocol I: attribution prompts, and queries optimised on one label.
 
-The judged prompts are sampled once more with the recorders of `ml.baselines.attribution`, and so
+The judged prompts are sampled once more with the recorders of `ml.baselines.ovam`, and so
 are some training pictures, on whose seen ones the thresholds of a split are chosen. Rows come out
 in the form of `ml.studies.scores.RAW`. The optimised queries have seen one labelled picture of
 EVERY class, so no class is unseen for them: their "unseen" cells say only which pictures those are.
@@ -16,14 +16,6 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from ml.baselines.attribution import (
-    ITERATIONS,
-    LEARNING_RATE,
-    attribution_recorder,
-    optimise_query,
-    own_maps,
-    query_recorder,
-)
 from ml.baselines.daam import (
     best_threshold,
     by_maximum,
@@ -31,6 +23,8 @@ from ml.baselines.daam import (
     strongest,
     threshold_masks,
 )
+from ml.baselines.ovam import attribution_recorder, own_maps, query_recorder
+from ml.baselines.ovam_query import ITERATIONS, LEARNING_RATE, optimise_query
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.store.files import atomic

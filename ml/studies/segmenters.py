@@ -24,7 +24,8 @@ from ml.metrics.iou import confusions
 from ml.pipeline.stages.real_bound import benchmark_copies, label_maps, scene_classes
 from ml.pipeline.stages.synthetic_dataset import label_map, reject_reason
 from ml.segmenters import architecture
-from ml.segmenters.training import predict_each, train
+from ml.segmenters.prediction import predict_each
+from ml.segmenters.training import train
 from ml.store.files import atomic
 from ml.store.shards import split
 from ml.studies import design

@@ -19,7 +19,8 @@ from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import refuse_unseen
-from ml.grounding.training import TEXT_DROPOUT, predict_masks, train
+from ml.grounding.training import TEXT_DROPOUT, train
+from ml.grounding.validation import predict_masks
 from ml.pipeline.stages.triplets import subset_of
 from ml.settings.sections import GroundingParams
 from ml.studies import design

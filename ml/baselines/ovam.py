@@ -15,9 +15,9 @@ from ml.diffusion.attention import (
     AttributionAttention,
     token_weights,
 )
-from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length, text_width
 from ml.words.text_limit import query_text
@@ -144,7 +144,15 @@ def own_maps(maps: Tensor, lengths: Sequence[int]) -> list[Tensor]:
     return [own[:length].float().cpu().clone() for own, length in zip(maps, lengths, strict=True)]
 
 
-def _record(pipe, prompts, seeds, named, recorder, steps, guidance_scale) -> None:
+def _record(
+    pipe: Pipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    named: Sequence[Sequence[object]],
+    recorder: AttributionAttention,
+    steps: int,
+    guidance_scale: float,
+) -> None:
     if len(named) != len(prompts):
         raise ValueError(
             f"expected one list of words or queries a prompt, got {len(named)} for "

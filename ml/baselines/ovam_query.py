@@ -4,6 +4,7 @@ fitted to the mask of one labelled picture. Not here: maps of a query (`ml.basel
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,28 +14,27 @@ from ml.diffusion.attention import (
     split_heads,
     to_latent_size,
 )
-from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape, picture_size
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
 
 ITERATIONS, LEARNING_RATE = 300, 0.01
-"""Of the optimisation of a query; chosen on micro pictures of a seed that is not judged, where
-100 steps of 0.05 do about as well."""
+"""Of the optimisation of a query (docs/ablations.md#ovams-optimised-queries)."""
 
 
 class _Queries:
     """Keeps one picture's queries, every step of a layer together. A `Recorder`."""
 
-    def __init__(self):
-        self._steps: dict = {}  # attention -> float32 (1, heads, N, d) of each step
+    def __init__(self) -> None:
+        self._steps: dict[Attention, list[Tensor]] = {}  # float32 (1, heads, N, d) of each step
 
-    def add(self, attention, pixels: Tensor, text: Tensor) -> None:
+    def add(self, attention: Attention, pixels: Tensor, text: Tensor) -> None:
         query = split_heads(attention, attention.to_q(pixels[-1:]))
         self._steps.setdefault(attention, []).append(query.float())
 
-    def layers(self) -> dict:
+    def layers(self) -> dict[Attention, Tensor]:
         """attention -> float32 (steps, heads, N, d). Not to be called in inference mode."""
         return {layer: torch.cat(steps).clone() for layer, steps in self._steps.items()}
 
@@ -99,7 +99,9 @@ def optimise_query(
     return best.cpu()
 
 
-def _object_map(layers: dict, query: Tensor, latent_size: tuple[int, int]) -> Tensor:
+def _object_map(
+    layers: dict[Attention, Tensor], query: Tensor, latent_size: tuple[int, int]
+) -> Tensor:
     """float32 (1,1,h,w) in 0..1 of query (2,D), as `mean_maps` has it, with a gradient."""
     sums: dict[int, Tensor] = {}
     for layer, pixels in layers.items():

@@ -6,6 +6,7 @@ A folder holds config.json (`MaskRCNNConfig`) and model.safetensors.
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,15 +27,16 @@ from ml.store.reading import configured
 class ResNetFPN(nn.Module):
     """Pictures (B,3,H,W) -> four maps of `fpn_channels` at strides 4 to 32, keys "0" to "3"."""
 
-    def __init__(self, config: MaskRCNNConfig):
+    def __init__(self, config: MaskRCNNConfig) -> None:
         super().__init__()
+        taps: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
         self.body = ResNetBackbone(
             ResNetConfig(
                 embedding_size=config.embedding_size,
                 hidden_sizes=list(config.hidden_sizes),
                 depths=list(config.depths),
                 layer_type=config.layer_type,
-                out_features=["stage1", "stage2", "stage3", "stage4"],
+                **taps,
             )
         )
         self.fpn = FeaturePyramidNetwork(list(config.hidden_sizes), config.fpn_channels)
@@ -42,7 +44,10 @@ class ResNetFPN(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.body(pixels).feature_maps
-        return self.fpn({str(level): map_ for level, map_ in enumerate(maps)})
+        levels: dict[str, torch.Tensor] = self.fpn(
+            {str(level): map_ for level, map_ in enumerate(maps)}
+        )
+        return levels
 
 
 def build_maskrcnn(config: MaskRCNNConfig) -> detection.MaskRCNN:
@@ -62,12 +67,13 @@ def build_maskrcnn(config: MaskRCNNConfig) -> detection.MaskRCNN:
         rpn_post_nms_top_n_train=config.proposals,
         rpn_post_nms_top_n_test=config.proposals,
         rpn_batch_size_per_image=64,
-        # One sample a cell: cells are no wider than two feature pixels, and training is a third
-        # faster than with the usual four.
+        # One sample a cell, not the usual four: cells are no wider than two feature pixels
+        # (docs/ablations.md#the-drawn-worlds-mask-r-cnn).
         box_roi_pool=MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=1),
         box_head=faster_rcnn.TwoMLPHead(channels * 7 * 7, width),
         box_predictor=faster_rcnn.FastRCNNPredictor(width, len(config.classes) + 1),
-        # A scene's three objects and ten of the background; 32 of them took 20 to 45 % longer.
+        # A scene's three objects and ten of the background: more only take time
+        # (docs/ablations.md#the-drawn-worlds-mask-r-cnn).
         box_batch_size_per_image=16,
         box_positive_fraction=0.375,
         box_detections_per_img=config.detections,

@@ -1,10 +1,11 @@
-"""What fixes a Mask R-CNN of this project: the fields of its config.json, read and checked.
+"""The configuration of this project's Mask R-CNN: the fields of its config.json, and their checks.
 
 The micro checkpoint and a full-size one differ in these numbers alone.
 """
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from ml.store.reading import read_json
 
@@ -37,8 +38,8 @@ class MaskRCNNConfig:
     """Channels of the mask head's convolutions."""
     mask_pool: int = 20
     """Side of the pooled square a mask is read from, at stride 4; the mask has twice as many
-    pixels a side. Binary true masks of drawn objects keep an IoU of 0.983 at 28 pixels a side,
-    0.997 at 40 and 1.000 at 56; the last costs twice as much as 40."""
+    pixels a side, enough for drawn objects
+    (docs/ablations.md#the-drawn-worlds-mask-r-cnn)."""
     proposals: int = 50
     """Regions the proposal network keeps; a drawn scene holds three objects at most."""
     detections: int = 20
@@ -54,8 +55,10 @@ def read_config(file: Path) -> MaskRCNNConfig:
             f"{file}: expected an object with classes and fields of {names}, got "
             f"{sorted(values)}: give a folder written by ml.foundation.train_detector"
         )
-    config = MaskRCNNConfig(**{name: tuple(value) if isinstance(value, list) else value
-                               for name, value in values.items()})  # fmt: skip
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    config = MaskRCNNConfig(**given)
     lengths = {"hidden_sizes": 4, "depths": 4, "anchor_sizes": 4, "image_size": 2, "mean": 3,
                "std": 3}  # fmt: skip
     for name, length in lengths.items():

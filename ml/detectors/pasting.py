@@ -8,15 +8,19 @@ PASTED_AT_ONCE = 16
 """Masks put onto the picture in one step: 100 of 1024x1024 pixels at once would take 1.6 GB."""
 
 
-class SubpixelTransform(GeneralizedRCNNTransform):
+class SubpixelTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # it has no types
     """Pastes masks at the box's exact position; they come out binary, bool (n,1,H,W).
 
-    torchvision rounds boxes to whole pixels of the original picture. Small objects pay for it:
-    in the drawn world (boxes of 30 pixels) the true masks, cut out at 28x28 and pasted back, reach
-    an IoU of 0.937 its way and 0.997 this way.
+    torchvision rounds boxes to whole pixels of the original picture, which costs small objects
+    their outline (docs/ablations.md#pasting-masks-below-the-pixel).
     """
 
-    def postprocess(self, result, image_shapes, original_image_sizes):
+    def postprocess(
+        self,
+        result: list[dict[str, torch.Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, torch.Tensor]]:
         if self.training:
             return result
         for found, shape, original in zip(result, image_shapes, original_image_sizes, strict=True):

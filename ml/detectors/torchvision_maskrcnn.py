@@ -2,6 +2,7 @@
 this project (`ml.detectors.maskrcnn`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -10,7 +11,7 @@ from huggingface_hub import is_offline_mode
 from torchvision.models import detection
 
 from ml.compute.weights import fill
-from ml.detectors.base import Detector
+from ml.detectors.base import Detector, Found
 from ml.detectors.maskrcnn import load_maskrcnn
 from ml.detectors.pasting import SubpixelTransform
 from ml.detectors.weights import load_weights
@@ -63,7 +64,7 @@ class TorchvisionMaskRCNN(Detector):
     def __init__(
         self, path: str, *, weights: str | None, revision: str | None, device: str,
         score_threshold: float, batch_size: int,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         if path == "coco":
             file = Path(weights) if weights else coco_file()
             self.model = build_coco().eval()
@@ -84,7 +85,7 @@ class TorchvisionMaskRCNN(Detector):
         super().__init__(known, score_threshold=score_threshold, batch_size=batch_size)
 
     @torch.inference_mode()
-    def predict(self, images: list[np.ndarray]) -> list[tuple]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[Found]:
         batch = [torch.tensor(image, device=self.device).permute(2, 0, 1) / 255 for image in images]
         return [
             (

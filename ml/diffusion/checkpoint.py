@@ -5,9 +5,12 @@ Only safetensors count. Not here: what is loaded from them (`loading.py`).
 
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
+    StableDiffusionXLPipeline,
+)
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPError
     DisabledRepoError,
     EntryNotFoundError,
     GatedRepoError,
@@ -26,12 +29,12 @@ from safetensors import SafetensorError, safe_open
 from ml.diffusion.configurations import INDEX, check_folder, class_of
 from ml.store.reading import read_json
 
-Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
+Kind = type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline]
 
-UNUSED = {"feature_extractor": None, "image_encoder": None}
-"""Parts that are named in model_index.json, often without their files, and never asked here."""
+UNUSED: dict[str, object] = {"feature_extractor": None, "image_encoder": None}
+"""Parts that are named in model_index.json, often without their files, and not used here."""
 
-PIPELINES: dict[str, tuple[type, dict]] = {
+PIPELINES: dict[str, tuple[Kind, dict[str, object]]] = {
     "StableDiffusionPipeline": (
         StableDiffusionPipeline,
         UNUSED | {"safety_checker": None, "requires_safety_checker": False},
@@ -40,7 +43,7 @@ PIPELINES: dict[str, tuple[type, dict]] = {
     # installed here.
     "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, UNUSED | {"add_watermarker": False}),
 }
-"""By the class that model_index.json names: the class to load, and what it is told."""
+"""By the class that model_index.json names: the class to load, and its extra arguments."""
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -76,15 +79,15 @@ HINTS = (
 
 
 UNAVAILABLE = (OSError, ValueError, EntryNotFoundError, RevisionResolutionError, HTTPError)
-"""What the hub's library and diffusers raise when a model is not to be had."""
+"""What the hub's library and diffusers raise when a model is unavailable."""
 
 
 def find_checkpoint(name: str, revision: str | None = None, variant: str | None = None) -> Path:
     """The folder with the model's files: `name` itself, or where the hub's copy lies.
 
     Downloads what is missing of a hub id. Raises ValueError, saying what to do, when the model is
-    not there or not to be had, is of a class that is not in PIPELINES, has no safetensors, lacks
-    a file or has a damaged one, or asks for what is not done here (`fields.py`).
+    missing or unavailable, is of a class that is not in PIPELINES, has no safetensors, lacks
+    a file or has a damaged one, or asks for what is not supported (`ml.diffusion.fields`).
     """
     folder = Path(name) if Path(name).is_dir() else _download(name, revision, variant)
     kind_of(folder)
@@ -93,7 +96,7 @@ def find_checkpoint(name: str, revision: str | None = None, variant: str | None 
     return folder
 
 
-def kind_of(folder: Path) -> tuple[type, dict]:
+def kind_of(folder: Path) -> tuple[Kind, dict[str, object]]:
     """The row of PIPELINES for the model in a folder."""
     if not (folder / INDEX).is_file():
         raise ValueError(
@@ -103,7 +106,7 @@ def kind_of(folder: Path) -> tuple[type, dict]:
     return _kind(folder / INDEX)
 
 
-def _kind(index: Path) -> tuple[type, dict]:
+def _kind(index: Path) -> tuple[Kind, dict[str, object]]:
     try:
         name = read_json(index)["_class_name"]
     except (ValueError, KeyError) as error:
@@ -127,17 +130,19 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
         index = hf_hub_download(name, INDEX, revision=revision)
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
-    kind, told = _kind(Path(index))
+    kind, extra = _kind(Path(index))
     try:
         return Path(
-            kind.download(name, revision=revision, variant=variant, use_safetensors=True, **told)
+            kind.download(name, revision=revision, variant=variant, use_safetensors=True, **extra)
         )
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
 
 
-def _unavailable(name, revision, variant, error: BaseException) -> ValueError:
-    """What a stranger reads. diffusers wraps the hub's errors, so that the causes count too."""
+def _unavailable(
+    name: str, revision: str | None, variant: str | None, error: BaseException
+) -> ValueError:
+    """The error to show. diffusers wraps the hub's errors, so that the causes count too."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)

@@ -5,9 +5,11 @@ Not here: the rules themselves (`ml.diffusion.fields`).
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import diffusers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from ml.diffusion.fields import CONFIGS, RULES, Model
 from ml.store.reading import read_json
@@ -21,7 +23,7 @@ CLASSES = {
     "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
 """The classes of the parts that have weights; another one computes something else."""
-NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+NETWORKS: dict[str, type] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 NOISE = ("beta_schedule", "beta_start", "beta_end")
 """What a scheduler's file must say: the class's own defaults are another model's."""
 
@@ -51,7 +53,7 @@ def check_folder(folder: Path) -> None:
     check_configs(given, xl, str(folder))
 
 
-def class_of(index: dict, part: str) -> str | None:
+def class_of(index: dict[str, Any], part: str) -> str | None:
     """The class that a model_index.json names for a part; None where there is none."""
     named = index.get(part)
     return named[1] if isinstance(named, list) and len(named) == 2 else None
@@ -66,8 +68,8 @@ def are_whole(folder: Path) -> bool:
     )
 
 
-def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -> None:
-    """The same of configurations by part, as they stand in the files."""
+def check_configs(given: dict[str, dict[str, Any]], xl: bool, folder: str = "the model") -> None:
+    """`check_folder` of configurations by part, as they stand in the files."""
     kinds = NETWORKS | {"scheduler": getattr(diffusers, given["scheduler"]["_class_name"], object)}
     known = {part: _arguments(kind) for part, kind in kinds.items()}
     for part in NETWORKS:
@@ -119,8 +121,9 @@ def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -
 
 
 def _arguments(kind: type) -> dict[str, object]:
-    """What a class takes from its configuration, with what it does without."""
+    """The arguments that a class takes from its configuration, with their defaults."""
+    own = inspect.signature(kind.__init__)  # type: ignore[misc]  # of this very class
     return {
         name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        for name, parameter in own.parameters.items()
     }

@@ -5,11 +5,12 @@ Not here: at which tokens a word stands (`ml.diffusion.tokens`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import picture_size, text_encoders
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import text_limit, word_positions
 from ml.words.text_limit import query_text
 
@@ -19,18 +20,22 @@ AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """What the U-Net is told of each prompt, on the pipeline's device and in its dtype."""
+    """What the U-Net is given of each prompt, on the pipeline's device and in its dtype."""
 
     hidden: torch.Tensor  # (B,L,D): what it attends to; D is the sum of the text encoders' widths
     pooled: torch.Tensor | None = None  # (B,P), SDXL alone: the second encoder's, of the whole text
     time_ids: torch.Tensor | None = None  # (B,6), SDXL alone: sizes and crop, whole pictures
 
     def __getitem__(self, rows: Sequence[int]) -> "EncodedPrompts":
-        parts = (self.hidden, self.pooled, self.time_ids)
-        return EncodedPrompts(*(None if part is None else part[rows] for part in parts))
+        pooled, time_ids = self.pooled, self.time_ids
+        return EncodedPrompts(
+            self.hidden[rows],
+            None if pooled is None else pooled[rows],
+            None if time_ids is None else time_ids[rows],
+        )
 
     @property
-    def kwargs(self) -> dict:
+    def kwargs(self) -> dict[str, Any]:
         """Arguments of a call of the U-Net."""
         if self.pooled is None:
             return {"encoder_hidden_states": self.hidden}
@@ -39,7 +44,7 @@ class EncodedPrompts:
             "added_cond_kwargs": {"text_embeds": self.pooled, "time_ids": self.time_ids},
         }
 
-    def sampling(self, prefix: str = "") -> dict:
+    def sampling(self, prefix: str = "") -> dict[str, torch.Tensor]:
         """Arguments of a call of the pipeline, which finds the time ids itself."""
         embeds = {"prompt_embeds": self.hidden, "pooled_prompt_embeds": self.pooled}
         return {prefix + name: value for name, value in embeds.items() if value is not None}
@@ -47,9 +52,9 @@ class EncodedPrompts:
 
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
-    """The prompts as the U-Net is told them; "" is the unconditional text.
+    """The prompts as the U-Net is given them; "" is the unconditional text.
 
-    Equal prompts are encoded once. Every text that the model is asked comes by here: raises
+    Equal prompts are encoded once. Every text that the model is given passes here: raises
     ValueError for one that is longer than what is read, and for no prompt.
     """
     if not prompts:
@@ -68,7 +73,7 @@ def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
     if len(encoded[0]) == 1:
         return EncodedPrompts(hidden)[[row[prompt] for prompt in prompts]]
     height, width = picture_size(pipe)
-    # The size that was asked for, nothing cropped, the same size: what the pipeline itself says.
+    # The size that was asked for, nothing cropped, the same size: what the pipeline itself passes.
     sizes = torch.tensor([[height, width, 0, 0, height, width]]).to(hidden)
     every = EncodedPrompts(
         hidden, torch.cat([part[1] for part in encoded]), sizes.expand(len(distinct), -1)
@@ -77,7 +82,7 @@ def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
 
 
 def _encode(pipe: Pipeline, texts: list[str]) -> list[torch.Tensor]:
-    """[hidden], or [hidden, pooled] of SDXL, which is given zeros for no text."""
+    """[hidden], or [hidden, pooled] of SDXL, which is given zeros for an empty text."""
     encoded = pipe.encode_prompt(
         texts, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
     )
@@ -85,8 +90,8 @@ def _encode(pipe: Pipeline, texts: list[str]) -> list[torch.Tensor]:
         return [encoded[0]]
     hidden, _, pooled, _ = encoded
     if pipe.config.force_zeros_for_empty_prompt:
-        said = torch.tensor([text != "" for text in texts]).to(hidden)
-        hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
+        filled = torch.tensor([text != "" for text in texts]).to(hidden)
+        hidden, pooled = hidden * filled[:, None, None], pooled * filled[:, None]
     return [hidden, pooled]
 
 

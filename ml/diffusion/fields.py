@@ -8,6 +8,7 @@ here knows.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
 
@@ -26,7 +27,7 @@ CLIP_WIDTH = 512
 class Rule:
     part: str
     field: str
-    fits: Callable[[object, "Model"], bool]
+    fits: Callable[[Any, "Model"], bool]  # of a value as the JSON file has it
     why: str  # what is expected, and why
 
 
@@ -34,7 +35,7 @@ class Rule:
 class Model:
     """The configurations of a pipeline by part, with the defaults of their classes."""
 
-    configs: dict[str, dict]
+    configs: dict[str, dict[str, Any]]
     xl: bool
 
     @property
@@ -46,24 +47,24 @@ class Model:
         )
 
 
-def _none(value, _) -> bool:
+def _none(value: Any, _: Model) -> bool:
     return value in (None, False)
 
 
-def _clip(value, _) -> bool:
+def _clip(value: Any, _: Model) -> bool:
     return value in (None, "clip", "clip_text_model")
 
 
-def _square(value, _) -> bool:
+def _square(value: Any, _: Model) -> bool:
     sides = value if isinstance(value, list | tuple) else [value, value]
     return len(sides) == 2 and sides[0] == sides[1] and isinstance(sides[0], int) and sides[0] > 0
 
 
-def _as_latents(value, model: Model) -> bool:
-    return value == model.configs["vae"]["latent_channels"]
+def _as_latents(value: Any, model: Model) -> bool:
+    return bool(value == model.configs["vae"]["latent_channels"])
 
 
-def _usual_blocks(value, _) -> bool:
+def _usual_blocks(value: Any, _: Model) -> bool:
     return all(name.removeprefix("CrossAttn") in ("DownBlock2D", "UpBlock2D") for name in value)
 
 
@@ -99,7 +100,7 @@ RULES = (
     ),
     Rule("unet", "class_embed_type", _none, "null: no class label is given"),
     Rule("unet", "num_class_embeds", _none, "null: no class label is given"),
-    Rule("unet", "encoder_hid_dim", _none, "null: the U-Net is told the text encoders' output"),
+    Rule("unet", "encoder_hid_dim", _none, "null: the U-Net is given the text encoders' output"),
     Rule("unet", "encoder_hid_dim_type", _none, "null: no picture (IP-Adapter) is given"),
     Rule(
         "unet",
@@ -124,8 +125,8 @@ RULES = (
             == model.configs["text_encoder_2"].get("projection_dim", CLIP_WIDTH)
             + 6 * (model.configs["unet"]["addition_time_embed_dim"] or 0)
         ),
-        "projection_dim of text_encoder_2 plus six times addition_time_embed_dim; the refiner is "
-        "told five sizes, which are not given",
+        "projection_dim of text_encoder_2 plus six times addition_time_embed_dim; the refiner "
+        "takes five sizes, which are not given",
     ),
     Rule(
         "unet",
@@ -215,4 +216,4 @@ RULES = (
 """force_zeros_for_empty_prompt is honoured (`tokens.encode_prompts`), use_attention_mask of the
 text encoders too (diffusers' encode_prompt). The safety checker, the image encoder, the feature
 extractor and SDXL's watermark are left out on purpose (`checkpoint.PIPELINES`). A clip_skip is no
-field of any file: the text's last hidden layer is told, SDXL's last but one."""
+field of any file: the U-Net is given the text's last hidden layer, in SDXL the last but one."""

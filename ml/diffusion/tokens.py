@@ -5,15 +5,20 @@ Not here: where a word stands in a text as letters (`ml.words.spans`), what a te
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from ml.diffusion.checkpoint import Pipeline, find_checkpoint
+from transformers import CLIPTokenizer
+
+from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import text_encoders
+from ml.diffusion.pipeline import Pipeline
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
 from ml.words.text_limit import TextLimit, limit_of, read_limit
 
 
-def tokenizers(pipe: Pipeline) -> list:
+def tokenizers(pipe: Pipeline) -> list[CLIPTokenizer]:
+    """SDXL's two, every other model's one, in the order of the text encoders."""
     return [
         cutter
         for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
@@ -82,16 +87,15 @@ def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
     return positions
 
 
-def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[dict]) -> None:
+def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[dict[str, Any]]) -> None:
     """Raises ValueError for rows of the PROMPTS schema longer than the model reads.
 
-    Downloads the model if it is not here: what has to be refused is refused before anything is
-    drawn.
+    Downloads the model if it is not here, so that a prompt is refused before anything is drawn.
     """
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     if (limit := read_limit(folder)) is not None:
         limit.refuse_prompts(prompts)
 
 
-def _count(cutter, text: str) -> int:
+def _count(cutter: CLIPTokenizer, text: str) -> int:
     return len(cutter(text, add_special_tokens=False).input_ids) if text.strip() else 0

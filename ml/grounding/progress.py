@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +14,12 @@ from torch import Tensor
 from ml.grounding.module import GroundingModule
 from ml.store.files import atomic
 from ml.store.training_state import load_state, save_state
+
+
+class CurveRow(TypedDict):
+    step: int
+    loss: float  # mean since the row before
+    val_miou: float  # percent
 
 
 @dataclass
@@ -24,12 +31,13 @@ class Progress:
     best_miou: float = -1.0  # percent
     without_gain: int = 0  # evaluations since the best
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    curve: list[dict] = field(default_factory=list)  # step, loss, val_miou
+    curve: list[CurveRow] = field(default_factory=list)
 
 
 def save_progress(
     file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
+    """Writes a checkpoint for `load_progress`."""
     save_state(
         file,
         {
@@ -43,7 +51,7 @@ def save_progress(
 def load_progress(
     file: Path, module: GroundingModule, optimizer: torch.optim.Optimizer
 ) -> Progress | None:
-    """Puts a checkpoint back; None where there is none that is whole."""
+    """Restores a checkpoint; None where there is no whole one."""
     saved = load_state(file)
     if saved is None:
         return None
@@ -52,7 +60,7 @@ def load_progress(
     return Progress(**saved["progress"])
 
 
-def write_curve(file: Path, curve: Sequence[dict]) -> None:
+def write_curve(file: Path, curve: Sequence[CurveRow]) -> None:
     """curve.csv: step, loss (mean since the row before), val_miou (percent)."""
     with atomic(file) as temporary, temporary.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, ["step", "loss", "val_miou"], lineterminator="\n")

@@ -6,7 +6,8 @@ from ml.settings.sections import VariantParams
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    return np.random.default_rng([seed, 1, epoch]).permutation(count).tolist()
+    """The order of an epoch's samples, by their places 0..count-1."""
+    return [int(p) for p in np.random.default_rng([seed, 1, epoch]).permutation(count)]
 
 
 def batch_indices(count: int, size: int, seed: int, step: int) -> list[int]:

@@ -30,9 +30,8 @@ SCALE_BYTES = 1_000_000_000
 """Of their features at once: 7 pictures at full size, all of them at the micro size."""
 TEXT_DROPOUT = 0.6
 """Share of the words that the seeded query trains on without their text, so that it learns to
-find a word by its evidence: a word never trained on has a text embedding out of nowhere. What it is
-worth is not settled: on a development set two unseen objects stood at 72.2 and 68.5 mIoU with 0.6,
-the paper's query at 63.9 and 76.8 (two trainings each, before `fusion.settle`)."""
+find a word by its evidence: the text embedding of a word never trained on is arbitrary
+(docs/ablations.md#text-dropout-of-the-seeded-query)."""
 
 
 def train(
@@ -120,8 +119,8 @@ def _step(
         batch = source.batch([indices[row] for row in rows])
         text = batch.text
         if module.config.competition:
-            told = kept[list(rows), : text.shape[1]].to(text.device)
-            text = text * told[..., None]
+            shown = kept[list(rows), : text.shape[1]].to(text.device)
+            text = text * shown[..., None]
         with mixed_precision(params.precision, text.device.type):
             logits = module(batch.features, text, batch.valid, batch.evidence)
         return compute_loss(

@@ -1,11 +1,13 @@
 """A segmenter while it learns: model, optimizer, schedule and averaged weights; step by step."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedModel
 
 from ml.compute import processes
 from ml.compute.gradients import backward_in_parts
@@ -20,7 +22,9 @@ MAX_GRADIENT = 1.0
 class Learner:
     """A model with all that changes while it learns; `state_dict` is a checkpoint's content."""
 
-    def __init__(self, model: nn.Module, params: SegmenterParams, device: torch.device) -> None:
+    def __init__(
+        self, model: PreTrainedModel, params: SegmenterParams, device: torch.device
+    ) -> None:
         self.model, self.params, self.device = model, params, device
         self.arch = architecture(params.architecture)
         backbone = self.arch.backbone_of(model)
@@ -55,16 +59,17 @@ class Learner:
         def loss_of(rows: Sequence[int]) -> torch.Tensor:
             part = slice(rows[0], rows[-1] + 1)
             with self._autocast():
-                return self.arch.loss(
+                value: torch.Tensor = self.arch.loss(
                     self.model, to_pixels(images[part], self.device), truth[part], totals
                 )
+                return value
 
         loss, self.most = backward_in_parts(
             self.model,
             range(len(images)),
             self.most,
             loss_of,
-            lambda value: self.scaler.scale(value).backward(),
+            self._backward,
         )
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT)
@@ -75,14 +80,17 @@ class Learner:
             self.average.update_parameters(self.model)
         return loss
 
-    def _autocast(self):
+    def _backward(self, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def _autocast(self) -> torch.autocast:
         return mixed_precision(self.params.precision, self.device.type)
 
-    def best(self) -> nn.Module:
+    def best(self) -> PreTrainedModel:
         """The model to score and to keep: the averaged one where there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else cast(PreTrainedModel, self.average.module)
 
-    def _parts(self) -> dict:
+    def _parts(self) -> dict[str, Any]:
         parts = {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -92,21 +100,26 @@ class Learner:
         }
         return {name: part for name, part in parts.items() if part is not None}
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
 
-def _optimizer(model: nn.Module, backbone: nn.Module, params: SegmenterParams):
+def _optimizer(
+    model: nn.Module, backbone: nn.Module, params: SegmenterParams
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW whose rate falls to zero; the backbone, which came trained, learns slower."""
     trained = list(backbone.parameters())
     slow = {id(weight) for weight in trained}
     rest = [weight for weight in model.parameters() if id(weight) not in slow]
     rate = params.learning_rate
-    groups = [{"params": trained, "lr": rate * params.backbone_lr_factor}, {"params": rest}]
+    groups: list[dict[str, Any]] = [
+        {"params": trained, "lr": rate * params.backbone_lr_factor},
+        {"params": rest},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=params.weight_decay, fused=True)
     decay = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: max(0.0, 1 - done / params.steps) ** params.poly_power

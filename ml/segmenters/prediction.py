@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from ml.compute.batching import Batches
 from ml.compute.gradients import ADVICE
@@ -15,7 +15,7 @@ PREDICT_BATCH, PREDICT_PIXELS = 50, 2**21
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, images: np.ndarray) -> np.ndarray:
+def predict(model: PreTrainedModel, images: np.ndarray) -> np.ndarray:
     """Label maps uint8 (B,H,W) of pictures uint8 (B,H,W,3) RGB: 0 background, i+1 class i.
 
     Whole pictures, as large as they are; as many at once as PREDICT_PIXELS and memory allow.
@@ -28,10 +28,12 @@ def predict(model: nn.Module, images: np.ndarray) -> np.ndarray:
     size = images.shape[1] * images.shape[2]
     most = max(1, min(PREDICT_BATCH, PREDICT_PIXELS // max(size, 1)))
 
-    def label(part: np.ndarray) -> np.ndarray:
-        return scores(model, to_pixels(part, device)).argmax(1).to(torch.uint8).cpu().numpy()
+    def label(places: Sequence[int]) -> np.ndarray:
+        part = images[places[0] : places[-1] + 1]
+        found: torch.Tensor = scores(model, to_pixels(part, device))
+        return found.argmax(1).to(torch.uint8).cpu().numpy()
 
-    maps = [found for _, found in Batches(most, ADVICE).run(images, label)]
+    maps = [found for _, found in Batches(most, ADVICE).run(range(len(images)), label)]
     return np.concatenate([np.empty((0, *images.shape[1:3]), np.uint8), *maps])
 
 
@@ -41,7 +43,7 @@ def to_pixels(images: np.ndarray, device: torch.device) -> torch.Tensor:
     return pixels.permute(0, 3, 1, 2).float() / 255
 
 
-def predict_each(model: nn.Module, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+def predict_each(model: PreTrainedModel, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Label maps uint8 (H,W) of pictures uint8 (H,W,3); those of one size go together."""
     places: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):

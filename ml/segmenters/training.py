@@ -5,19 +5,19 @@ what a step sees depends on the seed and the step's number alone; so it may also
 number of processes. Not here: architectures, what is done to the pictures, files of stages.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from ml.compute import processes
 from ml.compute.gradients import own_rows, same_weights
 from ml.metrics.iou import confusions, miou
 from ml.segmenters.learner import Learner
-from ml.segmenters.pictures import batches, check_pictures
+from ml.segmenters.pictures import Arrays, batches, check_pictures
 from ml.segmenters.prediction import predict_each
 from ml.settings.sections import SegmenterParams
 from ml.store.training_state import load_state, save_state
@@ -30,15 +30,22 @@ HELD_OUT_SHARE, HELD_OUT_MOST = 0.04, 64
 """Pictures kept for the curve's mIoU. It chooses nothing, so a few are enough."""
 
 
+class CurveRow(TypedDict):
+    step: int
+    loss: float
+    learning_rate: float
+    val_miou: float | None  # percent; None between evaluations
+
+
 def train(
-    model: nn.Module,
-    images: Sequence,
-    labels: Sequence,
+    model: PreTrainedModel,
+    images: Arrays,
+    labels: Arrays,
     params: SegmenterParams,
     progress: Path,
     seed: int,
-) -> list[dict]:
-    """Trains in place; returns the curve, one dict a step: step, loss, learning_rate, val_miou.
+) -> list[CurveRow]:
+    """Trains in place; returns the curve, one row a step.
 
     images, labels: sequences of uint8 (H,W,3) RGB and uint8 (H,W), 255 ignored: arrays or
     `Encoded`. `val_miou` (percent, over the foreground labels of held-out pictures against their
@@ -57,13 +64,20 @@ def train(
         total=params.steps, initial=len(curve), desc="segmenter", unit="step", disable=not main
     ) as bar:
         made = batches(
-            images, labels, kept, params, picture_seed, todo, rows, len(model.config.id2label) - 1
+            images,
+            labels,
+            kept,
+            params,
+            picture_seed,
+            todo,
+            rows,
+            len(model.config.id2label or {}) - 1,
         )
-        for step, *pair in made:
-            rate = learner.schedule.get_last_lr()[-1]
+        for step, pictures, maps in made:
+            rate = float(learner.schedule.get_last_lr()[-1])
             drawn = np.random.SeedSequence([seed, 3, step, rows[0]]).generate_state(1)[0]
-            loss = learner.step(*pair, seed=int(drawn))
-            row = {"step": step, "loss": loss, "learning_rate": rate, "val_miou": None}
+            loss = learner.step(pictures, maps, seed=int(drawn))
+            row: CurveRow = {"step": step, "loss": loss, "learning_rate": rate, "val_miou": None}
             if main and len(held) and (step % EVALUATE_EVERY == 0 or step == params.steps):
                 row["val_miou"] = _held_out_miou(learner.best(), images, labels, held)
                 bar.set_postfix(loss=f"{loss:.2f}", miou=f"{row['val_miou']:.1f}")
@@ -77,7 +91,7 @@ def train(
     return curve
 
 
-def _learner(model: nn.Module, params: SegmenterParams) -> Learner:
+def _learner(model: PreTrainedModel, params: SegmenterParams) -> Learner:
     """On its device, with the first process's weights. Raises ValueError for fp16 on a CPU."""
     device = pick_device()
     if params.precision == "float16" and device.type != "cuda":
@@ -85,7 +99,8 @@ def _learner(model: nn.Module, params: SegmenterParams) -> Learner:
             "segmenter.precision float16 needs a CUDA GPU and there is none here: "
             "expected bfloat16 or float32"
         )
-    model.to(device, memory_format=torch.channels_last)
+    # The ignored error: transformers wraps `to` without its types.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[arg-type]
     same_weights(model)
     return Learner(model, params, device)
 
@@ -104,17 +119,20 @@ def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return order[held:], order[:held]
 
 
-def _held_out_miou(model: nn.Module, images: Sequence, labels: Sequence, held) -> float:
-    classes = len(model.config.id2label) - 1
+def _held_out_miou(
+    model: PreTrainedModel, images: Arrays, labels: Arrays, held: np.ndarray
+) -> float:
+    classes = len(model.config.id2label or {}) - 1
     found = predict_each(model, [images[place] for place in held])
     counts = confusions(found, [labels[place] for place in held], classes).sum(0)
     return float(100 * miou(counts, range(1, classes + 1)))
 
 
-def _resume(progress: Path, learner: Learner) -> list[dict]:
-    """Puts a checkpoint back and returns its curve, empty without a whole one."""
+def _resume(progress: Path, learner: Learner) -> list[CurveRow]:
+    """Restores a checkpoint and returns its curve, empty where there is no whole checkpoint."""
     state = load_state(progress / CHECKPOINT)
     if state is None:
         return []
     learner.load_state_dict(state)
-    return state["curve"]
+    curve: list[CurveRow] = state["curve"]
+    return curve

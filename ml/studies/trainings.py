@@ -156,7 +156,7 @@ def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
     trained."""
     module = GroundingModule.from_pretrained(model_folder(lab, spec, seed))
     module.to(find_device(lab.params.diffusion.device))
-    module.settles = module.settles and spec.settles
+    module.uses_prior = module.uses_prior and spec.settles
     return module
 
 

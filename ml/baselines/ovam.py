@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ml.diffusion.attention import (
-    AttributionAttention,
-    token_weights,
-)
+from ml.baselines.ovam_attention import AttributionAttention
+from ml.diffusion.attention import token_weights
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline

@@ -1,6 +1,8 @@
-"""The files of a text-to-image model: found or downloaded, and checked before anything is loaded.
+"""A text-to-image model on this machine: found in a folder or downloaded from the hub, and checked
+before anything is loaded.
 
-Only safetensors count. Not here: what is loaded from them (`loading.py`).
+Not here: its weight files (`ml.diffusion.weight_files`), what is loaded from them
+(`ml.diffusion.loading`).
 """
 
 from pathlib import Path
@@ -24,9 +26,9 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPErr
     RevisionNotFoundError,
     RevisionResolutionError,
 )
-from safetensors import SafetensorError, safe_open
 
-from ml.diffusion.configurations import INDEX, check_folder, class_of
+from ml.diffusion.configurations import INDEX, check_folder
+from ml.diffusion.weight_files import check_weights
 from ml.store.reading import read_json
 
 Kind = type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline]
@@ -45,15 +47,8 @@ PIPELINES: dict[str, tuple[Kind, dict[str, object]]] = {
 }
 """By the class that model_index.json names: the class to load, and its extra arguments."""
 
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
-"""The parts of a pipeline that have weights, and how their files are called."""
-
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
 HINTS = (
     (GatedRepoError, f"it is gated: accept its licence on its page of the hub, then {LOG_IN}"),
     (
@@ -76,7 +71,6 @@ HINTS = (
     ),
 )
 """What to do about an error of the hub; the first that fits."""
-
 
 UNAVAILABLE = (OSError, ValueError, EntryNotFoundError, RevisionResolutionError, HTTPError)
 """What the hub's library and diffusers raise when a model is unavailable."""
@@ -160,85 +154,3 @@ def _unavailable(
             f"diffusion.variant in the profile: {error}"
         )
     )
-
-
-def parts_of(folder: Path) -> list[str]:
-    """The parts of the model in a folder that have weights."""
-    index = read_json(folder / INDEX)
-    return [part for part in WEIGHTS if class_of(index, part)]
-
-
-def check_weights(folder: Path, variant: str | None) -> None:
-    """Raises ValueError unless every part of the model has whole safetensors files.
-
-    A part without files of the variant is loaded from the plain ones, as diffusers does; a model
-    in which no part has them is refused. Reads the files' headers only.
-    """
-    of_variant = 0
-    for part in parts_of(folder):
-        files, own = weight_files(folder, part, variant)
-        of_variant += own is not None
-        if not files:
-            raise ValueError(_without_safetensors(folder / part, variant))
-        for file in files:
-            _check_file(file)
-    if variant and not of_variant:
-        raise ValueError(
-            f"{folder} has no files of the variant {variant!r}: set "
-            "diffusion.variant to null, or to one that its files name"
-        )
-
-
-def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
-    """The files of a part and the variant that they are of: the plain ones where it has none."""
-    own = _files(folder / part, WEIGHTS[part], variant) if variant else []
-    return (own, variant) if own else (_files(folder / part, WEIGHTS[part], None), None)
-
-
-def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
-    """The one file of a part, or all that its index lists; none when there is neither."""
-    dot = f".{variant}" if variant else ""
-    single, index = (
-        folder / f"{stem}{dot}.safetensors",
-        folder / f"{stem}.safetensors.index{dot}.json",
-    )
-    if single.is_file():
-        return [single]
-    if not index.is_file():
-        return []
-    listed = read_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-        raise ValueError(
-            f"{index} is damaged: expected weight_map, the file of each weight; bring "
-            "the model again"
-        )
-    return [folder / name for name in sorted(set(listed.values()))]
-
-
-def _without_safetensors(folder: Path, variant: str | None) -> str:
-    pickled = sorted(p.name for p in folder.glob("*.bin"))
-    if pickled:
-        return (
-            f"{folder} has only pickled weights ({', '.join(pickled)}), which can run any code "
-            "when they are loaded: expected safetensors; take a revision that has them, or "
-            "write them once with save_pretrained(..., safe_serialization=True)"
-        )
-    found = sorted(p.name for p in folder.glob("*.safetensors"))
-    return (
-        f"no weights in {folder} for diffusion.variant {variant!r}: expected safetensors, "
-        f"found {found or 'none'}; set diffusion.variant to what the files' names have, or "
-        "bring the model again"
-    )
-
-
-def _check_file(file: Path) -> None:
-    again = "half a download? remove it and run again with the network, or bring the folder again"
-    if not file.is_file():
-        raise ValueError(f"{file} is missing, though its index lists it: {again}")
-    try:
-        with safe_open(file, "pt"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{file} ({file.stat().st_size:,} bytes) is cut short or damaged ({error}): {again}"
-        ) from error

@@ -14,14 +14,10 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ml.compute.weights import check_finite, load_whole
-from ml.diffusion.checkpoint import (
-    find_checkpoint,
-    kind_of,
-    parts_of,
-    weight_files,
-)
+from ml.diffusion.checkpoint import find_checkpoint, kind_of
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
+from ml.diffusion.weight_files import parts_of, weight_files
 from ml.settings.sections import DiffusionParams
 from ml.store.reading import configured
 

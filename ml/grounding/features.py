@@ -14,8 +14,9 @@ from tqdm import tqdm
 from ml.compute.batching import Batches
 from ml.compute.weights import check_finite
 from ml.diffusion.encoding import word_embeddings
-from ml.diffusion.evidence import encode_images, leave_one_out
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import unet_features
+from ml.diffusion.latents import encode_images
 from ml.diffusion.pipeline import Pipeline
 from ml.grounding.samples import Sample
 from ml.store.shards import split

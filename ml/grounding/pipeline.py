@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ml.compute.batching import Batches
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ml.diffusion.evidence import add_noise, encode_images
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.drawn_world.captions import phrase

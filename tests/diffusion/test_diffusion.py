@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from ml.diffusion import attention
 from ml.diffusion.encoding import encode_prompts, word_embeddings
-from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
 from ml.diffusion.inversion import invert
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import find_device, latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions

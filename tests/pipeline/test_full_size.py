@@ -15,8 +15,9 @@ from benchmarks import full_size_speed
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.compute.batching import Batches
 from ml.diffusion.encoding import encode_prompts, word_embeddings
-from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import (
     latent_shape,
     load_pipeline,

@@ -31,7 +31,8 @@ from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
-from ml.grounding.training import predict_masks, train
+from ml.grounding.training import train
+from ml.grounding.validation import predict_masks
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import class_mean_iou
 from ml.pipeline.stages.grounding_scores import CELLS

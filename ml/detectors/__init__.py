@@ -45,10 +45,11 @@ def load_detector(
             f"one; set it to null for {backend!r}"
         )
     module, name = BACKENDS[backend]
-    return getattr(import_module(module), name)(
+    detector: Detector = getattr(import_module(module), name)(
         str(path), weights=weights, revision=revision, device=_find(device),
         score_threshold=score_threshold, batch_size=batch_size,
     )  # fmt: skip
+    return detector
 
 
 def _find(device: str) -> str:

@@ -5,7 +5,7 @@
 
 The same command goes on after a stop. Its ResNet starts from the classification backbone of
 `train_backbone.py`, as Mask R-CNN starts from ImageNet. Not here: the network itself
-(`ml/detectors/torchvision_maskrcnn.py`), the figures of the card (`measure.py`).
+(`ml/detectors/maskrcnn.py`), the figures of the card (`measure.py`).
 """
 
 import argparse
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from ml.detectors import load_detector
-from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn import build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn_config import MaskRCNNConfig
 from ml.drawn_world.world import CLASSES
 from ml.errors import exit_path
 from ml.foundation.average_precision import mask_average_precision

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ml.compute.batching import Batches
-from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
+from ml.diffusion.latents import add_noise, encode_images
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import StepCallback, sample
 from ml.diffusion.schedulers import TIMESTEPS
 from ml.diffusion.tokens import text_limit

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from ml.diffusion.checkpoint import Pipeline, find_checkpoint
+from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import find_device, load_pipeline, read_pipeline, set_scheduler
+from ml.diffusion.pipeline import Pipeline
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT

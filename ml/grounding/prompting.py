@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ml.diffusion.tokens import without_phrase
 from ml.words.english import with_article
+from ml.words.left_out import without_phrase
 from ml.words.spans import check_name, check_word, own_spans
 
 ARTICLES = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)

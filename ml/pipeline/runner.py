@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml.compute import processes
+from ml.errors import ManifestError
 from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
 from ml.pipeline.table import STAGE, STAGES, Output, Stage
 from ml.pipeline.workspace import TIMING, Workspace
@@ -28,7 +29,6 @@ from ml.store.files import (
 from ml.store.locks import FolderLock
 from ml.store.manifest import (
     Manifest,
-    ManifestError,
     damage,
     describe_files,
     read_manifest,

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from ml.diffusion.evidence import add_noise, encode_images
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.drawn_world.captions import phrase
 from ml.grounding.features import Words

@@ -39,7 +39,7 @@ def load_module(run: StudyRun, spec: Spec, seed: int) -> GroundingModule:
     trained."""
     module = GroundingModule.from_pretrained(model_folder(run, spec, seed))
     module.to(find_device(run.params.diffusion.device))
-    module.settles = module.settles and spec.settles
+    module.uses_prior = module.uses_prior and spec.settles
     return module
 
 

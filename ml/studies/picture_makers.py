@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from ml.compute.batching import Batches
-from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.inversion import invert
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.drawn_world.captions import phrase

@@ -3,7 +3,7 @@
 from ml.baselines.daam import threshold_masks
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
-from ml.grounding.training import predict_masks
+from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.studies.baselines import make_baselines
 from ml.studies.modules import load_module

@@ -1,6 +1,6 @@
 """OVAM's two baselines of Protocol I: attribution prompts, and queries optimised on one label.
 
-The judged prompts are sampled once more with the recorders of `ml.baselines.attribution`, and so
+The judged prompts are sampled once more with the recorders of `ml.baselines.ovam`, and so
 are some training pictures, on whose seen ones the thresholds of a split are chosen. Rows come out
 in the form of `ml.studies.scores.RAW`. The optimised queries have seen one labelled picture of
 EVERY class, so no class is unseen for them: their "unseen" cells say only which pictures those are.

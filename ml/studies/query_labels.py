@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ml.baselines.attribution import ITERATIONS, LEARNING_RATE, optimise_query
+from ml.baselines.ovam_query import ITERATIONS, LEARNING_RATE, optimise_query
 from ml.diffusion.loading import load_pipeline
 from ml.store.files import atomic
 from ml.studies.prompt_sets import all_classes

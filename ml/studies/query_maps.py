@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from ml.baselines.attribution import attribution_recorder, own_maps, query_recorder
+from ml.baselines.ovam import attribution_recorder, own_maps, query_recorder
 from ml.diffusion.sampling import sample
 from ml.store.shards import shard_files, split
 from ml.studies.picture_makers import Maker

@@ -15,7 +15,8 @@ from ml.drawn_world.benchmark import BENCHMARK_SHA256, benchmark_scenes
 from ml.images.contact_sheet import spread
 from ml.metrics.iou import confusions
 from ml.segmenters import architecture
-from ml.segmenters.training import predict_each, train
+from ml.segmenters.prediction import predict_each
+from ml.segmenters.training import train
 from ml.store.files import atomic
 from ml.studies import sizes
 from ml.studies.segmenter_data import EVERY_START, SEEN_START, training_pictures

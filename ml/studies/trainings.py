@@ -12,7 +12,7 @@ from ml.compute.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
-from ml.grounding.training import predict_masks
+from ml.grounding.validation import predict_masks
 from ml.studies.modules import module_recipe, trained_modules
 from ml.studies.parallel import run_tasks
 from ml.studies.records import Record

@@ -9,10 +9,10 @@ import pytest
 from ml.cli.own_words.classes import parse_classes
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.split_lists import read_list
+from ml.errors import ManifestError
 from ml.grounding.prompting import ask
 from ml.store.files import Damaged, read_json, settle
 from ml.store.locks import FolderLock
-from ml.store.manifest import ManifestError
 from ml.store.reading import configured, read_yaml
 from ml.store.reading import read_json as read_config
 from ml.words.spans import check_name

@@ -30,7 +30,7 @@ from ml.pipeline.stages.real_bound import fit_into, picture_frames
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
-from ml.segmenters.training import predict
+from ml.segmenters.prediction import predict
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest

@@ -276,7 +276,7 @@ def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
 
 def test_segmenter_loads_in_a_clean_process(promoted, tmp_path):
     from ml.segmenters import load_segmenter
-    from ml.segmenters.training import predict
+    from ml.segmenters.prediction import predict
 
     clean_process(
         PREDICT, [str(tmp_path / "labels.npy")], f"sqlite:///{promoted.root}/mlflow.db", tmp_path

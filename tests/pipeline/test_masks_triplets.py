@@ -11,7 +11,8 @@ from PIL import Image
 
 from ml.datasets.drawn import label_table
 from ml.detectors import Detector, Instances
-from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn import build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn_config import MaskRCNNConfig
 from ml.drawn_world.benchmark import benchmark_classes, benchmark_scenes
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.images.facts import picture_facts, pixel_digest

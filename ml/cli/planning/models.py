@@ -54,10 +54,10 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
             for file in weight_files(folder / part, variant)
         ]
         if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
-            from ml.diffusion import fields  # diffusers takes seconds to import
+            from ml.diffusion import configurations  # diffusers takes seconds to import
 
-            if fields.are_whole(folder):  # else the probe says what is missing
-                fields.check_folder(folder)
+            if configurations.are_whole(folder):  # else the probe says what is missing
+                configurations.check_folder(folder)
             return on_disk("diffusion.model", diffusion.model, parts, folder)
     known = DRAWINGS.get(diffusion.model)
     width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]

@@ -22,9 +22,9 @@ from ml.cli.planning.placeholders import box_mask, noise
 from ml.cli.planning.probe_drawing import Draw, probe_prompts
 from ml.cli.planning.probe_grounding import grounding_figures, store_samples
 from ml.cli.planning.timing import PATIENCE, fresh, step_seconds, timed
-from ml.compute.batching import OutOfMemory
 from ml.detectors import load_detector
 from ml.diffusion.loading import find_device, load_pipeline
+from ml.errors import OutOfMemory
 from ml.images.png import decode_png
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture

@@ -13,7 +13,7 @@ from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import Sample
 from ml.grounding.training import train as train_grounding
-from ml.grounding.training import validation_miou
+from ml.grounding.validation import validation_miou
 from ml.images.run_lengths import encode_rle
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import config_for

@@ -26,7 +26,8 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
-from ml.segmenters.training import pick_device, predict_each
+from ml.segmenters.prediction import predict_each
+from ml.segmenters.training import pick_device
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest

@@ -19,8 +19,10 @@ from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
+from ml.grounding.progress import Progress, write_curve
 from ml.grounding.samples import Sample, refuse_unseen
-from ml.grounding.training import Progress, predict_masks, train, write_curve
+from ml.grounding.training import train
+from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
 from ml.pipeline.samples import load_samples

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ml.compute.batching import Batches
-from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import Samples, sample
 from ml.diffusion.tokens import refuse_long_prompts
 from ml.images.contact_sheet import contact_sheet, spread

@@ -25,7 +25,8 @@ from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
-from ml.segmenters.training import hold_out, predict_each, train
+from ml.segmenters.prediction import predict_each
+from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.shards import iter_shards, read_shards

@@ -7,19 +7,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ml.baselines.attribution import (
+from ml.baselines.ovam import (
     attribution_maps,
     attribution_recorder,
     attribution_text,
-    optimise_query,
     query_maps,
     query_recorder,
-    start_query,
 )
+from ml.baselines.ovam_query import optimise_query, start_query
 from ml.detectors import load_detector
+from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.diffusion.tokens import encode_prompts
 from ml.metrics.iou import binary_iou
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params

@@ -111,10 +111,10 @@ def _judge_data(plan: Plan, workspace: Workspace) -> None:
 
 def _device(plan: Plan):
     """The torch device of the profile, None when it is not there, which is a reason to refuse."""
-    from ml.diffusion.loading import find_device
+    from ml.compute.devices import find_device
 
     try:
-        return find_device(plan.params.diffusion.device)
+        return find_device(plan.params.diffusion.device, "diffusion.device")
     except ValueError as error:
         plan.refusals.append(str(error))
         return None

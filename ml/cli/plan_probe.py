@@ -20,8 +20,9 @@ import torch
 from ml.cli.plan_models import Found
 from ml.cli.plan_needs import Figures
 from ml.compute.batching import OutOfMemory
+from ml.compute.devices import find_device
 from ml.detectors import load_detector
-from ml.diffusion.loading import find_device, load_pipeline
+from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
@@ -70,7 +71,7 @@ def run_probe(
     """Measures what can be loaded. A model that would have to be downloaded is left out. side: of
     the diffusion model's pictures."""
     started = time.perf_counter()
-    device = find_device(params.diffusion.device)
+    device = find_device(params.diffusion.device, "diffusion.device")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
     parts: dict[str, Callable] = {
@@ -144,8 +145,8 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
     count = settings.batch_size + 1
     pictures = np.stack([images[i % len(images)] for i in range(count)])
     labels = np.stack([box_mask(pictures.shape[1], i) for i in range(count)]).astype(np.uint8)
-    device = next(model.parameters()).device if not torch.cuda.is_available() else "cuda"
-    fresh(torch.device(device))
+    device = find_device()
+    fresh(device)
 
     def steps(number: int, size: int) -> None:
         folder = Path(tempfile.mkdtemp())
@@ -157,7 +158,7 @@ def _segmenter(params, vocabulary, workspace, probe: Probe, images) -> None:
             shutil.rmtree(folder)
 
     probe.figures = replace(probe.figures, segmenter_step=step_seconds(steps, settings.batch_size))
-    note_memory(probe, "segmenter", torch.device(device))
+    note_memory(probe, "segmenter", device)
 
 
 class Draw:

@@ -16,9 +16,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from ml.arguments import number
+from ml.compute.precision import computes_bfloat16
 from ml.errors import EXIT_CODES, exit_path
 from ml.foundation.scenes import load_scenes
-from ml.foundation.training import Budget, Run, add_arguments, choose_device, prefers_bf16
+from ml.foundation.training import Budget, Run, add_arguments, choose_device
 from ml.store.files import atomic
 
 CHANNELS = (16, 32, 48)
@@ -141,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
             export(vae, scenes[:MEASURED_SCENES].to(device), args.out)
             print(f"step {run.step}: {psnr(vae, held_out):.2f} dB on held-out scenes", flush=True)
 
-    bf16 = prefers_bf16(device)
+    bf16 = computes_bfloat16(device.type)
     for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
         rows = torch.randint(len(scenes), (args.batch,), generator=run.generator)
         target = to_signed(scenes[rows].to(device))

@@ -32,11 +32,12 @@ from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ml.arguments import number
+from ml.compute.precision import computes_bfloat16
 from ml.errors import EXIT_CODES, exit_path
 from ml.foundation.scenes import CHUNK, fingerprint, stream_scenes
 from ml.foundation.tokenizer import build_tokenizer
 from ml.foundation.train_autoencoder import to_signed
-from ml.foundation.training import Budget, Run, add_arguments, choose_device, prefers_bf16
+from ml.foundation.training import Budget, Run, add_arguments, choose_device
 from ml.store.files import replace_folder
 
 CHANNELS, HEADS = (48, 96, 128), 2
@@ -318,7 +319,7 @@ def main(arguments: list[str] | None = None) -> None:
             save_samples(pipe, args.work / "samples.png")
         print(f"step {run.step}: exported to {args.out}", flush=True)
 
-    alpha_bar, bf16 = alphas_cumprod().to(device), prefers_bf16(device)
+    alpha_bar, bf16 = alphas_cumprod().to(device), computes_bfloat16(device.type)
     for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
         draw = run.generator
         rows = torch.randint(len(latents), (args.batch,), generator=draw)

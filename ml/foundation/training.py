@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ml.arguments import number
+from ml.compute.devices import find_device
 
 FINAL_LR_SHARE = 0.01
 CURVE_ROWS = 400
@@ -72,21 +73,10 @@ def add_arguments(parser: ArgumentParser, work: str) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is cuda where there is one, else cpu; any other name is taken as it is."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    """The device of `--device`, its CPU set up for training (`ml.compute.devices`)."""
     # Numbers below 1e-38 (Adam's second moments) take a slow path on x86.
     torch.set_flush_denormal(True)
-    return torch.device(name)
-
-
-def prefers_bf16(device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is worth it: GPUs, and CPUs with instructions for it.
-
-    Measured on such a CPU: 85 against 58 images a CPU second for the autoencoder, 59 against 32 for
-    the U-Net (with plain attention, as it has).
-    """
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return find_device(name, "--device")
 
 
 class Run:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ml.compute.batching import Batches
+from ml.compute.devices import find_device
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
-from ml.diffusion.loading import find_device, read_pipeline, set_scheduler
+from ml.diffusion.loading import read_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.schedulers import SCHEDULERS, TIMESTEPS
 from ml.diffusion.tokens import text_limit

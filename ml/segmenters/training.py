@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ml.compute import processes
 from ml.compute.batching import Batches
+from ml.compute.devices import own_device
 from ml.compute.gradients import ADVICE, backward_in_parts, own_rows, same_weights
 from ml.compute.precision import mixed_precision
 from ml.metrics.iou import confusions, miou
@@ -167,7 +168,7 @@ def train(
 
 def _learner(model: nn.Module, params: SegmenterParams) -> Learner:
     """On its device, with the first process's weights. Raises ValueError for fp16 on a CPU."""
-    device = pick_device()
+    device = own_device()
     if params.precision == "float16" and device.type != "cuda":
         raise ValueError(
             "segmenter.precision float16 needs a CUDA GPU and there is none here: "
@@ -197,13 +198,6 @@ def predict(model: nn.Module, images: np.ndarray) -> np.ndarray:
 
     maps = [found for _, found in Batches(most, ADVICE).run(images, label)]
     return np.concatenate([np.empty((0, *images.shape[1:3]), np.uint8), *maps])
-
-
-def pick_device() -> torch.device:
-    """The GPU where there is one; this process's own where there are several processes."""
-    if processes.count() > 1:
-        return processes.state().device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _optimizer(model: nn.Module, backbone: nn.Module, params: SegmenterParams):

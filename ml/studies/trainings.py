@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from ml.compute.batching import Batches
+from ml.compute.devices import find_device
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import find_device, load_pipeline
+from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
@@ -154,7 +155,7 @@ def load_module(lab: Lab, spec: Spec, seed: int) -> GroundingModule:
     """A trained module, in eval mode, on the pipeline's device. Raises ValueError when it was not
     trained."""
     module = GroundingModule.from_pretrained(model_folder(lab, spec, seed))
-    module.to(find_device(lab.params.diffusion.device))
+    module.to(find_device(lab.params.diffusion.device, "diffusion.device"))
     module.settles = module.settles and spec.settles
     return module
 

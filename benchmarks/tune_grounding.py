@@ -34,7 +34,6 @@ from ml.grounding.module import GroundingModule
 from ml.grounding.training import predict_masks, train
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import class_mean_iou
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.pipeline.stages.triplets import subset_of
 from ml.settings.params import Params
 from ml.settings.profile import load_params
@@ -42,6 +41,7 @@ from ml.settings.sections import GroundingParams, VariantParams
 from ml.studies import design
 from ml.studies.sets import Record, generated
 from ml.studies.workspace import Lab
+from ml.words.cells import CELLS, cell_of
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SEED = 1000
@@ -146,13 +146,6 @@ class Bench:
                 ious += [binary_iou(*pair) for pair in zip(masks, record.masks, strict=False)]
                 classes += record.entities
         return {cell: round(class_mean_iou(*own), 1) for cell, own in found.items()}
-
-
-def cell_of(entities: Sequence[str], unseen: set[str]) -> str:
-    new = sum(entity in unseen for entity in entities)
-    if len(entities) == 1:
-        return "one_unseen" if new else "one_seen"
-    return ("two_seen", "two_mixed", "two_unseen")[new]
 
 
 def settings(params: GroundingParams, variant: str, changes: dict) -> tuple[GroundingParams, dict]:

@@ -17,7 +17,6 @@ import yaml
 from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
 from ml.drawn_world.captions import synonyms
-from ml.pipeline.stages.prompts import check
 from ml.pipeline.workspace import Workspace
 from ml.settings.files import RESERVED
 from ml.settings.params import Params
@@ -25,6 +24,7 @@ from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
 from ml.words import coco
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.prompts import check
 from ml.words.spans import check_name, fold
 from ml.words.text_limit import find_limit, query_text
 from ml.words.texts import read_texts

@@ -27,11 +27,11 @@ from ml.cli.plan_needs import (
     with_images,
 )
 from ml.errors import DONE, RESOURCES
-from ml.pipeline.stages.prompts import check
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.settings.sections import REAL_SOURCES
+from ml.words.prompts import check
 from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary

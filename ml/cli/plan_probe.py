@@ -34,13 +34,13 @@ from ml.images.run_lengths import encode_rle
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import config_for
 from ml.pipeline.stages.images import ShardMaker
-from ml.pipeline.stages.prompts import make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.segmenters.training import train as train_segmenter
 from ml.settings.params import Params
 from ml.store.schemas import IMAGES, TRIPLETS
 from ml.store.shards import write_shards
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary
 
 FEW, MORE = 2, 6

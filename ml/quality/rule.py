@@ -42,7 +42,4 @@ def together(name, table, columns, says) -> Rule:
 PURPOSES = ["train", "sim", "synthetic"]
 
 
-CELLS = ["one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"]
-
-
 HUGE = 1e9

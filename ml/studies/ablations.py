@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies.blocks import Block, Cell, Plot, Row, Table, Text
 from ml.studies.design import FRACTIONS
 from ml.studies.protocol_one import CELL_NAMES, cells
@@ -16,6 +15,7 @@ from ml.studies.scores import mean_iou
 from ml.studies.sets import NOISED
 from ml.studies.trainings import Spec, done, judged_pictures, rows_of, train_all, training_set
 from ml.studies.workspace import Lab
+from ml.words.cells import CELLS
 
 TITLE = "Ablations"
 QUESTION = (

@@ -15,8 +15,9 @@ from ml.drawn_world.captions import PLACES, TEMPLATES, phrase
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.drawn_world.shapes_background import choose_background
 from ml.grounding.prompting import compose_prompt
-from ml.pipeline.stages.prompts import balanced_pairs, balanced_singles, make_prompts
 from ml.settings.sections import PromptParams
+from ml.words.balance import balanced_pairs, balanced_singles
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SPLITS = ("voc-1", "voc-2", "voc-3")

@@ -13,7 +13,6 @@ from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
 from ml.grounding.training import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies import queries
 from ml.studies.blocks import Block, Cell, Picture, Row, Table, Text
 from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows
@@ -29,6 +28,7 @@ from ml.studies.trainings import (
     training_set,
 )
 from ml.studies.workspace import Lab
+from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 TITLE = "Protocol I: words to masks on generated pictures"
@@ -36,13 +36,7 @@ QUESTION = (
     "Does a small module trained on the masks of a few seen classes ground words better "
     "than the diffusion model's own attention, also words that it never trained on?"
 )
-CELL_NAMES = {
-    "one_seen": "one, seen",
-    "one_unseen": "one, unseen",
-    "two_seen": "two, seen",
-    "two_mixed": "two, seen + unseen",
-    "two_unseen": "two, unseen",
-}
+CELL_NAMES = {key: cell.study for key, cell in CELLS.items()}
 TRAINED = {
     "our default": "seeded",
     "the paper's module": "paper",

@@ -7,7 +7,6 @@ the detector as a judge, can both be checked.
 import pandas as pd
 
 from ml.metrics.iou import binary_iou
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies.blocks import Block, Row, Table, Text
 from ml.studies.protocol_one import (
     BASELINES,
@@ -23,6 +22,7 @@ from ml.studies.protocol_one import (
 from ml.studies.sets import INVERTED, NOISED
 from ml.studies.trainings import real_pictures, train_all
 from ml.studies.workspace import Lab
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Protocol III: exact truth on real scenes"
@@ -75,7 +75,7 @@ def _judge_rows(lab: Lab, split: str) -> pd.DataFrame:
                 "seed": 0,
                 "source": "drawn",
                 "judge": "truth",
-                "cell": cell_of(record.entities, vocabulary),
+                "cell": cell_of(record.entities, vocabulary.unseen),
                 "key": record.key,
                 "entity": entity,
                 "iou": binary_iou(found, true),

@@ -38,9 +38,9 @@ from ml.cli.plan_needs import (
     stage_seconds,
     with_images,
 )
-from ml.pipeline.stages.prompts import make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import tiny
 

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from ml.pipeline.runner import run_stage
-from ml.pipeline.stages.prompts import balanced_pairs, balanced_singles, cell_of, make_prompts
 from ml.settings.profile import load_params
 from ml.settings.sections import PromptParams
 from ml.store.shards import read_shards, shard_files
+from ml.words.balance import balanced_pairs, balanced_singles
+from ml.words.cells import cell_of
 from ml.words.english import with_article
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from ml.words.wording import OTHERS, PLAIN, template_of
 
@@ -82,7 +84,7 @@ def test_cells(prompts, voc):
             (2, 1): "two_mixed",
             (2, 2): "two_unseen",
         }[len(p["entities"]), unseen]
-        assert p["cell"] == cell == cell_of(p["entities"], voc)
+        assert p["cell"] == cell == cell_of(p["entities"], voc.unseen)
     sim = Counter(p["cell"] for p in prompts if p["purpose"] == "sim")
     assert set(sim.values()) == {31} and len(sim) == 5
 

@@ -13,13 +13,13 @@ import pytest
 
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies import design, limits
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows
 from ml.studies.sets import NOISED, Record
 from ml.studies.trainings import Spec, grounding_params, recipe_of, vocabulary_of
 from ml.studies.workspace import make_lab
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 # --- what is drawn
@@ -30,7 +30,7 @@ def test_one_set_of_prompts_fills_every_cell_of_every_split():
     assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
     for name in design.SPLITS:
         split = load_vocabulary(name)
-        counts = pd.Series([cell_of(p["entities"], split) for p in prompts]).value_counts()
+        counts = pd.Series([cell_of(p["entities"], split.unseen) for p in prompts]).value_counts()
         # 15 and 5 classes 8 times; 10 unseen pairs 6 times; 75 mixed pairs once
         assert counts["one_seen"] == 120 and counts["one_unseen"] == 40
         assert counts["two_unseen"] == 60 and counts["two_mixed"] == 75

@@ -23,11 +23,11 @@ from ml.diffusion.tokens import (
 from ml.drawn_world.captions import phrase, synonyms
 from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
 from ml.pipeline.runner import run_stage
-from ml.pipeline.stages.prompts import check, make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import PromptParams
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.prompts import check, make_prompts
 from ml.words.spans import find, fold, occurrences, own_spans
 from ml.words.text_limit import TextLimit, find_limit, limit_of, query_text
 from ml.words.texts import parse_text, read_texts

@@ -24,7 +24,7 @@ from ml.diffusion.checkpoint import Pipeline
 from ml.diffusion.loading import latent_shape, picture_size
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import encode_prompts, text_length, text_width, word_positions
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 ITERATIONS, LEARNING_RATE = 300, 0.01
 """Of the optimisation of a query; chosen on micro pictures of a seed that is not judged, where

@@ -24,9 +24,10 @@ from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
 from ml.words import coco
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.phrases import query_text
 from ml.words.prompts import check
 from ml.words.spans import check_name, fold
-from ml.words.text_limit import find_limit, query_text
+from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
 from ml.words.vocabulary import BACKGROUND, MAX_CLASSES, Vocabulary
 

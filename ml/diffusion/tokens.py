@@ -13,8 +13,9 @@ import torch
 from ml.diffusion.checkpoint import Pipeline, find_checkpoint
 from ml.diffusion.loading import picture_size, text_encoders
 from ml.settings.sections import DiffusionParams
+from ml.words.phrases import query_text
 from ml.words.spans import own_spans
-from ml.words.text_limit import TextLimit, limit_of, query_text, read_limit
+from ml.words.text_limit import TextLimit, limit_of, read_limit
 
 NOTHING = "a photograph of"
 """What a prompt of nothing but the phrase becomes when the phrase is left out."""

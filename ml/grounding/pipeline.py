@@ -27,7 +27,7 @@ from ml.settings.ranges import Range, fit
 from ml.settings.sections import DiffusionParams
 from ml.store.files import atomic, say, write_json
 from ml.store.reading import read_json
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 REFERENCE = "pipeline.json"
 DRAWING = get_type_hints(DiffusionParams, include_extras=True)

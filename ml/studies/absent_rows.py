@@ -12,7 +12,6 @@ import pandas as pd
 
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import NOTHING
-from ml.drawn_world.captions import phrase
 from ml.foundation.tokenizer import MAX_LENGTH
 from ml.grounding.features import Words
 from ml.grounding.presence import MIN_PRESENCE, TIMESTEPS, compete, gains
@@ -39,6 +38,7 @@ from ml.studies.design import everything, word_of
 from ml.studies.sets import GENERATED, NOISED, Record
 from ml.studies.trainings import Spec, judged_pictures, real_pictures, train_all, vocabulary_of
 from ml.studies.workspace import Lab
+from ml.words.phrases import phrase
 
 PRESENT = "our module with the presence score"
 METHODS = (OURS, PRESENT, UNSETTLED, PAPER, CONTRAST)

@@ -13,7 +13,6 @@ import pandas as pd
 from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.drawn_world.captions import phrase
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
 from ml.grounding.features import Words
@@ -38,6 +37,7 @@ from ml.studies.scores import figure, ratio, sums
 from ml.studies.sets import feature_timestep
 from ml.studies.trainings import Spec, load_module, train_all
 from ml.studies.workspace import Lab
+from ml.words.phrases import phrase
 
 TITLE = "Beyond nouns: colours and relations"
 QUESTION = (

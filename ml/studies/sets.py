@@ -20,7 +20,6 @@ from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.inversion import invert
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.drawn_world.captions import phrase
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.features import compute_evidence
 from ml.grounding.prompting import compose_prompt
@@ -34,6 +33,7 @@ from ml.pipeline.stages.triplets import judge
 from ml.store.shards import split, write_shards
 from ml.studies.design import FRACTIONS, everything, word_of
 from ml.studies.workspace import Lab
+from ml.words.phrases import phrase
 
 GENERATED, NOISED, INVERTED = "generated", "noised", "inverted"
 """Where a latent comes from: the sampling run, a drawn scene with noise, or DDIM inversion."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.store.reading import configured, read_json
-from ml.words.english import with_article
+from ml.words.phrases import query_text
 
 MOST_SHOWN = 3
 WORD_LIST = 1000
@@ -82,11 +82,6 @@ class TextLimit:
             for prompt in prompts
             for text in (prompt["text"], *map(query_text, prompt["words"]))
         )
-
-
-def query_text(word: str) -> str:
-    """ "a photograph of a dog": the text that asks for one word on its own."""
-    return f"a photograph of {with_article(word)}"
 
 
 def limit_of(tokenizers: Sequence, positions: Sequence[int]) -> TextLimit:

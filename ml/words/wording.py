@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ml.words.english import with_article
+from ml.words.phrases import phrase
 from ml.words.spans import find, fold, occurrences
 from ml.words.vocabulary import Vocabulary
 
@@ -127,9 +127,7 @@ def word_prompt(
     phrases = []
     for entity, word in zip(entities, words, strict=True):
         fitting = [a for a in attributes.get(entity, ()) if not fold(word).startswith(a)]
-        phrases.append(
-            with_article(f"{fitting[details.integers(len(fitting))]} {word}" if fitting else word)
-        )
+        phrases.append(phrase(word, fitting[details.integers(len(fitting))] if fitting else None))
     text = template.format(**dict(zip("AB", phrases, strict=False)))
     text = f"{text} {scene}" if scene else text
     return {"text": text, "words": words, "phrases": phrases}

@@ -12,8 +12,9 @@ from ml.diffusion.loading import read_pipeline, set_scheduler
 from ml.grounding.config import make_config
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.prompting import compose_prompt, phrase_of
+from ml.grounding.prompting import compose_prompt
 from ml.settings.profile import load_params
+from ml.words.phrases import phrase_of
 from tests.builders.tiny import tiny_pipeline
 
 PARAMS = dataclasses.replace(

@@ -20,16 +20,17 @@ from ml.diffusion.tokens import (
     word_embeddings,
     word_positions,
 )
-from ml.drawn_world.captions import phrase, synonyms
-from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
+from ml.drawn_world.captions import synonyms
+from ml.grounding.prompting import ask, compose_prompt, keep_words
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import PromptParams
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.phrases import phrase, phrase_of, query_text
 from ml.words.prompts import check, make_prompts
 from ml.words.spans import find, fold, occurrences, own_spans
-from ml.words.text_limit import TextLimit, find_limit, limit_of, query_text
+from ml.words.text_limit import TextLimit, find_limit, limit_of
 from ml.words.texts import parse_text, read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders.tiny import LENGTH, tiny_pipeline

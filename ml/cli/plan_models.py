@@ -14,7 +14,7 @@ from pathlib import Path
 from ml.diffusion.schedulers import check_name
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.reading import configured, read_json
+from ml.store.reading import configured, read_object
 
 VAE = 83_653_863
 CLIP_L, OPENCLIP_H, OPENCLIP_G = 123_060_480, 340_387_840, 694_659_840
@@ -246,7 +246,7 @@ def drawing_of(found: Found) -> Drawing | None:
     from ml.diffusion.features import feature_channels
 
     def config(part: str) -> dict:
-        return read_json(found.folder / part / "config.json")
+        return read_object(found.folder / part / "config.json")
 
     unet, vae = config("unet"), config("vae")
     with configured(str(found.folder / "unet")), torch.device("meta"):  # without its weights

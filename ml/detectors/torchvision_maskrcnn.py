@@ -24,7 +24,7 @@ from transformers import ResNetBackbone, ResNetConfig
 from ml.compute.weights import fill
 from ml.detectors.base import Detector
 from ml.detectors.weights import load_weights
-from ml.store.reading import configured, read_json
+from ml.store.reading import configured, read_object
 
 COCO = detection.MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
 PASTED_AT_ONCE = 16
@@ -177,7 +177,7 @@ def save_maskrcnn(model: detection.MaskRCNN, config: MaskRCNNConfig, folder: Pat
 
 def read_config(file: Path) -> MaskRCNNConfig:
     """The configuration in a JSON file. Raises ValueError, naming file and field."""
-    values = read_json(file)
+    values = read_object(file)
     names = [field.name for field in fields(MaskRCNNConfig)]
     if "classes" not in values or values.keys() - set(names):
         raise ValueError(

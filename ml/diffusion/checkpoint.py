@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from ml.diffusion.fields import INDEX, check_folder, class_of
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
 
@@ -105,7 +105,7 @@ def kind_of(folder: Path) -> tuple[type, dict]:
 
 def _kind(index: Path) -> tuple[type, dict]:
     try:
-        name = read_json(index)["_class_name"]
+        name = read_object(index)["_class_name"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
     if name not in PIPELINES:
@@ -159,7 +159,7 @@ def _unavailable(name, revision, variant, error: BaseException) -> ValueError:
 
 def parts_of(folder: Path) -> list[str]:
     """The parts of the model in a folder that have weights."""
-    index = read_json(folder / INDEX)
+    index = read_object(folder / INDEX)
     return [part for part in WEIGHTS if class_of(index, part)]
 
 
@@ -201,7 +201,7 @@ def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         return [single]
     if not index.is_file():
         return []
-    listed = read_json(index).get("weight_map")
+    listed = read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise ValueError(
             f"{index} is damaged: expected weight_map, the file of each weight; bring "

@@ -15,7 +15,7 @@ import diffusers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 INDEX = "model_index.json"
 XL = "StableDiffusionXLPipeline"
@@ -239,7 +239,7 @@ field of any file: the text's last hidden layer is told, SDXL's last but one."""
 
 def check_folder(folder: Path) -> None:
     """Raises ValueError, naming file, field and value, for a configuration that is refused."""
-    index = read_json(folder / INDEX)
+    index = read_object(folder / INDEX)
     xl = index.get("_class_name") == XL
     for part, kinds in CLASSES.items():
         if part == "text_encoder_2" and not xl:
@@ -257,7 +257,7 @@ def check_folder(folder: Path) -> None:
                 " texts could not be read as the model does; bring the model again"
             )
     parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
-    given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
+    given = {part: read_object(folder / part / CONFIGS[part]) for part in parts}
     given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
     check_configs(given, xl, str(folder))
 

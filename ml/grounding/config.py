@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml.settings.sections import GroundingParams
 from ml.store.files import write_json
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 VARIANTS = ("paper", "seeded")
 PARTS = {
@@ -141,7 +141,7 @@ class GroundingConfig:
     def load(cls, file: Path) -> "GroundingConfig":
         """The config in a file. One from before the parts were fields is read as what it was
         (`BEFORE`). Raises ValueError, naming the file, for other missing or unknown fields."""
-        values = read_json(file)
+        values = read_object(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
         expected = {f.name for f in fields(cls)}

@@ -26,7 +26,7 @@ from ml.grounding.samples import Sample
 from ml.settings.ranges import Range, fit
 from ml.settings.sections import DiffusionParams
 from ml.store.files import atomic, say, write_json
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 from ml.words.phrases import query_text
 
 REFERENCE = "pipeline.json"
@@ -274,7 +274,7 @@ class GroundedDiffusionPipeline:
                 f"no {REFERENCE} in {folder}: expected a folder written by "
                 "GroundedDiffusionPipeline.save_pretrained"
             )
-        reference = read_json(folder / REFERENCE)
+        reference = read_object(folder / REFERENCE)
         _check_reference(folder / REFERENCE, reference)
         own, variant = folder / reference["diffusion"], reference.get("variant")
         found = find_checkpoint(

@@ -11,7 +11,7 @@ from types import ModuleType
 from torch import nn
 
 from ml.segmenters import maskformer, segformer
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
 
@@ -36,4 +36,4 @@ def load_segmenter(folder: Path) -> nn.Module:
             f"no segmenter in {folder}: expected config.json and model.safetensors, "
             "as the stage 'segmenter' leaves them in its folder `model`"
         )
-    return architecture(read_json(file).get("model_type")).load(folder)
+    return architecture(read_object(file).get("model_type")).load(folder)

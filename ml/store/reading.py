@@ -56,7 +56,7 @@ def read_yaml(file: Path | str) -> object:
         ) from error
 
 
-def read_json(file: Path | str) -> dict:
+def read_object(file: Path | str) -> dict:
     """The object in a JSON file that people bring (a model's configuration).
 
     Raises ValueError naming the file for what `read_text` refuses and for anything else.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ml.store.reading import configured, read_json
+from ml.store.reading import configured, read_object
 from ml.words.phrases import query_text
 
 MOST_SHOWN = 3
@@ -100,7 +100,7 @@ def read_limit(folder: Path) -> TextLimit | None:
     configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
     if not parts or not all(config.is_file() for config in configs):
         return None
-    positions = [read_json(config).get("max_position_embeddings") for config in configs]
+    positions = [read_object(config).get("max_position_embeddings") for config in configs]
     if wrong := [
         config
         for config, most in zip(configs, positions, strict=True)

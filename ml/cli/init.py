@@ -16,7 +16,6 @@ import yaml
 
 from ml.arguments import add_profile, add_root, make_parser
 from ml.detectors.base import canonical
-from ml.drawn_world.captions import synonyms
 from ml.pipeline.workspace import Workspace
 from ml.settings.files import RESERVED
 from ml.settings.params import Params
@@ -29,7 +28,7 @@ from ml.words.prompts import check
 from ml.words.spans import check_name, fold
 from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
-from ml.words.vocabulary import BACKGROUND, MAX_CLASSES, Vocabulary
+from ml.words.vocabulary import BACKGROUND, MAX_CLASSES, Vocabulary, synonyms
 
 LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
 WORD = re.compile(rf"{LETTERS}(?:(?:['’]?[ -]|['’]){LETTERS})*")  # "jack-o'-lantern", "dogs' bowl"

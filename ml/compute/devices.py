@@ -27,4 +27,7 @@ def find_device(name: str = "auto", setting: str = "device") -> torch.device:
 
 def own_device() -> torch.device:
     """This process's device where several share the run (`ml.compute.processes`), else `auto`."""
-    return processes.state().device if processes.count() > 1 else find_device()
+    if processes.count() == 1:
+        return find_device()
+    device: torch.device = processes.state().device
+    return device

@@ -21,7 +21,7 @@ import numpy as np
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
 from ml.datasets.shared import NoSuchPart, read_list, require_labels
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.overlays import IGNORED
 
 SHOWN = 3

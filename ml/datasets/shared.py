@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from ml.images.files import load_photo, picture_size
 from ml.images.overlays import IGNORED
+from ml.images.photographs import load_photo, picture_size
 from ml.store.files import sha256_file, sha256_json
 from ml.store.reading import read_text
 from ml.words.spellings import canonical

@@ -13,7 +13,7 @@ import numpy as np
 from ml.datasets.listing import is_junk
 from ml.datasets.mat import read_struct_matrix
 from ml.datasets.shared import read_list, require_labels
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.overlays import PALETTE
 
 CLASSES = (

@@ -28,7 +28,7 @@ from ml.foundation.batches import classification_figures, multi_hot, to_pixels
 from ml.foundation.scenes import load_scenes
 from ml.foundation.train_backbone import label_loss
 from ml.foundation.training import Budget, Run, add_arguments, choose_device
-from ml.images.files import open_picture
+from ml.images.photographs import open_picture
 from ml.store.files import atomic, read_json, write_json
 
 WIDTHS = (24, 48, 80, 112)

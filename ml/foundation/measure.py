@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from ml.arguments import number
 from ml.detectors import Instances, load_detector
-from ml.drawn_world.captions import synonyms
 from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
 from ml.errors import EXIT_CODES, exit_path
 from ml.foundation.batches import classification_figures, to_pixels
@@ -30,6 +29,7 @@ from ml.foundation.card import update_card
 from ml.foundation.judge import load_judge
 from ml.foundation.train_backbone import class_probabilities, load_backbone
 from ml.words.phrases import phrase
+from ml.words.vocabulary import synonyms
 
 STEPS = 15
 GUIDANCE = 4.0

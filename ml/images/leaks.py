@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+from ml.images.arrays import Picture
 
 SIZE = 64
 """Side of the pictures that are compared, in pixels: the drawn world's."""
@@ -19,14 +22,14 @@ scenes beyond 10.5. An altered copy stands at most at 1.0 (noise of 4 levels) or
 16 levels)."""
 
 
-def small(image: np.ndarray) -> np.ndarray:
+def small(image: Picture) -> Picture:
     """uint8 (64,64,3): what `find_overlap` compares, out of a picture uint8 (H,W,3) of any size."""
     if image.shape[:2] == (SIZE, SIZE):
         return image
     return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.ndarray]) -> list[int]:
+def find_overlap(images: Iterable[Picture], benchmark_images: Iterable[Picture]) -> list[int]:
     """Which images are a benchmark picture, exactly or slightly altered.
 
     images, benchmark_images: uint8 (64, 64, 3) RGB each. Returns the positions in `images`, in
@@ -40,10 +43,11 @@ def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.nda
     ]
 
 
-def _thumb(image: np.ndarray) -> np.ndarray:
+def _thumb(image: Picture) -> npt.NDArray[np.float32]:
     """float32 (768,), the 16x16 box-averaged picture, 0 to 255."""
     if image.shape != (SIZE, SIZE, 3):
         raise ValueError(f"picture of shape {image.shape}; expected {(SIZE, SIZE, 3)}: resize it")
     block = SIZE // THUMB
     blocks = image.astype(np.float32).reshape(THUMB, block, THUMB, block, 3)
-    return blocks.mean((1, 3)).ravel()
+    thumb: npt.NDArray[np.float32] = blocks.mean((1, 3)).ravel()
+    return thumb

@@ -48,7 +48,7 @@ class Length:
     low: int
     high: int
 
-    def holds(self, value: list) -> bool:
+    def holds(self, value: list[object]) -> bool:
         return self.low <= len(value) <= self.high
 
     def __str__(self) -> str:
@@ -121,11 +121,11 @@ def _fits(value: object, hint: object) -> bool:
 
 def _converted(value: object, hint: object) -> object:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is list:
+    if origin is list and isinstance(value, list):
         return [_converted(item, args[0]) for item in value]
     if origin is Annotated or (origin in (typing.Union, types.UnionType) and value is not None):
         return _converted(value, args[0])
-    return float(value) if hint is float else value
+    return float(value) if hint is float and isinstance(value, int) else value
 
 
 def _advice(value: object, hint: object) -> str:

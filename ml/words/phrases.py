@@ -51,13 +51,14 @@ def phrase_start(text: str, start: int, floor: int) -> int:
 
     Never before `floor`, the end of the word before.
     """
-    clause = re.search(r"[\w'’ -]*$", text[floor:start])
-    before = list(re.finditer(r"[\w'’-]+", text[floor:start][clause.start() :]))
+    clause = re.findall(r"[\w'’ -]*$", text[floor:start])[0]
+    begin = start - len(clause)
+    before = list(re.finditer(r"[\w'’-]+", clause))
     first = start
     for count, word in enumerate(reversed(before)):
         if word[0].casefold() in STOPS:
             return first
-        first = floor + clause.start() + word.start()
+        first = begin + word.start()
         if word[0].casefold() in DETERMINERS:
             return first
         if count == MOST_ADJECTIVES:

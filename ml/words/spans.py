@@ -62,11 +62,12 @@ def check_word(word: object) -> str:
     return word
 
 
-def check_name(word: object) -> str:
+def check_name(named: object) -> str:
     """A word that names a kind of thing, as `check_word` and more: prompts put an article before
     it. Raises ValueError for one that brings its own, for small words alone, and for several in
     one."""
-    parts = fold(check_word(word)).split(" ")
+    word = check_word(named)
+    parts = fold(word).split(" ")
     if SMALL.issuperset(parts):
         raise ValueError(
             f"{word!r} stands in prompts by itself, so that it can't name a thing; use another word"
@@ -166,8 +167,9 @@ def own_spans(text: str, word: str, words: Sequence[str] = ()) -> list[tuple[int
 
 def whole_word(text: str, hit: Hit) -> str:
     """The hyphenated or possessive word that a glued hit is a part of: "dog-friendly"."""
-    before = re.search(r"[\w'’‘ʼ‐‑-]*$", text[: hit.start])[0]
-    return before + re.match(r"[\w'’‘ʼ‐‑-]*", text[hit.start :])[0]
+    before = re.findall(r"[\w'’‘ʼ‐‑-]*$", text[: hit.start])[0]
+    after = re.findall(r"^[\w'’‘ʼ‐‑-]*", text[hit.start :])[0]
+    return f"{before}{after}"
 
 
 def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
@@ -177,7 +179,9 @@ def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
     """
     if text.isascii() and " ".join(text.split()) == text:  # most are, and the rest takes its time
         return text.lower(), [(i, i + 1) for i in range(len(text))]
-    folded, places, start = [], [], 0
+    folded: list[str] = []
+    places: list[tuple[int, int]] = []
+    start = 0
     while start < len(text):
         end = start + 1
         while end < len(text) and unicodedata.category(text[end])[0] == "M":

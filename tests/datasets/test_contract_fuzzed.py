@@ -9,10 +9,10 @@ import pytest
 from ml.cli.init import parse_classes
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.shared import read_list
+from ml.errors import ManifestError
 from ml.grounding.prompting import ask
 from ml.store.files import Damaged, read_json, settle
 from ml.store.locks import FolderLock
-from ml.store.manifest import ManifestError
 from ml.store.reading import configured, read_object, read_yaml
 from ml.words.spans import check_name
 from ml.words.vocabulary import load_vocabulary

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ml.errors import WorkspaceBusy
+from ml.errors import ManifestError, WorkspaceBusy
 from ml.pipeline.table import STAGE, STAGES
 from ml.store.files import sha256_json, write_json
 from ml.store.lineage import check_lineage
 from ml.store.locks import FolderLock
-from ml.store.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from ml.store.manifest import Manifest, read_manifest, write_manifest
 from ml.store.shards import sidecar
 from tests.builders import small_stages
 from tests.builders.small_stages import recipe, start, until

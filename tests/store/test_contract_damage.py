@@ -4,11 +4,10 @@ import shutil
 
 import pytest
 
-from ml.errors import QualityError
+from ml.errors import ManifestError, QualityError
 from ml.pipeline.workspace import Workspace
 from ml.store import files
 from ml.store.files import Damaged, read_json, write_json
-from ml.store.manifest import ManifestError
 from ml.store.shards import sidecar
 from ml.store.successor import Successor
 from tests.builders import small_stages

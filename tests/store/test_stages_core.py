@@ -13,13 +13,13 @@ import pytest
 
 import ml.pipeline.runner as stages
 from ml.__main__ import main
-from ml.errors import QualityError
+from ml.errors import ManifestError, QualityError
 from ml.pipeline.runner import run_stage
 from ml.pipeline.table import STAGES, Output, Stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic, sha256_file, sha256_folder, sha256_json, write_json
-from ml.store.manifest import ManifestError, read_manifest
+from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards, shard_files, split, write_shards
 from ml.words.vocabulary import load_vocabulary
 

@@ -20,7 +20,6 @@ from ml.diffusion.tokens import (
     word_embeddings,
     word_positions,
 )
-from ml.drawn_world.captions import synonyms
 from ml.grounding.prompting import ask, compose_prompt, keep_words
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
@@ -32,7 +31,7 @@ from ml.words.prompts import check, make_prompts
 from ml.words.spans import find, fold, occurrences, own_spans
 from ml.words.text_limit import TextLimit, find_limit, limit_of
 from ml.words.texts import parse_text, read_texts
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.vocabulary import Vocabulary, load_vocabulary, synonyms
 from tests.builders.tiny import LENGTH, tiny_pipeline
 
 MICRO = ROOT / "data" / "foundation" / "micro" / "diffusion"

@@ -1,7 +1,7 @@
 """What every model must hold to, whoever saved it: all its weights, and finite numbers.
 
-A library that meets other weights than it expects says so in its log and goes on with random ones;
-here it is an error. Not here: what a model's configuration may say (`ml.diffusion.fields` and the
+A library that finds other weights than it expects logs that and goes on with random ones; here it
+is an error. Not here: what a model's configuration may say (`ml.diffusion.fields` and the
 loaders themselves).
 """
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from ml.images.arrays import Picture
 
 SAME_DIFFERENCE = 6.0
-"""Levels of 0..255. Pictures with close hashes are one picture when they differ by less on average.
-Of 1,500 drawn scenes from different seeds, 35 pairs have hashes within 2 bits; the closest differs
-by 13.9 levels on average. Noise of +-8 levels, or JPEG, moves a picture by 2 to 4."""
+"""Levels of 0..255. Pictures with close hashes are one picture when they differ by less on average:
+above what noise or JPEG changes, well below the closest pair of different scenes
+(docs/ablations.md)."""
 
 
 def hamming(a: str, b: str) -> int:

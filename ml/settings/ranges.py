@@ -57,10 +57,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Text that matches wholly; `says` describes it."""
+    """Text that matches as a whole."""
 
     pattern: str
-    says: str
+    description: str  # in words, for messages
 
     def holds(self, value: str) -> bool:
         return (
@@ -71,7 +71,7 @@ class Pattern:
         )
 
     def __str__(self) -> str:
-        return self.says
+        return self.description
 
 
 TEXT = Pattern(r".+", "text (one line, not empty)")
@@ -80,7 +80,7 @@ TEXT = Pattern(r".+", "text (one line, not empty)")
 def fit(value: object, hint: object) -> object:
     """The value, a whole number made a float where one is meant.
 
-    Raises ValueError "expected ..., got ..." when it is not what the annotation says.
+    Raises ValueError "expected ..., got ..." when it does not fit the annotation.
     """
     if not _fits(value, hint):
         raise ValueError(

@@ -84,7 +84,10 @@ def configured(source: str) -> Iterator[None]:
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:  # each class and each validator of theirs has kinds of its own
-        if type(error).__name__ in ("OutOfMemoryError", "SafetensorError"):  # of torch, and said
+        if type(error).__name__ in (
+            "OutOfMemoryError",
+            "SafetensorError",
+        ):
             raise
         raise ValueError(
             f"{source}: no model can be made of it ({type(error).__name__}: {error}). "

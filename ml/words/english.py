@@ -13,7 +13,7 @@ AN = re.compile(
     r"|^(hour|honest|honou?r|heir)|^[fhlmnrsx][-\d]|^8|^1[18](?!\d)",
     re.IGNORECASE,
 )
-"""Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
+"""Words spoken with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
 
 PREPOSITION = re.compile(r" (?:of|in|on|with|for|at|from|by) ")
 IRREGULAR = {
@@ -69,7 +69,7 @@ def with_article(word: str) -> str:
     """A word with its article: "a dining table", "an aeroplane", "an hourglass", "an SUV"."""
     capitals = re.match(r"[A-Z]{2,}\b", word)
     first = capitals[0] if capitals else ""
-    if first and (len(first) <= 3 or first[1] not in "AEIOUY"):  # said letter by letter
+    if first and (len(first) <= 3 or first[1] not in "AEIOUY"):  # spoken letter by letter
         return f"{'an' if first[0] in 'AEFHILMNORSX' else 'a'} {word}"
     return f"{'an' if AN.match(unicodedata.normalize('NFD', word)) else 'a'} {word}"
 

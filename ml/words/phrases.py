@@ -1,7 +1,7 @@
 """The phrase of a word: the word with its article, composed or found in a text.
 
 Two finders, for two uses. `phrase_of` takes the article alone, so that the words of any prompt have
-phrases that can be told apart; `phrase_start` takes adjectives too, for the user's own lines, whose
+phrases that differ; `phrase_start` takes adjectives too, for the user's own lines, whose
 pictures are trained on: "a red car" is left out as a whole.
 """
 
@@ -38,7 +38,7 @@ def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
     """The word with the article before it, as it stands in the prompt ("a dining table").
 
     words: all that the prompt is asked for (`ml.words.spans.occurrences`). Raises ValueError when
-    the word is not in the prompt for itself.
+    the word is not in the prompt on its own.
     """
     start, end = own_spans(prompt, word, words)[0]
     article = _ARTICLE.search(prompt[:start])

@@ -95,7 +95,7 @@ def limit_of(
 ) -> TextLimit:
     """positions: `max_position_embeddings` of each text encoder.
 
-    A tokenizer that was saved without `model_max_length` says 1e30; then the encoder's counts.
+    A tokenizer that was saved without `model_max_length` gives 1e30; then the encoder's counts.
     """
     return TextLimit(tokenizers, min(*positions, *(c.model_max_length for c in tokenizers)))
 

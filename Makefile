@@ -1,11 +1,3 @@
-# make run   sets up and runs the whole graph at micro size, then prints what came out
-#            (PROFILE=name for another profile)
-# make test  sets up and passes the tests
-# make ci    the whole graph on the cut-down ci profile
-# make paper the paper's questions: every study, resumable, and docs/results.md (hours on 2 cores;
-#            QUICK=1 to see that it works, in data/paper-quick)
-# make ui / make mlflow  open the Dagster UI and the model registry on the same history
-
 PYTHON ?= python3
 PROFILE ?= micro
 BIN := .venv/bin
@@ -23,48 +15,65 @@ export PROFILE RUN_CONFIG  # as the shell's variables, whatever characters are i
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
 test test-slow ci paper card: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: run test test-slow ci paper ui mlflow card lint clean
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow lint ci paper ui mlflow card clean
 
-run: $(STAMP)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came out (PROFILE=name, default micro)
 	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" --write "$$RUN_CONFIG") && \
 	HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$$offline} \
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c "$$RUN_CONFIG"
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE"
 
-test: $(STAMP)
-	$(BIN)/ruff check .
+test: $(STAMP) lint  ## makes the environment, passes lint and the tests
 	$(BIN)/pytest
 
-# Full-size shapes on the CPU, and the probe of `ml plan`: minutes, several GB of memory.
-test-slow: $(STAMP)
+test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow
 
-ci: $(STAMP)
+lint: $(STAMP)  ## ruff, its formatter, the import contracts, the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+ci: $(STAMP)  ## the whole graph on the cut-down ci profile
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml
 	$(BIN)/python -m orchestration.summary --profile ci --tracking-uri sqlite:///data/ci/mlflow.db
 
-ui: $(STAMP)
+ui: $(STAMP)  ## opens the Dagster UI on the same history
 	$(BIN)/python -m orchestration.runs
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
 
-mlflow: $(STAMP)
+mlflow: $(STAMP)  ## opens the model registry
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
 		--host 127.0.0.1 --port $(MLFLOW_PORT)
 
-paper: $(STAMP)
+paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)
 
-# Measures the foundation checkpoints and writes data/foundation/micro/MODEL_CARD.md (minutes).
-card: $(STAMP)
+card: $(STAMP)  ## measures the foundation checkpoints and writes their card (minutes)
 	$(BIN)/python -m ml.foundation.measure --what all
 
-clean:
+clean:  ## removes what the runs made, and their history
 	rm -rf data/micro data/ci data/paper-quick mlflow.db mlartifacts
 	find .dagster -mindepth 1 ! -name dagster.yaml ! -name .gitignore -delete
 
-$(STAMP): requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("Python 3.11 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
+# The dependencies alone, of the project and of all its extras: the checkout's own code is run in
+# place, so that no installed copy of it can be the one that a test sees.
+define WANTED
+import tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*project["dependencies"], *sum(project["optional-dependencies"].values(), []), sep="\n")
+endef
+export WANTED
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 14) or sys.exit("Python 3.11 to 3.14 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/python -c "$$WANTED" > .venv/requirements.txt
+	$(BIN)/pip install --quiet -r .venv/requirements.txt -c constraints.txt
 	$(BIN)/pip check
 	touch $@

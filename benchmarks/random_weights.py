@@ -17,7 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.pipeline import Pipeline
 from ml.foundation.tokenizer import build_tokenizer
 
 WORDS = (

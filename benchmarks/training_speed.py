@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from ml.arguments import number
 from ml.errors import EXIT_CODES, exit_path
-from ml.foundation import train_diffusion as trainer
+from ml.foundation import diffusion_model, train_diffusion
 
 # heads, attention processor, autocast to bfloat16
 SETTINGS = (
@@ -32,7 +32,7 @@ SETTINGS = (
 
 def make_unet(heads: int, processor: type) -> UNet2DConditionModel:
     """The trainer's U-Net with another number of heads and another attention."""
-    config = dict(trainer.make_unet().config) | {"attention_head_dim": heads}
+    config = dict(diffusion_model.make_unet().config) | {"attention_head_dim": heads}
     unet = UNet2DConditionModel.from_config(config)
     unet.set_attn_processor(processor())
     return unet.to(memory_format=torch.channels_last).train()
@@ -42,16 +42,16 @@ def pictures_a_second(heads: int, processor: type, bf16: bool, seconds: float) -
     """Steps of forward, backward and update for so many seconds, after two that are not counted."""
     unet = make_unet(heads, processor)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, fused=True)
-    alpha_bar, batch = trainer.alphas_cumprod(), trainer.BATCH
+    alpha_bar, batch = diffusion_model.alphas_cumprod(), train_diffusion.BATCH
     x_0, noise = torch.randn(2, batch, 6, 16, 16)
-    text = torch.randn(batch, 24, trainer.TEXT_WIDTH)
+    text = torch.randn(batch, 24, diffusion_model.TEXT_WIDTH)
     t = torch.arange(batch) * 1000 // batch
     started, steps = 0.0, -2
     while steps < 1 or time.perf_counter() - started < seconds:
         if steps == 0:
             started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = trainer.diffusion_loss(unet, text, x_0, noise, t, alpha_bar)
+            loss = train_diffusion.diffusion_loss(unet, text, x_0, noise, t, alpha_bar)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -31,29 +31,31 @@ from ml.errors import EXIT_CODES, exit_path
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
-from ml.grounding.training import predict_masks, train
+from ml.grounding.training import train
+from ml.grounding.validation import predict_masks
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import class_mean_iou
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.pipeline.stages.triplets import subset_of
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.settings.sections import GroundingParams, VariantParams
-from ml.studies import design
-from ml.studies.sets import Record, generated
-from ml.studies.workspace import Lab
+from ml.studies import prompt_sets, sizes
+from ml.studies.picture_sets import generated
+from ml.studies.records import Record
+from ml.studies.study_run import StudyRun
+from ml.words.cells import CELLS, cell_of
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SEED = 1000
 """Of everything here. The studies' pictures are of seed 0, their trainings of seeds 0, 1 and 2."""
 SPLIT = "voc-1"
-SIZE = replace(design.FULL, name="tune", seeds=1, train_one=220, train_two=440, shard=60)
+SIZE = replace(sizes.FULL, name="tune", seeds=1, train_one=220, train_two=440, shard=60)
 JUDGED_ONE, JUDGED_TWO = 3, {"two_seen": 60, "two_mixed": 60, "two_unseen": 70}
 """Judged pictures: of each class alone, and of two objects in all."""
 
 
-class Development(Lab):
-    """A lab of its own folder and seed, with the settings of a profile."""
+class Development(StudyRun):
+    """A run of its own folder and seed, with the settings of a profile."""
 
     @cached_property
     def params(self) -> Params:
@@ -64,17 +66,17 @@ class Development(Lab):
         return "tune"
 
 
-def training_pictures(lab: Lab) -> list[Record]:
+def training_pictures(run: StudyRun) -> list[Record]:
     """One- and two-object pictures of split 1's seen classes, each with a mask at least."""
     split = load_vocabulary(SPLIT)
     seen = Vocabulary("seen", split.seen, (), split.words)
-    prompts = design.prompts_of(
+    prompts = prompt_sets.prompts_of(
         "train", SEED, seen, train_one=SIZE.train_one, train_two=SIZE.train_two
     )
-    return [r for r in generated(lab, "train", prompts) if any(r.rles)]
+    return [r for r in generated(run, "train", prompts) if any(r.rles)]
 
 
-def judged_pictures(lab: Lab) -> list[Record]:
+def judged_pictures(run: StudyRun) -> list[Record]:
     """Pictures of all five cells, those whose every word the detector found."""
     split, rng = load_vocabulary(SPLIT), np.random.default_rng([SEED, 9])
     pairs = {
@@ -87,20 +89,22 @@ def judged_pictures(lab: Lab) -> list[Record]:
         known = list(known)
         places = np.resize(rng.permutation(len(known)), JUDGED_TWO[cell])
         chosen += [known[i][:: rng.choice([-1, 1])] for i in places]
-    prompts = [design.plain_prompt(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)]
-    return [r for r in generated(lab, "judged", prompts) if r.whole]
+    prompts = [
+        prompt_sets.plain_prompt(f"sim-{i:06d}", names, SEED) for i, names in enumerate(chosen)
+    ]
+    return [r for r in generated(run, "judged", prompts) if r.whole]
 
 
 class Bench:
     """The pictures, with their features, that every run shares."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab, self.pipe = lab, load_pipeline(lab.diffusion)
-        share = lab.params.triplets.validation_share
+    def __init__(self, run: StudyRun) -> None:
+        self.run, self.pipe = run, load_pipeline(run.diffusion)
+        share = run.params.triplets.validation_share
         parts: dict[str, list[Record]] = {"train": [], "validation": []}
-        for record in training_pictures(lab):
+        for record in training_pictures(run):
             parts[subset_of(record.key, "train", share)].append(record)
-        self.judged = judged_pictures(lab)
+        self.judged = judged_pictures(run)
         self.sources = [
             FeatureSource(self.pipe, own, [r.evidence for r in own])
             for own in (*parts.values(), self.judged)
@@ -108,7 +112,7 @@ class Bench:
 
     def run(self, variant: str, changes: dict, seed: int) -> dict:
         """Trains one module and scores it: settings, best step, seconds, mIoU % of each cell."""
-        params, changed = settings(self.lab.params.grounding, variant, changes)
+        params, changed = settings(self.run.params.grounding, variant, changes)
         channels = feature_channels(self.pipe.unet)
         example = self.judged[0]
         config = replace(
@@ -148,13 +152,6 @@ class Bench:
         return {cell: round(class_mean_iou(*own), 1) for cell, own in found.items()}
 
 
-def cell_of(entities: Sequence[str], unseen: set[str]) -> str:
-    new = sum(entity in unseen for entity in entities)
-    if len(entities) == 1:
-        return "one_unseen" if new else "one_seen"
-    return ("two_seen", "two_mixed", "two_unseen")[new]
-
-
 def settings(params: GroundingParams, variant: str, changes: dict) -> tuple[GroundingParams, dict]:
     """The profile's settings with changes, and the changes to the module's config. Raises
     ValueError for a name that is none of theirs."""
@@ -189,15 +186,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="added to SEED")
     parser.add_argument("--table", action="store_true", help="print all results as markdown")
     chosen = parser.parse_args()
-    lab = Development(SIZE)
-    file = lab.folder / "results.jsonl"
+    run = Development(SIZE)
+    file = run.folder / "results.jsonl"
     if chosen.prepare:
-        print(len(training_pictures(lab)), len(judged_pictures(lab)), "pictures")
+        print(len(training_pictures(run)), len(judged_pictures(run)), "pictures")
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    bench = Bench(lab) if chosen.runs else None
+    bench = Bench(run) if chosen.runs else None
     for text, seed in itertools.product(chosen.runs, chosen.seeds):
         variant, changes = parse(text)
-        params, built = settings(lab.params.grounding, variant, changes)
+        params, built = settings(run.params.grounding, variant, changes)
         asked = {
             "variant": variant,
             "seed": seed,

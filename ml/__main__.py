@@ -10,13 +10,14 @@ import sys
 
 from ml.errors import exit_path
 
-COMMANDS = {"plan": "ml.cli.plan", "init": "ml.cli.init", "audit": "ml.pipeline.audit"}
-"""Command -> module with `main(arguments) -> exit code`."""
+COMMANDS = ("plan", "init", "audit")
+"""Modules of `ml.cli`, each with `main(arguments) -> exit code`."""
 
 
 @exit_path
 def main(arguments: list[str] | None = None) -> int:
-    import importlib  # here and not above, as all that follows: Ctrl-C is quiet from the start
+    """Runs a command or stages; returns the exit code."""
+    import importlib  # in here, like all that follows: so Ctrl-C is quiet from the start
     import json
 
     from ml.arguments import add_profile, add_root, make_parser
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
-        return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        return importlib.import_module(f"ml.cli.{arguments[0]}").main(arguments[1:])
     names = [stage.name for stage in STAGES]
     parser = make_parser("python -m ml", __doc__)
     parser.add_argument("stage", choices=[*names, "all", *COMMANDS])

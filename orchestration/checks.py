@@ -1,7 +1,7 @@
 """The blocking checks: one `multi_asset_check` per stage boundary, one result per rule.
 
-Dagster blocks inside one run; `orchestration.expectations.ensure_quality` does so across runs.
-Rules are in `suites.py`, judging is in `quality.py`.
+Dagster blocks within one run; `orchestration.expectations.ensure_quality` does so across runs.
+Rules are in `ml/quality/rules.py`, judging is in `expectations.py`.
 """
 
 import warnings
@@ -31,8 +31,8 @@ def specs(stage: str) -> list[dg.AssetCheckSpec]:
 
 
 def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
-    """The stage's verdict as check results: what was seen, what was demanded, which rows break it,
-    and where it is explained."""
+    """The stage's verdict as check results: what was observed, what was demanded, which rows break
+    the rule, and where it is explained."""
     workspace = project.workspace
     verdict = validate(stage, project.params, workspace)
     shown = pictures(workspace.folder(stage))
@@ -51,76 +51,19 @@ def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
             passed=result.passed,
             severity=dg.AssetCheckSeverity.ERROR,
             description=result.says,
-            # 130 KB a sheet in the event log: once a stage, and wherever somebody has to look.
+            # A sheet takes 130 KB of the event log: shown once a stage, and with every failure.
             metadata=metadata | (shown if index == 0 or not result.passed else {}),
         )
 
 
-@dg.multi_asset_check(name="benchmark_quality", specs=specs("benchmark"))
-def benchmark_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "benchmark")
+def quality_check(stage: str) -> dg.AssetChecksDefinition:
+    """The check of one stage boundary."""
+
+    @dg.multi_asset_check(name=f"{stage}_quality", specs=specs(stage))
+    def check(project: Project) -> Iterator[dg.AssetCheckResult]:
+        yield from judge(project, stage)
+
+    return check
 
 
-@dg.multi_asset_check(name="prompts_quality", specs=specs("prompts"))
-def prompts_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "prompts")
-
-
-@dg.multi_asset_check(name="images_quality", specs=specs("images"))
-def images_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "images")
-
-
-@dg.multi_asset_check(name="masks_quality", specs=specs("masks"))
-def masks_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "masks")
-
-
-@dg.multi_asset_check(name="triplets_quality", specs=specs("triplets"))
-def triplets_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "triplets")
-
-
-@dg.multi_asset_check(name="grounding_model_quality", specs=specs("grounding_model"))
-def grounding_model_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "grounding_model")
-
-
-@dg.multi_asset_check(name="grounding_scores_quality", specs=specs("grounding_scores"))
-def grounding_scores_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "grounding_scores")
-
-
-@dg.multi_asset_check(name="synthetic_dataset_quality", specs=specs("synthetic_dataset"))
-def synthetic_dataset_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "synthetic_dataset")
-
-
-@dg.multi_asset_check(name="segmenter_quality", specs=specs("segmenter"))
-def segmenter_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "segmenter")
-
-
-@dg.multi_asset_check(name="real_bound_quality", specs=specs("real_bound"))
-def real_bound_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "real_bound")
-
-
-@dg.multi_asset_check(name="benchmark_scores_quality", specs=specs("benchmark_scores"))
-def benchmark_scores_quality(project: Project) -> Iterator[dg.AssetCheckResult]:
-    yield from judge(project, "benchmark_scores")
-
-
-CHECKS = [
-    benchmark_quality,
-    prompts_quality,
-    images_quality,
-    masks_quality,
-    triplets_quality,
-    grounding_model_quality,
-    grounding_scores_quality,
-    synthetic_dataset_quality,
-    segmenter_quality,
-    real_bound_quality,
-    benchmark_scores_quality,
-]
+CHECKS = [quality_check(stage) for stage in RULES]

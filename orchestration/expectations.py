@@ -1,133 +1,57 @@
-"""Great Expectations at the stage boundaries: validate a stage's facts, remember the verdict.
+"""Great Expectations at the stage boundaries: it runs a stage's rules on the stage's tables.
 
-The verdict goes to `quality.json` in the stage's state, where `ml.pipeline.runner.run_stage`
-honours it in whatever run; `quality_page.py` shows the verdicts of all stages. Which rules hold is
-in `suites.py`, what they judge in `tables.py`. GX is imported when something has to be judged: 3 to
-7 s; it keeps nothing, and reports nothing.
+The rules are in `ml/quality/rules.py`, the tables in `ml/quality/tables.py`, and how a verdict is
+kept is in `ml/quality/verdicts.py`. GX is imported only when something has to be judged, since that
+takes 3 to 7 s; it stores nothing, and sends nothing.
 """
 
 import os
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from ml.pipeline.recipe import refuse_failed_inputs
 from ml.pipeline.table import STAGE
 from ml.pipeline.workspace import Workspace
-from ml.quality.model_tables import TABLES
+from ml.quality.page import page_of
 from ml.quality.rule import Rule
-from ml.quality.rules import RULES, SETTINGS, SUITE_VERSION, bounds
+from ml.quality.rules import RULES, bounds
+from ml.quality.tables import TABLES
+from ml.quality.verdicts import Result, Verdict, keep_verdict, known_verdict
 from ml.settings.params import Params
-from ml.store.files import read_note, sha256_json, write_json
 from ml.store.manifest import read_manifest
-from ml.words.vocabulary import load_vocabulary
-from orchestration.quality_page import page_of, write_page
 from orchestration.turns import turn
 
-EXAMPLES = 5  # offending rows kept with a result
+EXAMPLES = 5  # offending rows that a result keeps
+
+
 # What names a row in the tables, and is shown of an offending one.
 NAMES = ("key", "set", "class", "entity", "word", "model", "score", "step")
 
 
-@dataclass(frozen=True)
-class Result:
-    """One rule's outcome."""
-
-    name: str
-    passed: bool
-    observed: object  # what GX observed, or the offending values' count
-    bound: str  # what was demanded
-    unexpected_percent: float  # of the judged rows, 0..100
-    examples: list[str]  # offending rows: their names, and the value that breaks the rule
-
-    @property
-    def says(self) -> str:
-        """One line: what was seen, what was demanded, what broke it."""
-        broken = f"; {', or '.join(self.examples)}" if self.examples else ""
-        return f"observed {self.observed}, expected {self.bound}{broken}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    stage: str
-    digest: str  # of the manifest that was judged
-    passed: bool
-    results: list[Result]
-    page: Path  # all verdicts of the workspace
-
-    @property
-    def failures(self) -> list[str]:
-        return [f"{r.name}: {r.says}" for r in self.results if not r.passed]
-
-
-def key_of(stage: str, digest: str, params: Params) -> str:
-    """Names a verdict: the data, the rules, and all that their bounds and tables depend on."""
-    return sha256_json(
-        {
-            "manifest": digest,
-            "suite_version": SUITE_VERSION,
-            "rules": [asdict(rule) for rule in RULES[stage]],
-            "bounds": bounds(stage, params),
-            "settings": {name: params.section(name) for name in SETTINGS},
-            "vocabulary": load_vocabulary(params.vocabulary).digest,
-        }
-    )
-
-
-def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict | None:
-    """The verdict on the stage's folder as it is now, by the rules and bounds as they are now.
-
-    A file that is damaged, or of another version of this code, is no verdict: judged again.
-    """
-    digest = read_manifest(workspace.folder(stage), verify=False).digest
-    try:
-        said = read_note(workspace.state(stage) / "quality.json", dict) or {}
-        if said["key"] != key_of(stage, digest, params):
-            return None
-        results = [Result(**entry) for entry in said["results"]]
-        return Verdict(stage, digest, said["passed"], results, page_of(workspace))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
-    """Judges a finished stage; a verdict on the same manifest by the same rules is kept.
+    """Judges a finished stage, or finds the verdict on the same manifest by the same rules.
 
     Raises ManifestError when the stage's folder is unfinished or damaged.
     """
     if known := known_verdict(stage, params, workspace):
         return known
     with turn(page_of(workspace).with_name(".lock"), f"judging {workspace.folder(stage)}"):
-        if known := known_verdict(stage, params, workspace):  # by whom we waited for
+        if known := known_verdict(stage, params, workspace):  # of the run that we waited for
             return known
         started = time.perf_counter()
         digest = read_manifest(workspace.folder(stage)).digest
         results = judge(stage, TABLES[stage](params, workspace), bounds(stage, params))
-        verdict = Verdict(
-            stage, digest, all(r.passed for r in results), results, page_of(workspace)
-        )
-        write_json(
-            workspace.state(stage) / "quality.json",
-            {
-                "digest": digest,
-                "key": key_of(stage, digest, params),
-                "passed": verdict.passed,
-                "failures": verdict.failures,
-                "results": [asdict(r) for r in results],
-                "seconds": time.perf_counter() - started,
-            },
-        )
-        write_page(workspace)
+        verdict = Verdict(stage, digest, results, page_of(workspace))
+        keep_verdict(verdict, time.perf_counter() - started, params, workspace)
     return verdict
 
 
 def ensure_quality(stage: str, params: Params, workspace: Workspace) -> None:
     """Judges every input of a stage that has no verdict yet.
 
-    Raises QualityError when one failed, in this run or an earlier one: Dagster's blocking checks
-    hold inside one run only.
+    Raises QualityError when one failed, in this run or an earlier one, since Dagster's blocking
+    checks block within one run only.
     """
     for name in STAGE[stage].inputs:
         if name in RULES:
@@ -167,17 +91,11 @@ def open_context():
 def run_suite(
     context, name: str, rules: list[Rule], frame: pd.DataFrame, limits: dict
 ) -> list[Result]:
-    """One GX suite on one table. An empty table fails, because GX would pass it unseen."""
+    """Runs one GX suite on one table. An empty table fails here; GX would let it pass."""
     import great_expectations as gx
     from great_expectations import expectations
 
-    resolved = [
-        {
-            key: limits[value[1:]] if isinstance(value, str) and value.startswith("@") else value
-            for key, value in rule.arguments.items()
-        }
-        for rule in rules
-    ]
+    resolved = [rule.resolved(limits) for rule in rules]
     suite = gx.ExpectationSuite(
         name=name,
         expectations=[
@@ -218,7 +136,7 @@ def _result(rule: Rule, arguments: dict, outcome, rows: int) -> Result:
     details = outcome.result or {}
     if outcome.exception_info.get("raised_exception"):
         observed = outcome.exception_info.get("exception_message", "an exception")
-        return Result(rule.name, False, str(observed), _bound(rule, arguments), 100.0, [])
+        return Result(rule.name, False, str(observed), rule.demand(arguments), 100.0, [])
     count = details.get("unexpected_count", 0)
     observed = details.get("observed_value", f"{count} of {rows} rows break it")
     rows_found = details.get("partial_unexpected_index_list") or []
@@ -236,20 +154,7 @@ def _result(rule: Rule, arguments: dict, outcome, rows: int) -> Result:
         rule.name,
         passed,
         observed if rows else "no rows",
-        _bound(rule, arguments),
+        rule.demand(arguments),
         float(details.get("unexpected_percent") or 0.0),
         examples,
     )
-
-
-def _bound(rule: Rule, arguments: dict) -> str:
-    """What was demanded, in words and figures: "grey levels vary (4 to 128, of 98 %)"."""
-    figures = []
-    if "min_value" in arguments:
-        figures.append(f"{arguments['min_value']:g} to {arguments['max_value']:g}")
-    if values := arguments.get("value_set"):
-        more = f" and {len(values) - 6} more" if len(values) > 6 else ""
-        figures.append("one of " + ", ".join(repr(v) for v in values[:6]) + more)
-    if arguments.get("mostly", 1.0) < 1:
-        figures.append(f"of {arguments['mostly']:.0%}")
-    return f"{rule.says} ({', '.join(figures)})" if figures else rule.says

@@ -1,7 +1,8 @@
 """The one resource: which checkout, which profile, which model registry.
 
-Only settings and paths belong here; nothing is opened or imported at start. A profile is also a
-partition of every asset and check: their history is kept by profile.
+It holds settings and paths only: nothing is opened, and no heavy package imported, when Dagster
+loads the definitions. A profile is also a partition of every asset and check, so that each profile
+has a history of its own.
 """
 
 import os
@@ -33,7 +34,7 @@ def known_profiles() -> list[str]:
 
 
 class Profiles(dg.DynamicPartitionsDefinition):
-    """Those of profiles/ are there in a new history too, where no run has added any."""
+    """Includes those of profiles/ even in a new history, where no run has added any yet."""
 
     def has_partition_key(self, partition_key: str, *args, **more) -> bool:
         return partition_key in known_profiles() or super().has_partition_key(
@@ -46,9 +47,9 @@ PROFILES = Profiles(name="profile")
 
 def profile_name(run_config: Mapping) -> str:
     """The name of the profile that a run config asks for. Raises ValueError as `load_params`."""
-    said = run_config.get("resources", {}).get("project", {}).get("config", {})
-    profile = said.get("profile", DEFAULT)
-    if isinstance(profile, Mapping):  # {env: NAME}, as Dagster's configs may say
+    config = run_config.get("resources", {}).get("project", {}).get("config", {})
+    profile = config.get("profile", DEFAULT)
+    if isinstance(profile, Mapping):  # {env: NAME}, which Dagster's configs allow
         profile = os.environ[profile["env"]]
     return load_params(profile).profile
 
@@ -63,7 +64,8 @@ class Project(dg.ConfigurableResource):
     _partition: str = PrivateAttr(default="")  # of the run, when it was started on one
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Refuses a login in an address, and masks it in the run config that Dagster kept of it."""
+        """Refuses an address that holds a login, and masks the login in the run config that Dagster
+        has already stored."""
         self._partition = context.run.tags.get(PARTITION, "") if context.run else ""
         try:
             _ = self.registry
@@ -87,14 +89,14 @@ class Project(dg.ConfigurableResource):
         """Raises ValueError naming the file and the field for a setting that cannot be used, or
         when the run's partition is another profile than its config.
 
-        A registry that can't be opened is one: every asset asks here first, so that it is refused
-        before the first picture is drawn, not after the last training.
+        The registry's address is checked here too: every asset asks for the settings first, so that
+        a wrong address is refused before the first picture is drawn, not after the last training.
         """
         _ = self.registry
         params = load_params(self.profile)
         if self._partition in ("", params.profile):
             return params
-        if self.profile == DEFAULT:  # the config left it open
+        if self.profile == DEFAULT:  # the config names none
             return load_params(self._partition)
         raise ValueError(
             f"the run's partition is {self._partition!r}, but its config says profile "

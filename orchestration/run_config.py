@@ -1,8 +1,8 @@
 """`python -m orchestration.run_config --profile yard --write FILE`: what `make run` begins with.
 
-Reads the profile, so that a setting that cannot work is one line before Dagster starts; writes the
-job's run config; and prints 1 where every model is on this machine, else 0: huggingface's libraries
-then stay off the network (HF_HUB_OFFLINE), or may download.
+It reads the profile, so that a wrong setting is reported in one line before Dagster starts; writes
+the job's run config; and prints a value for HF_HUB_OFFLINE: 1 when every model is on this machine,
+so that Hugging Face's libraries need no network, else 0.
 """
 
 import sys
@@ -20,7 +20,7 @@ from ml.store.files import atomic
 
 
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
-    """The models of a profile that are no folder or file here: hub ids, published weights."""
+    """The models of a profile that are not files of this machine: hub ids, published weights."""
     places = dict.fromkeys(place for stage in STAGES for place in stage.models)
     names = [params.section(place) for place in places]
     return [name for name in names if name is not None and not Path(workspace.model(name)).exists()]

@@ -1,8 +1,9 @@
-"""How a run begins, whoever starts it: its profile is its partition, the dead are written off.
+"""How every run begins: its profile becomes its partition, and dead runs are marked as failed.
 
-This stands in the executor, the one place that every run passes before its first step: `dagster
-job execute`, `dg launch`, `dagster asset materialize`, the UI and the daemon. `python -m
-orchestration.runs` does what can be done without a run: `make ui` opens on an honest history.
+A dead run is one whose process was killed: Dagster would show it as going on forever. All this is
+done by the executor, the one place that every run passes before its first step: `dagster job
+execute`, `dg launch`, `dagster asset materialize`, the UI and the daemon. `python -m
+orchestration.runs` does what needs no run, so that `make ui` shows a history without dead runs.
 """
 
 import os
@@ -24,8 +25,8 @@ DEAD = (
 )
 MODULE = "orchestration.definitions"
 GRACE = 60.0
-"""Seconds after its start in which a run of ours has left its file; it does so at once."""
-_alive = []  # this process's locked files; closed by the kernel, after Dagster's last word
+"""Seconds after its start by which a run of ours has certainly left its file."""
+_alive = []  # this process's locked files; the kernel closes them when the process has ended
 
 
 def folder_of_the_living(instance: dg.DagsterInstance) -> Path:
@@ -38,15 +39,15 @@ def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     young = folder / f".{run_id}.{os.getpid()}"
     file = young.open("w")
-    try_lock(file)  # nobody else knows the name
+    try_lock(file)  # succeeds: no other process knows the name
     _alive.append(file)
-    young.rename(folder / run_id)  # never seen under its name without its lock
+    young.rename(folder / run_id)  # locked before others can see it under this name
 
 
 def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
     """Marks the runs whose process is gone as failed; returns their ids.
 
-    They would be shown as going on for ever. Nothing waits for them: turns are the kernel's.
+    Nothing ever waits for such a run, since its locks ended with it (`orchestration.turns`).
     """
     gone = set()
     for path in folder_of_the_living(instance).glob("[!.]*"):
@@ -56,7 +57,7 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
                     path.unlink(missing_ok=True)
                     gone.add(path.name)
         except FileNotFoundError:
-            continue  # another run was faster
+            continue  # another run has removed it
     under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     dead = []
     for record in instance.get_run_records(under_way):
@@ -93,7 +94,7 @@ def take_partition(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
 
 
 class Beginning(dg.Executor):
-    """An executor that does the above first."""
+    """An executor that marks dead runs and takes the partition before the first step."""
 
     def __init__(self, inner: dg.Executor):
         self.inner = inner

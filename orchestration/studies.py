@@ -6,7 +6,7 @@ study does is in `ml/studies/`; here are only names, labels and what the UI show
 
 import dagster as dg
 
-from ml.studies.table import ABOUT, STUDIES
+from ml.studies.catalogue import ABOUT, STUDIES
 from orchestration.resources import home_of
 from orchestration.turns import gpu_turn
 
@@ -23,11 +23,11 @@ class PaperRun(dg.ConfigurableResource):
     workers: int = 0  # processes; 0 is one a core
 
     @property
-    def lab(self):
+    def run(self):
         """Raises ValueError for an unknown size."""
-        from ml.studies.workspace import make_lab
+        from ml.studies.study_run import open_run
 
-        return make_lab(self.size, home_of(self.root), self.workers or None)
+        return open_run(self.size, home_of(self.root), self.workers or None)
 
 
 def asset_name(study: str) -> str:
@@ -45,12 +45,12 @@ def study_asset(name: str) -> dg.AssetsDefinition:
         **GPU,
     )
     def asset(paper: PaperRun) -> dg.MaterializeResult:
-        from ml.studies.table import run
+        from ml.studies.catalogue import make_study
 
-        lab = paper.lab
+        run = paper.run
         # They share pictures and trainings, and the first to need one makes it.
-        with gpu_turn(lab.root, f"the study {name}"):
-            saved, minutes = run(lab, name)
+        with gpu_turn(run.root, f"the study {name}"):
+            saved, minutes = make_study(run, name)
         return dg.MaterializeResult(metadata=shown(saved) | {"minutes": minutes})
 
     return asset
@@ -76,7 +76,7 @@ def paper_page(paper: PaperRun) -> dg.MaterializeResult:
     """results.md and results.html: our figures beside the paper's, with the command of each row."""
     from ml.studies.page import publish
 
-    pages = publish(paper.lab)
+    pages = publish(paper.run)
     return dg.MaterializeResult(
         metadata={
             "markdown": dg.MetadataValue.path(str(pages.markdown)),

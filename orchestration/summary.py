@@ -1,7 +1,7 @@
-"""`python -m orchestration.summary [--profile micro]`: what a finished run gave, in one page.
+"""`python -m orchestration.summary [--profile micro]`: a finished run's results on one page.
 
 Writes `data/<profile>/summary.json` from the stages' own files and prints the scores, the promoted
-models, the report's path and how to look further. Computes no score itself.
+models, the report's path and what to look at next. It computes no score itself.
 """
 
 import sys
@@ -14,15 +14,9 @@ from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.profile import load_params
 from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
+from ml.words.cells import CELLS
 from orchestration.resources import Project
 
-CELLS = {
-    "one_seen": "one object, seen",
-    "one_unseen": "one object, unseen",
-    "two_seen": "two objects, seen",
-    "two_mixed": "seen + unseen",
-    "two_unseen": "two objects, unseen",
-}
 COLUMNS = ("seen", "unseen", "harmonic", "background")
 SEGMENTERS = {
     "synthetic": "trained on synthetic pictures",
@@ -31,18 +25,18 @@ SEGMENTERS = {
 
 
 def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
-    """Seconds by stage of the making (checks as `checks`), and the highest peak memory in MB.
+    """Seconds that each stage took (all checks together as `checks`), and the peak memory in MB.
 
-    Of a stage that was found done, the seconds are those of the run that made it.
+    A stage that was found done counts with the seconds of the run that made it.
     """
     seconds, peak, checks = {}, 0.0, 0.0
     for stage in STAGES:
         state = workspace.state(stage.name)
-        if said := read_note(state / "timing.json", TIMING):
-            seconds[stage.name] = round(said["seconds"], 2)
-            peak = max(peak, said["peak_rss_mb"])
-        if said := read_note(state / "quality.json", {"seconds": (int, float)}):
-            checks += said["seconds"]
+        if timing := read_note(state / "timing.json", TIMING):
+            seconds[stage.name] = round(timing["seconds"], 2)
+            peak = max(peak, timing["peak_rss_mb"])
+        if verdict := read_note(state / "quality.json", {"seconds": (int, float)}):
+            checks += verdict["seconds"]
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
@@ -99,7 +93,7 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
             "",
             table(
                 "Protocol I: words to masks, mIoU %",
-                list(CELLS.values()),
+                [cell.report for cell in CELLS.values()],
                 [(label, list(grounding[key].values())) for key, label in methods.items()],
             ),
             "",
@@ -147,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     workspace = Workspace(chosen.root, params.profile)
     summary = summarize(workspace, champions_of(project))
     path = workspace.data / "summary.json"
-    # Every making leaves another time, so an equal summary means that nothing was made.
+    # A stage that is made again leaves another time: an equal summary means that nothing was made.
     unchanged = read_note(path, dict) == summary
     write_json(path, summary)
     print(page(summary, workspace, unchanged))

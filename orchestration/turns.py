@@ -1,7 +1,7 @@
 """Taking turns: locks that the kernel releases when their holder ends, however it ends.
 
-Dagster's pools are rows in its database: a killed run keeps its row, and the next run waits for
-ever unless a daemon is there to clear it. A lock on an open file can't outlive its process.
+Dagster's pools are rows in its database: a killed run keeps its row, and the next run waits
+forever unless a daemon clears it. A lock on an open file can't outlive its process.
 """
 
 import errno
@@ -17,7 +17,7 @@ import dagster as dg
 
 from ml.errors import WorkspaceBusy
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # said by some network file systems
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # raised on some network file systems
 PATIENCE = 2.0  # seconds between two looks at a busy workspace
 Made = TypeVar("Made")
 
@@ -26,8 +26,9 @@ Made = TypeVar("Made")
 def turn(path: Path, who: str) -> Iterator[None]:
     """Holds the lock file `path` while the block runs; waits for another holder, and names it.
 
-    `who` is what others are told of this holder. The file stays: a lock belongs to the file, and
-    one that is removed could be held twice. On a file system without locks nobody waits.
+    who: the name of this holder that a waiting run shows. The file is never removed: a lock belongs
+    to the open file, so that two could hold "the lock" of a path whose file was replaced. On a file
+    system without locks nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -51,7 +52,7 @@ def turn(path: Path, who: str) -> Iterator[None]:
 
 
 def gpu_turn(home: Path, who: str):
-    """One GPU stage at a time on a checkout's data, whichever profile, run or history it is of."""
+    """One GPU stage at a time on a checkout's data, whatever its profile, run or history."""
     return turn(home / "data" / ".gpu.lock", who)
 
 
@@ -65,16 +66,16 @@ def try_lock(file) -> bool:
 
 
 def when_free(call: Callable[[], Made]) -> Made:
-    """Calls until the workspace is no longer busy; says once who holds it.
+    """Repeats the call until the workspace is no longer busy; warns once, with who holds it.
 
-    The workspace's own lock is the kernel's too, so the wait ends with its holder at the latest.
+    The workspace's own lock is the kernel's too, so that the wait ends when its holder does.
     """
-    said = False
+    warned = False
     while True:
         try:
             return call()
         except WorkspaceBusy as busy:
-            if not said:
+            if not warned:
                 dg.get_dagster_logger().warning(f"waits: {busy}")
-            said = True
+            warned = True
             time.sleep(PATIENCE)

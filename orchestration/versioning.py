@@ -1,7 +1,7 @@
-"""DVC owns bytes: what passed its checks is committed to DVC, and `dvc.lock` names it.
+"""DVC versions the data: what passed its checks is committed to DVC and recorded in `dvc.lock`.
 
-DVC never runs the graph here; `dvc.yaml` mirrors it for those who have no Dagster. The commit is
-a process of its own, because DVC keeps a lock on the checkout and changes process-wide state.
+DVC never runs the graph here; `dvc.yaml` repeats it for those who have no Dagster. DVC runs in a
+process of its own, because it locks the checkout and changes process-wide state.
 """
 
 import subprocess
@@ -42,10 +42,10 @@ def _without_git(root: Path) -> bool:
 
 
 def seal(workspace: Workspace) -> dict[str, str]:
-    """Commits all stages to DVC, so that a plain `dvc pull` elsewhere finds every one in the lock;
-    nothing is done when they are sealed already.
+    """Commits all stages to DVC, so that a plain `dvc pull` elsewhere gets every one of them; does
+    nothing when they are sealed already.
 
-    Returns what the UI shows. Raises SealError with DVC's own words when it refuses, ManifestError
+    Returns what the UI shows. Raises SealError with DVC's own message when DVC fails, ManifestError
     when a stage is unfinished.
     """
     if reason := reason_to_skip(workspace):

@@ -25,8 +25,10 @@ def expand_as(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """DAAM's own way (`expand_as` of its code): maps (n,h,w) to float32 (n,*size) in 0..1, bicubic,
     then each from its least value to its greatest. A map of one value becomes zeros."""
     enlarged = _enlarged(np.asarray(maps, np.float32), size, "bicubic")
-    least, most = (f((-2, -1), keepdims=True) for f in (enlarged.min, enlarged.max))
-    return (enlarged - least) / (most - least + 1e-8)
+    least: np.ndarray = enlarged.min((-2, -1), keepdims=True)
+    most: np.ndarray = enlarged.max((-2, -1), keepdims=True)
+    scaled: np.ndarray = (enlarged - least) / (most - least + 1e-8)
+    return scaled
 
 
 def by_maximum(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:

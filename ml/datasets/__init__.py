@@ -1,66 +1,53 @@
-"""Labelled photographs from a local folder: PASCAL VOC 2012, COCO 2017, a user's own.
+"""Labelled pictures: PASCAL VOC 2012, COCO 2017, a user's own folder, and the drawn world.
 
-A source is a class with the attributes and methods of `shared.LabelledPhotos`; the literal table
-names them. Everything a stranger may have got wrong is said before any work: `open_source` looks
-at the layout, `check` at the pictures. Not here: what the stages make of the pictures.
+A source is a class with what `protocol.LabelledPictures` names; the literal table lists them.
+Whatever may be wrong with one is reported before any work: `open_source` looks at the layout,
+`check` at the pictures. Not here: what the stages make of the pictures.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml.datasets.coco import Coco2017
+from ml.datasets.drawn import DrawnWorld
 from ml.datasets.folder import OwnFolder
-from ml.datasets.shared import (
-    LabelledPhotos,
-    NoSuchPart,
-    Sample,
-    check,
-    class_table,
-    described,
-    digest,
-    labelled_classes,
-    read,
-)
+from ml.datasets.protocol import LabelledPictures, NoSuchPart
 from ml.datasets.voc import Voc2012
 from ml.settings.sections import BenchmarkParams
 
-# benchmark.source: class. Each is made from (root, part), part being "test" or "train".
-SOURCES = {"voc2012": Voc2012, "coco2017": Coco2017, "folder": OwnFolder}
-
-__all__ = [
-    "LabelledPhotos",
-    "NoSuchPart",
-    "SOURCES",
-    "Sample",
-    "check",
-    "class_table",
-    "data_digest",
-    "described",
-    "labelled_classes",
-    "open_source",
-    "read",
-]
+SOURCES: Mapping[str, Callable[[Path, str], LabelledPictures]] = {
+    "drawn": DrawnWorld,
+    "voc2012": Voc2012,
+    "coco2017": Coco2017,
+    "folder": OwnFolder,
+}
+"""benchmark.source -> its class. Each is made from (root, part), part being "test" or "train"."""
 
 
-def open_source(benchmark: BenchmarkParams, part: str, root: str) -> LabelledPhotos:
-    """One part of the real data that `benchmark:` names. root: `benchmark.root`, resolved.
+def open_source(benchmark: BenchmarkParams, part: str, root: str | None) -> LabelledPictures:
+    """One part, "test" or "train", of the labelled pictures that `benchmark:` names.
 
-    Raises ValueError for a layout that is not the source's, NoSuchPart where a user's folder has
-    no training part.
+    root: `benchmark.root`, resolved; None for a source that reads no folder. Raises ValueError for
+    a layout that is not the source's, NoSuchPart for source none and where a user's folder has no
+    training part.
     """
-    if not Path(root).is_dir():
+    if benchmark.source == "none":
+        raise NoSuchPart("benchmark.source is none: no real pictures")
+    if root is not None and not Path(root).is_dir():
         raise ValueError(
             f"benchmark.root: no folder {root}; expected the local copy of "
             f"{benchmark.source} there (nothing is downloaded), or set "
             "benchmark.source: none to go without real pictures"
         )
-    return SOURCES[benchmark.source](Path(root), part)
+    return SOURCES[benchmark.source](Path(root or "."), part)
 
 
-def data_digest(benchmark: BenchmarkParams, part: str, root: str) -> str | None:
-    """What a stage's recipe says of the real data; None where there is none to read."""
-    if benchmark.source not in SOURCES:
+def data_digest(benchmark: BenchmarkParams, part: str, root: str | None) -> str | None:
+    """What a stage's recipe records of data on disk: its digest, "no such part", or None for a
+    source that reads none."""
+    if benchmark.source == "none":
         return None
     try:
-        return digest(open_source(benchmark, part, root))
+        return open_source(benchmark, part, root).digest()
     except NoSuchPart:
         return "no such part"

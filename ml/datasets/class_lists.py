@@ -25,7 +25,7 @@ def read_classes(file: Path) -> dict[int, str]:
     """label -> class of classes.txt: line n is label n. A first line `background` (labelme writes
     `__ignore__` before it) is label 0, lines that start with # and the end's blank ones are none.
 
-    Raises ValueError with the line for a list that says something else.
+    Raises ValueError with the line for any other list.
     """
     lines = list(_lines(file))
     while lines and not lines[-1][1]:
@@ -61,7 +61,7 @@ def read_classes(file: Path) -> dict[int, str]:
     return dict(enumerate(_distinct(file, [name for _, name in lines]), start=1))
 
 
-def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, ...], int]]:
+def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, int, int], int]]:
     """(label -> class, colour -> label) of palette.txt, `128 0 0 forklift` a line.
 
     Black is background, white is ignored unless it is a class's, and so are the colours of
@@ -87,7 +87,8 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, ...], int]
             raise ValueError(
                 f"{file}, line {number}: expected `red green blue class` (0..255), got {line!r}"
             )
-        colour, name = tuple(int(part) for part in parts[:3]), parts[3]
+        red, green, blue = (int(part) for part in parts[:3])
+        colour, name = (red, green, blue), parts[3]
         black, background = colour == (0, 0, 0), name.casefold() in BACKGROUND
         if black and background:
             continue

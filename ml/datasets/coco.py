@@ -6,14 +6,14 @@ and is ignored (255); of two objects the smaller one (in pixels) is on top, of e
 with the larger id, so the same file always gives the same label map.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ml.datasets.coco_annotations import annotation_mask, read_annotations
+from ml.datasets.coco_annotations import Entry, annotation_mask, read_annotations
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
+from ml.datasets.photos import PhotoFiles
 from ml.images.overlays import IGNORED
 
 CLASSES = (
@@ -105,12 +105,11 @@ OFFICIAL = {"train2017": 118_287, "val2017": 5_000}
 SPLITS = {"test": "val2017", "train": "train2017"}
 
 
-class Coco2017:
-    """A part of COCO 2017; see shared.LabelledPhotos for what it offers."""
+class Coco2017(PhotoFiles):
+    """A part of COCO 2017; see `protocol.LabelledPhotos` for what it offers."""
 
     names = CATEGORIES  # COCO's ids fit into 8 bits, so they are the labels
     label_hint = "Its objects are all crowds, which are ignored: bring pictures with objects"
-    skipped = ()
 
     def __init__(self, root: Path, part: str):
         self.root, self.split = Path(root), SPLITS[part]
@@ -119,17 +118,18 @@ class Coco2017:
         self.hint = "get the annotations again (annotations_trainval2017.zip)"
         self.file = self.root / "annotations" / f"instances_{self.split}.json"
         places = [self.root / "images" / self.split, self.root / self.split]
-        self.pictures = next((place for place in places if place.is_dir()), None)
-        if not self.file.is_file() or self.pictures is None:
+        pictures = next((place for place in places if place.is_dir()), None)
+        if not self.file.is_file() or pictures is None:
             seen = ", ".join(sorted(path.name for path in self.root.iterdir())[:8]) or "nothing"
             raise ValueError(
                 f"{self.root} does not hold {self.title}: expected {self.file.relative_to(root)} "
                 f"and the pictures in images/{self.split}/ or {self.split}/, found {seen}. Unpack "
                 f"annotations_trainval2017.zip and {self.split}.zip there, or set benchmark.root"
             )
+        self.pictures = pictures
 
     @cached_property
-    def _index(self) -> tuple[Mapping[int, dict], Mapping[int, list]]:
+    def _index(self) -> tuple[dict[int, Entry], dict[int, list[Entry]]]:
         """The checked annotations (train2017: half a minute, 3 GB of memory)."""
         return read_annotations(self.file, CATEGORIES)
 
@@ -142,8 +142,8 @@ class Coco2017:
         return tuple(f"{image_id:012d}" for image_id in sorted(self._index[0]))
 
     def photo(self, key: str) -> Path:
-        path = self.pictures / self._index[0][int(key)]["file_name"]
-        # a link within a stranger's archive must not lead to other files of this machine
+        path = self.pictures / str(self._index[0][int(key)]["file_name"])
+        # a link in an archive from elsewhere must not lead to other files of this machine
         place = path.resolve()
         if not any(place.is_relative_to(root) for root in self._places):
             raise ValueError(
@@ -152,12 +152,12 @@ class Coco2017:
         return path
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
-        image, annotations = (part[int(key)] for part in self._index)
+        image, annotations = self._index[0][int(key)], self._index[1][int(key)]
         labels = {IGNORED if ann.get("iscrowd", 0) else ann["category_id"] for ann in annotations}
         return (image["height"], image["width"]), labels
 
     def truth(self, key: str) -> np.ndarray:
-        image, annotations = (part[int(key)] for part in self._index)
+        image, annotations = self._index[0][int(key)], self._index[1][int(key)]
         label = np.zeros((image["height"], image["width"]), np.uint8)
         instances = []
         for ann in annotations:
@@ -174,7 +174,7 @@ class Coco2017:
         return [self.file]
 
     def photo_files(self) -> list[Path]:
-        """What lies in the pictures' folder; the annotations need not be read for that."""
+        """All pictures in the folder, found without reading the annotations."""
         return sorted(
             path
             for path in self.pictures.rglob("*")

@@ -7,21 +7,27 @@ Not here: what lies on top of what in a label map (`ml.datasets.coco`).
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ml.images.files import MAX_PIXELS
+from ml.images.decoding import MAX_PIXELS
 from ml.images.run_lengths import run_lengths, runs_to_mask
 from ml.store.reading import read_text
 
+Entry = dict[str, Any]
+"""An image or an annotation as JSON gives it; `read_annotations` has checked the fields that are
+read. Before that a value may be anything."""
 SHOWN = 3
 FAR = 2
 """Coordinates beyond so many of a picture's longer sides are not of that picture."""
 AGAIN = "half a download? Unpack annotations_trainval2017.zip again"
 
 
-def read_annotations(file: Path, categories: Mapping[int, str]) -> tuple[dict, dict]:
+def read_annotations(
+    file: Path, categories: Mapping[int, str]
+) -> tuple[dict[int, Entry], dict[int, list[Entry]]]:
     """(image id -> image, image id -> its annotations), train2017 in half a minute.
 
     Raises ValueError for a file that is not COCO's, other categories than these, and entries that
@@ -55,24 +61,23 @@ def read_annotations(file: Path, categories: Mapping[int, str]) -> tuple[dict, d
         'pixels or run lengths {"size": [height, width], "counts": ...} of the whole picture',
     )
     _refuse_fractions(file, annotations)
-    by_image: dict[int, list] = {id_: [] for id_ in pictures}
+    by_image: dict[int, list[Entry]] = {id_: [] for id_ in pictures}
     for annotation in annotations:
         by_image[annotation["image_id"]].append(annotation)
     return pictures, by_image
 
 
-def annotation_mask(annotation: Mapping, height: int, width: int) -> np.ndarray:
+def annotation_mask(annotation: Entry, height: int, width: int) -> np.ndarray:
     """The mask bool (H,W) of a checked annotation."""
     shape = annotation["segmentation"]
     if isinstance(shape, dict):
         return runs_to_mask(_runs(shape["counts"]), height, width)
     polygons = [part for part in shape if len(part) >= 6]  # two points cover nothing
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))).astype(
-        bool
-    )
+    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    return np.asarray(coco_mask.decode(merged), bool)
 
 
-def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> None:
+def _check_categories(file: Path, listed: list[Any], expected: Mapping[int, str]) -> None:
     try:
         found = {category["id"]: category["name"] for category in listed}
         odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
@@ -90,14 +95,16 @@ def _check_categories(file: Path, listed: list, expected: Mapping[int, str]) -> 
 
 
 def _checked(
-    file: Path, what: str, entries: list, fault: Callable[[dict], str | None], remedy: str
-) -> list[dict]:
+    file: Path, what: str, entries: list[Any], fault: Callable[[Entry], str | None], remedy: str
+) -> list[Entry]:
     """The entries, when none has a fault and no id comes twice."""
-    wrong, count, ids = [], 0, set()
+    wrong: list[str] = []
+    count, ids = 0, set()
     for place, entry in enumerate(entries):
         id_ = entry.get("id") if isinstance(entry, dict) else None
         if not _whole(id_):
-            name, found = f"{what}s[{place}]", f"id {id_!r:.40}; expected a whole number from 0"
+            name = f"{what}s[{place}]"
+            found: str | None = f"id {id_!r:.40}; expected a whole number from 0"
         else:
             name = f"{what} {id_}"
             found = "its id comes twice" if id_ in ids else fault(entry)
@@ -113,14 +120,14 @@ def _checked(
     return entries
 
 
-def _whole(value: object, least: int = 0) -> bool:
+def _whole(value: object, least: int = 0) -> TypeGuard[int]:
     return type(value) is int and value >= least
 
 
-def _image_faults() -> Callable[[dict], str | None]:
+def _image_faults() -> Callable[[Entry], str | None]:
     files: dict[str, int] = {}
 
-    def fault(image: dict) -> str | None:
+    def fault(image: Entry) -> str | None:
         name, height, width = (image.get(key) for key in ("file_name", "height", "width"))
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"file_name {name!r:.60}; expected the picture's file"
@@ -143,9 +150,9 @@ def _image_faults() -> Callable[[dict], str | None]:
 
 
 def _annotation_faults(
-    images: Mapping[int, dict], categories: Mapping[int, str]
-) -> Callable[[dict], str | None]:
-    def fault(annotation: dict) -> str | None:
+    images: Mapping[int, Entry], categories: Mapping[int, str]
+) -> Callable[[Entry], str | None]:
+    def fault(annotation: Entry) -> str | None:
         picture, category = annotation.get("image_id"), annotation.get("category_id")
         if (
             not _whole(picture)
@@ -169,7 +176,7 @@ def _annotation_faults(
     return fault
 
 
-def _polygons_fault(polygons: list, far: int) -> str | None:
+def _polygons_fault(polygons: list[Any], far: int) -> str | None:
     sizes = []
     for polygon in polygons:
         values = _numbers(polygon)
@@ -199,11 +206,11 @@ def _numbers(polygon: object) -> np.ndarray | None:
     return values.astype(np.float64)
 
 
-def _runs(counts: str | list) -> list[int]:
+def _runs(counts: str | list[int]) -> list[int]:
     return list(counts) if isinstance(counts, list) else run_lengths(counts)
 
 
-def _runs_fault(shape: dict, height: int, width: int) -> str | None:
+def _runs_fault(shape: Entry, height: int, width: int) -> str | None:
     size, counts = shape.get("size"), shape.get("counts")
     if size != [height, width]:
         return f"run lengths of size {size!r:.40}; expected its picture's, [{height}, {width}]"
@@ -220,13 +227,13 @@ def _runs_fault(shape: dict, height: int, width: int) -> str | None:
     return None
 
 
-def _polygons(annotations: list[dict]) -> Iterator[list]:
+def _polygons(annotations: list[Entry]) -> Iterator[list[float]]:
     for annotation in annotations:
         if isinstance(annotation["segmentation"], list):
             yield from annotation["segmentation"]
 
 
-def _refuse_fractions(file: Path, annotations: list[dict]) -> None:
+def _refuse_fractions(file: Path, annotations: list[Entry]) -> None:
     """Polygons in fractions of the picture would all be one pixel in its corner."""
     polygons = [polygon for polygon in _polygons(annotations) if polygon]
     if polygons and all(max(polygon) <= 1 for polygon in polygons):

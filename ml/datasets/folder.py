@@ -18,10 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.checks import require_labels
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
-from ml.datasets.shared import NoSuchPart, read_list, require_labels
-from ml.images.files import open_mask
+from ml.datasets.photos import PhotoFiles
+from ml.datasets.protocol import NoSuchPart
+from ml.datasets.split_lists import read_list
+from ml.images.label_maps import open_mask
 from ml.images.overlays import IGNORED
 
 SHOWN = 3
@@ -33,8 +36,8 @@ def stem_of_line(line: str) -> str:
     return unicodedata.normalize("NFC", stem)
 
 
-class OwnFolder:
-    """A part of a user's folder; see shared.LabelledPhotos for what it offers."""
+class OwnFolder(PhotoFiles):
+    """A part of a user's folder; see `protocol.LabelledPhotos` for what it offers."""
 
     official = None
     hint = "put photographs into images/ and a mask of the same stem for each into masks/"
@@ -54,7 +57,7 @@ class OwnFolder:
                 )
         if part == "train" and not (self.root / "train.txt").is_file():
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
-        self.colours: dict[tuple[int, ...], int] = {}
+        self.colours: dict[tuple[int, int, int], int] = {}
         self.names = self._classes()
         self._photos, skipped = list_files(self.root / "images", PHOTO_SUFFIXES)
         self._masks, more = list_files(self.root / "masks", MASK_SUFFIXES)

@@ -54,7 +54,7 @@ def read_struct_matrix(data: bytes, variable: str, field: str) -> np.ndarray:
 class _Matrix:
     """The head of a matrix element and what follows it."""
 
-    def __init__(self, flags: int, dims: tuple[int, ...], name: str, rest: list):
+    def __init__(self, flags: int, dims: tuple[int, ...], name: str, rest: list[tuple[int, bytes]]):
         self.kind, self.flags, self.dims, self.name, self.rest = (
             flags & 0xFF,
             flags,

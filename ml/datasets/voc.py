@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.checks import require_labels
 from ml.datasets.listing import is_junk
 from ml.datasets.mat import read_struct_matrix
-from ml.datasets.shared import read_list, require_labels
-from ml.images.files import open_mask
+from ml.datasets.photos import PhotoFiles
+from ml.datasets.split_lists import read_list
+from ml.images.label_maps import open_mask
 from ml.images.overlays import PALETTE
 
 CLASSES = (
@@ -45,12 +47,11 @@ TRAINAUG_LISTS = (f"{SETS}/trainaug.txt", f"{SETS}/train_aug.txt", "trainaug.txt
 SBD_FOLDERS = ("benchmark_RELEASE/dataset", "sbd", "SBD")
 
 
-class Voc2012:
-    """A part of VOC 2012; see shared.LabelledPhotos for what it offers."""
+class Voc2012(PhotoFiles):
+    """A part of VOC 2012; see `protocol.LabelledPhotos` for what it offers."""
 
     names = dict(enumerate(CLASSES, start=1))
     label_hint = "Unpack the original masks"
-    skipped = ()
 
     def __init__(self, root: Path, part: str):
         """root: the folder of VOCdevkit, VOCdevkit itself, or VOCdevkit/VOC2012."""
@@ -121,17 +122,19 @@ class Voc2012:
         return tuple(sorted(keys))
 
     def _sbd_keys(self) -> set[str]:
-        if not self._sbd_as_published:
+        published = self._published_sbd
+        if published is None:
             return {path.stem for path in self.aug.glob("*.png") if not is_junk(path)}
         return {
             key
             for name in ("train.txt", "val.txt")
-            for key in read_list(self.sbd / name, self.title)
+            for key in read_list(published / name, self.title)
         }
 
     @property
-    def _sbd_as_published(self) -> bool:
-        return self.sbd is not None and not self.aug.is_dir()
+    def _published_sbd(self) -> Path | None:
+        """SBD's own folder, where its masks do not lie in VOC's already."""
+        return None if self.aug.is_dir() else self.sbd
 
     def photo(self, key: str) -> Path:
         return self.folder / "JPEGImages" / f"{key}.jpg"
@@ -140,8 +143,8 @@ class Voc2012:
         """The file of a picture's labels."""
         if self.part == "test" or key in self._own:
             return self.folder / "SegmentationClass" / f"{key}.png"
-        if self._sbd_as_published:
-            return self.sbd / "cls" / f"{key}.mat"
+        if self._published_sbd is not None:
+            return self._published_sbd / "cls" / f"{key}.mat"
         return self.aug / f"{key}.png"
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:

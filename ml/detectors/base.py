@@ -1,4 +1,4 @@
-"""What every detector returns and how it is asked.
+"""What every detector returns and how it is called.
 
 Here: `Instances` and `Detector`. Not here: label names (`ml.words.spellings`), or any model; each
 backend has a module of its own, and `ml.detectors.load_detector` picks one from a literal table.
@@ -13,6 +13,8 @@ from ml.compute.batching import Batches
 from ml.errors import NotFinite
 from ml.words.spellings import canonical
 
+Found = tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
+"""Masks bool (n,H,W), scores (n,), the backend's own label names, boxes (n,4) of one picture."""
 ADVICE = "end what else holds the device's memory, or take a smaller detector"
 FINITE = "bring its weights again, or set detector.model to another"
 
@@ -30,7 +32,7 @@ class Instances:
     labels: tuple[str, ...]
     boxes: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.labels)
         if self.masks.dtype != bool or self.masks.ndim != 3 or len(self.masks) != n:
             raise ValueError(f"masks: expected bool ({n},H,W), got {_describe(self.masks)}")
@@ -52,25 +54,24 @@ class Instances:
         rows = [i for i, name in enumerate(self.labels) if name == label]
         if not rows:
             return None, 0.0, 0
-        return self.masks[rows].any(axis=0), float(self.scores[rows].max()), len(rows)
+        return np.asarray(self.masks[rows].any(axis=0)), float(self.scores[rows].max()), len(rows)
 
 
 class Detector:
     """The one protocol: `detect(images, classes) -> instances`. A backend gives `predict`.
 
-    names: the backend's own label names, in no order that matters.
+    names: the backend's own label names, in any order.
     """
 
-    def __init__(self, names: Sequence[str], *, score_threshold: float, batch_size: int):
+    def __init__(self, names: Sequence[str], *, score_threshold: float, batch_size: int) -> None:
         if not 0.0 <= score_threshold <= 1.0:
             raise ValueError(f"score_threshold: expected a number in 0..1, got {score_threshold}")
         self.known = tuple(sorted({canonical(name) for name in names}))
         self.score_threshold = score_threshold
         self.batches = Batches(batch_size, ADVICE)
 
-    def predict(self, images: list[np.ndarray]) -> list[tuple]:
-        """For each picture uint8 (H,W,3): (masks bool (n,H,W), scores (n,), names, boxes (n,4)),
-        names being the backend's own."""
+    def predict(self, images: Sequence[np.ndarray]) -> list[Found]:
+        """What the network finds in each picture uint8 (H,W,3)."""
         raise NotImplementedError
 
     def detect(
@@ -110,7 +111,7 @@ class Detector:
                 )
         return wanted
 
-    def _keep(self, raw: tuple, wanted: dict[str, str]) -> Instances:
+    def _keep(self, raw: Found, wanted: dict[str, str]) -> Instances:
         masks, scores, names, boxes = raw
         scores = np.asarray(scores, np.float32)
         if not (np.isfinite(scores).all() and np.isfinite(np.asarray(boxes, np.float32)).all()):

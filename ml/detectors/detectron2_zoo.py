@@ -4,9 +4,10 @@ For those who installed detectron2: it has no release on PyPI, so this project c
 Both forms of its configurations are read: YAML ("...yaml") and Python ("...py", LazyConfig).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import yaml
 from torch import nn
 
 from ml.compute.weights import fill
-from ml.detectors.base import Detector
+from ml.detectors.base import Detector, Found
 from ml.detectors.weights import SUFFIXES, Weights, load_weights
 from ml.store.reading import read_text
 
@@ -23,8 +24,8 @@ INSTALL = (
     "    python -m pip install --no-build-isolation --no-deps "
     "'git+https://github.com/facebookresearch/detectron2.git'"
 )
-"""As its guide says, less two traps: its setup.py needs torch, which pip's isolated build lacks,
-and it asks for omegaconf below 2.4, which would take DVC's away (it works with 2.4). Its model zoo
+"""As in its guide, but for two points: its setup.py needs torch, which pip's isolated build lacks,
+and it asks for omegaconf below 2.4, which would replace DVC's (it works with 2.4). Its model zoo
 imports pkg_resources, which setuptools 82 dropped."""
 UNTRAINED = ("pixel_mean", "pixel_std", "anchor_generator.cell_anchors")
 """Buffers that come from the configuration; old checkpoints have them, new ones do not."""
@@ -39,7 +40,7 @@ class Detectron2Zoo(Detector):
     def __init__(
         self, path: str, *, weights: str | None, revision: str | None, device: str,
         score_threshold: float, batch_size: int,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         refuse_missing()
         from detectron2.data.transforms import AugInput, AugmentationList
 
@@ -47,16 +48,17 @@ class Detectron2Zoo(Detector):
         file = folder_config(Path(path)) if is_folder else zoo_config(path)
         build = build_lazy if file.suffix == ".py" else build_yaml
         self.model, augmentations, data_set = build(file)
-        if not getattr(getattr(self.model, "roi_heads", None), "mask_on", False):
+        heads: Any = getattr(self.model, "roi_heads", None)
+        if not getattr(heads, "mask_on", False):
             raise ValueError(
                 f"detector.model {path!r}: not a configuration for instance masks. Take one of "
                 f"{', '.join(zoo_names('COCO-InstanceSegmentation/mask_rcnn'))}"
             )
         self.names = label_names(Path(path) / "classes.txt", data_set)
-        if len(self.names) != self.model.roi_heads.num_classes:
+        if len(self.names) != heads.num_classes:
             raise ValueError(
                 f"detector.model {path!r}: {len(self.names)} label names, expected "
-                f"{self.model.roi_heads.num_classes} as the configuration says"
+                f"{heads.num_classes} as the configuration says"
             )
         chosen = Path(weights) if weights else \
             folder_weights(Path(path)) if is_folder else zoo_weights(path)  # fmt: skip
@@ -64,12 +66,12 @@ class Detectron2Zoo(Detector):
         set_threshold(self.model, score_threshold)
         self.model.eval().to(device)
         self.bgr = self.model.input_format == "BGR"
-        self.resize: Callable = AugmentationList(augmentations)
-        self.as_input: Callable = AugInput
+        self.resize: Callable[[Any], Any] = AugmentationList(augmentations)
+        self.as_input: Callable[[np.ndarray], Any] = AugInput
         super().__init__(self.names, score_threshold=score_threshold, batch_size=batch_size)
 
     @torch.inference_mode()
-    def predict(self, images: list[np.ndarray]) -> list[tuple]:
+    def predict(self, images: Sequence[np.ndarray]) -> list[Found]:
         inputs = []
         for image in images:
             height, width = image.shape[:2]
@@ -176,7 +178,7 @@ def folder_weights(folder: Path) -> Path:
     return files[0]
 
 
-def build_yaml(file: Path) -> tuple[nn.Module, list, str]:
+def build_yaml(file: Path) -> tuple[nn.Module, list[Any], str]:
     """(network with random weights, test-time augmentations, name of its data set)."""
     from detectron2.config import get_cfg
     from detectron2.data.transforms import ResizeShortestEdge
@@ -197,8 +199,8 @@ def build_yaml(file: Path) -> tuple[nn.Module, list, str]:
     return build_model(cfg), [resize], (cfg.DATASETS.TEST or cfg.DATASETS.TRAIN)[0]
 
 
-def build_lazy(file: Path) -> tuple[nn.Module, list, str]:
-    """The same of a Python configuration, which is run: only the installed zoo's are."""
+def build_lazy(file: Path) -> tuple[nn.Module, list[Any], str]:
+    """`build_yaml` for a Python configuration, which is run: only the installed zoo's are."""
     from detectron2.config import LazyConfig, instantiate
 
     cfg = LazyConfig.load(str(file))
@@ -235,7 +237,7 @@ def fill_detectron2(model: nn.Module, weights: Weights, source: str) -> None:
 
 
 def set_threshold(model: nn.Module, score_threshold: float) -> None:
-    """Makes the network itself drop what scores less, before it makes masks of it."""
+    """Makes the network itself drop boxes that score less, before it makes their masks."""
     from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 
     for part in model.modules():

@@ -126,7 +126,7 @@ def _tensor(file: Path, name: str, value: object) -> torch.Tensor:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What `_codecs.encode` is for in a pickle of protocol 2: the bytes of an array."""
+    """Stands for `_codecs.encode`, which makes the bytes of an array in a pickle of protocol 2."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"expected the encoding latin1, got {encoding!r}")
     return text.encode("latin1")
@@ -134,7 +134,8 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
     """A number that was pickled as numpy's, such as BatchNorm's count of batches."""
-    return np.frombuffer(data, dtype, 1)[0]
+    number: np.generic = np.frombuffer(data, dtype, 1)[0]
+    return number
 
 
 # Everything that a pickle of numpy arrays names; numpy 2 moved numpy.core to numpy._core.

@@ -1,24 +1,23 @@
-"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885), and of words of
-other texts than the picture's: OVAM (arXiv 2403.14291).
+"""Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885).
 
 The maps are recorded beside the attention that makes the picture, which stays as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.nn import functional
 
-from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import all_positions, text_length
 
 
 class Recorder(Protocol):
-    """What looks on at cross-attentions."""
+    """Observes cross-attentions while the U-Net runs."""
 
     def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
         """One layer of one step. pixels: (2B, N, D), text: (2B, L, D') of that layer, the
@@ -67,50 +66,10 @@ class WordAttention:
         return torch.einsum("bthw,btn->bnhw", total, self.token_weights)
 
 
-class AttributionAttention:
-    """Sums the attention that pixels would pay to words of other texts than the picture's own.
-
-    Undershoot is clamped once a size of layers: unlike DAAM's, these maps can be followed by a
-    gradient at that price (`ml.baselines.attribution`).
-    """
-
-    def __init__(
-        self,
-        texts: torch.Tensor,
-        weights: torch.Tensor,
-        latent_size: tuple[int, int],
-        counted: torch.Tensor | None = None,
-    ):
-        """texts: (B, n, L, D) as the U-Net is told them, each with its own softmax. weights:
-        float32 (B, n, L), what a map takes of each token. counted: bool (B, n, L), the tokens in
-        the softmax, at least one of each text; by default all."""
-        self.token_weights, self.latent_size = weights, latent_size
-        self.texts, self.counted = texts, counted
-        self.calls = 0
-        self._sums: dict[int, torch.Tensor] = {}  # pixels of a layer -> (B, pixels, n)
-
-    def add(self, attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
-        """As `Recorder.add`; the picture's own text plays no part."""
-        query = split_heads(attention, attention.to_q(pixels[-len(self.texts) :]))
-        key = split_heads(attention, attention.to_k(self.texts))
-        shares = attention_shares(attention, query[:, None], key, self.counted)  # (B, n, N, L)
-        words = (shares @ self.token_weights[..., None])[..., 0].transpose(1, 2)  # (B, N, n)
-        known = self._sums.get(words.shape[1])
-        self._sums[words.shape[1]] = words if known is None else known + words
-        self.calls += 1
-
-    def maps(self) -> torch.Tensor:
-        """float32 (B, n, h, w), the sums of all layers brought to the latent's size."""
-        return to_latent_size(self._sums, self.latent_size)
-
-    def mean_maps(self) -> torch.Tensor:
-        """float32 (B, n, h, w) in 0..1: the mean over layers and steps in place of the sum."""
-        return (self.maps() / self.calls).clamp(max=1)  # bicubic enlarging overshoots
-
-
 def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:
     """Queries or keys (..., N, D) of a layer by its heads: (..., heads, N, D / heads)."""
-    return projected.unflatten(-1, (attention.heads, -1)).transpose(-3, -2)
+    split: torch.Tensor = projected.unflatten(-1, (attention.heads, -1)).transpose(-3, -2)
+    return split
 
 
 def attention_shares(
@@ -140,14 +99,19 @@ def head_shares(
 
 def to_latent_size(sums: dict[int, torch.Tensor], latent_size: tuple[int, int]) -> torch.Tensor:
     """Sums over layers of as many pixels, {pixels: (B, pixels, n)}, to their sum (B, n, h, w)."""
-    return sum(enlarge(to_grid(own, latent_size), latent_size) for own in sums.values())
+    total = sum(enlarge(to_grid(own, latent_size), latent_size) for own in sums.values())
+    assert isinstance(total, torch.Tensor), "no layer was recorded"
+    return total
 
 
 def to_grid(flat: torch.Tensor, latent_size: tuple[int, int]) -> torch.Tensor:
     """A layer's pixels in rows: (B, pixels, n) to (B, n, h', w')."""
     height, width = latent_size
     shrunk = round((height * width / flat.shape[1]) ** 0.5)
-    return flat.transpose(1, 2).unflatten(2, (-(-height // shrunk), -(-width // shrunk)))
+    grid: torch.Tensor = flat.transpose(1, 2).unflatten(
+        2, (-(-height // shrunk), -(-width // shrunk))
+    )
+    return grid
 
 
 def enlarge(grids: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -156,12 +120,19 @@ def enlarge(grids: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 class _Recording:
-    """An attention processor that lets another one work while recorders look on."""
+    """An attention processor that lets another one work while recorders observe."""
 
-    def __init__(self, inner, recorders: Sequence[Recorder]):
+    def __init__(self, inner: Callable[..., torch.Tensor], recorders: Sequence[Recorder]) -> None:
         self.inner, self.recorders = inner, recorders
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, *args, **kwargs):
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> torch.Tensor:
         if encoder_hidden_states is not None:
             for recorder in self.recorders:
                 recorder.add(attn, hidden_states, encoder_hidden_states)
@@ -187,9 +158,9 @@ def token_weights(
 
 @contextmanager
 def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None]:
-    """Within the block the recorders look on at every cross-attention on the way down and up.
+    """Within the block the recorders observe every cross-attention on the way down and up.
 
-    Not at the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse.
+    Not the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse.
     """
     layers = [
         layer
@@ -200,7 +171,7 @@ def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None
     before = [layer.processor for layer in layers]
     try:
         for layer, processor in zip(layers, before, strict=True):
-            layer.processor = _Recording(processor, recorders)
+            layer.processor = _Recording(processor, recorders)  # type: ignore[assignment]  # any callable
         yield
     finally:
         for layer, processor in zip(layers, before, strict=True):

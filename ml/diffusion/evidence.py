@@ -1,77 +1,18 @@
-"""Where a picture answers to a phrase: leave-one-out contrast (kin to DiffEdit, arXiv 2210.11427).
+"""Where a picture responds to a phrase: leave-one-out contrast (like DiffEdit, arXiv 2210.11427).
 
 The U-Net's prediction with the whole prompt minus its prediction with one phrase left out is
 large where that phrase is drawn. Not here: what is made of these maps.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 
-from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.tokens import encode_prompts, without_phrase
-
-
-@torch.no_grad()
-def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
-    """Clean latents float32 (B,C,h,w), scaled, of pictures uint8 (B,H,W,3); no chance in it."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"expected uint8 (B,H,W,3), got {images.dtype} {images.shape}")
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    pixels = pixels.to(pipe.device, torch.float32) / 127.5 - 1
-    with _vae_without_overflow(pipe) as vae:
-        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
-    return latents.float() * pipe.vae.config.scaling_factor
-
-
-@contextmanager
-def _vae_without_overflow(pipe: Pipeline) -> Iterator[torch.nn.Module]:
-    """The VAE, in float32 where diffusers runs it so: SDXL's overflows float16 and says it."""
-    vae = pipe.vae
-    upcast = (
-        isinstance(pipe, StableDiffusionXLPipeline)
-        and vae.dtype == torch.float16
-        and vae.config.force_upcast
-    )
-    if not upcast:
-        yield vae
-        return
-    try:
-        yield vae.to(torch.float32)
-    finally:
-        vae.to(torch.float16)
-
-
-def signal_shares(pipe: Pipeline) -> torch.Tensor:
-    """alpha_bar by timestep, float32 (1000,), CPU: DDPM's, whatever scheduler is set."""
-    return DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
-
-
-def add_noise(
-    pipe: Pipeline, latents: torch.Tensor, timestep: int, seeds: Sequence[int]
-) -> torch.Tensor:
-    """Clean latents (B,C,h,w) noised to a timestep of 0..999; same shape, device and dtype.
-
-    The noise of a sample comes from its seed and the timestep: other than the noise that a
-    picture of that seed was made from, and another at every timestep.
-    """
-    if len(seeds) != len(latents):
-        raise ValueError(f"expected one seed a latent, got {len(seeds)} for {len(latents)}")
-    share = float(signal_shares(pipe)[timestep])
-    noise = torch.stack(
-        [torch.randn(latents.shape[1:], generator=_generator(seed, timestep)) for seed in seeds]
-    ).to(latents)
-    return share**0.5 * latents + (1 - share) ** 0.5 * noise
-
-
-def _generator(seed: int, timestep: int) -> torch.Generator:
-    mixed = np.random.SeedSequence([int(seed), timestep]).generate_state(1)[0]
-    return torch.Generator().manual_seed(int(mixed))
+from ml.diffusion.encoding import encode_prompts
+from ml.diffusion.latents import add_noise, signal_shares
+from ml.diffusion.pipeline import Pipeline
+from ml.words.left_out import without_phrase
 
 
 @dataclass(frozen=True)
@@ -111,7 +52,7 @@ def leave_one_out(
         for prompt, own in zip(prompts, phrases, strict=True)
     ]
     asked = [[prompt, *texts] if texts else [] for prompt, texts in zip(prompts, left, strict=True)]
-    _, found = _answers(pipe, latents, asked, timesteps, seeds, batch_size)
+    _, found = _predictions(pipe, latents, asked, timesteps, seeds, batch_size)
     scale = _to_v(pipe, timesteps)
     maps = []
     for i, texts in enumerate(left):
@@ -124,7 +65,14 @@ def leave_one_out(
     return maps
 
 
-def _answers(pipe, latents, texts, timesteps, seeds, batch_size) -> tuple[list, dict]:
+def _predictions(
+    pipe: Pipeline,
+    latents: torch.Tensor,
+    texts: Sequence[Sequence[str]],
+    timesteps: Sequence[int],
+    seeds: Sequence[int],
+    batch_size: int,
+) -> tuple[list[torch.Tensor], dict[_Pass, torch.Tensor]]:
     """The latents noised to each timestep, and the U-Net's prediction of every pass: each sample
     under each of its texts at each timestep, equal ones once."""
     noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
@@ -140,7 +88,13 @@ def _answers(pipe, latents, texts, timesteps, seeds, batch_size) -> tuple[list, 
     return noisy, dict(zip(passes, made, strict=True))
 
 
-def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
+def _predict(
+    pipe: Pipeline,
+    noisy: Sequence[torch.Tensor],
+    passes: Sequence[_Pass],
+    timesteps: Sequence[int],
+    batch_size: int,
+) -> list[torch.Tensor]:
     """The U-Net's prediction float32 (C,h,w) of every pass."""
     if not passes:
         return []
@@ -162,17 +116,17 @@ def _predict(pipe, noisy, passes, timesteps, batch_size) -> list[torch.Tensor]:
     return predictions
 
 
-def _to_v(pipe, timesteps: Sequence[int]) -> list[float]:
-    """What turns a difference of predictions at a timestep into a difference of v.
+def _to_v(pipe: Pipeline, timesteps: Sequence[int]) -> list[float]:
+    """The factor that turns a difference of predictions at a timestep into a difference of v.
 
     v = sqrt(a) e - sqrt(1-a) x0 and x_t = sqrt(a) x0 + sqrt(1-a) e with x_t fixed, so that
     dv = de / sqrt(a) = -dx0 / sqrt(1-a).
     """
     kind, shares = pipe.scheduler.config.prediction_type, signal_shares(pipe)
-    factors = {
+    factors: dict[str, Callable[[float], float]] = {
         "v_prediction": lambda a: 1.0,
-        "epsilon": lambda a: a**-0.5,
-        "sample": lambda a: (1 - a) ** -0.5,
+        "epsilon": lambda a: float(a**-0.5),
+        "sample": lambda a: float((1 - a) ** -0.5),
     }
     if kind not in factors:
         raise ValueError(f"prediction_type: expected one of {sorted(factors)}, got {kind!r}")
@@ -188,7 +142,7 @@ def prediction_errors(
     seeds: Sequence[int],
     batch_size: int,
 ) -> list[torch.Tensor]:
-    """How wrong the U-Net is about a picture's noise under each of its texts.
+    """The error of the U-Net's prediction of a picture's noise under each of its texts.
 
     latents: clean (B,C,h,w); texts: n_i for each, "" included if wanted. Returns for each sample
     float32 (n_i,T,h,w) >= 0 on the pipeline's device: the squared error of v summed over channels,
@@ -201,7 +155,7 @@ def prediction_errors(
             f"{len(seeds)} for {len(latents)}"
         )
     latents = latents.to(pipe.device, torch.float32)
-    noisy, found = _answers(pipe, latents, texts, timesteps, seeds, batch_size)
+    noisy, found = _predictions(pipe, latents, texts, timesteps, seeds, batch_size)
     scale, shares = _to_v(pipe, timesteps), signal_shares(pipe)
     errors = []
     for i, own in enumerate(texts):
@@ -215,11 +169,12 @@ def prediction_errors(
     return errors
 
 
-def _target(pipe, clean: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
-    """What the U-Net should say of a noised latent whose clean one is known."""
+def _target(pipe: Pipeline, clean: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
+    """What the U-Net should predict for a noised latent whose clean one is known."""
     noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
-    return {
+    targets: dict[str, torch.Tensor] = {
         "epsilon": noise,
         "sample": clean,
         "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * clean,
-    }[pipe.scheduler.config.prediction_type]
+    }
+    return targets[pipe.scheduler.config.prediction_type]

@@ -3,15 +3,16 @@
 Not here: what is learned from these features (the grounding model).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
-from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.tokens import encode_prompts
+from ml.diffusion.encoding import encode_prompts
+from ml.diffusion.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
     the middle block, every output block (each resnet with its attention; the last of a level
     with the upsampler that follows it).
     """
-    size = unet.config.sample_size
+    size = unet.config["sample_size"]
     side = size if isinstance(size, int) else size[0]
     taps = [Tap(unet.conv_in, unet.conv_in.out_channels, side)]
-    for block in unet.down_blocks:
+    down: Iterable[Any] = unet.down_blocks
+    up: Iterable[Any] = unet.up_blocks
+    for block in down:
         taps += [Tap(module, channels, side) for module, channels in _layers(block)]
         for downsampler in block.downsamplers or ():
             side = -(-side // 2)  # a stride-2 convolution rounds up
@@ -40,7 +43,7 @@ def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
     if unet.mid_block is not None:  # small distilled models have none
         taps.append(Tap(unet.mid_block, unet.mid_block.resnets[-1].out_channels, side))
     sides = [tap.resolution for tap in taps if tap.module is not unet.mid_block]
-    for block in unet.up_blocks:
+    for block in up:
         levels = [Tap(module, channels, side) for module, channels in _layers(block)]
         sides = sides[: -len(levels)]  # each consumes one output of the way down
         for upsampler in block.upsamplers or ():
@@ -50,8 +53,8 @@ def feature_taps(unet: UNet2DConditionModel) -> list[Tap]:
     return taps
 
 
-def _layers(block: nn.Module) -> list[tuple[nn.Module, int]]:
-    """The resnets of a block, or the attentions that follow them, with their channels."""
+def _layers(block: Any) -> list[tuple[nn.Module, int]]:
+    """The resnets of a block of diffusers, or the attentions after them, with their channels."""
     attentions = getattr(block, "attentions", None) or block.resnets
     return [
         (attention, resnet.out_channels)
@@ -88,8 +91,8 @@ def unet_features(
     outputs: dict[int, torch.Tensor] = {}
     taps = feature_taps(pipe.unet)
 
-    def keep(index: int):
-        def hook(module, inputs, output):
+    def keep(index: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             outputs[index] = output[0] if isinstance(output, tuple) else output
 
         return hook

@@ -6,26 +6,11 @@ pipeline; features, evidence and inversion call the U-Net and the VAE themselves
 here knows.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-import diffusers
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from typing import Any
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
-from ml.store.reading import read_json
-
-INDEX = "model_index.json"
-XL = "StableDiffusionXLPipeline"
-CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-}
-"""The classes of the parts that have weights; another one computes something else."""
 
 CONFIGS = {
     "unet": "config.json",
@@ -34,9 +19,6 @@ CONFIGS = {
     "text_encoder_2": "config.json",
     "scheduler": "scheduler_config.json",
 }
-NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-NOISE = ("beta_schedule", "beta_start", "beta_end")
-"""What a scheduler's file must say: the class's own defaults are another model's."""
 CLIP_WIDTH = 512
 """CLIPTextConfig's default of hidden_size and projection_dim, for files that do not say."""
 
@@ -45,7 +27,7 @@ CLIP_WIDTH = 512
 class Rule:
     part: str
     field: str
-    fits: Callable[[object, "Model"], bool]
+    fits: Callable[[Any, "Model"], bool]  # of a value as the JSON file has it
     why: str  # what is expected, and why
 
 
@@ -53,7 +35,7 @@ class Rule:
 class Model:
     """The configurations of a pipeline by part, with the defaults of their classes."""
 
-    configs: dict[str, dict]
+    configs: dict[str, dict[str, Any]]
     xl: bool
 
     @property
@@ -65,24 +47,24 @@ class Model:
         )
 
 
-def _none(value, _) -> bool:
+def _none(value: Any, _: Model) -> bool:
     return value in (None, False)
 
 
-def _clip(value, _) -> bool:
+def _clip(value: Any, _: Model) -> bool:
     return value in (None, "clip", "clip_text_model")
 
 
-def _square(value, _) -> bool:
+def _square(value: Any, _: Model) -> bool:
     sides = value if isinstance(value, list | tuple) else [value, value]
     return len(sides) == 2 and sides[0] == sides[1] and isinstance(sides[0], int) and sides[0] > 0
 
 
-def _as_latents(value, model: Model) -> bool:
-    return value == model.configs["vae"]["latent_channels"]
+def _as_latents(value: Any, model: Model) -> bool:
+    return bool(value == model.configs["vae"]["latent_channels"])
 
 
-def _usual_blocks(value, _) -> bool:
+def _usual_blocks(value: Any, _: Model) -> bool:
     return all(name.removeprefix("CrossAttn") in ("DownBlock2D", "UpBlock2D") for name in value)
 
 
@@ -118,7 +100,7 @@ RULES = (
     ),
     Rule("unet", "class_embed_type", _none, "null: no class label is given"),
     Rule("unet", "num_class_embeds", _none, "null: no class label is given"),
-    Rule("unet", "encoder_hid_dim", _none, "null: the U-Net is told the text encoders' output"),
+    Rule("unet", "encoder_hid_dim", _none, "null: the U-Net is given the text encoders' output"),
     Rule("unet", "encoder_hid_dim_type", _none, "null: no picture (IP-Adapter) is given"),
     Rule(
         "unet",
@@ -143,8 +125,8 @@ RULES = (
             == model.configs["text_encoder_2"].get("projection_dim", CLIP_WIDTH)
             + 6 * (model.configs["unet"]["addition_time_embed_dim"] or 0)
         ),
-        "projection_dim of text_encoder_2 plus six times addition_time_embed_dim; the refiner is "
-        "told five sizes, which are not given",
+        "projection_dim of text_encoder_2 plus six times addition_time_embed_dim; the refiner "
+        "takes five sizes, which are not given",
     ),
     Rule(
         "unet",
@@ -234,104 +216,4 @@ RULES = (
 """force_zeros_for_empty_prompt is honoured (`tokens.encode_prompts`), use_attention_mask of the
 text encoders too (diffusers' encode_prompt). The safety checker, the image encoder, the feature
 extractor and SDXL's watermark are left out on purpose (`checkpoint.PIPELINES`). A clip_skip is no
-field of any file: the text's last hidden layer is told, SDXL's last but one."""
-
-
-def check_folder(folder: Path) -> None:
-    """Raises ValueError, naming file, field and value, for a configuration that is refused."""
-    index = read_json(folder / INDEX)
-    xl = index.get("_class_name") == XL
-    for part, kinds in CLASSES.items():
-        if part == "text_encoder_2" and not xl:
-            continue
-        kind = class_of(index, part)
-        if kind not in kinds:
-            raise ValueError(
-                f"{folder / INDEX}: {part} is of class {kind!r}: expected "
-                f"{' or '.join(kinds)}; change diffusion.model in the profile"
-            )
-    for part in ("tokenizer", *(["tokenizer_2"] if xl else [])):
-        if not any((folder / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-            raise ValueError(
-                f"{folder / part} is missing or holds no tokenizer.json or vocab.json:"
-                " texts could not be read as the model does; bring the model again"
-            )
-    parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
-    given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
-    given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
-    check_configs(given, xl, str(folder))
-
-
-def class_of(index: dict, part: str) -> str | None:
-    """The class that a model_index.json names for a part; None where there is none."""
-    named = index.get(part)
-    return named[1] if isinstance(named, list) and len(named) == 2 else None
-
-
-def are_whole(folder: Path) -> bool:
-    """Whether each part of the model in a folder has its configuration."""
-    return all(
-        (folder / part / CONFIGS[part]).is_file()
-        for part in CONFIGS
-        if part != "text_encoder_2" or (folder / part).is_dir()
-    )
-
-
-def check_configs(given: dict[str, dict], xl: bool, folder: str = "the model") -> None:
-    """The same of configurations by part, as they stand in the files."""
-    kinds = NETWORKS | {"scheduler": getattr(diffusers, given["scheduler"]["_class_name"], object)}
-    known = {part: _arguments(kind) for part, kind in kinds.items()}
-    for part in NETWORKS:
-        strange = {
-            name: value
-            for name, value in given[part].items()
-            if not name.startswith("_") and name not in known[part] and value not in (None, False)
-        }
-        if strange:
-            raise ValueError(
-                f"{folder}/{part}/config.json has {strange}, which "
-                f"{NETWORKS[part].__name__} does not know: expected a part of Stable "
-                "Diffusion without additions; take the model that it was made from"
-            )
-        for name, default in known[part].items():
-            value = given[part].get(name, default)
-            if isinstance(default, bool) and not isinstance(
-                value, bool | None | list | tuple
-            ):  # one a block, in some fields
-                raise ValueError(
-                    f"{folder}/{part}/config.json: {name} is {value!r}: expected true or false"
-                )
-    # A text encoder may come with the configuration of the whole of CLIP; its own is within.
-    used = given | {
-        "scheduler": {
-            name: value for name, value in given["scheduler"].items() if name in known["scheduler"]
-        }
-    }  # fields of another class
-    model = Model(
-        {
-            part: known.get(part, {}) | config | (config.get("text_config") or {})
-            for part, config in used.items()
-        },
-        xl,
-    )
-    for rule in (rule for rule in RULES if rule.part in model.configs):
-        value = model.configs[rule.part].get(rule.field)
-        if not rule.fits(value, model):
-            raise ValueError(
-                f"{folder}/{rule.part}/{CONFIGS[rule.part]}: {rule.field} is {value!r}"
-                f": expected {rule.why}"
-            )
-    if silent := [name for name in NOISE if name not in given["scheduler"]]:
-        raise ValueError(
-            f"{folder}/scheduler/{CONFIGS['scheduler']} does not say {silent}: "
-            "expected the noise schedule that the U-Net was trained with; bring the "
-            "file again"
-        )
-
-
-def _arguments(kind: type) -> dict[str, object]:
-    """What a class takes from its configuration, with what it does without."""
-    return {
-        name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
-    }
+field of any file: the U-Net is given the text's last hidden layer, in SDXL the last but one."""

@@ -3,21 +3,22 @@
 Not here: where its files come from (`checkpoint.py`), and what is done with the loaded pipeline.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from ml.compute.devices import find_device
 from ml.compute.weights import check_finite, load_whole
-from ml.diffusion.checkpoint import (
-    Pipeline,
-    find_checkpoint,
-    kind_of,
-    parts_of,
-    weight_files,
-)
+from ml.diffusion.checkpoint import find_checkpoint, kind_of
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
+from ml.diffusion.weight_files import parts_of, weight_files
 from ml.settings.sections import DiffusionParams
 from ml.store.reading import configured
 
@@ -41,7 +42,7 @@ def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
     all its own, settings of it that are not followed here, a scheduler that can't draw with it or
     a device that is not there.
     """
-    find_device(diffusion.device)  # before anything is downloaded
+    find_device(diffusion.device, "diffusion.device")  # before anything is downloaded
     check_name(diffusion.scheduler)
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
@@ -51,21 +52,22 @@ def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
 def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
     """The pipeline frozen, on its device, its scheduler set by name, memory saved as asked for.
 
-    Parameters are in eval mode without gradients, the U-Net is channels_last (30 % faster on a
-    CPU), the safety checker and the progress bar are off.
+    Parameters are in eval mode without gradients, the U-Net is channels_last, faster on a CPU
+    (docs/ablations.md#memory-format-of-the-u-net), the safety checker and the progress bar are off.
     """
     set_scheduler(pipe, diffusion.scheduler)
     check_scheduler(pipe.scheduler, diffusion.steps)
     for part in (pipe.unet, pipe.vae, *text_encoders(pipe)):
         part.eval().requires_grad_(False)
-    pipe.unet.to(memory_format=torch.channels_last)
+    unet: nn.Module = pipe.unet  # torch's `to` has types, diffusers' wrapper of it has none
+    unet.to(memory_format=torch.channels_last)
     if latent_shape(pipe)[-1] >= SLICED_FROM:
         pipe.vae.enable_slicing()
     if diffusion.vae_tiling:
         tile_vae(pipe)
     if diffusion.attention_slicing:
         pipe.enable_attention_slicing()
-    return pipe.to(find_device(diffusion.device))
+    return pipe.to(find_device(diffusion.device, "diffusion.device"))
 
 
 def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipeline:
@@ -74,7 +76,7 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
     Raises ValueError for weights that are missing, unknown, of another shape or not finite. Its
     passes raise NotFinite (`guard`).
     """
-    kind, told = kind_of(folder)
+    kind, extra = kind_of(folder)
     parts = {
         part: load_whole(
             PARTS[part],
@@ -86,7 +88,7 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
         for part in parts_of(folder)
     }
     with configured(f"{folder}, its scheduler or tokenizer"):
-        pipe = kind.from_pretrained(str(folder), dtype=dtype, **parts, **told)
+        pipe = cast(Pipeline, kind.from_pretrained(str(folder), dtype=dtype, **parts, **extra))
         pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
     _fit_tokenizers(pipe, folder)
     guard(pipe)
@@ -115,17 +117,18 @@ def _fit_tokenizers(pipe: Pipeline, folder: Path) -> None:
 
 
 def tile_vae(pipe: Pipeline) -> None:
-    """Codes pictures in overlapping tiles of half their side, for a quarter of the memory.
+    """Encodes and decodes pictures in overlapping tiles of half their side, in a quarter of the
+    memory.
 
     The pixels differ a little from the whole picture's: the VAE normalises over what it sees. By
-    itself it tiles only what is larger than the pictures it was trained on.
+    default it tiles only what is larger than the pictures it was trained on.
     """
     pipe.vae.enable_tiling()
     pipe.vae.tile_sample_min_size = picture_size(pipe)[0] // 2
     pipe.vae.tile_latent_min_size = latent_shape(pipe)[-1] // 2
 
 
-def text_encoders(pipe: Pipeline) -> list:
+def text_encoders(pipe: Pipeline) -> list[CLIPTextModel | CLIPTextModelWithProjection]:
     """SDXL's two, every other model's one, in the order of the query's channels."""
     return [
         encoder
@@ -143,32 +146,13 @@ def set_scheduler(pipe: Pipeline, name: str) -> None:
     pipe.scheduler = swapped(pipe.scheduler, name)
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a setting: `auto` is CUDA when there is one, else the CPU.
-
-    Raises ValueError for a name torch does not know or a device this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"diffusion.device {name!r} is not available here (CUDA devices: "
-            f"{torch.cuda.device_count()}); set it to auto, cpu or cuda, or run where there is a "
-            f"GPU with its driver: {error}"
-        ) from error
-    return device
-
-
 def guard(pipe: Pipeline) -> None:
-    """Lets every pass of the U-Net and the VAE, whoever asks for it, stop at numbers that are not
-    finite: NotFinite names dtype and scheduler. What is not finite within them shows at their end.
+    """Makes every pass of the U-Net and the VAE, whoever calls it, raise NotFinite where its output
+    has numbers that are not finite; the error names dtype and scheduler.
     """
 
-    def look(what: str):
-        def hook(module, inputs, output) -> None:
+    def look(what: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
             dtype = str(values.dtype).removeprefix("torch.")
             check_finite(
@@ -188,9 +172,9 @@ def guard(pipe: Pipeline) -> None:
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
     """(C, h, w) of one latent of the pipeline's own picture size."""
-    side = pipe.unet.config.sample_size
+    side = pipe.unet.config["sample_size"]
     height, width = (side, side) if isinstance(side, int) else side
-    return pipe.unet.config.in_channels, height, width
+    return pipe.unet.config["in_channels"], height, width
 
 
 def picture_size(pipe: Pipeline) -> tuple[int, int]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
-from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import check_scheduler
-from ml.diffusion.tokens import encode_prompts
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
 """diffusers' `callback_on_step_end`: (its pipeline, step from 0, timestep, {"latents": ...}) ->
@@ -48,7 +49,7 @@ def sample(
     words: for each prompt the words whose attention (DAAM: conditional half, mean over heads,
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
-    recorders: look on at the same cross-attentions as the words' own, as `add` of `Recorder`.
+    recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
@@ -64,10 +65,10 @@ def sample(
         if words is not None and any(words):
             size = latent_shape(pipe)[1:]
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
-        lookers = [*recorders, recorder] if recorder else recorders
-        looking = recording(pipe.unet, *lookers) if lookers else nullcontext()
+        observers = [*recorders, recorder] if recorder else recorders
+        observed = recording(pipe.unet, *observers) if observers else nullcontext()
         inputs = _Inputs(pipe, {1, *keep})
-        with looking, inputs.looking(), _vae_left_as_it_was(pipe):
+        with observed, inputs.observed(), _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
                 **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
@@ -94,15 +95,22 @@ def sample(
 def _vae_left_as_it_was(pipe: Pipeline) -> Iterator[None]:
     """SDXL's pipeline decodes in float32 and, out of memory there, would leave the VAE so: the
     next try, of half the batch, would then meet two dtypes."""
+    vae: nn.Module = pipe.vae  # torch's `to` has types, diffusers' wrapper of it has none
     dtype = pipe.vae.dtype
     try:
         yield
     finally:
         if pipe.vae.dtype != dtype:
-            pipe.vae.to(dtype)
+            vae.to(dtype)
 
 
-def _check(prompts, seeds, words, steps, guidance_scale) -> None:
+def _check(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    words: Sequence[Sequence[str]] | None,
+    steps: int,
+    guidance_scale: float,
+) -> None:
     lengths = [len(prompts), len(seeds), len(prompts if words is None else words)]
     if len(set(lengths)) > 1 or not prompts:
         raise ValueError(
@@ -137,14 +145,16 @@ def _watched(callback: StepCallback) -> StepCallback:
     return call
 
 
-def _per_picture(maps, words, size) -> list[torch.Tensor]:
+def _per_picture(
+    maps: torch.Tensor | None, words: Sequence[Sequence[str]], size: tuple[int, int]
+) -> list[torch.Tensor]:
     if maps is None:
         return [torch.zeros(0, *size) for _ in words]
     return [maps[i, : len(own)].clone() for i, own in enumerate(words)]
 
 
 class _Inputs:
-    """Looks at the U-Net's inputs: keeps the latents of some steps, counted from the last (1).
+    """Observes the U-Net's inputs: keeps the latents of some steps, counted from the last (1).
 
     They are as the scheduler scales them (some work in units of the noise), so that one U-Net pass
     on one of them, with its timestep, is that step whatever the scheduler.
@@ -155,14 +165,14 @@ class _Inputs:
         self.kept: dict[int, tuple[int, torch.Tensor]] = {}  # float32 (B,C,h,w), CPU
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def observed(self) -> Iterator[None]:
         handle = self.pipe.unet.register_forward_pre_hook(self._look)
         try:
             yield
         finally:
             handle.remove()
 
-    def _look(self, unet, inputs: tuple) -> None:
+    def _look(self, unet: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         latents, timestep = inputs[:2]
         step = len(self.pipe.scheduler.timesteps) - self.calls
         self.calls += 1

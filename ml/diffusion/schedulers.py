@@ -2,15 +2,19 @@
 
 Every other part (features, evidence, inversion) is given latents in the units of DDPM's forward
 process at a timestep of 0..999. A scheduler in other units (EDM, flow matching), or one that a
-model must be distilled for (LCM, TCD), draws noise without a word. Names cost no import of
+model must be distilled for (LCM, TCD), draws noise without an error. Names cost no import of
 diffusers.
 """
 
 import inspect
 import json
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from ml.settings.sections import SCHEDULERS
+
+if TYPE_CHECKING:
+    from ml.diffusion.pipeline import Scheduler  # it imports diffusers, which takes seconds
 
 TIMESTEPS = 1000
 """That a model is trained at; everything that names a timestep counts on 0..999."""
@@ -41,7 +45,7 @@ def check_name(name: str) -> None:
         )
 
 
-def swapped(scheduler, name: str):
+def swapped(scheduler: "Scheduler", name: str) -> "Scheduler":
     """A scheduler of another class with the noise schedule of the model's own.
 
     Raises ValueError for a name that does not fit, or a class that cannot keep the schedule.
@@ -65,17 +69,18 @@ def swapped(scheduler, name: str):
     return made
 
 
-def unclipped(kind: type, config, **changes):
+def unclipped(kind: "type[Scheduler]", config: Any, **changes: Any) -> "Scheduler":
     """A scheduler of a configuration that leaves latents as they are: they go beyond -1..1.
 
     The classes that can clip do so by default, where the configuration was written by a class that
     can't and so does not say.
     """
-    return kind.from_config(config, clip_sample=False, **changes)
+    made: Scheduler = kind.from_config(config, clip_sample=False, **changes)
+    return made
 
 
-def check_scheduler(scheduler, steps: int) -> None:
-    """Lets a scheduler draw a known picture from exact answers, as a U-Net would give them.
+def check_scheduler(scheduler: "Scheduler", steps: int) -> None:
+    """Lets a scheduler draw a known picture from exact predictions in place of a U-Net's.
 
     Raises ValueError when it leaves 0..999, works in other units, gives what is not finite, or
     does not end at the picture. Some milliseconds, once for each configuration.
@@ -90,10 +95,10 @@ def check_scheduler(scheduler, steps: int) -> None:
 
 
 @lru_cache
-def _trial(kind: type, config: str, steps: int) -> str | None:
+def _trial(kind: "type[Scheduler]", config: str, steps: int) -> str | None:
     """What went wrong; None when the picture was drawn."""
     import torch
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     own = json.loads(config)
     shares = DDPMScheduler.from_config(own).alphas_cumprod.double()
@@ -124,12 +129,12 @@ def _trial(kind: type, config: str, steps: int) -> str | None:
                     f"at timestep {at:g} its latents have {float(noise.std()):.2g} times the "
                     "noise that the model was trained with"
                 )
-            said = {
+            exact = {
                 "epsilon": noise,
                 "sample": picture,
                 "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * picture,
             }[own["prediction_type"]]
-            latents = scheduler.step(said, time, latents, return_dict=False, **takes)[0]
+            latents = scheduler.step(exact, time, latents, return_dict=False, **takes)[0]
     except (
         ValueError,
         NotImplementedError,

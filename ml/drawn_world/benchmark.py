@@ -1,7 +1,7 @@
 """The frozen benchmark: 400 drawn scenes that stand in for a real test set.
 
-Here: its design, its digest, and the search for benchmark pictures among training pictures.
-Not here: metrics, or where the pictures lie on disk.
+Here: its design and its digest. Not here: metrics, where the pictures lie on disk, or the search
+for them among training pictures (`ml.images.leaks`).
 """
 
 import hashlib
@@ -12,8 +12,6 @@ import numpy as np
 from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
 
 BENCHMARK_SIZE = 400
-
-
 BENCHMARK_SHA256 = "37ff8b2cbe5c9d71c703940922635179d18f5bfb013ca51bd5c284391e2983d3"
 """`benchmark_digest` of the 400 scenes as published figures were measured on them."""
 
@@ -54,7 +52,7 @@ def benchmark_digest(scenes: Iterable[Scene]) -> str:
 
 
 def check_benchmark(scenes: Iterable[Scene]) -> None:
-    """RuntimeError unless the scenes are the published benchmark, bit for bit."""
+    """Raises RuntimeError unless the scenes are the published benchmark, bit for bit."""
     actual = benchmark_digest(scenes)
     if actual != BENCHMARK_SHA256:
         raise RuntimeError(

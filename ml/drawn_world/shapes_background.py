@@ -4,12 +4,16 @@ Here: the colours and layout of backgrounds, and which backgrounds suit a class.
 Not here: objects, or the words a caption has for a background (`captions.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ml.drawn_world.shapes_pen import RGB, shade
+
+T = TypeVar("T")
 
 SKIES: tuple[tuple[RGB, RGB], ...] = (
     ((142, 200, 240), (208, 234, 250)),
@@ -95,10 +99,11 @@ def choose_background(rng: np.random.Generator, classes: tuple[str, ...]) -> str
 
 def _wobble(rng: np.random.Generator, colour: RGB) -> RGB:
     moved = zip(colour, rng.random(3) * 14 - 7, strict=True)
-    return tuple(min(255, max(0, round(channel + by))) for channel, by in moved)
+    red, green, blue = (min(255, max(0, round(channel + by))) for channel, by in moved)
+    return red, green, blue
 
 
-def _pick(rng: np.random.Generator, options: tuple) -> tuple:
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.random() * len(options))]
 
 
@@ -109,10 +114,12 @@ def draw_background(
 
     Returns the RGB picture and its description.
     """
+    horizon: float | None = None
+    floor: RGB | None = None
     if name == "plain":
         top = _wobble(rng, _pick(rng, (*PLAINS, SKIES[0][0], SKIES[1][0])))
         bottom = shade(top, 1.45) if rng.random() < 0.5 else shade(top, 0.9)
-        horizon, floor, near, behind = None, None, None, (top, bottom)
+        behind = (top, bottom)
     else:
         horizon = 0.46 + 0.16 * rng.random()
         if name == "indoors":
@@ -123,15 +130,15 @@ def draw_background(
         else:
             top, bottom = (_wobble(rng, colour) for colour in _pick(rng, SKIES))
             floor = _wobble(rng, GROUNDS[name])
-        near, behind = shade(floor, 0.92), (bottom, floor)
+        behind = (bottom, floor)
     edge = side if horizon is None else round(horizon * side)
     rows = np.empty((side, 3), np.float32)
     rows[:edge] = np.linspace(top, bottom, edge)
-    if horizon is not None:
-        rows[edge:] = np.linspace(floor, near, side - edge)
+    if floor is not None:
+        rows[edge:] = np.linspace(floor, shade(floor, 0.92), side - edge)
     pixels = np.broadcast_to((rows + 0.5).astype(np.uint8)[:, None], (side, side, 3))
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if horizon is not None:
+    if floor is not None:
         _scenery(rng, ImageDraw.Draw(picture), name, side, edge, floor)
     return picture, Background(name, horizon, behind, floor)
 

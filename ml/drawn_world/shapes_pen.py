@@ -1,18 +1,20 @@
 """The pen every class of the drawn world is drawn with, and its colours.
 
 Here: `Pen` (collects filled polygons in unit coordinates), the named colours and colour arithmetic.
-Not here: what a class looks like (`shapes_*.py`), where it stands in the picture (`world.py`).
+Not here: what a class looks like (`shapes_*.py`), where it stands in the picture (`placement.py`).
 """
 
 import colorsys
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 RGB = tuple[int, int, int]
 Point = tuple[float, float]
+T = TypeVar("T")
 
 NAMED_COLOURS: dict[str, RGB] = {
     "red": (212, 64, 62),
@@ -55,9 +57,11 @@ def jitter_colour(rng: np.random.Generator, colour: RGB) -> RGB:
 
 def shade(colour: RGB, factor: float) -> RGB:
     """Darker for factor < 1 (multiplied), lighter for factor > 1 (moved towards white)."""
-    if factor <= 1:
-        return tuple(round(channel * factor) for channel in colour)
-    return tuple(round(channel + (255 - channel) * (factor - 1)) for channel in colour)
+    red, green, blue = (
+        round(channel * factor) if factor <= 1 else round(channel + (255 - channel) * (factor - 1))
+        for channel in colour
+    )
+    return red, green, blue
 
 
 def luminance(colour: RGB) -> float:
@@ -85,7 +89,7 @@ class Pen:
         """A uniform draw from low to high."""
         return low + (high - low) * self.rng.random()
 
-    def pick(self, options: Sequence):
+    def pick(self, options: Sequence[T]) -> T:
         """One of the options, all equally likely."""
         return options[int(self.rng.random() * len(options))]
 

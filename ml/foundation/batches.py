@@ -3,12 +3,15 @@
 Not here: models, the training loop (`training.py`), the scenes themselves (`scenes.py`).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.nn import functional
 from torchmetrics.functional.classification import multilabel_average_precision
 
 from ml.drawn_world.world import CLASSES
+from ml.foundation.scenes import SceneSet
 
 
 def to_pixels(images: np.ndarray) -> torch.Tensor:
@@ -44,6 +47,23 @@ def soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     pixels = (pixels - 0.5) * uniform(0.85, 1.15) + 0.5 + uniform(-0.08, 0.08)
     noise = torch.randn(pixels.shape, generator=generator).to(pixels.device)
     return (pixels + noise * uniform(0, 0.03)).clamp(0, 1)
+
+
+def label_loss(
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    scenes: SceneSet,
+    batch: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> torch.Tensor:
+    """Binary cross-entropy of the 20 classes on `batch` softened scenes. A scalar.
+
+    logits_of: softened pixels float32 (B,3,64,64) -> (B,20).
+    """
+    rows = torch.randint(len(scenes), (batch,), generator=generator).numpy()
+    pixels = soften(to_pixels(scenes.images[rows]), generator).to(device)
+    targets = multi_hot(scenes.classes[rows]).to(device)
+    return functional.binary_cross_entropy_with_logits(logits_of(pixels), targets)
 
 
 def classification_figures(probabilities: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:

@@ -19,21 +19,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ml.arguments import number
 from ml.compute.weights import fill
 from ml.drawn_world.placement import SIZE
 from ml.drawn_world.world import CLASSES
 from ml.errors import EXIT_CODES, exit_path
-from ml.foundation.batches import classification_figures, multi_hot, to_pixels
+from ml.foundation.batches import classification_figures, label_loss, multi_hot, to_pixels
 from ml.foundation.scenes import load_scenes
-from ml.foundation.train_backbone import label_loss
-from ml.foundation.training import Budget, Run, add_arguments, choose_device
-from ml.images.files import open_picture
+from ml.foundation.schedule import Schedule
+from ml.foundation.training import Training, add_arguments, run_training
+from ml.images.photographs import open_picture
 from ml.store.files import atomic, read_json, write_json
 
 WIDTHS = (24, 48, 80, 112)
 TRAIN_SCENES, EVAL_SCENES = 20_000, 500
-BATCH, PEAK_LR, WARMUP, EMA_DECAY = 32, 3e-3, 50, 0.99
+BATCH = 32
+SCHEDULE = Schedule(3e-3, warmup=50, ema_decay=0.99, weight_decay=0.02)
 REPORT_SECONDS = 120.0
 FOLDER = Path("data/foundation/micro/judge")
 
@@ -105,54 +105,41 @@ def save_judge(model: Judge, folder: Path) -> None:
         save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
 
 
-def train(chosen: argparse.Namespace) -> None:
-    device = choose_device(chosen.device)
+def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
+    """The judge on scenes of its own, softened, and their class names."""
     scenes = load_scenes("judge", chosen.train_scenes, chosen.scenes)
     fresh = load_scenes("eval", EVAL_SCENES, chosen.scenes)
     torch.manual_seed(chosen.seed)
     model = Judge().to(device, memory_format=torch.channels_last)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        return label_loss(model, scenes, BATCH, generator, device)
+
+    def save() -> str:
+        seen = torch.from_numpy(model.judge(fresh.images))
+        save_judge(model, chosen.out)
+        return f"fresh scenes: {classification_figures(seen, multi_hot(fresh.classes))}"
+
     settings = {
         "train_scenes": chosen.train_scenes,
         "batch": BATCH,
-        "peak_lr": PEAK_LR,
+        "peak_lr": SCHEDULE.peak_lr,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    run = Run(
-        {"judge": model},
-        torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.02),
-        chosen.work,
-        Budget(chosen.minutes, chosen.steps),
-        settings,
-        seed=chosen.seed,
-        peak_lr=PEAK_LR,
-        warmup=WARMUP,
-        ema_decay=EMA_DECAY,
-    )
-
-    def report() -> None:
-        with run.averaged():
-            seen = torch.from_numpy(model.judge(fresh.images))
-            save_judge(model, chosen.out)
-        print("fresh scenes:", classification_figures(seen, multi_hot(fresh.classes)), flush=True)
-
-    for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
-        rows = torch.randint(len(scenes), (BATCH,), generator=run.generator)
-        run.update(label_loss(model, scenes, rows, run, device), BATCH)
+    return Training({"judge": model}, settings, SCHEDULE, BATCH, loss, save, REPORT_SECONDS)
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train the judge on drawn scenes")
-    add_arguments(training, work=".scratch/train/judge")
-    training.add_argument("--out", type=Path, default=FOLDER)
-    training.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
+    add_arguments(training, work=".scratch/train/judge", out=str(FOLDER), train_scenes=TRAIN_SCENES)
     naming = commands.add_parser("name", help="name the classes in 64x64 pictures")
     naming.add_argument("pictures", type=Path, nargs="+")
     naming.add_argument("--folder", type=Path, default=FOLDER)
     chosen = parser.parse_args(argv)
     if chosen.command == "train":
-        train(chosen)
+        run_training(prepare, chosen)
         return
     model = load_judge(chosen.folder)
     for path in chosen.pictures:

@@ -7,37 +7,26 @@ falls short of its target is printed as it is.
 """
 
 import argparse
-import contextlib
-import io
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from tqdm import tqdm
 
 from ml.arguments import number
-from ml.detectors import Instances, load_detector
-from ml.drawn_world.captions import phrase, synonyms
-from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
+from ml.detectors import load_detector
+from ml.drawn_world.world import CLASSES, Scene
 from ml.errors import EXIT_CODES, exit_path
+from ml.foundation.average_precision import mask_average_precision
 from ml.foundation.batches import classification_figures, to_pixels
 from ml.foundation.card import update_card
 from ml.foundation.judge import load_judge
+from ml.foundation.measure_pictures import measure_pictures
+from ml.foundation.scenes import fresh_scenes
 from ml.foundation.train_backbone import class_probabilities, load_backbone
 
-STEPS = 15
-GUIDANCE = 4.0
 BATCH = 40
-
-
-def fresh_scenes(count: int) -> list[Scene]:
-    """Drawn scenes that nothing was trained on: the first seeds of the purpose "eval"."""
-    return [draw_scene(scene_seed("eval", index)) for index in range(count)]
 
 
 def drawn_classes(scenes: list[Scene]) -> torch.Tensor:
@@ -68,67 +57,6 @@ def measure_autoencoder(folder: Path, count: int) -> dict:
     }
 
 
-def generate(pipeline, prompts: list[str], first_seed: int) -> np.ndarray:
-    """uint8 (N,64,64,3); picture i from seed first_seed + i, whatever the batch."""
-    pictures = []
-    for start in tqdm(range(0, len(prompts), BATCH), desc="sampling", unit="batch"):
-        chunk = prompts[start : start + BATCH]
-        seeds = [first_seed + start + i for i in range(len(chunk))]
-        output = pipeline(
-            chunk,
-            num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="np",
-        )
-        pictures.append((output.images * 255).round().astype(np.uint8))
-    return np.concatenate(pictures)
-
-
-def measure_pictures(folder: Path, count: int) -> dict:
-    """What the judge sees in generated pictures.
-
-    count: pictures with two objects (random pairs); one-object pictures are count / 15 seeds of
-    each class, 20 at the usual 300.
-    """
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(folder / "diffusion")
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    judge = load_judge(folder / "judge")
-    seeds = max(1, count // 15)
-    rng = np.random.default_rng(0)
-    pairs = [rng.choice(len(CLASSES), 2, replace=False) for _ in range(count)]
-    words = [phrase(synonyms()[name][0]) for name in CLASSES]
-    one = [f"a photograph of {words[c]}" for c in range(len(CLASSES)) for _ in range(seeds)]
-    two = [f"a photograph of {words[a]} and {words[b]}" for a, b in pairs]
-    started = time.perf_counter()
-    pictures = generate(pipeline, one + two, first_seed=0)
-    seconds = time.perf_counter() - started
-    seen = judge.judge(pictures) > 0.5
-    prompted = np.arange(len(one)) // seeds
-    found = seen[np.arange(len(one)), prompted].reshape(len(CLASSES), seeds).mean(1)
-    wanted = np.zeros((count, len(CLASSES)), bool)
-    wanted[np.arange(count)[:, None], np.array(pairs)] = True
-    both = seen[len(one) :]
-    worst = int(found.argmin())
-    return {
-        "steps": STEPS,
-        "guidance_scale": GUIDANCE,
-        "one_object_pictures": len(one),
-        "one_object_seen": 100 * float(found.mean()),
-        "worst_class": CLASSES[worst],
-        "worst_class_seen": 100 * float(found[worst]),
-        "by_class": {name: 100 * float(share) for name, share in zip(CLASSES, found, strict=True)},
-        "two_object_pictures": count,
-        "two_objects_exactly": 100 * float((both == wanted).all(1).mean()),
-        "two_objects_both_seen": 100 * float((both | ~wanted).all(1).mean()),
-        "seconds_a_picture": seconds / len(pictures),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def measure_judge(folder: Path, count: int) -> dict:
     scenes = fresh_scenes(count)
     seen = load_judge(folder / "judge").judge(np.stack([scene.image for scene in scenes]))
@@ -156,51 +84,6 @@ def measure_detector(folder: Path, count: int) -> dict:
         **mask_average_precision(scenes, found),
         "pictures_a_second": count / seconds,
         "threads": torch.get_num_threads(),
-    }
-
-
-def mask_average_precision(scenes: list[Scene], found: list[Instances]) -> dict:
-    """pycocotools' mask AP (mean over IoU 0.5 to 0.95) and AP50 over 20 classes, in percent."""
-
-    def encode(mask: np.ndarray) -> dict:
-        return rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-
-    truth = [
-        {"image_id": i, "category_id": CLASSES.index(name) + 1, "segmentation": encode(mask),
-         "area": int(mask.sum()), "iscrowd": 0}
-        for i, scene in enumerate(scenes)
-        for name, mask in zip(scene.classes, scene.masks, strict=True)
-    ]  # fmt: skip
-    results = [
-        {"image_id": i, "category_id": CLASSES.index(name) + 1, "segmentation": encode(mask),
-         "score": float(score)}
-        for i, instances in enumerate(found)
-        for name, mask, score in zip(
-            instances.labels, instances.masks, instances.scores, strict=True)
-    ]  # fmt: skip
-    if not results:  # COCO.loadRes cannot take an empty list
-        return dict(mask_ap50=0.0, mask_ap=0.0, worst_class=CLASSES[0], worst_class_ap50=0.0)
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": i, "height": 64, "width": 64} for i in range(len(scenes))],
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
-        "annotations": [row | {"id": i + 1} for i, row in enumerate(truth)],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its own progress
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), iouType="segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    # precision is (IoU thresholds, recalls, classes, areas, detections); -1 where never drawn.
-    by_class = evaluation.eval["precision"][0, :, :, 0, -1].mean(0)
-    worst = int(np.where(by_class < 0, np.inf, by_class).argmin())
-    return {
-        "mask_ap50": 100 * float(evaluation.stats[1]),
-        "mask_ap": 100 * float(evaluation.stats[0]),
-        "worst_class": CLASSES[worst],
-        "worst_class_ap50": 100 * float(by_class[worst]),
     }
 
 

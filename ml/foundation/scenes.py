@@ -79,6 +79,11 @@ def draw_one(purpose: str, index: int) -> Scene:
     return draw_scene(seed, classes=2 * [list(MAIN_COLOURS)[index % len(MAIN_COLOURS)]])
 
 
+def fresh_scenes(count: int) -> list[Scene]:
+    """Drawn scenes that nothing was trained on: the first seeds of the purpose "eval"."""
+    return [draw_one("eval", index) for index in range(count)]
+
+
 def draw_scenes(purpose: str, start: int, count: int) -> SceneSet:
     """Draw the scenes start .. start + count - 1 of a purpose in this process."""
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)

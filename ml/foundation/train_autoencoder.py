@@ -16,14 +16,15 @@ import torch
 from diffusers import AutoencoderKL
 
 from ml.arguments import number
-from ml.errors import EXIT_CODES, exit_path
+from ml.errors import exit_path
 from ml.foundation.scenes import load_scenes
-from ml.foundation.training import Budget, Run, add_arguments, choose_device, prefers_bf16
+from ml.foundation.schedule import Schedule
+from ml.foundation.training import Training, prefers_bf16, run_training, trainer_parser
 from ml.store.files import atomic
 
 CHANNELS = (16, 32, 48)
 LATENT_CHANNELS = 6
-PEAK_LR, WARMUP, EMA_DECAY = 3e-3, 100, 0.999
+SCHEDULE = Schedule(3e-3, warmup=100, ema_decay=0.999, weight_decay=1e-4, fused=True)
 KL_WEIGHT = 1e-6
 """Just enough to keep the latents from growing without bound; the posterior's noise stays tiny."""
 
@@ -54,7 +55,7 @@ def to_signed(images: torch.Tensor) -> torch.Tensor:
 def reconstruction_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """L1 + 0.5 x L1 of the horizontal and vertical differences + MSE; both (B,3,H,W) in -1..1.
 
-    The differences keep edges sharp, which L1 and MSE alone leave blurred at 31 dB.
+    The differences keep edges sharp, which L1 and MSE alone leave blurred (docs/ablations.md).
     """
     error = output - target
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
@@ -104,53 +105,53 @@ def export(vae: AutoencoderKL, images: torch.Tensor, out: Path) -> None:
         copy.cpu().save_pretrained(partial)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
-    add_arguments(parser, ".scratch/train/autoencoder")
-    parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/diffusion/vae"))
-    parser.add_argument("--batch", type=number(int, 1), default=16)
-    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
-    parser.add_argument("--channels", type=number(int, 1, 4096), nargs=3, default=CHANNELS)
-    args = parser.parse_args(arguments)
-    device = choose_device(args.device)
-    scenes = torch.from_numpy(load_scenes("train", args.train_scenes, args.scenes).images)
-    held_out = torch.from_numpy(load_scenes("eval", EVAL_SCENES, args.scenes).images).to(device)
-
-    torch.manual_seed(args.seed)
-    vae = make_autoencoder(tuple(args.channels)).to(device).train()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_LR, weight_decay=1e-4, fused=True)
-    settings = {
-        "model": "AutoencoderKL",
-        "channels": list(args.channels),
-        "latent_channels": LATENT_CHANNELS,
-        "loss": f"L1 + 0.5 gradient L1 + MSE + {KL_WEIGHT} KL",
-        "batch": args.batch,
-        "train_scenes": len(scenes),
-        "peak_lr": PEAK_LR,
-        "warmup_steps": WARMUP,
-        "ema_decay": EMA_DECAY,
-        "seed": args.seed,
-    }
-    run = Run(
-        {"vae": vae}, optimizer, args.work, Budget(args.minutes, args.steps), settings,
-        seed=args.seed, peak_lr=PEAK_LR, warmup=WARMUP, ema_decay=EMA_DECAY,
-    )  # fmt: skip
-
-    def report() -> None:
-        with run.averaged():
-            export(vae, scenes[:MEASURED_SCENES].to(device), args.out)
-            print(f"step {run.step}: {psnr(vae, held_out):.2f} dB on held-out scenes", flush=True)
-
+def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
+    """The autoencoder on drawn scenes; every export is measured on scenes held out."""
+    scenes = torch.from_numpy(load_scenes("train", chosen.train_scenes, chosen.scenes).images)
+    held_out = torch.from_numpy(load_scenes("eval", EVAL_SCENES, chosen.scenes).images).to(device)
+    torch.manual_seed(chosen.seed)
+    vae = make_autoencoder(tuple(chosen.channels)).to(device).train()
     bf16 = prefers_bf16(device)
-    for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
-        rows = torch.randint(len(scenes), (args.batch,), generator=run.generator)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(scenes), (chosen.batch,), generator=generator)
         target = to_signed(scenes[rows].to(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             posterior = vae.encode(target).latent_dist
-            output = vae.decode(posterior.sample(run.generator)).sample
+            output = vae.decode(posterior.sample(generator)).sample
         # KL per latent number, so that its weight means the same at any size.
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-        run.update(reconstruction_loss(output.float(), target) + KL_WEIGHT * kl, args.batch)
+        return reconstruction_loss(output.float(), target) + KL_WEIGHT * kl
+
+    def save() -> str:
+        export(vae, scenes[:MEASURED_SCENES].to(device), chosen.out)
+        return f"{psnr(vae, held_out):.2f} dB on held-out scenes"
+
+    settings = {
+        "model": "AutoencoderKL",
+        "channels": list(chosen.channels),
+        "latent_channels": LATENT_CHANNELS,
+        "loss": f"L1 + 0.5 gradient L1 + MSE + {KL_WEIGHT} KL",
+        "batch": chosen.batch,
+        "train_scenes": len(scenes),
+        "peak_lr": SCHEDULE.peak_lr,
+        "warmup_steps": SCHEDULE.warmup,
+        "ema_decay": SCHEDULE.ema_decay,
+        "seed": chosen.seed,
+    }
+    return Training({"vae": vae}, settings, SCHEDULE, chosen.batch, loss, save, REPORT_SECONDS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = trainer_parser(
+        __doc__,
+        work=".scratch/train/autoencoder",
+        out="data/foundation/micro/diffusion/vae",
+        train_scenes=TRAIN_SCENES,
+    )
+    parser.add_argument("--batch", type=number(int, 1), default=16)
+    parser.add_argument("--channels", type=number(int, 1, 4096), nargs=3, default=CHANNELS)
+    run_training(prepare, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

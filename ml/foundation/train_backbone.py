@@ -12,24 +12,23 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from ml.arguments import number
 from ml.compute.weights import load_whole
 from ml.drawn_world.world import CLASSES
-from ml.errors import EXIT_CODES, exit_path
-from ml.foundation.batches import classification_figures, multi_hot, soften, to_pixels
-from ml.foundation.scenes import SceneSet, load_scenes
-from ml.foundation.training import Budget, Run, add_arguments, choose_device
+from ml.errors import exit_path
+from ml.foundation.batches import classification_figures, label_loss, multi_hot, to_pixels
+from ml.foundation.scenes import load_scenes
+from ml.foundation.schedule import Schedule
+from ml.foundation.training import Training, run_training, trainer_parser
 from ml.store.files import atomic
 
 SCALE = 2
 """Scenes are doubled to 128x128, so that the deepest stage (stride 32) still has 4x4 places."""
-
 TRAIN_SCENES, EVAL_SCENES = 20_000, 500
-BATCH, PEAK_LR, WARMUP, EMA_DECAY = 32, 2e-3, 50, 0.99
+BATCH = 32
+SCHEDULE = Schedule(2e-3, warmup=50, ema_decay=0.99, weight_decay=0.02)
 REPORT_SECONDS = 120.0
 
 
@@ -72,60 +71,40 @@ def class_probabilities(model: ResNetForImageClassification, pixels: torch.Tenso
     return torch.cat([model(prepare(batch)).logits.sigmoid() for batch in pixels.split(64)])
 
 
-def label_loss(
-    logits_of: nn.Module, scenes: SceneSet, rows: torch.Tensor, run: Run, device: torch.device
-) -> torch.Tensor:
-    """Binary cross-entropy of the 20 classes on softened scenes `rows` (int64 (B,)).
-
-    logits_of: softened pixels float32 (B,3,64,64) -> (B,20). A scalar.
-    """
-    index = rows.numpy()
-    pixels = soften(to_pixels(scenes.images[index]), run.generator).to(device)
-    targets = multi_hot(scenes.classes[index]).to(device)
-    return functional.binary_cross_entropy_with_logits(logits_of(pixels), targets)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
-    add_arguments(parser, work=".scratch/train/backbone")
-    parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/backbone"))
-    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
-    chosen = parser.parse_args(argv)
-    device = choose_device(chosen.device)
+def prepare_training(chosen: argparse.Namespace, device: torch.device) -> Training:
+    """The backbone on softened scenes and their class names."""
     scenes = load_scenes("backbone", chosen.train_scenes, chosen.scenes)
     fresh = load_scenes("eval", EVAL_SCENES, chosen.scenes)
     torch.manual_seed(chosen.seed)
     model = make_backbone().to(device, memory_format=torch.channels_last)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        return label_loss(lambda x: model(prepare(x)).logits, scenes, BATCH, generator, device)
+
+    def save() -> str:
+        seen = class_probabilities(model, to_pixels(fresh.images).to(device)).cpu()
+        with atomic(chosen.out) as folder:
+            model.save_pretrained(folder)
+        return f"fresh scenes: {classification_figures(seen, multi_hot(fresh.classes))}"
+
     settings = {
         "train_scenes": chosen.train_scenes,
         "batch": BATCH,
-        "peak_lr": PEAK_LR,
+        "peak_lr": SCHEDULE.peak_lr,
         "labels": "classes in the picture, no masks",
         "parameters": model.num_parameters(),
     }
-    run = Run(
-        {"backbone": model},
-        torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.02),
-        chosen.work,
-        Budget(chosen.minutes, chosen.steps),
-        settings,
-        seed=chosen.seed,
-        peak_lr=PEAK_LR,
-        warmup=WARMUP,
-        ema_decay=EMA_DECAY,
+    return Training({"backbone": model}, settings, SCHEDULE, BATCH, loss, save, REPORT_SECONDS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = trainer_parser(
+        __doc__,
+        work=".scratch/train/backbone",
+        out="data/foundation/micro/backbone",
+        train_scenes=TRAIN_SCENES,
     )
-
-    def report() -> None:
-        with run.averaged():
-            seen = class_probabilities(model, to_pixels(fresh.images).to(device)).cpu()
-            with atomic(chosen.out) as folder:
-                model.save_pretrained(folder)
-        print("fresh scenes:", classification_figures(seen, multi_hot(fresh.classes)), flush=True)
-
-    for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
-        rows = torch.randint(len(scenes), (BATCH,), generator=run.generator)
-        loss = label_loss(lambda x: model(prepare(x)).logits, scenes, rows, run, device)
-        run.update(loss, BATCH)
+    run_training(prepare_training, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

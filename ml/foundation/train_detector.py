@@ -5,7 +5,7 @@
 
 The same command goes on after a stop. Its ResNet starts from the classification backbone of
 `train_backbone.py`, as Mask R-CNN starts from ImageNet. Not here: the network itself
-(`ml/detectors/torchvision_maskrcnn.py`), the figures of the card (`measure.py`).
+(`ml/detectors/maskrcnn.py`), the figures of the card (`measure.py`).
 """
 
 import argparse
@@ -16,20 +16,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from ml.arguments import number
 from ml.detectors import load_detector
-from ml.detectors.torchvision_maskrcnn import MaskRCNNConfig, build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn import build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn_config import MaskRCNNConfig
 from ml.drawn_world.world import CLASSES
-from ml.errors import EXIT_CODES, exit_path
+from ml.errors import exit_path
+from ml.foundation.average_precision import mask_average_precision
 from ml.foundation.batches import soften, to_pixels
-from ml.foundation.measure import fresh_scenes, mask_average_precision
-from ml.foundation.scenes import NO_CLASS, SceneSet, load_scenes
+from ml.foundation.scenes import NO_CLASS, SceneSet, fresh_scenes, load_scenes
+from ml.foundation.schedule import Schedule
 from ml.foundation.train_backbone import load_backbone
-from ml.foundation.training import Budget, Run, add_arguments, choose_device
+from ml.foundation.training import Training, run_training, trainer_parser
 from ml.store.files import atomic
 
 TRAIN_SCENES, EVAL_SCENES = 20_000, 200
-BATCH, PEAK_LR, WARMUP, EMA_DECAY = 16, 1.5e-3, 100, 0.99
+BATCH = 16
+SCHEDULE = Schedule(1.5e-3, warmup=100, ema_decay=0.99, weight_decay=0.01)
 REPORT_SECONDS = 240.0
 
 
@@ -54,25 +56,22 @@ def targets(scenes: SceneSet, row: int) -> dict[str, torch.Tensor]:
 
 
 def total_loss(
-    model: nn.Module, scenes: SceneSet, rows: torch.Tensor, run: Run, device: torch.device
+    model: nn.Module, scenes: SceneSet, generator: torch.Generator, device: torch.device
 ) -> torch.Tensor:
-    """Sum of Mask R-CNN's five losses on softened scenes `rows` (int64 (B,)). A scalar."""
-    pixels = soften(to_pixels(scenes.images[rows.numpy()]), run.generator).to(device)
+    """Sum of Mask R-CNN's five losses on BATCH softened scenes. A scalar."""
+    torch.manual_seed(generator.initial_seed())  # torchvision samples boxes with the global one
+    rows = torch.randint(len(scenes), (BATCH,), generator=generator)
+    pixels = soften(to_pixels(scenes.images[rows.numpy()]), generator).to(device)
     wanted = [
         {name: value.to(device) for name, value in targets(scenes, row).items()}
         for row in rows.tolist()
     ]
-    return sum(model(list(pixels), wanted).values())
+    losses: dict[str, torch.Tensor] = model(list(pixels), wanted)
+    return sum(losses.values(), torch.zeros((), device=device))
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
-    add_arguments(parser, work=".scratch/train/detector")
-    parser.add_argument("--out", type=Path, default=Path("data/foundation/micro/detector"))
-    parser.add_argument("--backbone", type=Path, default=Path("data/foundation/micro/backbone"))
-    parser.add_argument("--train-scenes", type=number(int, 1), default=TRAIN_SCENES)
-    chosen = parser.parse_args(argv)
-    device = choose_device(chosen.device)
+def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
+    """Mask R-CNN on drawn scenes and their masks, from the backbone's weights."""
     scenes = load_scenes("train", chosen.train_scenes, chosen.scenes)
     fresh = fresh_scenes(EVAL_SCENES)
     torch.manual_seed(chosen.seed)
@@ -80,39 +79,43 @@ def main(argv: list[str] | None = None) -> None:
     model = build_maskrcnn(config).to(device, memory_format=torch.channels_last)
     classifier = load_backbone(chosen.backbone).resnet.state_dict()
     model.backbone.body.load_state_dict(classifier)
-    settings = {
-        "train_scenes": chosen.train_scenes,
-        "batch": BATCH,
-        "peak_lr": PEAK_LR,
-        "starts_from": "the classification backbone",
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-    run = Run(
-        {"detector": model},
-        torch.optim.AdamW(model.parameters(), PEAK_LR, weight_decay=0.01),
-        chosen.work,
-        Budget(chosen.minutes, chosen.steps),
-        settings,
-        seed=chosen.seed,
-        peak_lr=PEAK_LR,
-        warmup=WARMUP,
-        ema_decay=EMA_DECAY,
-    )
 
-    def report() -> None:
-        with run.averaged(), atomic(chosen.out) as folder:
+    def save() -> str:
+        with atomic(chosen.out) as folder:
             save_maskrcnn(model, config, folder)
         detector = load_detector(
             "torchvision", chosen.out, score_threshold=0.05, device=str(device)
         )
         found = detector.detect([scene.image for scene in fresh])
-        figures = mask_average_precision(fresh, found)
-        print(f"{EVAL_SCENES} fresh scenes:", figures, flush=True)
+        return f"{EVAL_SCENES} fresh scenes: {mask_average_precision(fresh, found)}"
 
-    for _ in run.steps(every_seconds=REPORT_SECONDS, report=report):
-        torch.manual_seed(run.generator.initial_seed())  # torchvision samples boxes with the global
-        rows = torch.randint(len(scenes), (BATCH,), generator=run.generator)
-        run.update(total_loss(model, scenes, rows, run, device), BATCH)
+    settings = {
+        "train_scenes": chosen.train_scenes,
+        "batch": BATCH,
+        "peak_lr": SCHEDULE.peak_lr,
+        "starts_from": "the classification backbone",
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return Training(
+        {"detector": model},
+        settings,
+        SCHEDULE,
+        BATCH,
+        lambda generator: total_loss(model, scenes, generator, device),
+        save,
+        REPORT_SECONDS,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = trainer_parser(
+        __doc__,
+        work=".scratch/train/detector",
+        out="data/foundation/micro/detector",
+        train_scenes=TRAIN_SCENES,
+    )
+    parser.add_argument("--backbone", type=Path, default=Path("data/foundation/micro/backbone"))
+    run_training(prepare, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

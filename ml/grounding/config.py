@@ -1,23 +1,35 @@
 """What a grounding module is made of: a frozen dataclass, saved as `config.json`.
 
 `paper` is the authors' module, layer by layer, and gives their outputs with their weights. It
-differs from their code in this alone: pictures of a batch do not see one another (theirs is right
-at batch 1 only, where both are the same); features coarser than 64x64 pixels, which their model
-does not have, are met with patches of one place; and how the spectral norms are brought up to date,
-which is the same once they have settled. `seeded` is ours and starts from other parts.
+differs from their code in three points: pictures of a batch do not influence one another (theirs is
+right at batch 1 only, where both are the same); features coarser than 64x64 pixels, which their
+model does not have, are cut into patches of one place; and the spectral norms are updated in a
+different way, which converges to the same. `seeded` is ours and is built of other parts.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypedDict
 
 from ml.settings.sections import GroundingParams
 from ml.store.files import write_json
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 VARIANTS = ("paper", "seeded")
-PARTS = {
-    # Normalisation over one picture: theirs is BatchNorm that is never told to use anything else.
+
+
+class Parts(TypedDict):
+    """The fields of `GroundingConfig` that a variant fixes."""
+
+    normalisation: str
+    biased_blocks: bool
+    standardised: bool
+    scaled_logits: bool
+
+
+PARTS: dict[str, Parts] = {
+    # Normalisation over one picture: theirs is BatchNorm in training mode, also when it predicts.
     "paper": {
         "normalisation": "instance",
         "biased_blocks": True,
@@ -34,7 +46,7 @@ PARTS = {
 """What each variant is built of."""
 LEARNED_UPSAMPLING = {"paper": False, "seeded": True}
 """Whether a map coarser than 64x64 pixels is enlarged by convolutions; the authors' is bilinear."""
-BEFORE = {
+BEFORE: dict[str, object] = {
     "normalisation": "group",
     "biased_blocks": False,
     "standardised": True,
@@ -139,9 +151,9 @@ class GroundingConfig:
 
     @classmethod
     def load(cls, file: Path) -> "GroundingConfig":
-        """The config in a file. One from before the parts were fields is read as what it was
-        (`BEFORE`). Raises ValueError, naming the file, for other missing or unknown fields."""
-        values = read_json(file)
+        """The config in a file. One from before the parts were fields is completed from `BEFORE`.
+        Raises ValueError, naming the file, for other missing or unknown fields."""
+        values = read_object(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
         expected = {f.name for f in fields(cls)}

@@ -45,7 +45,8 @@ class SegBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.norm1(x))  # the skip carries this too, as in the authors' code
-        return x + self.conv2(F.relu(self.norm2(self.conv1(x))))
+        out: Tensor = x + self.conv2(F.relu(self.norm2(self.conv1(x))))
+        return out
 
 
 class Standardise(nn.Module):
@@ -54,6 +55,9 @@ class Standardise(nn.Module):
     U-Net blocks differ in scale by a factor of ten and more. The figures are buffers, set once by
     `fit` (0 and 1 before), so a picture's features do not depend on its batch.
     """
+
+    mean: Tensor  # float32 (C,)
+    std: Tensor  # float32 (C,)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -98,7 +102,8 @@ class VisualEncoder(nn.Module):
         standardised: bool,
     ) -> None:
         super().__init__()
-        self.resolutions, self.standardised = tuple(feature_channels), standardised
+        self.resolutions, self.channels = tuple(feature_channels), tuple(feature_channels.values())
+        self.standardised = standardised
         self.scales = nn.ModuleList(
             Standardise(c) if standardised else nn.Identity() for c in feature_channels.values()
         )
@@ -116,34 +121,33 @@ class VisualEncoder(nn.Module):
         nothing, and reads none, where there is no standardisation."""
         if not self.standardised:
             return
+        scales = [scale for scale in self.scales if isinstance(scale, Standardise)]
         before = 0
         for features in batches:
-            for resolution, scale in zip(self.resolutions, self.scales, strict=True):
+            for resolution, scale in zip(self.resolutions, scales, strict=True):
                 scale.fit(features[resolution], before)
             before += len(features[self.resolutions[0]])
-        for scale in self.scales:
+        for scale in scales:
             scale.std.clamp_(min=1e-3)
 
     def pictures_within(self, limit: int) -> int:
         """How many pictures' features take at most `limit` bytes in float32, at least 1."""
-        one = sum(
-            4 * reduce.in_channels * r**2
-            for r, reduce in zip(self.resolutions, self.reduce, strict=True)
-        )
+        one = sum(4 * c * r**2 for r, c in zip(self.resolutions, self.channels, strict=True))
         return max(1, limit // one)
 
     def forward(self, features: Mapping[int, Tensor]) -> Tensor:
         finest = self.resolutions[-1]
-        fused = None
+        fused: Tensor | None = None
         for i, resolution in enumerate(self.resolutions):
             # 1x1 convolution and bilinear resize commute, and reduced first it is cheap
-            level = self.reduce[i](self.scales[i](features[resolution].float()))
+            level: Tensor = self.reduce[i](self.scales[i](features[resolution].float()))
             level = resize(level, min(2 * resolution, finest))
             if fused is None:
                 fused = level
             else:
                 fused = torch.cat([resize(fused, level.shape[-1]), level], dim=1)
                 fused = self.blocks[i - 1](fused)
+        assert fused is not None, "a config has at least one resolution"
         return fused
 
 
@@ -166,4 +170,5 @@ class LearnedUpsampling(nn.Module):
         self.steps = nn.Sequential(*steps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.steps(x)
+        out: Tensor = self.steps(x)
+        return out

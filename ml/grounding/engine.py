@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ml.compute.batching import Batches
-from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.evidence import add_noise, encode_images
 from ml.diffusion.features import unet_features
+from ml.diffusion.latents import add_noise, encode_images
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import StepCallback, sample
 from ml.diffusion.schedulers import TIMESTEPS
 from ml.diffusion.tokens import text_limit
@@ -28,7 +28,7 @@ from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
 from ml.settings.ranges import Range
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
 PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite

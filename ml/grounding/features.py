@@ -1,4 +1,4 @@
-"""What the module sees of a picture: U-Net features (cached within a limit), evidence, word texts.
+"""What the module is given of a picture: U-Net features (cached up to a limit), evidence, words.
 
 All of it comes from the frozen diffusion model; nothing here is learned.
 """
@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from ml.compute.batching import Batches
 from ml.compute.weights import check_finite
-from ml.diffusion.checkpoint import Pipeline
-from ml.diffusion.evidence import encode_images, leave_one_out
+from ml.diffusion.encoding import word_embeddings
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import unet_features
-from ml.diffusion.tokens import word_embeddings
+from ml.diffusion.latents import encode_images
+from ml.diffusion.pipeline import Pipeline
 from ml.grounding.samples import Sample
 from ml.store.shards import split
 
@@ -49,7 +50,7 @@ def collate(
     (n_i,H,W); present: B of bool (n_i,)."""
     longest = max(len(t) for t in texts)
 
-    def pad(arrays: Sequence, dtype: torch.dtype) -> Tensor:
+    def pad(arrays: Sequence[np.ndarray] | Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         tensors = [torch.as_tensor(a) for a in arrays]
         padded = torch.zeros(len(tensors), longest, *tensors[0].shape[1:], dtype=dtype)
         for row, tensor in zip(padded, tensors, strict=True):
@@ -159,7 +160,7 @@ class FeatureSource:
 
 def compute_evidence(
     pipe: Pipeline,
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | np.ndarray,
     prompts: Sequence[str],
     phrases: Sequence[Sequence[str]],
     timesteps: Sequence[int],

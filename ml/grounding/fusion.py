@@ -4,19 +4,21 @@ Attention never leaves a sample, and padded words are never looked at. No positi
 in the paper.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 SHARPNESS = 3.0
-"""Power that evidence is raised to before pooling: half the peak then weighs an eighth."""
+"""Power to which evidence is raised before pooling: half the peak then weighs an eighth."""
 
 GAIN = 8.0
-"""Of the evidence's say between the words of a picture. On a development set (other seeds than any
-reported), two unseen objects: 71.0 mIoU without, 79.4 with 2, 81.6 with 4, 82.6 with 8."""
+"""Weight of the evidence when the words of a picture compete for a place: the largest that was
+tried, and the best for two unseen objects (docs/ablations.md#weight-of-the-evidence-prior)."""
 
 FLOOR = 0.05
-"""Of a word's peak: evidence that every word has everywhere, so that noise decides little."""
+"""Share of its peak that every word's evidence has everywhere, so that noise decides little."""
 
 
 class Attention(nn.Module):
@@ -35,7 +37,8 @@ class Attention(nn.Module):
         )
         mask = None if allowed is None else allowed[:, None]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
 
 
 class DecoderLayer(nn.Module):
@@ -55,10 +58,11 @@ class DecoderLayer(nn.Module):
         normed = self.norm_self(queries)
         queries = queries + self.self_attention(normed, normed, allowed)
         queries = queries + self.cross_attention(self.norm_cross(queries), tokens)
-        return queries + self.ffn(self.norm_ffn(queries))
+        changed: Tensor = queries + self.ffn(self.norm_ffn(queries))
+        return changed
 
 
-def start_as_the_authors(layers: nn.ModuleList) -> None:
+def start_as_the_authors(layers: Sequence[DecoderLayer]) -> None:
     """All layers start as copies of the first, whose queries, keys and values have Xavier's bounds
     of one matrix for the three (torch's own MultiheadAttention)."""
     first = layers[0]
@@ -80,7 +84,8 @@ class EvidenceSeed(nn.Module):
 
     def forward(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """tokens (B,M,D), weights (B,N,M) that sum to 1 over M -> (B,N,D)."""
-        return self.project(self.norm(weights @ tokens))
+        seed: Tensor = self.project(self.norm(weights @ tokens))
+        return seed
 
 
 def by_peak(maps: Tensor) -> Tensor:
@@ -109,7 +114,7 @@ def pooling_weights(evidence: Tensor, valid: Tensor, side: int) -> Tensor:
 
 
 def evidence_prior(evidence: Tensor, valid: Tensor, size: int) -> Tensor:
-    """What the evidence says of which word a place belongs to: float32 (B,N,size,size).
+    """The evidence's prior on which word a place belongs to, in logits: float32 (B,N,size,size).
 
     GAIN times the logarithm of a word's share of the evidence at a place; each map counts by its
     own maximum, plus FLOOR. evidence: float >= 0 (B,N,E,h,w); valid: bool (B,N), padding gets -inf.
@@ -120,14 +125,14 @@ def evidence_prior(evidence: Tensor, valid: Tensor, size: int) -> Tensor:
     return GAIN * (maps / maps.sum(1, keepdim=True)).log()
 
 
-def settle(words: Tensor, prior: Tensor) -> Tensor:
-    """Logits of words (B,N,H,W) with a prior (B,N,H,W) on which of them it is.
+def apply_prior(words: Tensor, prior: Tensor) -> Tensor:
+    """Logits of words (B,N,H,W), with a prior (B,N,H,W) on which of the words a place belongs to.
 
-    What the words hold together is as before, so that the background keeps its places, and a word
-    that is alone is left as it is.
+    The sum of the words' exponentials stays the same, so that the background keeps its places, and
+    a word that is alone keeps its logits.
     """
-    swayed = words + prior
-    return swayed - swayed.logsumexp(1, keepdim=True) + words.logsumexp(1, keepdim=True)
+    weighed = words + prior
+    return weighed - weighed.logsumexp(1, keepdim=True) + words.logsumexp(1, keepdim=True)
 
 
 def allowed_pairs(valid: Tensor) -> Tensor:

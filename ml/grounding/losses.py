@@ -1,9 +1,9 @@
-"""Losses of the grounding module. Words without an accepted mask teach nothing about themselves.
+"""Losses of the grounding module. A word without an accepted mask is not trained on.
 
 Masks are bool (B,N,H,W), `present` bool (B,N): words whose mask was accepted. `valid` bool (B,N):
-words that are no padding. `words`, `pictures`: how many the sum is divided by, None: those present
-and all. A part of a batch is given the batch's number, so that the losses of the parts add up to
-the batch's.
+words that are no padding. `words`, `pictures`: what the sum is divided by; by default the number of
+present words, of pictures. For a part of a batch the whole batch's numbers are passed, so that the
+parts' losses add up to the batch's.
 """
 
 import torch
@@ -17,7 +17,7 @@ DICE_SMOOTHING = 1.0
 def dice_loss(
     probability: Tensor, masks: Tensor, present: Tensor, words: int | None = None
 ) -> Tensor:
-    """Mean over the present words of 1 - (2 |p m| + s) / (|p| + |m| + s); 0 when none is.
+    """Mean over the present words of 1 - (2 |p m| + s) / (|p| + |m| + s); 0 when there is none.
 
     probability: float (B,N,H,W) in 0..1.
     """
@@ -42,8 +42,8 @@ def paper_loss(
     """Binary cross-entropy, mean over the pixels of a word, summed over a picture's present words,
     mean over pictures; plus Dice, which is not the authors'. logits: (B,N,H,W).
 
-    A word whose mask is missing or empty is left out: taken as an empty target, it costs the
-    paper 12 points of mIoU on unseen words.
+    A word whose mask is missing or empty is left out: as an empty target it would teach that
+    the word is nowhere (docs/ablations.md#words-without-an-accepted-mask).
     """
     pictures = len(logits) if pictures is None else pictures
     each = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
@@ -57,7 +57,7 @@ def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
     """Which of background and words each pixel may be: bool (B,N+1,H,W), background first.
 
     A pixel under masks may be any of their words. Every other pixel may be background, or any
-    word of the picture whose mask is missing: nobody knows where that word ends.
+    word of the picture whose mask is missing, since nothing says where it ends.
     """
     covered = masks & present[..., None, None]
     free = ~covered.any(1, keepdim=True)
@@ -77,7 +77,7 @@ def competition_loss(
     """-log of the probability of the permitted labels, averaged over pixels, plus Dice.
 
     logits: (B,N+1,H,W), background first. With every mask there and no overlap this is softmax
-    cross-entropy; where more labels are permitted, they may share the pixel as they like. share:
+    cross-entropy; where several labels are permitted, only their sum counts. share:
     of the batch's pictures, in a part of it.
     """
     log_p = logits.log_softmax(1)

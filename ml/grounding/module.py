@@ -16,9 +16,9 @@ from ml.grounding.fusion import (
     DecoderLayer,
     EvidenceSeed,
     allowed_pairs,
+    apply_prior,
     evidence_prior,
     pooling_weights,
-    settle,
     start_as_the_authors,
 )
 from ml.store.files import atomic
@@ -32,14 +32,14 @@ class GroundingModule(nn.Module):
 
     `seeded`: a query is the text embedding plus the visual tokens pooled by the word's evidence;
     the words of a picture and its background (a learned query) share each pixel by softmax. In eval
-    mode the evidence also has a say in which word a pixel belongs to (`evidence_prior`): a module
-    finds both of two unseen objects and mixes them up, and the evidence does not.
+    mode the evidence is also a prior on which word a pixel belongs to (`evidence_prior`): a module
+    finds both of two unseen objects but mixes them up, and the evidence does not.
     """
 
     def __init__(self, config: GroundingConfig) -> None:
         super().__init__()
         self.config = config
-        self.settles = config.competition  # may be switched off, to see what it is worth
+        self.uses_prior = config.competition  # may be switched off, to measure what it is worth
         width = config.width
         self.encoder = VisualEncoder(
             config.feature_channels,
@@ -51,7 +51,8 @@ class GroundingModule(nn.Module):
         fused = self.encoder.out_channels
         self.to_k = nn.Linear(fused * config.patch**2, width, bias=False)
         self.to_q = nn.Linear(config.text_width, width, bias=False)
-        self.layers = nn.ModuleList(DecoderLayer(width, config.heads) for _ in range(config.layers))
+        layers = [DecoderLayer(width, config.heads) for _ in range(config.layers)]
+        self.layers = nn.ModuleList(layers)
         self.mask_embedding = nn.Sequential(
             nn.Linear(width, width),
             nn.ReLU(),
@@ -65,7 +66,7 @@ class GroundingModule(nn.Module):
             else nn.Identity()
         )
         if not config.competition:
-            start_as_the_authors(self.layers)
+            start_as_the_authors(layers)
         if config.competition:
             self.seed = EvidenceSeed(width)
             self.background = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -102,23 +103,24 @@ class GroundingModule(nn.Module):
         size = self.config.picture_size
         if logits.shape[-1] != size:  # the same as upsampling the map first, as the paper does
             logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
-        if self.settles and not self.training:
+        if self.uses_prior and evidence is not None and not self.training:
             words = logits[:, 1:].masked_fill(~valid[:, :, None, None], PADDED)
-            words = settle(words, evidence_prior(evidence, valid, size))
+            words = apply_prior(words, evidence_prior(evidence, valid, size))
             logits = torch.cat([logits[:, :1], words], dim=1)
         return logits.masked_fill(~shown[:, :, None, None], PADDED)
 
     def _tokens(self, fused: Tensor) -> Tensor:
         """(B,C,R,R) -> (B,(R/patch)^2,width), row by row."""
         patches = F.unfold(fused, self.config.patch, stride=self.config.patch)
-        return self.to_k(patches.transpose(1, 2))
+        tokens: Tensor = self.to_k(patches.transpose(1, 2))
+        return tokens
 
     def _queries(
         self, tokens: Tensor, text: Tensor, valid: Tensor, evidence: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Queries (B,N or N+1,width) and which of them are not padding."""
-        queries = self.to_q(text)
-        if not self.config.competition:
+        queries: Tensor = self.to_q(text)
+        if not self.config.competition or evidence is None:
             return queries, valid
         side = int(tokens.shape[1] ** 0.5)
         queries = queries + self.seed(tokens, pooling_weights(evidence, valid, side))

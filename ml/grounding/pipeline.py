@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ml.diffusion.checkpoint import Pipeline
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import StepCallback
 from ml.grounding import given
 from ml.grounding.arguments import DRAWING, Generators, number, one, seeds_of, several

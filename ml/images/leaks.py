@@ -1,36 +1,37 @@
-"""Whether a training picture is a benchmark picture, or nearly: thumbnails and their distances."""
+"""Finds training pictures that are, or nearly are, benchmark pictures: distances of thumbnails."""
 
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from ml.images.arrays import Picture
+
 SIZE = 64
-"""Side of the pictures that are compared, in pixels: the drawn world's."""
-
+"""Side in pixels to which every picture is brought before it is compared. It is the side of a drawn
+scene, so that those are compared as they are; another number would need another NEAR_DISTANCE."""
 THUMB = 16
-"""Side of the thumbnails two pictures are compared by, in pixels."""
-
-
+"""Side of the thumbnails by which two pictures are compared, in pixels."""
 NEAR_DISTANCE = 5.0
 """Mean absolute difference of 16x16 thumbnails, in grey levels, under which two pictures are the
-same. Measured on 20,000 fresh scenes against the 400: the nearest pair stands at 6.9, 99.9 % of the
-scenes beyond 10.5. An altered copy stands at most at 1.0 (noise of 4 levels) or 4.6 (posterised to
-16 levels)."""
+same: between the strongest alteration and the nearest pair of different scenes
+(docs/ablations.md)."""
 
 
 def small(image: np.ndarray) -> np.ndarray:
-    """uint8 (64,64,3): what `find_overlap` compares, out of a picture uint8 (H,W,3) of any size."""
+    """A picture uint8 (H,W,3) of any size as `find_overlap` compares it: uint8 (64,64,3)."""
     if image.shape[:2] == (SIZE, SIZE):
         return image
     return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.ndarray]) -> list[int]:
+def find_overlap(images: Iterable[Picture], benchmark_images: Iterable[Picture]) -> list[int]:
     """Which images are a benchmark picture, exactly or slightly altered.
 
-    images, benchmark_images: uint8 (64, 64, 3) RGB each. Returns the positions in `images`, in
-    order. A copy has distance 0, so exact duplicates need no check of their own. 1.2 ms an image.
+    images, benchmark_images: uint8 (64,64,3) RGB each, as `small` gives them; at least one of the
+    benchmark. Returns the positions in `images`, in order. A copy has distance 0, so exact
+    duplicates need no check of their own. 1.2 ms an image. Raises ValueError for another shape.
     """
     benchmark = np.stack([_thumb(image) for image in benchmark_images])
     return [
@@ -40,10 +41,11 @@ def find_overlap(images: Iterable[np.ndarray], benchmark_images: Iterable[np.nda
     ]
 
 
-def _thumb(image: np.ndarray) -> np.ndarray:
+def _thumb(image: Picture) -> npt.NDArray[np.float32]:
     """float32 (768,), the 16x16 box-averaged picture, 0 to 255."""
     if image.shape != (SIZE, SIZE, 3):
         raise ValueError(f"picture of shape {image.shape}; expected {(SIZE, SIZE, 3)}: resize it")
     block = SIZE // THUMB
     blocks = image.astype(np.float32).reshape(THUMB, block, THUMB, block, 3)
-    return blocks.mean((1, 3)).ravel()
+    means: np.ndarray = blocks.mean((1, 3))
+    return means.ravel()

@@ -1,8 +1,7 @@
-"""The audit sheet: synthetic pictures to tick by eye, and what the ticks say about the labels.
+"""The audit sheet: synthetic pictures that a person ticks, and the precision that follows from it.
 
-The only judgement of a set that nobody labelled. `python -m ml audit ticks.json --profile X` reads
-the file that the sheet's button saves. Here: which pictures, precision, intervals. Not here: the
-page (stage `report`).
+The only judgement of a set that nobody labelled. Here: which pictures, the saved ticks, precision
+and intervals. Not here: the page (stage `report`), the command (`ml.cli.audit`).
 """
 
 import json
@@ -11,12 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ml.arguments import add_profile, add_root, make_parser
 from ml.pipeline.workspace import Workspace
-from ml.settings.profile import load_params
-from ml.store.files import write_json
 from ml.store.manifest import read_manifest
 from ml.store.reading import read_text
 from ml.store.shards import read_shards
@@ -24,17 +19,17 @@ from ml.store.shards import read_shards
 STAGE = "synthetic_dataset"
 ITEMS = 100
 VERDICTS = ("right", "wrong mask", "wrong object")
-"""right: the object is there, and the mask covers it, it alone, and nearly all of it."""
+"""right: the object is in the picture, and the mask covers nearly all of it and nothing else."""
 Z = 1.959964  # of a two-sided 95 % interval
 
 
 def choose_items(
     entities: Sequence[Sequence[str]], classes: Sequence[str], count: int, seed: int
 ) -> list[tuple[int, str]]:
-    """At most `count` (picture, class) to tick, no picture twice, classes as even as they can be.
+    """At most `count` pairs (picture, class) to tick, no picture twice, balanced over the classes.
 
-    entities: the classes of each picture. Classes are dealt in turn, each time a random picture
-    of the class that no other turn took, until the count or the pictures run out.
+    entities: the classes of each picture. The classes take turns; each turn takes a random unused
+    picture of its class, until the count is reached or no picture is left.
     """
     rng = np.random.default_rng([seed, 100])
     piles = {
@@ -68,7 +63,7 @@ def wilson(right: int, judged: int) -> tuple[float, float]:
 def precision(ticks: Sequence[dict]) -> list[dict]:
     """Per class and, last, over all: the verdicts' counts, precision and interval in percent.
 
-    ticks: {"entity", "verdict"} each; a picture that was not ticked is none of them.
+    ticks: {"entity", "verdict"} each; pictures that were not ticked are left out.
     """
     rows = []
     by_class = {
@@ -93,8 +88,8 @@ def precision(ticks: Sequence[dict]) -> list[dict]:
 
 
 def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
-    """The ticks of a saved sheet. Raises ValueError for a file that is none, is empty, or is
-    about other pictures than the profile's synthetic set holds now."""
+    """The ticks of a saved sheet. Raises ValueError for a file that is not a saved sheet, holds no
+    tick, or belongs to another synthetic set than the profile has now."""
     if not path.is_file():
         raise ValueError(
             f"no file {path}; open {workspace.folder('report') / 'audit.html'} in a "
@@ -132,20 +127,3 @@ def read_ticks(path: Path, workspace: Workspace) -> list[dict]:
     if len({pair[:2] for pair in pairs}) < len(pairs):
         raise ValueError(f"{path}: a picture is judged twice; save the sheet again")
     return ticks
-
-
-def main(arguments: list[str]) -> int:
-    parser = make_parser("python -m ml audit", __doc__)
-    parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
-    add_profile(parser)
-    add_root(parser)
-    chosen = parser.parse_args(arguments)
-    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
-    rows = precision(read_ticks(chosen.ticks, workspace))
-    # Said about the set, no part of it: the file goes with the set when that is made again.
-    path = workspace.state(STAGE) / "audit.json"
-    write_json(path, {"precision": rows})
-    table = pd.DataFrame(rows).round(1)
-    print(table.to_string(index=False))
-    print(f"precision in percent with its Wilson 95 % interval; written: {path}")
-    return 0

@@ -1,7 +1,7 @@
-"""The gate between a new model and the champion: a pure decision.
+"""The promotion gate: whether a new model takes the champion's place, as a pure function.
 
-Not here: files, scores of particular models, the registry (orchestration keeps its alias in step
-with the champion on record).
+Not here: files and the scores of particular models (stage `promotion`), the registry (orchestration
+keeps its alias in step with the champion on record).
 """
 
 import math
@@ -22,29 +22,32 @@ BY_HAND = (
 
 @dataclass(frozen=True)
 class Contender:
-    """A model and what it scored."""
+    """A model and its scores."""
 
     digest: str  # of the model's manifest
     score: float  # percent
     test_set: str  # digest of what it was scored on
     keys: tuple[str, ...]  # of the pictures, row for row
-    counts: np.ndarray  # (pictures, *rest), what the policy's statistic takes summed
+    counts: np.ndarray  # (pictures, *rest); the policy's statistic takes their sum over pictures
 
 
 @dataclass(frozen=True)
 class Policy:
     """What a candidate must reach."""
 
-    floor: float  # percent; nothing below is promoted
+    floor: float  # percent; no model below it is promoted
     statistic: Statistic  # summed counts -> percent
-    resamples: int
+    resamples: int  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """promote: the candidate takes the champion's place. state: promoted, refused or kept (it is
-    the champion already). difference: candidate less champion with its 95 % interval, in points;
-    None where the two could not be compared."""
+    """What was decided, and why.
+
+    promote: the candidate takes the champion's place. state: "promoted", "refused" or "kept" (it is
+    the champion already). difference: candidate minus champion with its 95 % interval, in points of
+    a percent; None where the two could not be compared.
+    """
 
     promote: bool
     state: str
@@ -55,12 +58,12 @@ class Verdict:
 def decide(
     candidate: Contender, champion: Contender | None, policy: Policy, former: Collection[str] = ()
 ) -> Verdict:
-    """The rules in order; the first that holds decides. former: digests of earlier champions.
+    """Applies the rules in order; the first that holds decides. former: digests of old champions.
 
-    A champion is beaten on its own test set only, and a model that was champion is not promoted
-    again: whoever took it down by hand had a reason. A regression is a paired-bootstrap interval
-    that lies wholly below zero: a candidate that is as good within the pictures' noise may replace
-    the champion. A number that is not finite never promotes.
+    The two are compared only on the champion's own test set. A former champion is not promoted
+    again: somebody replaced it by hand, for a reason. A candidate is a regression when its
+    paired-bootstrap interval lies wholly below zero, so that one that is as good within the noise
+    of the pictures may replace the champion. A number that is not finite never promotes.
     """
     if champion is not None and champion.digest == candidate.digest:
         return Verdict(False, "kept", "already champion")
@@ -86,15 +89,15 @@ def decide(
         policy.statistic, candidate.counts, champion.counts, policy.resamples, BOOTSTRAP_SEED
     )
     points, low, high = difference
-    said = (
+    comparison = (
         f"{points:+.1f} points against the champion's {champion.score:.1f} % (95 % interval "
         f"{low:+.1f} to {high:+.1f}, same {len(champion.keys)} pictures)"
     )
     if not all(map(math.isfinite, difference)):
-        return Verdict(False, "refused", f"not comparable in numbers: {said}. {BY_HAND}")
+        return Verdict(False, "refused", f"not comparable in numbers: {comparison}. {BY_HAND}")
     if high < 0:
-        return Verdict(False, "refused", f"regression: {said}", difference)
-    return Verdict(True, "promoted", f"{reached}; no regression: {said}", difference)
+        return Verdict(False, "refused", f"regression: {comparison}", difference)
+    return Verdict(True, "promoted", f"{reached}; no regression: {comparison}", difference)
 
 
 def comparable(one: Contender, other: Contender) -> bool:

@@ -5,7 +5,7 @@ from ml.pipeline.table import STAGES, Stage
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
 from ml.settings.profile import find_file
-from ml.settings.sections import REAL_SOURCES
+from ml.settings.sections import PHOTO_SOURCES
 from ml.store.files import Damaged, read_json, sha256_file
 from ml.store.lineage import check_lineage
 from ml.store.manifest import read_manifest
@@ -26,7 +26,7 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     models = {place: workspace.digest(params, place) for place in stage.models}
     inputs |= {place: digest for place, digest in models.items() if digest is not None}
-    if stage.real_part and params.benchmark.source in REAL_SOURCES:
+    if stage.real_part and params.benchmark.source in PHOTO_SOURCES:
         from ml.datasets import data_digest  # scipy and pycocotools, only where they are needed
 
         inputs["benchmark.root"] = data_digest(
@@ -52,7 +52,7 @@ def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
         path = workspace.state(name) / "quality.json"
         try:
             verdict = read_json(path, VERDICT)
-        except Damaged as error:  # it may have said no
+        except Damaged as error:  # it may have been a failure
             raise QualityError(
                 f"stage {stage.name!r} refuses its input {name!r}, whose checks "
                 f"left no readable verdict: {error}. Judge it again (`make run`), "

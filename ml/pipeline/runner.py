@@ -1,8 +1,8 @@
-"""The pipeline: the stage table and the one function that runs a stage.
+"""`run_stage`, the one function that runs a stage of the table (`ml.pipeline.table`).
 
-Every stage is a module of this folder with `run(params, workspace, recipe) -> Output`. It reads
-the folders of the stages named in its row, writes its own folder, and knows nothing of who called
-it: a Dagster asset, `python -m ml <stage>` or a DVC stage.
+Every stage is a module of `ml/pipeline/stages/` with `run(params, workspace, recipe) -> Output`. It
+reads the folders of the stages named in its row and writes its own folder. It is the same whoever
+calls it: a Dagster asset, `python -m ml <stage>` or a DVC stage.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml.compute import processes
+from ml.errors import ManifestError
 from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
 from ml.pipeline.table import STAGE, STAGES, Output, Stage
 from ml.pipeline.workspace import TIMING, Workspace
@@ -28,7 +29,6 @@ from ml.store.files import (
 from ml.store.locks import FolderLock
 from ml.store.manifest import (
     Manifest,
-    ManifestError,
     damage,
     describe_files,
     read_manifest,
@@ -43,7 +43,7 @@ class StageReport:
     stage: str
     digest: str  # of the manifest
     cached: bool  # nothing was done: the folder was made by the same recipe already
-    seconds: float  # wall time of the making, also when cached; of the last try after a kill
+    seconds: float  # wall time of the run that made it (after a kill: of the last one)
     peak_rss_mb: float  # of the process that made it
     facts: dict
 
@@ -51,12 +51,14 @@ class StageReport:
 def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = False) -> StageReport:
     """Runs one stage, or finds that its folder was made by the same recipe already.
 
-    A folder of another recipe stands until the new one is whole (`ml.store.successor`); what the
-    same recipe left half-way is continued. Of several processes (`accelerate launch`) the first
-    prepares and writes, all run the stage, and all get the report. Raises ValueError for an unknown
-    stage, or one that does not train in several processes; ManifestError for a missing or damaged
-    input, inputs that do not belong together, or a folder in the way that is not ours; QualityError
-    for an input whose checks failed; WorkspaceBusy when another run makes or reads what this one
+    A folder made by another recipe stays until the new one is complete (`ml.store.successor`); what
+    the same recipe left unfinished is continued. Of several processes (`accelerate launch`) the
+    first prepares and writes, all run the stage, and all return the report.
+
+    force: makes the stage again although it is done. Raises ValueError for an unknown stage, or one
+    that does not train in several processes; ManifestError for a missing or damaged input, inputs
+    that do not belong together, or a folder at the stage's place that is not ours; QualityError for
+    an input whose checks failed; WorkspaceBusy while another run makes or reads what this one
     writes.
     """
     if name not in STAGE:
@@ -82,9 +84,9 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
 def _begin(
     stage: Stage, params: Params, workspace: Workspace, force: bool, locks: ExitStack
 ) -> tuple[dict, StageReport | None]:
-    """The stage's recipe, and its report when it is made already; else the place is prepared.
+    """The stage's recipe, and its report when it is done already; else prepares its new folder.
 
-    locks: held by this process until the stage is done.
+    locks: takes the locks that this process holds until the stage is done.
     """
     for each in STAGE:
         Successor(workspace.data, each).check()
@@ -129,7 +131,8 @@ def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) 
 
 
 def _finished(workspace: Workspace, recipe: dict) -> StageReport | None:
-    """The report of a folder that was made by this recipe and is whole; says what is not."""
+    """The report of the stage's folder if this recipe made it and no file is damaged, else None,
+    with a line on stderr about what is damaged."""
     folder = workspace.folder(recipe["stage"])
     try:
         manifest = read_manifest(folder, verify=False)

@@ -1,7 +1,8 @@
-"""The pictures of the triplets with latents, words and masks, read from a workspace."""
+"""Training samples read from a workspace: the pictures of `images` with the masks of `triplets`."""
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +31,11 @@ _COLUMNS = [
 
 
 def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]:
-    """Pictures of these subsets with at least one accepted mask, in the order of their keys.
+    """The pictures of these subsets with at least one accepted mask, in the order of their keys.
 
-    Raises ValueError when there is none, or when `images` lacks one that `triplets` names.
+    subsets: of "train", "validation" and "sim". Pixels and masks stay in their shards until they
+    are asked for. Raises ValueError when there is no such picture, or when `images` lacks one that
+    `triplets` names.
     """
     triplets = read_shards(
         workspace.folder("triplets"), ["key", "entity", "subset", "accepted", "rle"]
@@ -59,7 +62,8 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
     return [found[key] for key in wanted]
 
 
-def _sample(row, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -> Sample:
+def _sample(row: Any, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -> Sample:
+    """One sample. row: a named tuple of the stage `images` with _COLUMNS; triplets: of its key."""
     rles = dict(zip(triplets.entity, triplets.rle, strict=True))
     return Sample(
         key=row.key,

@@ -1,4 +1,4 @@
-"""Where the stages of one profile keep their folders, and what is said about each."""
+"""Where the stages of one profile keep their folders, and the notes about each."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,9 +36,11 @@ class Workspace:
         return Successor(self.data, stage).new if stage == self.making else self.data / stage
 
     def state(self, stage: str) -> Path:
-        """What is said about a stage's folder but is no part of its data: `timing.json` of the
-        making, `made.json` (that we made it), `quality.json` of the last checks. Apart from the
-        folder, so that DVC's hash of the folder depends on the data alone; replaced with it.
+        """The folder of the notes about a stage's folder: `timing.json` (how long it took),
+        `made.json` (that it was made here), `quality.json` (the last checks).
+
+        They are kept apart from the data, so that DVC's hash of the folder depends on the data
+        alone, and are replaced together with it.
         """
         return self.data / STATE / stage
 
@@ -57,13 +59,13 @@ class Workspace:
         return replace(diffusion, model=self.model(diffusion.model))
 
     def detector(self, detector: DetectorParams) -> str:
-        """`model` of `detector.model`, where a backend's own name comes first: a folder or file
-        of that name below the root is something else."""
+        """`model` of `detector.model`, except that a name which the backend itself knows is never
+        taken for a folder or file below the root."""
         return detector.model if _own_name(detector) else self.model(detector.model)
 
     def digest(self, params: Params, place: str) -> str | None:
-        """What a recipe says of the setting `place` ("diffusion.model"): the sha256 of a folder or
-        file, a hub id or a backend's own name as it is; None when the setting is null."""
+        """What a recipe holds for the setting `place` ("diffusion.model"): the sha256 of a folder
+        or file; a hub id or a backend's own name as it is; None when the setting is null."""
         value = params.section(place)
         if value is None or (place == "detector.model" and _own_name(params.detector)):
             return value
@@ -78,7 +80,7 @@ class Workspace:
 
 
 def _own_name(detector: DetectorParams) -> bool:
-    """Whether `detector.model` is a name of its backend's."""
+    """Whether `detector.model` is a name that the backend itself knows."""
     return {
         "torchvision": detector.model == "coco",
         "detectron2": detector.model.endswith((".yaml", ".py")),

@@ -4,12 +4,11 @@ import json
 
 import pandas as pd
 
+from ml.pipeline.facts import flatten
 from ml.pipeline.workspace import Workspace
-from ml.quality import tables
-from ml.quality.tables import Tables, one_row
+from ml.quality.frames import Tables, one_row
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
-from orchestration.metadata import flatten
 
 
 def curve_tables(workspace: Workspace, stage: str) -> Tables:
@@ -78,18 +77,3 @@ def benchmark_score_tables(params: Params, workspace: Workspace) -> Tables:
     made["total"]["synthetic/checked"] = checked["synthetic"]
     made["models"] = pd.DataFrame({"model": list(checked), "score": list(checked.values())})
     return made
-
-
-TABLES = {
-    "benchmark": tables.benchmark_tables,
-    "prompts": tables.prompt_tables,
-    "images": tables.image_tables,
-    "masks": tables.mask_tables,
-    "triplets": tables.triplet_tables,
-    "grounding_model": grounding_model_tables,
-    "grounding_scores": grounding_score_tables,
-    "synthetic_dataset": tables.synthetic_tables,
-    "segmenter": segmenter_tables,
-    "real_bound": real_bound_tables,
-    "benchmark_scores": benchmark_score_tables,
-}

@@ -1,9 +1,10 @@
-"""The rules: Great Expectations' expectations by stage, as literal tables.
+"""The rules of every stage, as literal tables of Great Expectations' expectations.
 
-A rule names a table of `tables.py`, an expectation of GX and its arguments; a value "@name" is a
-bound that depends on the settings (`bounds`). A verdict is by its rules, bounds and SETTINGS; raise
-SUITE_VERSION when the tables come to mean something else. No GX import here: check names are
-needed without it. `python -m ml.quality.rules` prints docs/checks.md.
+A rule names a table of `ml.quality.tables`, an expectation of GX and its arguments; a value "@name"
+is a bound that depends on the settings (`bounds`). A verdict holds for its rules, bounds and
+SETTINGS; raise SUITE_VERSION when the tables come to mean something else. GX is not imported here:
+the names of the checks are needed where it is not installed. `python -m ml.quality.rules` prints
+docs/checks.md.
 """
 
 import sys

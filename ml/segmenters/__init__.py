@@ -11,7 +11,7 @@ from types import ModuleType
 from transformers import PreTrainedModel
 
 from ml.segmenters import maskformer, segformer
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 from ml.store.registry_folder import downloaded, refuse_address
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
@@ -52,7 +52,7 @@ def load_segmenter(folder: Path | str) -> PreTrainedModel:
     if not (place / "config.json").is_file() and (place / "model").is_dir():
         place = place / "model"
     file = place / "config.json"
-    kind = read_json(file).get("model_type") if file.is_file() else None
+    kind = read_object(file).get("model_type") if file.is_file() else None
     if not isinstance(kind, str):
         raise ValueError(
             f"no segmenter in {folder}: expected config.json and model.safetensors, "

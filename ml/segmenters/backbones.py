@@ -7,6 +7,7 @@ the benchmark would measure that. Not here: what is built on a backbone.
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,12 +20,20 @@ from ml.compute.weights import check_finite, load_whole
 from ml.store.reading import configured
 
 HEAD = ("classifier.",)
-"""Of a classifier: dropped on purpose, so that it may be of other classes, or not there at all."""
+"""Of a classifier: dropped on purpose, so that it may be of other classes, or missing."""
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+class PixelStatistics(TypedDict):
+    """Of pixels in 0..1, by channel; None where a backbone takes them as they are."""
+
+    pixel_mean: list[float] | None
+    pixel_std: list[float] | None
 
 
 def load_backbone(
     name: str | Path, revision: str | None, fitting: Collection[str]
-) -> tuple[PreTrainedModel, dict]:
+) -> tuple[PreTrainedModel, PixelStatistics]:
     """An image classifier from a folder or hub id, float32, and settings for the model's config.
 
     fitting: class names in transformers that the architecture can be built on. The settings are
@@ -70,35 +79,35 @@ def load_backbone(
     return classifier, _normalisation(name, revision, where)
 
 
-def _normalisation(name: str, revision: str | None, where: str) -> dict:
+def _normalisation(name: str, revision: str | None, where: str) -> PixelStatistics:
     try:
-        said, _ = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)
+        given, _ = ImageProcessingMixin.get_image_processor_dict(name, revision=revision)
     except OSError as error:
         if not Path(name).is_dir():
             raise ValueError(
                 f"{where}: no preprocessor_config.json, so nobody knows how its "
                 f"pixels were normalised; got {error}"
             ) from error
-        said = {}
-    return normalisation(said, where)
+        given = {}
+    return normalisation(given, where)
 
 
-def normalisation(said: Mapping, where: str) -> dict:
+def normalisation(given: Mapping[str, Any], where: str) -> PixelStatistics:
     """`pixel_mean` and `pixel_std`, for pixels in 0..1, out of a preprocessor_config.json.
 
-    Raises ValueError for one that asks for what is not done here.
+    Raises ValueError for one that asks for what is not supported here.
     """
     mean, std = (
-        said.get(name) if said.get("do_normalize", True) else None
+        given.get(name) if given.get("do_normalize", True) else None
         for name in ("image_mean", "image_std")
     )
-    if said.get("do_flip_channel_order"):
+    if given.get("do_flip_channel_order"):
         raise ValueError(
             f"{where}: its preprocessor_config.json has do_flip_channel_order: "
             "expected a backbone that takes RGB"
         )
     # What one step of 0..255 becomes there, against 1 / 255 here.
-    scale = 255 * said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 255
+    scale = 255 * given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 255
     if not math.isclose(scale, 1):
         mean, std = (
             [value / scale for value in values] for values in (mean or [0.0] * 3, std or [1.0] * 3)
@@ -107,7 +116,7 @@ def normalisation(said: Mapping, where: str) -> dict:
         if (mean is None) != (std is None) or values is not None and len(values) != 3:
             raise ValueError(
                 f"{where}: its preprocessor_config.json has {name} "
-                f"{said.get(name)!r}: expected three numbers each of image_mean and "
+                f"{given.get(name)!r}: expected three numbers each of image_mean and "
                 "image_std"
             )
     if std is not None and min(std) <= 0:
@@ -117,13 +126,14 @@ def normalisation(said: Mapping, where: str) -> dict:
     return {"pixel_mean": mean, "pixel_std": std}
 
 
-def load_saved(kind: type, folder: Path) -> PreTrainedModel:
+def load_saved(kind: type[Model], folder: Path) -> Model:
     """A segmenter that `save_pretrained` left in a folder, in eval mode.
 
     Raises ValueError for weights that are missing, damaged or not all its own.
     """
     try:
-        return load_whole(kind, f"the segmenter in {folder}", folder).eval()
+        model: Model = load_whole(kind, f"the segmenter in {folder}", folder).eval()
+        return model
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the segmenter in {folder} is damaged or lacks model.safetensors "
@@ -141,10 +151,11 @@ def finite_scores(scores: Tensor) -> Tensor:
     return scores
 
 
-def prepared(config, pixels: Tensor) -> Tensor:
+def prepared(config: Any, pixels: Tensor) -> Tensor:
     """Pixels in 0..1 as the backbone wants them: enlarged, normalised, channels_last.
 
-    pixels: float32 (B,3,H,W). config: a segmenter's; its `picture_scale` multiplies H and W.
+    pixels: float32 (B,3,H,W). config: a segmenter's, with fields of our own beside
+    those of transformers; its `picture_scale` multiplies H and W.
     """
     if config.picture_scale != 1:
         pixels = functional.interpolate(pixels, scale_factor=config.picture_scale, mode="bilinear")

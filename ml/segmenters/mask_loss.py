@@ -136,17 +136,17 @@ def _match(
     cost = WEIGHT_MASK * cost
     sizes = (probability @ counts.transpose(1, 2)) + masks.sum(-1)[:, None]
     cost = cost + WEIGHT_DICE * (1 - (2 * probability @ inside + 1) / (sizes + 1))
-    chance = class_logits.softmax(-1)
+    probable = class_logits.softmax(-1)
     wanted = targets.classes.clamp(min=0)[None, :, None].expand(layers, -1, queries, -1)
-    cost = (cost - WEIGHT_CLASS * chance.gather(3, wanted)).cpu().numpy()
+    costs = (cost - WEIGHT_CLASS * probable.gather(3, wanted)).cpu().numpy()
     known = (targets.classes >= 0).sum(1).tolist()
     pairs = [
         (layer, picture, query, target)
         for layer in range(layers)
         for picture in range(batch)
         for query, target in zip(
-            *linear_sum_assignment(cost[layer, picture, :, : known[picture]]), strict=True
+            *linear_sum_assignment(costs[layer, picture, :, : known[picture]]), strict=True
         )
     ]
     found = torch.tensor(pairs, dtype=torch.int64, device=mask_logits.device).reshape(-1, 4)
-    return tuple(found.unbind(1))
+    return found[:, 0], found[:, 1], found[:, 2], found[:, 3]

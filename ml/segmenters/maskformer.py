@@ -7,6 +7,7 @@ Not here: the training loop (`training.py`), the loss (`mask_loss.py`).
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,9 @@ def build(
         attention_dropout=0.0,
         activation_dropout=0.0,
     )
+    own: dict[str, Any] = {"picture_scale": params.scale, **pixels}  # beside transformers' fields
     config = MaskFormerConfig(
+        **own,
         backbone_config=settings,
         decoder_config=decoder,
         fpn_feature_size=params.width,
@@ -54,8 +57,6 @@ def build(
         use_auxiliary_loss=False,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
-        picture_scale=params.scale,
-        **pixels,
     )
     model = MaskFormerForInstanceSegmentation(config)
     prefix = BODIES[type(classifier).__name__]
@@ -82,12 +83,14 @@ def load(folder: Path) -> MaskFormerForInstanceSegmentation:
 
 def backbone_of(model: MaskFormerForInstanceSegmentation) -> torch.nn.Module:
     """The part that came trained and learns slower."""
-    return model.model.pixel_level_module.encoder
+    encoder: torch.nn.Module = model.model.pixel_level_module.encoder
+    return encoder
 
 
 def sizes(model: MaskFormerForInstanceSegmentation, labels: Tensor) -> Tensor:
     """What the loss's terms divide by, float64 (2,): see `loss_sizes`. labels: uint8 (B,H,W)."""
-    return loss_sizes(labels, model.config.decoder_config.num_queries)
+    decoder: Any = model.config.decoder_config
+    return loss_sizes(labels, decoder.num_queries)
 
 
 def loss(

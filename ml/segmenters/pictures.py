@@ -1,14 +1,15 @@
-"""What a training sees of its pictures: decoded when asked for, resized, cropped, flipped.
+"""The pictures of a training: decoded when needed, resized, cropped, flipped.
 
 A set of pictures is any sequence of uint8 arrays: a numpy array, or `Encoded`, which keeps PNG or
-JPEG bytes and decodes one picture at a time (10,000 of 512x512 are 8 GB decoded). Everything drawn
+JPEG bytes and decodes one picture at a time (10,000 of 512x512 are 8 GB decoded). Everything random
 is a function of (seed, step, place in the batch). Not here: the training loop.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,17 +22,27 @@ from ml.settings.sections import SegmenterParams
 from ml.store.files import atomic, read_note, sha256_file, write_json
 
 THREADS = 4
-"""That decode and resize; PIL lets go of Python's lock while it works."""
+"""That decode and resize; PIL releases Python's global lock while it works."""
 AHEAD = 3
 """Steps prepared while the device works on one."""
 BEYOND = (124, 116, 104)
 """What a crop shows beyond the picture, under the label 255: ImageNet's mean colour."""
 LOOKED_AT = 32
 """Pictures whose size is compared with the crop's before any work."""
+Pair = tuple[np.ndarray, np.ndarray]
+"""A picture and its label map."""
 _SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.binary())])
 
 
-class Encoded(Sequence):
+class Arrays(Protocol):
+    """A set of pictures or of label maps: a numpy array, a list of arrays, or `Encoded`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> np.ndarray: ...
+
+
+class Encoded(Sequence[np.ndarray]):
     """Pictures or label maps out of their PNG or JPEG bytes, decoded at every access."""
 
     def __init__(self, data: Sequence[bytes] | pa.ChunkedArray) -> None:
@@ -40,7 +51,7 @@ class Encoded(Sequence):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, place: int) -> np.ndarray:
+    def __getitem__(self, place: int) -> np.ndarray:  # type: ignore[override]  # no slices
         data = self.data[int(place)]
         return decode_png(data.as_py() if isinstance(data, pa.Scalar) else data)
 
@@ -75,7 +86,7 @@ def open_encoded(file: Path) -> tuple[Encoded, Encoded]:
     return Encoded(table["image"]), Encoded(table["label"])
 
 
-def check_pictures(images: Sequence, labels: Sequence, params: SegmenterParams) -> None:
+def check_pictures(images: Arrays, labels: Arrays, params: SegmenterParams) -> None:
     """Raises ValueError for sets that do not fit each other, or a crop that no picture fills."""
     if len(images) != len(labels) or not len(images):
         raise ValueError(
@@ -93,7 +104,7 @@ def check_pictures(images: Sequence, labels: Sequence, params: SegmenterParams) 
         )
 
 
-def _pair(images: Sequence, labels: Sequence, place: int) -> tuple[np.ndarray, np.ndarray]:
+def _pair(images: Arrays, labels: Arrays, place: int) -> tuple[np.ndarray, np.ndarray]:
     """A picture and its label map. Raises ValueError unless uint8 (H,W,3) and uint8 (H,W)."""
     image, label = images[place], labels[place]
     fits = image.ndim == 3 and image.shape[2] == 3 and image.shape[:2] == label.shape
@@ -160,8 +171,8 @@ def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def batches(
-    images: Sequence,
-    labels: Sequence,
+    images: Arrays,
+    labels: Arrays,
     kept: np.ndarray,
     params: SegmenterParams,
     seed: int,
@@ -186,7 +197,7 @@ def batches(
         return augmented(image, label, params, np.random.default_rng([seed, step, 2, row]), flip)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        waiting: deque = deque()
+        waiting: deque[tuple[int, list[Future[Pair]]]] = deque()
         for step in steps:
             chosen, flips = batch_of(kept, params.batch_size, seed, step)
             waiting.append(
@@ -198,7 +209,7 @@ def batches(
             yield _stacked(*waiting.popleft())
 
 
-def _stacked(step: int, futures: Sequence) -> tuple[int, np.ndarray, np.ndarray]:
+def _stacked(step: int, futures: Sequence[Future[Pair]]) -> tuple[int, np.ndarray, np.ndarray]:
     pairs = [future.result() for future in futures]
     sizes = sorted({label.shape for _, label in pairs})
     if len(sizes) > 1:

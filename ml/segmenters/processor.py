@@ -1,7 +1,7 @@
 """A segmenter as users of transformers have it: its image processor, for `transformers.pipeline`.
 
 The saved folder has none, because the size that pictures are enlarged to depends on theirs. Not
-here: the labels of the benchmark, which `ml.segmenters.training` predicts.
+here: the labels of the benchmark, which `ml.segmenters.prediction` makes.
 """
 
 from typing import Any

@@ -6,6 +6,7 @@ The second architecture, trained by the same loop as MaskFormer. Not here: the t
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ def build(
         }
     )
     model = SegformerForSemanticSegmentation(SegformerConfig.from_dict(given))
-    backbone_of(model).load_state_dict(classifier.segformer.state_dict())
+    body = cast(torch.nn.Module, classifier.segformer)
+    backbone_of(model).load_state_dict(body.state_dict())
     return model
 
 

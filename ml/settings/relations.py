@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from ml.settings.params import Params
-from ml.settings.sections import REAL_SOURCES
+from ml.settings.sections import PHOTO_SOURCES
 
 
-def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bool]]:
+def relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bool]]:
     """What fields must be together: the fields, the first of which is expected to be ..., its
     value, and whether it is. The error names the file that set one of them last."""
     prompts, triplets, grounding = params.prompts, params.triplets, params.grounding
@@ -63,7 +63,7 @@ def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, b
         scales,
         scales[0] <= scales[1] and (segmenter.crop_size is not None or scales == [1, 1]),
     )
-    real = benchmark.source in REAL_SOURCES
+    real = benchmark.source in PHOTO_SOURCES
     yield (
         ("benchmark.root", "benchmark.source"),
         "the folder of the real pictures"

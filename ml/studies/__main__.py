@@ -6,10 +6,14 @@ What is finished is found and skipped, what was stopped goes on: run the same co
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from ml.arguments import add_root, number
 from ml.errors import EXIT_CODES, exit_path
-from ml.studies.table import ABOUT, STUDIES, command, run, run_row, study
+from ml.studies.catalogue import ABOUT, STUDIES, command, make_row, make_study, study
+
+if TYPE_CHECKING:
+    from ml.studies.study_run import StudyRun
 
 
 @exit_path
@@ -18,17 +22,17 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     names = chosen.study or list(STUDIES)
     _check(chosen)
-    from ml.studies.workspace import make_lab
+    from ml.studies.study_run import open_run
 
-    lab = make_lab("quick" if chosen.quick else "full", chosen.root, chosen.workers)
+    run = open_run("quick" if chosen.quick else "full", chosen.root, chosen.workers)
     if chosen.row is not None:
-        _print_row(lab, names[0], chosen.row)
+        _print_row(run, names[0], chosen.row)
         return 0
     started = time.perf_counter()
     for name in [] if chosen.page_only else names:
         print(f"{name}: {ABOUT[name]}", flush=True)
-        _make(lab, name)
-    _write_pages(lab, chosen.export)
+        _make(run, name)
+    _write_pages(run, chosen.export)
     print(f"all of it: {(time.perf_counter() - started) / 60:.1f} min")
     return 0
 
@@ -86,33 +90,33 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--export publishes the full size; expected it without --quick")
 
 
-def _make(lab, name: str) -> None:
+def _make(run: "StudyRun", name: str) -> None:
     """Notes on an error which study failed and what goes on from there."""
     try:
-        _, minutes = run(lab, name)
+        _, minutes = make_study(run, name)
     except Exception as error:
-        error.add_note(f"in study {name}; what is finished is kept, {command(lab, name)} goes on")
+        error.add_note(f"in study {name}; what is finished is kept, {command(run, name)} goes on")
         raise
     print(f"{name}: finished in {minutes:.1f} min", flush=True)
 
 
-def _print_row(lab, name: str, label: str) -> None:
+def _print_row(run: "StudyRun", name: str, label: str) -> None:
     from ml.studies.markdown import plain_rows
 
-    for table in run_row(lab, name, label):
+    for table in make_row(run, name, label):
         print("\n".join(plain_rows(table)))
 
 
-def _write_pages(lab, everything: bool) -> None:
+def _write_pages(run: "StudyRun", everything: bool) -> None:
     from ml.studies.export import export
     from ml.studies.page import publish
 
-    pages = publish(lab)
+    pages = publish(run)
     size = pages.html.stat().st_size / 1e6
     print(f"pages: {pages.markdown}, {pages.html} ({size:.1f} MB)")
     if everything:
-        print(f"export: {export(lab)}")
-    print(f"one study: {command(lab)} --study NAME")
+        print(f"export: {export(run)}")
+    print(f"one study: {command(run)} --study NAME")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies.blocks import Block, Cell, Plot, Row, Table, Text
-from ml.studies.design import FRACTIONS
-from ml.studies.protocol_one import CELL_NAMES, cells
+from ml.studies.cell_scores import CELL_NAMES, cells
+from ml.studies.records import NOISED
 from ml.studies.scores import mean_iou
-from ml.studies.sets import NOISED
-from ml.studies.trainings import Spec, done, judged_pictures, rows_of, train_all, training_set
-from ml.studies.workspace import Lab
+from ml.studies.sizes import FRACTIONS
+from ml.studies.specs import Spec
+from ml.studies.study_run import StudyRun
+from ml.studies.training_sets import judged_pictures, training_set
+from ml.studies.trainings import done, rows_of, train_all
+from ml.words.cells import CELLS
 
 TITLE = "Ablations"
 QUESTION = (
@@ -50,9 +52,9 @@ class Group:
     note: str = ""
 
 
-def groups(lab: Lab) -> list[Group]:
-    fixed = lab.size.fixed
-    steps, training = lab.params.diffusion.steps, lab.params.grounding.steps
+def groups(run: StudyRun) -> list[Group]:
+    fixed = run.size.fixed
+    steps, training = run.params.diffusion.steps, run.params.grounding.steps
     places = sorted({max(1, round(share * steps)) for share in FRACTIONS})
     timesteps = {
         f"step {step} of {steps} from the last": Spec(place=i) for i, step in enumerate(places)
@@ -142,16 +144,16 @@ def groups(lab: Lab) -> list[Group]:
     ]
 
 
-def make(lab: Lab, only: str | None = None) -> None:
+def make(run: StudyRun, only: str | None = None) -> None:
     chosen = [
-        spec for group in groups(lab) for label, spec in group.rows.items() if only in (None, label)
+        spec for group in groups(run) for label, spec in group.rows.items() if only in (None, label)
     ]
-    train_all(lab, chosen)
+    train_all(run, chosen)
 
 
-def row_cells(lab: Lab, spec: Spec, paper: tuple = ()) -> dict[str, Cell]:
+def row_cells(run: StudyRun, spec: Spec, paper: tuple = ()) -> dict[str, Cell]:
     """Protocol I's five cells, and exact truth on drawn scenes where it was scored."""
-    rows, n = rows_of(lab, spec), lab.params.benchmark.bootstrap
+    rows, n = rows_of(run, spec), run.params.benchmark.bootstrap
     judged = rows[(rows.source == "generated") & (rows.judge == "detector")]
     return cells(judged, n, paper) | _real(rows, n)
 
@@ -165,33 +167,33 @@ def _real(rows: pd.DataFrame, resamples: int) -> dict[str, Cell]:
     return {name: mean_iou(own, resamples) for name, own in parts.items() if len(own)}
 
 
-def blocks(lab: Lab) -> list[Block]:
-    said: list[Block] = []
-    for group in groups(lab):
+def blocks(run: StudyRun) -> list[Block]:
+    made: list[Block] = []
+    for group in groups(run):
         table = [
-            Row(label, row_cells(lab, spec, group.paper.get(label, ())))
+            Row(label, row_cells(run, spec, group.paper.get(label, ())))
             for label, spec in group.rows.items()
-            if done(lab, spec)
+            if done(run, spec)
         ]
         if not table:
             continue
         real = any("real_seen" in row.cells for row in table)
-        said.append(Table(group.title, CELL_NAMES | (REAL if real else {}), table, group.note))
-        if (axis := _axis(lab, group)) is not None:
-            said.append(_plot(group, table, *axis))
-    return [*said, Text(_empties(lab))]
+        made.append(Table(group.title, CELL_NAMES | (REAL if real else {}), table, group.note))
+        if (axis := _axis(run, group)) is not None:
+            made.append(_plot(group, table, *axis))
+    return [*made, Text(_empties(run))]
 
 
-def _axis(lab: Lab, group: Group) -> tuple[str, dict[str, float]] | None:
+def _axis(run: StudyRun, group: Group) -> tuple[str, dict[str, float]] | None:
     """What a group's rows are a function of, for a plot: its name, and the number of each row."""
     if group.title == "Feature timestep":
-        timesteps = judged_pictures(lab)[0].timesteps
+        timesteps = judged_pictures(run)[0].timesteps
         return "timestep, 0 is the finished picture", {
             label: timesteps[spec.place] for label, spec in group.rows.items()
         }
     if group.title == "Number of training pictures":
         return "training pictures", {
-            label: len(training_set(lab, spec)) for label, spec in group.rows.items()
+            label: len(training_set(run, spec)) for label, spec in group.rows.items()
         }
     return None
 
@@ -213,8 +215,8 @@ def _plot(group: Group, table: list[Row], x: str, places: dict[str, float]) -> P
     )
 
 
-def _empties(lab: Lab) -> str:
-    samples = training_set(lab, Spec(empty_masks=True))
+def _empties(run: StudyRun) -> str:
+    samples = training_set(run, Spec(empty_masks=True))
     words = sum(len(s.words) for s in samples)
     empty = sum(rle == "" for s in samples for rle in s.rles)
     masked = sum(any(s.rles) for s in samples)

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 
 from ml.grounding.presence import MIN_PRESENCE
-from ml.studies.absent_rows import ABSENT, CANDIDATES, MASK_SHARE, METHODS, make_tables, tables
+from ml.studies.absent_methods import CANDIDATES, METHODS
+from ml.studies.absent_questions import ABSENT
+from ml.studies.absent_rows import MASK_SHARE, make_tables, tables
 from ml.studies.blocks import Block, Cell, Plot, Row, Table, Text
+from ml.studies.records import GENERATED, NOISED
 from ml.studies.scores import figure, mean_iou, ratio, sums
-from ml.studies.sets import GENERATED, NOISED
-from ml.studies.workspace import Lab
+from ml.studies.study_run import StudyRun
 
 TITLE = "Words that are not there"
 QUESTION = (
@@ -25,14 +27,14 @@ SOURCES = {
 }
 
 
-def make(lab: Lab, only: str | None = None) -> None:
+def make(run: StudyRun, only: str | None = None) -> None:
     """All raw tables, whatever row is asked for: the methods share nearly all of their work."""
-    make_tables(lab)
+    make_tables(run)
 
 
-def blocks(lab: Lab) -> list[Block]:
-    masks, scores = tables(lab)
-    resamples = lab.params.benchmark.bootstrap
+def blocks(run: StudyRun) -> list[Block]:
+    masks, scores = tables(run)
+    resamples = run.params.benchmark.bootstrap
     made: list[Block] = [
         Text(
             f"A word counts as answered when its mask takes at least {100 * MASK_SHARE:g} % of the "
@@ -135,8 +137,8 @@ def _plot(masks: pd.DataFrame, title: str) -> Plot:
 def separation(scores: pd.DataFrame, resamples: int) -> Table:
     """AUROC in percent of every candidate score, words that are there against absent ones."""
     columns = {
-        f"{source}-{n}": f"{said}, {n} absent"
-        for source, said in ((GENERATED, "generated"), (NOISED, "drawn"))
+        f"{source}-{n}": f"{title}, {n} absent"
+        for source, title in ((GENERATED, "generated"), (NOISED, "drawn"))
         for n in (1, 5)
     }
     rows = []

@@ -17,14 +17,16 @@ from ml.compute.batching import Batches
 from ml.diffusion.features import unet_features
 from ml.grounding.features import Batch, Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
-from ml.studies.trainings import Spec, load_module, recipe_of, training_set
-from ml.studies.workspace import Lab
+from ml.studies.modules import load_module
+from ml.studies.specs import Spec
+from ml.studies.study_run import StudyRun
+from ml.studies.training_sets import training_set
+from ml.studies.trainings import recipe_of
 
 THRESHOLD_PICTURES = 200
 """Training pictures that the threshold of contrast alone is chosen on."""
 
 PASSES = 64  # of the U-Net at once
-
 
 OURS, UNSETTLED = "our module", "our module without settling"
 PAPER, CONTRAST = "the paper's module", "contrast alone"
@@ -104,37 +106,37 @@ def contrast_masks(
     ]
 
 
-def load_modules(lab: Lab) -> dict[str, list[GroundingModule]]:
+def load_modules(run: StudyRun) -> dict[str, list[GroundingModule]]:
     """The trained modules of SPECS, of every seed."""
     return {
-        name: [load_module(lab, spec, seed) for seed in range(lab.size.seeds)]
+        name: [load_module(run, spec, seed) for seed in range(run.size.seeds)]
         for name, spec in SPECS.items()
     }
 
 
-def modules_recipe(lab: Lab) -> list[str]:
+def modules_recipe(run: StudyRun) -> list[str]:
     """What the modules of SPECS are made from, for a recipe."""
-    return [recipe_of(lab, spec) for spec in SPECS.values()]
+    return [recipe_of(run, spec) for spec in SPECS.values()]
 
 
-def contrast_threshold(lab: Lab) -> float:
+def contrast_threshold(run: StudyRun) -> float:
     """Contrast alone's best threshold on accepted masks of training pictures, seen classes."""
 
     def choose() -> pd.DataFrame:
-        own = training_set(lab, Spec(pictures=THRESHOLD_PICTURES))
+        own = training_set(run, Spec(pictures=THRESHOLD_PICTURES))
         best, miou = best_threshold(
             own,
             [r.evidence.mean(1) for r in own],
-            candidate_thresholds(lab.params.benchmark.daam_thresholds),
+            candidate_thresholds(run.params.benchmark.daam_thresholds),
             strongest,
         )
         return pd.DataFrame([{"threshold": best, "miou": miou}])
 
-    recipe = lab.recipe(
+    recipe = run.recipe(
         threshold_of="contrast",
         pictures=THRESHOLD_PICTURES,
-        size=lab.size.name,
-        prompts=lab.params.section("prompts"),
-        seed=lab.params.seed,
+        size=run.size.name,
+        prompts=run.params.section("prompts"),
+        seed=run.params.seed,
     )
-    return float(lab.table("contrast_threshold", recipe, choose).threshold[0])
+    return float(run.table("contrast_threshold", recipe, choose).threshold[0])

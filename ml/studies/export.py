@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.store.files import atomic, write_json
+from ml.studies.catalogue import STUDIES
 from ml.studies.saved import load, to_plain
 from ml.studies.scores import RAW
-from ml.studies.table import STUDIES
-from ml.studies.workspace import Lab
+from ml.studies.study_run import StudyRun
 
 MASKS = "masks"
 """Name of the file with all tables that have the columns `scores.RAW`; others keep their own."""
@@ -24,22 +24,22 @@ CONFUSIONS = "zero_shot_confusions"
 """Name of the file with the segmenters' confusions."""
 
 
-def export(lab: Lab) -> Path:
+def export(run: StudyRun) -> Path:
     """Writes `docs/paper/<study>.json` of every finished study and `docs/paper/raw/*.parquet`.
 
     Returns the folder. Raises ValueError for a size that is not the full one: its figures are not
     to be published.
     """
-    if lab.size.name != "full":
+    if run.size.name != "full":
         raise ValueError(
-            f"expected the full size to export, got {lab.size.name!r}; its results "
-            f"stay in {lab.folder}"
+            f"expected the full size to export, got {run.size.name!r}; its results "
+            f"stay in {run.folder}"
         )
-    folder = Path(lab.root) / "docs" / "paper"
+    folder = Path(run.root) / "docs" / "paper"
     for name in STUDIES:
-        if (saved := load(lab, name)) is not None:
+        if (saved := load(run, name)) is not None:
             write_json(folder / f"{name}.json", to_plain(saved, pictures=False))
-    export_raw(lab.folder / "raw", folder / "raw")
+    export_raw(run.folder / "raw", folder / "raw")
     return folder
 
 

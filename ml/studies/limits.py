@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from ml.studies.blocks import Block, Cell, Row, Table, Text
-from ml.studies.protocol_one import CELL_NAMES, cells, cells_apart, raw
+from ml.studies.cell_scores import CELL_NAMES, cells, cells_apart
 from ml.studies.protocol_one import make as make_protocol_one
+from ml.studies.protocol_one import raw
 from ml.studies.scores import figure, sums
-from ml.studies.trainings import Spec, done, rows_of, train_all
-from ml.studies.workspace import Lab
+from ml.studies.specs import Spec
+from ml.studies.study_run import StudyRun
+from ml.studies.trainings import done, rows_of, train_all
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "What limits it: two unseen objects"
@@ -37,23 +39,23 @@ SWAPPED = {
 }
 
 
-def make(lab: Lab, only: str | None = None) -> None:
-    make_protocol_one(lab)
+def make(run: StudyRun, only: str | None = None) -> None:
+    make_protocol_one(run)
     # The same weights as the default's, so only when those are there.
-    train_all(lab, [Spec(split, settles=False) for split in lab.size.splits])
+    train_all(run, [Spec(split, settles=False) for split in run.size.splits])
 
 
 def _of(spec: Spec, split: str) -> Spec:
     return Spec(split, spec.variant, settles=spec.settles)
 
 
-def blocks(lab: Lab) -> list[Block]:
-    n = lab.params.benchmark.bootstrap
-    rows = raw(lab)
+def blocks(run: StudyRun) -> list[Block]:
+    n = run.params.benchmark.bootstrap
+    rows = raw(run)
     rows = rows[(rows.source == "generated") & (rows.judge == "detector")]
     ahead = _ahead(rows, n)
-    said: list[Block] = [_evidence(lab, rows, n)]
-    said += [
+    made: list[Block] = [_evidence(run, rows, n)]
+    made += [
         Text(verdict(ahead)),
         Table(
             "Points ahead, paired on the same pictures",
@@ -63,15 +65,15 @@ def blocks(lab: Lab) -> list[Block]:
         ),
     ]
     for label, method in CONFUSED.items():
-        for split in lab.size.splits:
-            said.append(
+        for split in run.size.splits:
+            made.append(
                 confusion_table(
                     rows[(rows.method == method) & (rows.split == split)],
                     load_vocabulary(split).unseen,
                     f"{label}, {split}",
                 )
             )
-    return said
+    return made
 
 
 def _ahead(rows: pd.DataFrame, resamples: int) -> list[Row]:
@@ -117,13 +119,13 @@ def _tie(points: Cell) -> str:
     return f", which may be chance (95 % interval {points.low:.1f} to {points.high:.1f})"
 
 
-def _evidence(lab: Lab, rows: pd.DataFrame, resamples: int) -> Table:
+def _evidence(run: StudyRun, rows: pd.DataFrame, resamples: int) -> Table:
     """Each addition: the cells, and how many words have their mask on the other object."""
     table = []
     parts = {
-        label: pd.concat([rows_of(lab, _of(spec, split)) for split in lab.size.splits])
+        label: pd.concat([rows_of(run, _of(spec, split)) for split in run.size.splits])
         for label, spec in STEPS.items()
-        if all(done(lab, _of(spec, split)) for split in lab.size.splits)
+        if all(done(run, _of(spec, split)) for split in run.size.splits)
     }
     parts |= {label: rows[rows.method == method] for label, method in BASELINES.items()}
     for label, own in parts.items():

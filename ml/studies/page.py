@@ -14,13 +14,13 @@ from markupsafe import Markup, escape
 
 from ml.images.png import jpeg_uri
 from ml.store.files import atomic
-from ml.studies import design, markdown
+from ml.studies import markdown, prompt_sets
 from ml.studies.blocks import Block, Picture, Plot, Table, Text
+from ml.studies.catalogue import ABOUT, STUDIES, command
 from ml.studies.export import export
 from ml.studies.plots import draw_svg
 from ml.studies.saved import Saved, load
-from ml.studies.table import ABOUT, STUDIES, command
-from ml.studies.workspace import Lab
+from ml.studies.study_run import StudyRun
 
 TITLE = "The paper's questions, answered at micro size"
 READING = (
@@ -34,16 +34,16 @@ READING = (
 
 @dataclass(frozen=True)
 class Place:
-    """Where the pages of a lab go."""
+    """Where the pages of a run go."""
 
     markdown: Path
     html: Path
     images: Path  # a folder that nothing else is in
 
 
-def place(lab: Lab) -> Place:
-    full = lab.size.name == "full"
-    folder = Path(lab.root) / "docs" if full else lab.folder
+def place(run: StudyRun) -> Place:
+    full = run.size.name == "full"
+    folder = Path(run.root) / "docs" if full else run.folder
     return Place(
         folder / "results.md",
         folder / "results.html",
@@ -51,33 +51,35 @@ def place(lab: Lab) -> Place:
     )
 
 
-def publish(lab: Lab) -> Place:
+def publish(run: StudyRun) -> Place:
     """Writes both pages from what is finished, and, of a whole full-size run, the export."""
-    own = place(lab)
-    found = {name: load(lab, name) for name in STUDIES}
+    own = place(run)
+    found = {name: load(run, name) for name in STUDIES}
     pictures: dict[str, bytes] = {}
-    text = render_markdown(lab, found, pictures, own.images.relative_to(own.markdown.parent))
+    text = render_markdown(run, found, pictures, own.images.relative_to(own.markdown.parent))
     with atomic(own.images, also="*-[0-9]*.*") as temporary:
         temporary.mkdir()
         for name, data in pictures.items():
             (temporary / name).write_bytes(data)
     if not pictures:
         shutil.rmtree(own.images)
-    for path, page in ((own.markdown, text), (own.html, render_html(lab, found))):
+    for path, page in ((own.markdown, text), (own.html, render_html(run, found))):
         with atomic(path) as temporary:
             temporary.write_text(page)
-    if lab.size.name == "full" and all(found.values()):
-        export(lab)
+    if run.size.name == "full" and all(found.values()):
+        export(run)
     return own
 
 
-def facts(lab: Lab) -> list[tuple[str, str]]:
+def facts(run: StudyRun) -> list[tuple[str, str]]:
     """What was run, as pairs for the head of the page."""
-    size, params = lab.size, lab.params
-    judged = design.combinations_of(size.sim_one, size.sim_pair, size.sim_unseen_pair, params.seed)
-    real, own = design.real_classes(size, params.seed), params.grounding
+    size, params = run.size, run.params
+    judged = prompt_sets.combinations_of(
+        size.sim_one, size.sim_pair, size.sim_unseen_pair, params.seed
+    )
+    real, own = prompt_sets.drawn_classes(size, params.seed), params.grounding
     return [
-        ("size", f"{size.name} (`{command(lab)}`)"),
+        ("size", f"{size.name} (`{command(run)}`)"),
         ("seeds", f"{size.seeds} trainings of every row"),
         ("splits", ", ".join(size.splits)),
         (
@@ -105,14 +107,14 @@ def facts(lab: Lab) -> list[tuple[str, str]]:
 
 
 def render_markdown(
-    lab: Lab, found: dict[str, Saved | None], pictures: dict[str, bytes], images: Path
+    run: StudyRun, found: dict[str, Saved | None], pictures: dict[str, bytes], images: Path
 ) -> str:
     """The page for GitHub. pictures: gets file name -> bytes of what it refers to below images."""
     out = [
         f"# {TITLE}",
-        f"<!-- Written by `{command(lab)}`: do not edit. -->",
+        f"<!-- Written by `{command(run)}`: do not edit. -->",
         markdown.prose(READING),
-        "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(lab)),
+        "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(run)),
         "\n".join(
             f"{i}. [{markdown.escape(_title(name, saved))}](#{name})"
             for i, (name, saved) in enumerate(found.items(), start=1)
@@ -123,21 +125,21 @@ def render_markdown(
         if saved is None:
             out += [
                 f"## {i}. {markdown.escape(_title(name, saved))}",
-                f"Not run yet with these settings: `{command(lab, name)}`",
+                f"Not run yet with these settings: `{command(run, name)}`",
             ]
             continue
         out += [
             f"## {i}. {markdown.escape(saved.title)}",
             markdown.prose(saved.question),
-            f"`{command(lab, name)}`",
+            f"`{command(run, name)}`",
         ]
         for j, block in enumerate(saved.blocks, start=1):
-            out.append(_markdown(lab, name, block, f"{name}-{j}", pictures, images))
+            out.append(_markdown(run, name, block, f"{name}-{j}", pictures, images))
     return "\n\n".join(part for part in out if part) + "\n"
 
 
 def _markdown(
-    lab: Lab, name: str, block: Block, stem: str, pictures: dict[str, bytes], images: Path
+    run: StudyRun, name: str, block: Block, stem: str, pictures: dict[str, bytes], images: Path
 ) -> str:
     match block:
         case Text():
@@ -149,7 +151,7 @@ def _markdown(
                     f"**{markdown.escape(block.title)}**",
                     markdown.table(block),
                     markdown.prose(block.note),
-                    f'One row: `{command(lab, name)} --row "<label>"`' if block.rows else "",
+                    f'One row: `{command(run, name)} --row "<label>"`' if block.rows else "",
                 )
                 if part
             )
@@ -158,21 +160,21 @@ def _markdown(
         case Picture():
             caption, file, data = block.caption, f"{stem}.jpg", block.jpeg
     pictures[file] = data
-    said = markdown.escape(caption)
-    return f"![{said}]({(images / file).as_posix()})\n\n*{said}*"
+    shown = markdown.escape(caption)
+    return f"![{shown}]({(images / file).as_posix()})\n\n*{shown}*"
 
 
-def render_html(lab: Lab, found: dict[str, Saved | None]) -> str:
+def render_html(run: StudyRun, found: dict[str, Saved | None]) -> str:
     """The page as one file: plots are drawn into it, pictures are data URIs."""
     sections = [
         {
             "name": name,
-            "command": command(lab, name),
+            "command": command(run, name),
             "finished": saved is not None,
             "title": _title(name, saved),
             "question": _prose(saved.question) if saved else "",
             "blocks": [
-                _html(lab, name, block, f"{name}-{j}")
+                _html(run, name, block, f"{name}-{j}")
                 for j, block in enumerate(saved.blocks, start=1)
             ]
             if saved
@@ -188,12 +190,12 @@ def render_html(lab: Lab, found: dict[str, Saved | None]) -> str:
         title=TITLE,
         reading=READING,
         sections=sections,
-        size=lab.size.name,
-        facts=[(key, _prose(fact)) for key, fact in facts(lab)],
+        size=run.size.name,
+        facts=[(key, _prose(fact)) for key, fact in facts(run)],
     )
 
 
-def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
+def _html(run: StudyRun, name: str, block: Block, stem: str) -> dict:
     match block:
         case Text():
             return {"kind": "text", "text": _prose(block.text)}
@@ -201,7 +203,7 @@ def _html(lab: Lab, name: str, block: Block, stem: str) -> dict:
             rows = [
                 {
                     "label": row.label,
-                    "command": command(lab, name, row.label),
+                    "command": command(run, name, row.label),
                     "cells": [
                         markdown.parts(row.cells.get(column), block.digits(column))
                         for column in block.columns

@@ -7,22 +7,17 @@ the detector as a judge, can both be checked.
 import pandas as pd
 
 from ml.metrics.iou import binary_iou
-from ml.pipeline.stages.prompts import cell_of
+from ml.studies.baselines import make_baselines
 from ml.studies.blocks import Block, Row, Table, Text
-from ml.studies.protocol_one import (
-    BASELINES,
-    CELL_NAMES,
-    TRAINED,
-    cells,
-    cells_apart,
-    counted,
-    make_baselines,
-    spec_of,
-    trained_rows,
-)
-from ml.studies.sets import INVERTED, NOISED
-from ml.studies.trainings import real_pictures, train_all
-from ml.studies.workspace import Lab
+from ml.studies.cell_scores import CELL_NAMES, cells, cells_apart, counted
+from ml.studies.parallel import run_tasks
+from ml.studies.protocol_one import trained_rows
+from ml.studies.protocol_one_methods import BASELINES, TRAINED, spec_of
+from ml.studies.records import INVERTED, NOISED
+from ml.studies.study_run import StudyRun
+from ml.studies.training_sets import drawn_pictures
+from ml.studies.trainings import train_all
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Protocol III: exact truth on real scenes"
@@ -35,37 +30,37 @@ WAYS = {NOISED: "noise added", INVERTED: "DDIM-inverted"}
 METHODS = TRAINED | {"contrast alone": BASELINES["contrast alone"]}
 
 
-def make(lab: Lab, only: str | None = None) -> None:
+def make(run: StudyRun, only: str | None = None) -> None:
     """Shares the trainings of Protocol I, which scored the drawn scenes already."""
     train_all(
-        lab,
+        run,
         [
             spec_of(method, split)
             for label, method in TRAINED.items()
             if only is None or only.startswith(label)
-            for split in lab.size.splits
+            for split in run.size.splits
         ],
     )
-    lab.run("baselines", [(make_baselines, lab, split) for split in lab.size.splits])
-    lab.run("judge", [(judge_rows, lab, split) for split in lab.size.splits])
+    run_tasks("baselines", [(make_baselines, run, split) for split in run.size.splits], run.workers)
+    run_tasks("judge", [(judge_rows, run, split) for split in run.size.splits], run.workers)
 
 
-def raw(lab: Lab) -> pd.DataFrame:
+def raw(run: StudyRun) -> pd.DataFrame:
     """Raw rows on drawn scenes, of both ways and both judges."""
     parts = []
-    for split in lab.size.splits:
-        parts += [*trained_rows(lab, split), make_baselines(lab, split)]
+    for split in run.size.splits:
+        parts += [*trained_rows(run, split), make_baselines(run, split)]
     rows = pd.concat(parts, ignore_index=True)
     return rows[rows.source.isin(list(WAYS)) & rows.method.isin(list(METHODS.values()))]
 
 
-def judge_rows(lab: Lab, split: str) -> pd.DataFrame:
+def judge_rows(run: StudyRun, split: str) -> pd.DataFrame:
     """The detector's own masks against the truth, on scenes where it found every word."""
-    recipe = lab.recipe(counts=lab.counts(), split=split, seed=lab.params.seed, of="judge")
-    return lab.table(f"judge-{split}", recipe, lambda: _judge_rows(lab, split))
+    recipe = run.recipe(counts=run.counts(), split=split, seed=run.params.seed, of="judge")
+    return run.table(f"judge-{split}", recipe, lambda: _judge_rows(run, split))
 
 
-def _judge_rows(lab: Lab, split: str) -> pd.DataFrame:
+def _judge_rows(run: StudyRun, split: str) -> pd.DataFrame:
     vocabulary = load_vocabulary(split)
     return pd.DataFrame(
         [
@@ -75,20 +70,20 @@ def _judge_rows(lab: Lab, split: str) -> pd.DataFrame:
                 "seed": 0,
                 "source": "drawn",
                 "judge": "truth",
-                "cell": cell_of(record.entities, vocabulary),
+                "cell": cell_of(record.entities, vocabulary.unseen),
                 "key": record.key,
                 "entity": entity,
                 "iou": binary_iou(found, true),
             }
-            for record in real_pictures(lab)
+            for record in drawn_pictures(run)
             if record.whole
             for entity, found, true in zip(record.entities, record.masks, record.truth, strict=True)
         ]
     )
 
 
-def blocks(lab: Lab) -> list[Block]:
-    rows, n = raw(lab), lab.params.benchmark.bootstrap
+def blocks(run: StudyRun) -> list[Block]:
+    rows, n = raw(run), run.params.benchmark.bootstrap
     said: list[Block] = []
     for way, name in WAYS.items():
         true = rows[(rows.source == way) & (rows.judge == "truth")]
@@ -105,10 +100,10 @@ def blocks(lab: Lab) -> list[Block]:
             )
         )
     said.append(_gap(rows, n))
-    own = pd.concat([judge_rows(lab, split) for split in lab.size.splits], ignore_index=True)
+    own = pd.concat([judge_rows(run, split) for split in run.size.splits], ignore_index=True)
     scored = Row("the detector's own masks", cells(own, n))
     said.append(Table("The judge itself, against exact truth", CELL_NAMES, [scored]))
-    scenes = real_pictures(lab)
+    scenes = drawn_pictures(run)
     missed = 100 * sum(not r.whole for r in scenes) / len(scenes)
     said.append(
         Text(

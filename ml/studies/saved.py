@@ -1,4 +1,4 @@
-"""What a finished study left for the page: its blocks as JSON, `blocks/<study>.json` of the lab.
+"""What a finished study left for the page: its blocks as JSON, `blocks/<study>.json` of the run.
 
 So the page is made from whatever studies are finished, without their modules or models. A recipe
 beside the file says which settings it was made with. What the page does with it is in `page`.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml.store.files import read_note, write_json
 from ml.studies.blocks import Block, Cell, Picture, Plot, Row, Table, Text
-from ml.studies.workspace import Lab
+from ml.studies.study_run import StudyRun
 
 SECTIONS = ("grounding", "segmenter", "benchmark")
 """Of the settings, beside those that everything depends on, what a study's figures do."""
@@ -28,22 +28,22 @@ class Saved:
     blocks: tuple[Block, ...]
 
 
-def save(lab: Lab, name: str, saved: Saved) -> Path:
+def save(run: StudyRun, name: str, saved: Saved) -> Path:
     """Writes a study's blocks, atomically. Raises ValueError when a table is not one that the page
     can show: a label or a column twice or unknown, named in the message."""
     for block in saved.blocks:
         if isinstance(block, Table):
             check_table(name, block)
-    path = _path(lab, name)
+    path = _path(run, name)
     write_json(path, to_plain(saved))
-    lab.sign(path, _recipe(lab, name))
+    run.sign(path, _recipe(run, name))
     return path
 
 
-def load(lab: Lab, name: str) -> Saved | None:
-    """A study's blocks, None when it was not finished with the settings of this lab."""
-    path = _path(lab, name)
-    if not lab.in_place(path, _recipe(lab, name)):
+def load(run: StudyRun, name: str) -> Saved | None:
+    """A study's blocks, None when it was not finished with the settings of this run."""
+    path = _path(run, name)
+    if not run.in_place(path, _recipe(run, name)):
         return None
     saved = read_note(path, dict)
     return saved and from_plain(saved)
@@ -168,10 +168,10 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
-def _path(lab: Lab, name: str) -> Path:
-    return lab.folder / "blocks" / f"{name}.json"
+def _path(run: StudyRun, name: str) -> Path:
+    return run.folder / "blocks" / f"{name}.json"
 
 
-def _recipe(lab: Lab, name: str) -> str:
-    own = {section: lab.params.section(section) for section in SECTIONS}
-    return lab.recipe(study=name, layout=LAYOUT, size=asdict(lab.size), seed=lab.params.seed, **own)
+def _recipe(run: StudyRun, name: str) -> str:
+    own = {section: run.params.section(section) for section in SECTIONS}
+    return run.recipe(study=name, layout=LAYOUT, size=asdict(run.size), seed=run.params.seed, **own)

@@ -11,31 +11,34 @@ import pandas as pd
 
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import iou_counts, percent
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies.blocks import Cell
-from ml.studies.sets import Record
+from ml.studies.records import Record
+from ml.words.cells import cell_of
 from ml.words.vocabulary import Vocabulary
 
 RAW = ("method", "split", "seed", "source", "judge", "cell", "key", "entity", "iou")
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-def raw_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, said: dict) -> list[dict]:
-    """A picture's raw rows, one a word and judge. found: bool (>= n,H,W). Beside RAW, against the
-    same judge: pixels of the mask on its own object, on another word's and on neither."""
+def raw_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, common: dict) -> list[dict]:
+    """A picture's raw rows, one a word and judge. Beside RAW, against the same judge: pixels of the
+    mask on its own object, on another word's and on neither.
+
+    found: bool (>= n,H,W), the masks. common: columns that all of the rows share.
+    """
     judges = {"detector": record.masks} if record.whole else {}
-    if record.real:
+    if record.is_drawn:
         judges["truth"] = record.truth
     rows = []
     for judge, true in judges.items():
         for i, entity in enumerate(record.entities):
             others = np.delete(true, i, 0).any(0) & ~true[i]
             rows.append(
-                said
+                common
                 | {
                     "source": record.source,
                     "judge": judge,
-                    "cell": cell_of(record.entities, vocabulary),
+                    "cell": cell_of(record.entities, vocabulary.unseen),
                     "key": record.key,
                     "entity": entity,
                     "iou": binary_iou(found[i], true[i]),

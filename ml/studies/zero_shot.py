@@ -10,28 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.datasets.drawn import label_maps
 from ml.drawn_world.benchmark import benchmark_scenes
 from ml.images.contact_sheet import contact_sheet
 from ml.pipeline.stages.benchmark_scores import statistics
-from ml.pipeline.stages.real_bound import label_maps
-from ml.studies import design
+from ml.studies import sizes
 from ml.studies.blocks import Block, Cell, Picture, Plot, Row, Table, Text
+from ml.studies.parallel import run_tasks
 from ml.studies.scores import figure
-from ml.studies.segmenters import (
-    LABELLER,
-    MODELS,
-    SIZES,
-    Model,
-    composition,
-    label_part,
-    labelling,
-    pictures_of,
-    result,
-    sets_of,
-    train_and_score,
-)
+from ml.studies.segmenter_models import MODELS, SIZES, Model, composition, sets_of
+from ml.studies.segmenters import result, train_and_score
+from ml.studies.study_run import StudyRun
+from ml.studies.synthetic_labels import LABELLER, label_part, labelling, pictures_of
 from ml.studies.trainings import train_all
-from ml.studies.workspace import Lab
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Zero-shot segmentation with generated pictures (Protocol II)"
@@ -57,7 +48,7 @@ WORTH = 1.0
 """Points of harmonic mIoU that a doubling of the pictures must gain to be worth it."""
 
 
-def make(lab: Lab, only: str | None = None) -> None:
+def make(run: StudyRun, only: str | None = None) -> None:
     """Trains the labellers, labels the pictures, trains the segmenters and scores them.
 
     only: the label of a row. Raises ValueError for an unknown one.
@@ -65,27 +56,29 @@ def make(lab: Lab, only: str | None = None) -> None:
     models = chosen(only)
     sets = sets_of(models)
     if sets:
-        train_all(lab, [LABELLER])
+        train_all(run, [LABELLER])
     for name in sets:
-        pictures_of(lab, name)
-    lab.run(
+        pictures_of(run, name)
+    run_tasks(
         "labels",
         [
-            (label_part, lab, name, i)
+            (label_part, run, name, i)
             for name in sets
-            for i, (path, recipe, _) in enumerate(labelling(lab, name))
-            if not lab.in_place(path, recipe)
+            for i, (path, recipe, _) in enumerate(labelling(run, name))
+            if not run.in_place(path, recipe)
         ],
+        run.workers,
     )
     # The seeds of a row one after another, so that a run that is stopped leaves whole rows.
-    lab.run(
+    run_tasks(
         "segmenter",
         [
-            (train_and_score, lab, model, seed)
+            (train_and_score, run, model, seed)
             for model in models
-            for seed in range(lab.size.seeds)
-            if not _made(lab, model, seed)
+            for seed in range(run.size.seeds)
+            if not _made(run, model, seed)
         ],
+        run.workers,
     )
 
 
@@ -101,32 +94,32 @@ def chosen(only: str | None) -> list[Model]:
     return own
 
 
-def blocks(lab: Lab) -> list[Block]:
+def blocks(run: StudyRun) -> list[Block]:
     """Tables, plot and pictures of the rows that are made; a row that is not is left out.
 
     Raises ValueError when none is.
     """
     made = {
-        m.name: _results(lab, m)
+        m.name: _results(run, m)
         for m in chosen(None)
-        if all(_made(lab, m, seed) for seed in range(lab.size.seeds))
+        if all(_made(run, m, seed) for seed in range(run.size.seeds))
     }
     if not made:
         raise ValueError(
-            f"no segmenter of the zero-shot study in {lab.folder / 'raw'}: make it first"
+            f"no segmenter of the zero-shot study in {run.folder / 'raw'}: make it first"
         )
-    rows = {m.name: _row(lab, m, made[m.name]) for m in chosen(None) if m.name in made}
+    rows = {m.name: _row(run, m, made[m.name]) for m in chosen(None) if m.name in made}
     main = Table(
         "Protocol II: mIoU on 400 drawn pictures with exact labels",
         {"pictures": "pictures it learned from"} | SCORES,
         [rows[m.name] for m in MODELS if m.name in rows],
-        _note(lab),
+        _note(run),
         ("pictures",),
     )
     sizes = [m for m in SIZES if m.name in rows]
-    found: list[Block] = [main, _sheet(lab, made)] if main.rows else []
+    found: list[Block] = [main, _sheet(run, made)] if main.rows else []
     if sizes:
-        points = [(sum(composition(lab.size, m).values()), rows[m.name]) for m in sizes]
+        points = [(sum(composition(run.size, m).values()), rows[m.name]) for m in sizes]
         found += [
             Table(
                 "How many pictures: Model C's mixture",
@@ -179,17 +172,17 @@ def worth_making(points: Sequence[tuple[int, Cell]]) -> str:
     )
 
 
-def _row(lab: Lab, model: Model, results: Sequence) -> Row:
+def _row(run: StudyRun, model: Model, results: Sequence) -> Row:
     stack = np.stack([one["confusions"] for one in results]).astype(np.float64)
     published = dict(zip(("seen", "unseen", "harmonic"), PAPER.get(model.name, ()), strict=False))
-    scores = statistics(load_vocabulary(design.ZERO_SHOT))
+    scores = statistics(load_vocabulary(sizes.ZERO_SHOT))
     counts = np.array([float(one["pictures"]) for one in results])
     spread = float(counts.std(ddof=1)) if len(counts) > 1 else None
     return Row(
         model.label,
         {"pictures": Cell(float(counts.mean()), spread)}
         | {
-            name: figure([stack], scores[name], lab.params.benchmark.bootstrap, published.get(name))
+            name: figure([stack], scores[name], run.params.benchmark.bootstrap, published.get(name))
             for name in SCORES
         },
     )
@@ -201,8 +194,8 @@ def _without_paper(row: Row) -> dict[str, Cell]:
     }
 
 
-def _note(lab: Lab) -> str:
-    total = lab.size.synthetic
+def _note(run: StudyRun) -> str:
+    total = run.size.synthetic
     return (
         f"A, B, C: {total} generated pictures labelled by the module, which saw masks of 15 "
         "classes; C half one-object, half two-object. Pictures that the filter rejects are not "
@@ -213,10 +206,10 @@ def _note(lab: Lab) -> str:
     )
 
 
-def _sheet(lab: Lab, made: dict[str, list]) -> Picture:
+def _sheet(run: StudyRun, made: dict[str, list]) -> Picture:
     """Benchmark pictures with the truth and the label maps of Model C and of the bound, seed 0."""
     scenes = list(benchmark_scenes())
-    truth = label_maps(scenes, load_vocabulary(design.ZERO_SHOT))
+    truth = label_maps(scenes, load_vocabulary(sizes.ZERO_SHOT))
     models = {
         name: said for name, said in (("c", "Model C"), ("bound", "real bound")) if name in made
     } or {name: f"model {name}" for name in list(made)[:1]}
@@ -233,9 +226,9 @@ def _sheet(lab: Lab, made: dict[str, list]) -> Picture:
     return Picture("Benchmark pictures: the truth, and what segmenters find.", data)
 
 
-def _made(lab: Lab, model: Model, seed: int) -> bool:
-    return lab.in_place(*result(lab, model, seed))
+def _made(run: StudyRun, model: Model, seed: int) -> bool:
+    return run.in_place(*result(run, model, seed))
 
 
-def _results(lab: Lab, model: Model) -> list[dict]:
-    return [dict(np.load(result(lab, model, seed)[0])) for seed in range(lab.size.seeds)]
+def _results(run: StudyRun, model: Model) -> list[dict]:
+    return [dict(np.load(result(run, model, seed)[0])) for seed in range(run.size.seeds)]

@@ -1,8 +1,8 @@
-"""`python -m orchestration.mlflow.champion segmenter [--set previous]`: who is champion, and a
-rollback.
+"""`python -m orchestration.mlflow.champion segmenter [--set previous]`: which version is champion,
+and a rollback.
 
-Shows the versions of a profile's registered model, or gives the title to one of them whatever the
-gate says: `previous`, `challenger` or a number. The gate leaves it there until a new model wins.
+Shows the versions of a profile's registered model, or makes one of them champion whatever the gate
+says: `previous`, `challenger` or a number. It stays champion until a new model wins.
 """
 
 import sys
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def move(project: Project, model: str, wanted: str = "") -> str:
-    """Moves the title if a version is wanted; a line for each version and its aliases.
+    """Makes the wanted version champion, if any; returns a line for each version and its aliases.
 
     Raises ValueError for a version that isn't there.
     """

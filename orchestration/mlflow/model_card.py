@@ -4,8 +4,8 @@ import html
 import math
 import re
 
+from ml.pipeline.facts import flatten, paths
 from ml.store.manifest import Manifest
-from orchestration.metadata import flatten, paths
 
 MOST_DESCRIPTION = 5000  # characters of a version's description in a store's column
 
@@ -28,7 +28,7 @@ LIMITS = {
 
 
 def model_card(model: str, made: Manifest, scores: Manifest, per_class: bool = True) -> str:
-    """Markdown; every number is taken from the manifests, every class named as it was typed."""
+    """Markdown; every number comes from the manifests, and class names are shown as typed."""
     lines = [f"# {model}", "", ABOUT[model], "", "## Scores", "", "| score | value |", "|---|---|"]
     lines += [
         f"| {cell('/'.join(path))} | {value:.2f} |"
@@ -60,14 +60,14 @@ def model_card(model: str, made: Manifest, scores: Manifest, per_class: bool = T
 
 
 def describe_version(model: str, made: Manifest, scores: Manifest) -> str:
-    """The card without its classes, no longer than a store keeps of a description."""
+    """The card without its classes, at most as long as a version's description may be."""
     text = model_card(model, made, scores, per_class=False)
     rest = "\n\n(cut; the whole is `model_card.md` of the run)\n"
     return text if len(text) <= MOST_DESCRIPTION else text[: MOST_DESCRIPTION - len(rest)] + rest
 
 
 def cell(value: object) -> str:
-    """A user's text in a table of Markdown, read as it was typed and as nothing else."""
+    """A user's text for a cell of a Markdown table: escaped, so that it is shown as typed."""
     line = " ".join(str(value).split())
     return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", html.escape(line, quote=False))
 

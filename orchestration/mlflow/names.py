@@ -1,8 +1,8 @@
-"""Names as a store takes them: what people call their classes, mapped once and reversibly.
+"""Names as MLflow accepts them: class names of any characters, escaped reversibly.
 
-MLflow takes letters of any alphabet, digits, `_ - .` and spaces in a name, 250 characters at most,
-with `/` between the parts. Every other character becomes `_xHEX_` (as OOXML writes it), so that
-"men's shoe" is stored as `men_x27_s shoe`. No two texts share a stored name.
+MLflow accepts letters of any alphabet, digits, `_ - .` and spaces in a name of at most 250
+characters, with `/` between the parts. Every other character becomes `_xHEX_` (as OOXML writes it),
+so that "men's shoe" is stored as `men_x27_s shoe`. No two texts share a stored name.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ ESCAPE = re.compile(r"_x([0-9A-F]*)_")
 
 
 def stored(*parts: str) -> str:
-    """The name of a path of texts, one part or several, as a store takes it.
+    """A path of texts, one part or several, as one name that MLflow accepts.
 
-    A name that would be too long is cut and ends in `_xsha` and a digest of the whole; then
-    `typed` can't undo it, and `aliases` keeps the texts beside it.
+    A name that would be too long is cut and ends in `_xsha` and a digest of the whole. `typed`
+    can't undo that, so that `aliases` keeps the texts of such names.
     """
     name = "/".join(_escape(part) for part in parts)
     if len(name) <= MAX_LENGTH:
@@ -45,7 +45,7 @@ def _escape(part: str) -> str:
     # `_x` itself is escaped wherever it stands, so that an escape can be nothing else.
     part = re.sub(r"_(?=x)|[^\w.\- ]", lambda found: _code(found[0]), part)
     part = re.sub(r"^ | $", _code_of, part)  # some databases compare without the spaces at the end
-    return re.sub(r"^\.(?=\.*$)", _code_of, part) or "_x_"  # "." and ".." are ways in a path
+    return re.sub(r"^\.(?=\.*$)", _code_of, part) or "_x_"  # "." and ".." mean folders in a path
 
 
 def _code(character: str) -> str:

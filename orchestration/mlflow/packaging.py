@@ -1,8 +1,8 @@
 """Models as MLflow pyfuncs: our own weights (safetensors), our own code beside them, no pickle.
 
-`pyfunc_grounding.py` and `pyfunc_segmenter.py` are the models' code; a copy of the `ml` package
-goes along, so that a process that knows nothing of this checkout loads them. The copy is named
-after its content (`ml_1f2e3d4c5b6a`): two versions in one process each run their own code.
+`pyfunc_grounding.py` and `pyfunc_segmenter.py` are the models' code; a copy of the package `ml` is
+logged with them, so that they load in a process without this checkout. The copy is named after its
+content (`ml_1f2e3d4c5b6a`), so that two versions in one process each run their own code.
 """
 
 import ast
@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 
 import ml
+from ml.pipeline.picture_size import picture_side
 from ml.pipeline.workspace import Workspace
-from ml.quality.tables import model_size
 from ml.settings.params import Params
-from ml.settings.profile import ROOT
 from ml.store.files import sha256_folder, write_json
 from ml.store.manifest import read_manifest
 
@@ -49,7 +48,7 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
     """Logs a model to the active run and registers it under a name; returns its version."""
     import mlflow
 
-    side = model_size(params, workspace) or -1
+    side = picture_side(params, workspace) or -1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
@@ -69,8 +68,8 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
 
 
 def _forget(package: str) -> None:
-    """Drops a package that MLflow loaded to try its example, from a folder that is gone by now: the
-    next model of the same code would find no further module in it."""
+    """Unloads a package that MLflow loaded to try the example, since its folder is gone by now: the
+    next model with the same code could import no further module of it."""
     for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
         del sys.modules[name]
 
@@ -78,7 +77,7 @@ def _forget(package: str) -> None:
 def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
     """The package `ml` and a model's wrapper under `target`, the package under a name of its own.
 
-    Equal code has an equal name, so that a process loads it once. Raises ValueError for a module
+    Equal code gets an equal name, so that a process loads it once. Raises ValueError for a module
     that would still import `ml`.
     """
     plain = target / "ml"
@@ -114,14 +113,10 @@ def _imports_ml(text: str) -> int:
 
 
 def requirements() -> list[str]:
-    """The pinned requirements that the models need to run: of the checkout, or of the wheel."""
-    file = ROOT / "requirements.txt"
-    lines = (
-        file.read_text(encoding="utf-8").splitlines()
-        if file.is_file()
-        else importlib.metadata.requires("words-to-masks") or []
-    )
-    return [line.strip() for line in lines if line.strip().split("==")[0].lower() in NEEDED]
+    """What a model needs to run, in the versions that this process has: they made it."""
+    versions = {name: importlib.metadata.version(name) for name in NEEDED}
+    # a build's own mark ("2.14.1+cpu") names a file that no registry has
+    return [f"{name}=={version.partition('+')[0]}" for name, version in versions.items()]
 
 
 def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:

@@ -15,7 +15,7 @@ class Segmenter(mlflow.pyfunc.PythonModel):
 
     def predict(self, context, model_input: np.ndarray, params=None) -> np.ndarray:
         """uint8 (n,H,W,3) RGB -> uint8 (n,H,W) labels, 0 background."""
-        from ml.segmenters.training import predict
+        from ml.segmenters.prediction import predict
 
         return predict(self.model, np.ascontiguousarray(model_input, np.uint8))
 

@@ -1,42 +1,36 @@
 """The model registry (MLflow): both models as versions, `challenger`, `champion`, `previous`.
 
-A run stands for a model's manifest and is found again by the tag `manifest_sha`, so logging the
-same model twice adds nothing. Each profile has registered models of its own, because a champion of
-other words or another test set is none. Which model is better is decided in
-`ml/pipeline/stages/promotion.py`; here aliases move, and only to a model that never held the title:
-one that was taken down by hand stays down. MLflow is imported when a Registry is made: 3 s.
+A run belongs to one manifest of a model and is found again by the tag `manifest_sha`, so that
+logging the same model twice adds nothing. Each profile has registered models of its own, because
+models for other words or another test set can't be compared. Which model is better is decided in
+`ml/pipeline/stages/promotion.py`; here the aliases move, and `champion` only to a model that never
+had it, so that a model which was demoted by hand is not promoted again. MLflow is imported when a
+Registry is made, which takes 3 s.
 """
 
 import json
-import math
-import shutil
-import tempfile
-import time
-from pathlib import Path
 
 from ml.errors import ManifestError
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import atomic, read_note, write_json
 from ml.store.manifest import Manifest, read_manifest
-from orchestration.metadata import paths
-from orchestration.mlflow.model_card import describe_version, model_card
-from orchestration.mlflow.names import aliases, stored
+from orchestration.mlflow.experiment import open_experiment
+from orchestration.mlflow.model_card import describe_version
+from orchestration.mlflow.names import stored
 from orchestration.mlflow.packaging import log_pyfunc
-from orchestration.mlflow.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
+from orchestration.mlflow.record import champion_record, remove_record, restore_record
+from orchestration.mlflow.run_content import RECORD, log_content
+from orchestration.resources import DEFAULT
 
 MODELS = {"grounding": "grounding_model", "segmenter": "segmenter"}  # model -> stage
 SCORES = {"grounding": "grounding_scores", "segmenter": "benchmark_scores"}  # -> its evidence
-DEFAULT_PROFILE = "micro"  # its models are registered under their bare names
-RECORD = "champion"  # artifact folder of a run: what the gate compares with when it is champion
 TITLE, NEVER, HELD = "title", "never held", "held"  # tag of a version, and its values
-DIGEST_LENGTH = 36  # of an MLflow dataset; the whole sha256 stands in the run's tags
-BATCH = 100  # metrics or parameters that a store takes at once
 
 
 def registered_name(model: str, profile: str) -> str:
-    """What a model of a profile is called in the registry: "segmenter", "segmenter-yard"."""
-    return model if profile == DEFAULT_PROFILE else stored(f"{model}-{profile}")
+    """What a model of a profile is called in the registry: "segmenter-yard", or "segmenter" for the
+    default profile."""
+    return model if profile == DEFAULT else stored(f"{model}-{profile}")
 
 
 class Registry:
@@ -45,58 +39,15 @@ class Registry:
     def __init__(
         self, tracking_uri: str, artifacts: str | None, params: Params, workspace: Workspace
     ) -> None:
-        """Opens the store, making it when it is not there (sqlite: 10 s the first time).
-
-        artifacts: folder or URL, None for what the server decides. Raises ValueError when it can't
-        be opened, or the profile's experiment keeps its artifacts at another URL already.
-        """
+        """Opens the store as `open_experiment` does, with its errors."""
         import mlflow
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
 
         self.params, self.workspace = params, workspace
         self.names = {model: registered_name(model, params.profile) for model in MODELS}
-        address = with_login(tracking_uri)
-        try:
-            if address.startswith(SQLITE):
-                Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-            mlflow.set_tracking_uri(address)
-            mlflow.set_registry_uri(address)
-            self.mlflow, self.client = mlflow, mlflow.MlflowClient()
-            self.experiment = self._experiment(f"words-to-masks {params.profile}", artifacts)
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            said = (mask(str(error)).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"the registry {tracking_uri} can't be opened: {said}; look at "
-                f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
-                "environment"
-            ) from None  # its traceback may hold the password
-
-    def _experiment(self, name: str, artifacts: str | None) -> str:
-        """The id of the profile's experiment, found or made."""
-        is_url = artifacts is not None and URL.match(artifacts) is not None
-        if (known := self.client.get_experiment_by_name(name)) is None:
-            own = artifacts if is_url or artifacts is None else Path(artifacts).resolve().as_uri()
-            return self.client.create_experiment(name, artifact_location=own)
-        if known.lifecycle_stage == "deleted":
-            raise ValueError(
-                f"the experiment {name!r} was deleted and keeps its name: restore it "
-                f"(`mlflow experiments restore -x {known.experiment_id}`), or take "
-                "another tracking_uri"
-            )
-        moved = (
-            is_url
-            and not artifacts.startswith("file:")
-            and artifacts.rstrip("/") != (known.artifact_location.rstrip("/"))
+        self.experiment = open_experiment(
+            tracking_uri, f"words-to-masks {params.profile}", artifacts
         )
-        if moved:
-            raise ValueError(
-                f"artifacts: {artifacts!r}, but the experiment {name!r} keeps its "
-                f"artifacts at {known.artifact_location!r} since it was made, and a "
-                "store can't move them: leave `artifacts` as it was, or take another "
-                "tracking_uri"
-            )
-        return known.experiment_id
+        self.mlflow, self.client = mlflow, mlflow.MlflowClient()
 
     def log_challengers(self) -> dict[str, str]:
         """Both trained models as registered versions with the alias `challenger`; their URIs."""
@@ -116,11 +67,13 @@ class Registry:
                 f"`python -m ml {SCORES[model]} --profile {self.params.profile}`"
             )
         run, version = self._run(model, made), self.version_of(model, made.digest)
-        if version is not None:  # before its record is written, by which old versions are known
+        if version is not None:  # first: `_held` reads the record of versions without this tag
             self._set_title(model, version, HELD if self._held(model, version) else NEVER)
         recorded = self.client.list_artifacts(run.info.run_id, RECORD)
         if run.data.tags.get("scores_sha") != scores.digest or not recorded:
-            self._log_facts(model, run.info.run_id, made, scores)
+            log_content(
+                self.client, run.info.run_id, model, made, scores, self.params, self.workspace
+            )
         if version is None:
             with self.mlflow.start_run(run_id=run.info.run_id):
                 version = log_pyfunc(model, name, self.workspace, self.params)
@@ -151,52 +104,8 @@ class Registry:
             f"tags.manifest_sha = '{manifest_sha}' and tags.registered_name = '{model}'",
         )
 
-    def _log_facts(self, model: str, run_id: str, made: Manifest, scores: Manifest) -> None:
-        """Parameters, metrics, data set digests, the model card, and what a gate compares with."""
-        from mlflow.data.code_dataset_source import CodeDatasetSource
-        from mlflow.data.meta_dataset import MetaDataset
-
-        from ml.pipeline.stages.promotion import write_record
-
-        mlflow, settings = self.mlflow, paths(made.params)
-        metrics = numbers(made.facts, "training") | numbers(scores.facts)
-        self._log_batches(run_id, settings, metrics)
-        inputs = made.inputs | {f"scores: {key}": value for key, value in scores.inputs.items()}
-        with mlflow.start_run(run_id=run_id):
-            for stage, digest in inputs.items():
-                source = CodeDatasetSource(tags={"stage": stage, "sha256": digest})
-                mlflow.log_input(MetaDataset(source, name=stage, digest=digest[:DIGEST_LENGTH]))
-            mlflow.log_text(model_card(model, made, scores), "model_card.md")
-            if renamed := aliases([*settings, *metrics]):
-                mlflow.log_dict(renamed, "names.json")
-            with tempfile.TemporaryDirectory() as scratch:
-                write_record(self.params, self.workspace, model, Path(scratch))
-                mlflow.log_artifacts(scratch, RECORD)
-            mlflow.set_tags(
-                {
-                    "scores_sha": scores.digest,
-                    **{stored("input_sha", key): value for key, value in made.inputs.items()},
-                }
-            )
-
-    def _log_batches(self, run_id: str, settings: dict, metrics: dict) -> None:
-        """A store takes so many at once, and 254 classes have more. A setting is logged once."""
-        from mlflow.entities import Metric, Param
-
-        known = self.client.get_run(run_id).data.params
-        rows = [
-            Param(stored(*path), str(value))
-            for path, value in settings.items()
-            if stored(*path) not in known
-        ]
-        for part in _parts(rows):
-            self.client.log_batch(run_id, params=part)
-        now = int(time.time() * 1000)
-        for part in _parts([Metric(stored(*p), value, now, 0) for p, value in metrics.items()]):
-            self.client.log_batch(run_id, metrics=part)
-
     def version_of(self, model: str, manifest_sha: str, name: str = "") -> str | None:
-        """The registered version of a model's manifest, also one whose tagging was cut off.
+        """The registered version of a model's manifest, even if it was not tagged before a kill.
 
         name: of the registered model, by default this profile's.
         """
@@ -214,7 +123,7 @@ class Registry:
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
-            raise  # a server that doesn't answer has not said that there is no champion
+            raise  # a server that doesn't answer doesn't mean that there is no champion
 
     def champions(self) -> dict[str, str]:
         """Model URI by model, of those that have a champion."""
@@ -228,19 +137,18 @@ class Registry:
     def sync_champions(self) -> bool:
         """Makes the champions on record those of the registry, for the gate to compare with.
 
-        True when a record changed, so that an old verdict is void.
+        Returns whether a record changed, so that an old verdict no longer holds.
         """
         return any([self._sync_champion(model) for model in MODELS])
 
     def _sync_champion(self, model: str) -> bool:
-        folder = champion_folder(self.workspace, model)
         version, record = self.alias(model, "champion"), champion_record(self.workspace, model)
         if version is None and record is not None:
             version = self._adopt(model, record["digest"])
         if version is None:  # a record without a model, as after the registry was removed
             orphan = record is not None and self.version_of(model, record["digest"]) is None
             if orphan:
-                shutil.rmtree(folder)
+                remove_record(self.workspace, model)
             return orphan
         champion = self.client.get_model_version(self.names[model], version)
         if record is not None and record["digest"] == champion.tags.get("manifest_sha"):
@@ -253,21 +161,11 @@ class Registry:
                 "another version"
             )
         former = self._former(model) | set((record or {}).get("former", []))
-        with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
-            shutil.copytree(
-                self.mlflow.artifacts.download_artifacts(
-                    run_id=champion.run_id, artifact_path=RECORD, dst_path=scratch
-                ),
-                temporary,
-            )
-            own = json.loads((temporary / "record.json").read_text())
-            write_json(
-                temporary / "record.json", own | {"former": sorted(former - {own["digest"]})}
-            )
+        restore_record(self.workspace, model, champion.run_id, former)
         return True
 
     def _adopt(self, model: str, digest: str) -> str | None:
-        """Takes over the champion of a registry in which all profiles shared the bare names."""
+        """Copies the champion of an old registry, in which all profiles shared the bare names."""
         name = self.names[model]
         if name == model or self.version_of(model, digest) is not None:
             return None
@@ -290,12 +188,14 @@ class Registry:
 
     def _held(self, model: str, version: str) -> bool:
         """Whether a version holds the title of champion, or held it once."""
-        said = self.client.get_model_version(self.names[model], version)
-        if TITLE in said.tags:
-            return said.tags[TITLE] == HELD
-        # Before there was the tag, champions alone had their scores among their artifacts. A
-        # version without its digest is one whose registration was cut off.
-        return "manifest_sha" in said.tags and bool(self.client.list_artifacts(said.run_id, RECORD))
+        found = self.client.get_model_version(self.names[model], version)
+        if TITLE in found.tags:
+            return found.tags[TITLE] == HELD
+        # Before this tag was introduced, only champions had their scores among their artifacts. A
+        # version without its digest is one whose registration was interrupted.
+        return "manifest_sha" in found.tags and bool(
+            self.client.list_artifacts(found.run_id, RECORD)
+        )
 
     def _set_title(self, model: str, version: str, title: str) -> None:
         self.client.set_model_version_tag(self.names[model], version, TITLE, title)
@@ -328,7 +228,7 @@ class Registry:
     def move_title(self, model: str, version: str) -> None:
         """Gives `champion` to a version, whatever the gate says, and `previous` to the one before.
 
-        The title is tagged last, so that a move that was cut off is finished by the next one.
+        The title is tagged last, so that a move that was interrupted is finished by the next one.
         """
         name, champion = self.names[model], self.alias(model, "champion")
         if champion is not None and champion != version:
@@ -336,26 +236,3 @@ class Registry:
             self.client.set_registered_model_alias(name, "previous", champion)
         self.client.set_registered_model_alias(name, "champion", version)
         self._set_title(model, version, HELD)
-
-
-def champion_folder(workspace: Workspace, model: str) -> Path:
-    """Where `ml/pipeline/stages/promotion.py` keeps the champion on record."""
-    return workspace.data / "champion" / model
-
-
-def champion_record(workspace: Workspace, model: str) -> dict | None:
-    """Whose record it is; None without a readable one, which the registry then brings back."""
-    return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
-
-
-def numbers(facts: dict, *prefix: str) -> dict[tuple[str, ...], float]:
-    """The finite numbers of nested facts by their path."""
-    return {
-        path: float(value)
-        for path, value in paths(facts, *prefix).items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
-
-
-def _parts(rows: list) -> list[list]:
-    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]

@@ -1,7 +1,7 @@
-"""Where MLflow keeps its runs and its artifacts, from what the run config says; no password in it.
+"""Where MLflow keeps its runs and its artifacts, as the run config names it, without a password.
 
-Run configs, logs and tracebacks are kept and shown, so that a password in an address would be
-kept and shown with them. It comes from the environment alone.
+Run configs, logs and tracebacks are stored and shown, and a password in an address would be stored
+and shown with them. A password comes from the environment only.
 """
 
 import os

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ml.datasets import LabelledPhotos, check, open_source
+from ml.datasets import open_source
+from ml.datasets.photos import PhotoFiles
 from ml.settings.profile import load_params
 from ml.words.vocabulary import Vocabulary
 from tests.builders import phototrees as trees
@@ -20,14 +21,14 @@ GREY = np.asarray(Image.fromarray(SCENE).convert("L"))
 FLAGS = range(1, 9)
 
 
-def opened(source: str, root: Path, part: str = "test") -> LabelledPhotos:
+def opened(source: str, root: Path, part: str = "test") -> PhotoFiles:
     settings = dataclasses.replace(load_params().benchmark, source=source, root="somewhere")
     return open_source(settings, part, str(root))
 
 
-def checked(source: str, root: Path, vocabulary: Vocabulary | None = None) -> LabelledPhotos:
+def checked(source: str, root: Path, vocabulary: Vocabulary | None = None) -> PhotoFiles:
     photos = opened(source, root)
-    check(photos, photos.keys, "any", vocabulary)
+    photos.check(photos.keys, "any", vocabulary)
     return photos
 
 

@@ -7,12 +7,14 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.cli.init import World, choose, make_profile, parse_classes
-from ml.detectors.base import canonical
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.own_words.profile import make_profile
+from ml.cli.own_words.vocabulary import World, choose
 from ml.pipeline.runner import run_stage
 from ml.settings.profile import ROOT, load_params
 from ml.store.shards import read_shards
 from ml.words import coco
+from ml.words.spellings import canonical
 from ml.words.vocabulary import load_vocabulary
 
 BIG = "diffusion: {model: some/hub-id, dtype: float16}\nprompts: {train_one: 40, train_two: 50}\n"

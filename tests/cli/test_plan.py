@@ -13,34 +13,24 @@ import torch
 from safetensors.torch import save_file
 
 from ml.__main__ import main
-from ml.cli import plan, plan_models, plan_needs
-from ml.cli.plan import grounding_size, make_plan, ram_bytes, show_bytes, show_seconds
-from ml.cli.plan_models import (
-    DRAWINGS,
-    SD1,
-    SD2,
-    SDXL,
-    count_parameters,
-    drawing_of,
-    find_models,
-    weight_files,
-)
-from ml.cli.plan_needs import (
-    CUDA_BYTES,
-    Counts,
-    Figures,
-    counts_of,
-    disk_needs,
-    feature_bytes,
-    gpu_needs,
-    passes,
-    ram_needs,
-    stage_seconds,
-    with_images,
-)
-from ml.pipeline.stages.prompts import make_prompts
+from ml.cli.planning import known_models, machine, making, verdicts
+from ml.cli.planning.counts import Counts, counts_of, with_images
+from ml.cli.planning.disk import disk_needs
+from ml.cli.planning.drawing import drawing_of
+from ml.cli.planning.grounding_size import grounding_size
+from ml.cli.planning.hours import Figures, passes, stage_seconds, times
+from ml.cli.planning.known_models import DRAWINGS, SD1, SD2, SDXL
+from ml.cli.planning.machine import ram_bytes
+from ml.cli.planning.making import make_plan
+from ml.cli.planning.memory import CUDA_BYTES, feature_bytes, gpu_needs, ram_needs
+from ml.cli.planning.models import find_models
+from ml.cli.planning.page import show_bytes, show_seconds
+from ml.cli.planning.weight_files import count_parameters, weight_files
+from ml.compute.devices import find_device
+from ml.errors import INPUT, exit_path
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import tiny
 
@@ -226,7 +216,7 @@ def test_the_table_of_detectors_and_backbones_is_that_of_the_real_classes():
             "nvidia/mit-b2": mit([3, 4, 6, 3]),
             "nvidia/mit-b5": mit([3, 6, 40, 3]),
         }
-    assert {name: count(model) for name, model in counted.items()} == plan_models.PARAMETERS
+    assert {name: count(model) for name, model in counted.items()} == known_models.PARAMETERS
 
 
 def test_micro_models_are_measured_on_disk():
@@ -538,19 +528,19 @@ def test_downloads_count_where_the_cache_is(tmp_path, capsys, monkeypatch):
 
 
 def test_too_little_main_memory_is_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "ram_bytes", lambda: 1_000_000_000)
+    monkeypatch.setattr(verdicts, "ram_bytes", lambda: 1_000_000_000)
     done, said = run(tmp_path, capsys, "", "--no-probe")
     assert done == 4 and "refused: main memory: " in said and "1.0 GB" in said
     assert "fewer training pictures" in said
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "CGROUP_LIMIT", tmp_path / "memory.max")
-    machine = ram_bytes()
+    monkeypatch.setattr(machine, "CGROUP_LIMIT", tmp_path / "memory.max")
+    whole = ram_bytes()
     (tmp_path / "memory.max").write_text("123456\n")
     assert ram_bytes() == 123_456
     (tmp_path / "memory.max").write_text("max\n")
-    assert ram_bytes() == machine
+    assert ram_bytes() == whole
 
 
 Card = namedtuple("Card", "total_memory")
@@ -558,10 +548,10 @@ Card = namedtuple("Card", "total_memory")
 
 def gpu_plan(tmp_path, monkeypatch, gigabytes: float):
     """A plan of SD 1.5 in float32 as if there were a GPU of so much memory."""
-    monkeypatch.setattr(plan, "_device", lambda made: torch.device("cuda"))
+    monkeypatch.setattr(making, "find_profile_device", lambda made: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: Card(gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "a card")
-    monkeypatch.setattr(plan, "ram_bytes", lambda: 10**12)
+    monkeypatch.setattr(verdicts, "ram_bytes", lambda: 10**12)
     params = changed(
         SD_PARAMS,
         diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"},
@@ -584,7 +574,7 @@ def test_a_small_gpu_is_refused_a_middle_one_halves_its_batches(tmp_path, monkey
 def test_real_data_that_is_not_there_is_refused_before_the_first_picture(tmp_path, capsys):
     text = f"benchmark: {{source: voc2012, root: {tmp_path / 'nowhere'}}}\n"
     done, said = run(tmp_path, capsys, text, "--no-probe")
-    assert done == 4 and said.count("refused: benchmark.root: no folder") == 1
+    assert done == 2 and said.count("refused: benchmark.root: no folder") == 1
     assert "nothing is downloaded" in said
 
 
@@ -592,8 +582,24 @@ def test_no_gpu_where_one_is_asked_for(tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     done, said = run(tmp_path, capsys, BIG.replace("dtype", "device: cuda, dtype"))
-    assert done == 4 and "refused: diffusion.device 'cuda' is not available here" in said
+    assert done == 2 and "refused: diffusion.device 'cuda' is not available here" in said
     assert "disk, when all is made" in said  # the rest is planned all the same
+
+
+def test_what_a_stage_would_refuse_ends_with_the_stages_code(tmp_path, capsys, monkeypatch):
+    """A missing device and missing data end `plan` as they end a stage, also on a full disk."""
+    absent = "cuda:99"  # on no machine
+    device = BIG.replace("dtype", f"device: {absent}, dtype")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2e9, 1e9, 100e6))
+    planned, said = run(tmp_path, capsys, device, "--no-probe")
+    assert "refused: disk: " in said and f"refused: diffusion.device '{absent}'" in said
+    monkeypatch.undo()
+    staged = exit_path(lambda: find_device(absent))()
+    assert planned == staged == INPUT
+    text = f"benchmark: {{source: voc2012, root: {tmp_path / 'nowhere'}}}\n"
+    planned, _ = run(tmp_path, capsys, text, "--no-probe")
+    staged = main(["benchmark", "--profile", str(tmp_path / "mine.yaml"), "--root", str(tmp_path)])
+    assert planned == staged == INPUT
 
 
 @pytest.mark.parametrize(
@@ -670,4 +676,8 @@ def test_the_probe_at_micro_size_has_the_proportions_of_a_real_run(tmp_path, mon
     for stage in stages:
         share = (found.seconds[stage] / planned) / (took[stage] / real)
         assert 0.4 < share < 2.5, (stage, share)
-    assert plan_needs.times((3, 2.0), (0, None)) == 6.0
+
+
+def test_a_missing_figure_counts_only_where_something_is_multiplied_by_it():
+    assert times((3, 2.0), (0, None)) == 6.0
+    assert times((3, 2.0), (1, None)) is None

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ml.__main__ import main
-from ml.compute.batching import Batches, OutOfMemory, is_out_of_memory
+from ml.compute.batching import Batches, is_out_of_memory
+from ml.errors import OutOfMemory
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.samples import Sample
 from ml.images.run_lengths import encode_rle

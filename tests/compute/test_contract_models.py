@@ -17,9 +17,10 @@ from benchmarks.random_weights import random_pipeline
 from ml.compute.gradients import backward_in_parts
 from ml.compute.weights import account, check_loss, load_whole
 from ml.detectors.base import Detector
-from ml.diffusion.evidence import encode_images, leave_one_out, prediction_errors
+from ml.diffusion.evidence import leave_one_out, prediction_errors
 from ml.diffusion.features import unet_features
 from ml.diffusion.inversion import invert
+from ml.diffusion.latents import encode_images
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length
 from ml.errors import NotFinite
@@ -176,7 +177,7 @@ def test_a_detector_whose_scores_are_not_finite():
 
 
 @pytest.mark.parametrize(
-    "name", ["ml.words.vocabulary", "ml.diffusion.schedulers", "ml.cli.plan_models"]
+    "name", ["ml.words.vocabulary", "ml.diffusion.schedulers", "ml.cli.planning.models"]
 )
 def test_settings_are_checked_without_the_seconds_of_an_import(name):
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ml.compute import gradients, processes
-from ml.compute.batching import OutOfMemory
+from ml.errors import OutOfMemory
 from ml.grounding.training import train
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace

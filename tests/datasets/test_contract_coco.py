@@ -11,7 +11,6 @@ import pytest
 import scipy.io
 from pycocotools import mask as coco_mask
 
-from ml.datasets import check
 from ml.datasets.mat import read_struct_matrix
 from ml.images.run_lengths import decode_rle, encode_rle, run_lengths
 from ml.words.vocabulary import Vocabulary
@@ -367,4 +366,4 @@ def test_damaged_sbd_is_refused_with_the_file(tmp_path):
         ValueError,
         match="2008_000002.mat: expected SBD's struct GTcls .*ends within an element.*unpack SBD",
     ):
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")

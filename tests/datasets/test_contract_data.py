@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ml.datasets import read, shared
+from ml.datasets import photos as photos_module
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import list_files
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.png import decode_png
 from ml.pipeline import audit
 from ml.words.vocabulary import Vocabulary
@@ -179,7 +179,7 @@ def test_a_mask_of_the_picture_as_stored_is_refused_and_says_why(own):
     shown = np.rot90(trees.OWN_TRUTH["hall 1"], -1)
     Image.fromarray(np.ascontiguousarray(shown)).save(own / "masks" / "hall 1.png")
     photos = checked("folder", own)
-    (sample,) = read(photos, ["hall 1"], YARD)
+    (sample,) = photos.read(["hall 1"], YARD)
     assert sample.image.shape == (60, 40, 3) and np.array_equal(sample.label, shown)
 
 
@@ -195,7 +195,7 @@ def test_all_kinds_of_pictures_are_read_in_any_case(tmp_path):
         )
     photos = checked("folder", root, YARD)
     assert list(photos.keys) == sorted([*trees.OWN_TRUTH, *(f"p{i}" for i in range(8))])
-    for sample in read(photos, photos.keys, YARD):
+    for sample in photos.read(photos.keys, YARD):
         assert sample.image.shape[:2] == sample.label.shape
         assert np.array_equal(decode_png(sample.data), sample.image)
     assert len(photos.photo_files()) == 11
@@ -320,7 +320,7 @@ def test_masks_of_255_among_others_are_said(own, capsys):
 
 def test_names_match_whatever_their_case(own):
     (own / "classes.txt").write_text("Forklift\nHARD HAT\n")
-    for sample in read(checked("folder", own, YARD), ["hall 3"], YARD):
+    for sample in checked("folder", own, YARD).read(["hall 3"], YARD):
         assert sample.entities == ("forklift", "hard hat")
 
 
@@ -407,10 +407,10 @@ def test_palettes_that_say_nothing_clear_are_refused(tmp_path, line, match):
 
 
 def test_what_an_older_reader_made_is_made_again(own, monkeypatch):
-    first = shared.digest(opened("folder", own))
-    assert shared.digest(opened("folder", own)) == first
-    monkeypatch.setattr(shared, "READER", shared.READER + 1)
-    assert shared.digest(opened("folder", own)) != first
+    first = opened("folder", own).digest()
+    assert opened("folder", own).digest() == first
+    monkeypatch.setattr(photos_module, "READER", photos_module.READER + 1)
+    assert opened("folder", own).digest() != first
 
 
 # The audit sheet's ticks

@@ -11,14 +11,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ml import datasets
-from ml.datasets import check, class_table, data_digest, labelled_classes, open_source, read
 from ml.datasets import coco as coco_module
+from ml.datasets import data_digest, open_source
 from ml.datasets import voc as voc_module
-from ml.datasets.shared import described
+from ml.datasets.matching import class_table
+from ml.datasets.protocol import NoSuchPart
 from ml.images.overlays import PALETTE
 from ml.images.png import decode_png
 from ml.settings.profile import load_params
-from ml.settings.sections import REAL_SOURCES
+from ml.settings.sections import PHOTO_SOURCES
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import phototrees as trees
 
@@ -34,8 +35,8 @@ def settings(source: str):
     return dataclasses.replace(load_params().benchmark, source=source, root="somewhere")
 
 
-def test_every_real_source_of_the_settings_has_a_reader():
-    assert set(datasets.SOURCES) == set(REAL_SOURCES)
+def test_every_source_of_the_settings_has_a_reader():
+    assert set(datasets.SOURCES) == {"drawn", *PHOTO_SOURCES}
 
 
 # PASCAL VOC 2012
@@ -57,7 +58,7 @@ def test_voc_val_is_read_from_any_folder_of_the_archive(voc, tmp_path, place):
 
 def test_voc_labels_become_the_vocabularys(voc, tmp_path):
     photos = opened("voc2012", tmp_path)
-    samples = {s.key: s for s in read(photos, photos.keys, PETS)}
+    samples = {s.key: s for s in photos.read(photos.keys, PETS)}
     first = samples["2007_000033"]
     assert np.array_equal(
         first.label, trees.boxes(40, 60, (255, 4, 4, 26, 31), (CAT, 5, 5, 25, 30))
@@ -72,7 +73,7 @@ def test_voc_labels_become_the_vocabularys(voc, tmp_path):
     path = photos.photo("2007_000042")
     assert samples["2007_000042"].data == path.read_bytes()  # a JPEG stays as it is
     assert np.array_equal(decode_png(path.read_bytes()), samples["2007_000042"].image)
-    assert labelled_classes(photos, PETS) == ("car", "cat", "dog")
+    assert photos.labelled_classes(PETS) == ("car", "cat", "dog")
 
 
 def test_all_21_labels_of_voc_keep_their_meaning(voc, tmp_path):
@@ -93,7 +94,7 @@ def test_trainaug_from_sbd_in_both_layouts(voc, tmp_path, layout):
     assert list(photos.keys) == sorted(expected) and "2007_000033" not in photos.keys
     for key, label in expected.items():  # VOC's own mask wins over SBD's
         assert np.array_equal(photos.truth(key), label), key
-    check(photos, photos.keys, "any")
+    photos.check(photos.keys, "any")
     assert photos.title == "PASCAL VOC 2012 trainaug"
 
 
@@ -105,9 +106,9 @@ def test_without_sbd_the_official_training_part_is_refused(voc, tmp_path):
         match=r"expected the official 10582 pictures, found 2; put "
         r"SBD's masks beside it: .*SegmentationClassAug.*cls/\*.mat",
     ):
-        check(photos, photos.keys, "official")
-    check(photos, photos.keys, "any")
-    assert described(photos) == (
+        photos.check(photos.keys, "official")
+    photos.check(photos.keys, "any")
+    assert photos.described() == (
         "a part of PASCAL VOC 2012 train, without SBD (2 of 10582 pictures), not the official set"
     )
 
@@ -119,12 +120,12 @@ def test_a_partial_copy_never_passes_as_official(voc, tmp_path, monkeypatch):
         match="official 1449 pictures, found 3; unpack VOCtrainval_11"
         "-May-2012.tar again .*benchmark.subset: any",
     ):
-        check(photos, photos.keys, "official")
-    assert "not the official set" in described(photos)
+        photos.check(photos.keys, "official")
+    assert "not the official set" in photos.described()
     monkeypatch.setitem(voc_module.OFFICIAL, "val", 3)
     photos = opened("voc2012", tmp_path)
-    check(photos, photos.keys, "official")
-    assert described(photos) == "PASCAL VOC 2012 val"
+    photos.check(photos.keys, "official")
+    assert photos.described() == "PASCAL VOC 2012 val"
 
 
 def test_a_list_that_trains_on_val_is_refused(voc, tmp_path):
@@ -191,7 +192,7 @@ def test_spoilt_voc_is_refused_before_work(voc, tmp_path, how, match):
     spoil_voc(voc, how)
     with pytest.raises(ValueError, match=match):
         photos = opened("voc2012", tmp_path)
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")
 
 
 def test_a_spoilt_mat_is_refused(voc, tmp_path):
@@ -199,7 +200,7 @@ def test_a_spoilt_mat_is_refused(voc, tmp_path):
     (tmp_path / "benchmark_RELEASE/dataset/cls/2008_000002.mat").write_bytes(b"half")
     photos = opened("voc2012", tmp_path, "train")
     with pytest.raises(ValueError, match="2008_000002.mat: expected SBD's struct GTcls"):
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")
 
 
 def test_a_folder_that_is_not_voc(tmp_path):
@@ -220,12 +221,12 @@ def test_a_folder_that_is_not_voc(tmp_path):
 def test_coco_instances_become_label_maps(tmp_path, images):
     trees.write_coco(tmp_path, images=images)
     photos = opened("coco2017", tmp_path)
-    check(photos, photos.keys, "any")
+    photos.check(photos.keys, "any")
     assert photos.official == 5000 and photos.title == "COCO 2017 val2017"
     assert list(photos.keys) == list(trees.COCO_TRUTH)
     for key, label in trees.COCO_TRUTH.items():
         assert np.array_equal(photos.truth(key), label), key
-    samples = {s.key: s for s in read(photos, photos.keys, PETS)}
+    samples = {s.key: s for s in photos.read(photos.keys, PETS)}
     assert samples["000000000139"].entities == ("car", "cat")
     assert samples["000000000632"].entities == ()  # COCO has pictures without any object
     assert (samples["000000000285"].label[:5, :5] == 255).all()  # a zebra
@@ -259,7 +260,7 @@ def test_coco_names_match_vocs_spellings(tmp_path):
     photos = opened("coco2017", tmp_path)
     voc = load_vocabulary("voc-zs3")
     table = class_table(photos, voc)
-    assert labelled_classes(photos, voc) == voc.classes
+    assert photos.labelled_classes(voc) == voc.classes
     for coco_id, name in {
         5: "aeroplane",
         63: "sofa",
@@ -277,7 +278,7 @@ def test_grey_photographs_become_rgb(tmp_path):
     trees.write_coco(tmp_path)
     path = tmp_path / "images/val2017/000000000285.jpg"
     Image.open(path).convert("L").save(path)
-    (sample,) = read(opened("coco2017", tmp_path), ["000000000285"], PETS)
+    (sample,) = opened("coco2017", tmp_path).read(["000000000285"], PETS)
     assert sample.image.shape == (60, 40, 3) and sample.data[:4] == b"\x89PNG"
     assert np.array_equal(decode_png(sample.data), sample.image)
 
@@ -288,9 +289,9 @@ def test_coco_partial_and_official(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match="COCO 2017 val2017: expected the official 5000 pictures, found 3"
     ):
-        check(photos, photos.keys, "official")
+        photos.check(photos.keys, "official")
     monkeypatch.setitem(coco_module.OFFICIAL, "val2017", 3)
-    check(opened("coco2017", tmp_path), photos.keys, "official")
+    opened("coco2017", tmp_path).check(photos.keys, "official")
 
 
 def change_coco(root, how: str) -> None:
@@ -332,7 +333,7 @@ def test_spoilt_coco_is_refused_before_work(tmp_path, how, match):
     change_coco(tmp_path, how)
     with pytest.raises(ValueError, match=match):
         photos = opened("coco2017", tmp_path)
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")
 
 
 def test_a_folder_that_is_not_coco(tmp_path):
@@ -355,12 +356,12 @@ def own(tmp_path):
 
 def test_own_folder_with_classes(own):
     photos = opened("folder", own)
-    check(photos, photos.keys, "official")  # there is no official count
+    photos.check(photos.keys, "official")  # there is no official count
     words = Vocabulary("yard", ("person",), ("forklift", "hard hat"), {})
-    assert labelled_classes(photos, words) == ("forklift", "hard hat")
-    for sample in read(photos, photos.keys, words):
+    assert photos.labelled_classes(words) == ("forklift", "hard hat")
+    for sample in photos.read(photos.keys, words):
         assert np.array_equal(sample.label, trees.OWN_TRUTH[sample.key])  # labels happen to agree
-    assert described(photos) == "yard test"
+    assert photos.described() == "yard test"
 
 
 def test_own_folder_with_colours(own):
@@ -372,7 +373,7 @@ def test_own_folder_with_colours(own):
         ValueError,
         match="got mode RGB; export it as an indexed PNG, or list its colours in palette.txt",
     ):
-        check(opened("folder", own), ["hall 1"], "any")
+        opened("folder", own).check(["hall 1"], "any")
     (own / "classes.txt").unlink()
     (own / "palette.txt").write_text("200 0 0 forklift\n0 0 90 hard hat\n")
     photos = opened("folder", own)
@@ -385,7 +386,7 @@ def test_own_folder_with_colours(own):
 
 
 def test_parts_of_an_own_folder(own):
-    with pytest.raises(datasets.NoSuchPart, match="no train.txt"):
+    with pytest.raises(NoSuchPart, match="no train.txt"):
         opened("folder", own, "train")
     assert data_digest(settings("folder"), "train", str(own)) == "no such part"
     trees.write_list(own / "train.txt", ["hall 2"])
@@ -402,7 +403,7 @@ def test_parts_of_an_own_folder(own):
     (own / "train.txt").write_text("hall 9\n")
     with pytest.raises(ValueError, match="1 of 1 have no photograph in images/, first 'hall 9'"):
         photos = opened("folder", own, "train")
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")
 
 
 @pytest.mark.parametrize(
@@ -438,7 +439,7 @@ def test_spoilt_own_folder_is_refused(own, how, match):
         )
     with pytest.raises(ValueError, match=match):
         photos = opened("folder", own)
-        check(photos, photos.keys, "any")
+        photos.check(photos.keys, "any")
 
 
 def test_a_vocabulary_without_the_datas_classes(own):

@@ -14,6 +14,7 @@ from transformers import ResNetConfig
 from transformers import ResNetForImageClassification as Classifier
 
 from ml.datasets import open_source
+from ml.datasets.photos import sample_keys
 from ml.images.png import decode_png, encode_png
 from ml.metrics.iou import confusion
 from ml.pipeline.runner import run_stage
@@ -25,11 +26,11 @@ from ml.pipeline.stages.benchmark_scores import (
     statistics,
     write_scores,
 )
-from ml.pipeline.stages.real_bound import fit_into, photo_frames, sample_keys
+from ml.pipeline.stages.real_bound import fit_into, picture_frames
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
-from ml.segmenters.training import predict
+from ml.segmenters.prediction import predict
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
@@ -472,7 +473,7 @@ def test_with_crops_photographs_keep_their_size(voc, tmp_path):
     shutil.copytree(made.data, workspace.data)
     photos = open_source(params.benchmark, "train", params.benchmark.root)
     vocabulary = load_vocabulary(params.vocabulary)
-    (frame,) = photo_frames(photos, photos.keys, vocabulary, workspace, one_size=False)
+    (frame,) = picture_frames(photos, photos.keys, vocabulary, workspace, one_size=False)
     assert [decode_png(data).shape[:2] for data in frame.image] == [(60, 40), (50, 40), (30, 70)]
     facts = run_stage("real_bound", params, tmp_path).facts
     assert facts["pictures"] == 3 and facts["left_out_as_benchmark_copies"] == 1

@@ -17,17 +17,13 @@ from transformers import (
 )
 
 from ml.detectors import Detector, Instances, load_detector
-from ml.detectors.base import canonical
-from ml.detectors.torchvision_maskrcnn import (
-    MaskRCNNConfig,
-    SubpixelTransform,
-    build_maskrcnn,
-    paste,
-    save_maskrcnn,
-)
+from ml.detectors.maskrcnn import build_maskrcnn, save_maskrcnn
+from ml.detectors.maskrcnn_config import MaskRCNNConfig
+from ml.detectors.pasting import SubpixelTransform, paste
 from ml.detectors.transformers_mask2former import TransformersMask2Former, mask_box
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.settings.profile import ROOT
+from ml.words.spellings import canonical
 
 TINY = MaskRCNNConfig(
     classes=("couch", "tv", "zebra"),

@@ -21,9 +21,9 @@ from transformers import (
     SwinConfig,
 )
 
-from ml.compute.batching import OutOfMemory
 from ml.detectors import Detector, load_detector
 from ml.detectors.torchvision_maskrcnn import COCO, build_coco
+from ml.errors import OutOfMemory
 from ml.settings.profile import load_params
 from ml.words.spellings import SPELLINGS, canonical
 from ml.words.vocabulary import load_vocabulary

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from benchmarks.random_weights import SHAPES, random_pipeline
-from ml.cli.plan_models import find_diffusion
-from ml.diffusion.fields import RULES, check_configs, check_folder
+from ml.cli.planning.models import find_diffusion
+from ml.diffusion.configurations import check_configs, check_folder
+from ml.diffusion.fields import RULES
 from ml.diffusion.loading import read_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.segmenters.backbones import normalisation

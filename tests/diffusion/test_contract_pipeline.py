@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.fields import check_configs
+from ml.diffusion.configurations import check_configs
 from ml.grounding.config import GroundingConfig
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from tests.builders.grounded import make_pipeline

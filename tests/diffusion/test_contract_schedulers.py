@@ -9,10 +9,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from ml.diffusion.evidence import signal_shares
 from ml.diffusion.inversion import invert
+from ml.diffusion.latents import signal_shares
 from ml.diffusion.sampling import sample
-from ml.diffusion.schedulers import SCHEDULERS, check_name, check_scheduler, swapped
+from ml.diffusion.schedulers import check_name, check_scheduler, swapped
+from ml.settings.sections import SCHEDULERS
 from tests.builders.tiny import tiny_pipeline
 
 ONE = "a photograph of a bus"

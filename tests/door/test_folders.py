@@ -12,8 +12,8 @@ from PIL import Image
 
 import ml
 from ml import GroundedDiffusionPipeline, load_segmenter
+from ml.segmenters.prediction import predict
 from ml.segmenters.processor import image_processor
-from ml.segmenters.training import predict
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

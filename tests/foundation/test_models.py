@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from ml.detectors import Instances
+from ml.detectors.base import Instances
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.foundation import judge as judge_module
 from ml.foundation import train_backbone, train_detector
+from ml.foundation.average_precision import mask_average_precision
 from ml.foundation.batches import classification_figures, multi_hot, soften, to_pixels
 from ml.foundation.card import card_text, update_card, weigh
 from ml.foundation.judge import Judge, load_judge, save_judge
-from ml.foundation.measure import mask_average_precision
 from ml.foundation.scenes import SceneSet
 from ml.foundation.train_backbone import class_probabilities, load_backbone, make_backbone
 from ml.foundation.train_detector import targets

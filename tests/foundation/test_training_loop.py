@@ -14,14 +14,17 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPTokenizer
 
 from ml.drawn_world.world import draw_scene, scene_seed
-from ml.foundation import scenes, train_autoencoder, train_diffusion
+from ml.foundation import diffusion_model, latents, scenes, train_autoencoder, train_diffusion
+from ml.foundation.diffusion_model import NOISE_SCHEDULE, alphas_cumprod
+from ml.foundation.run import Run
 from ml.foundation.scenes import load_scenes, stream_scenes
+from ml.foundation.schedule import Budget, Schedule, learning_rate
 from ml.foundation.tokenizer import MAX_LENGTH, build_tokenizer
 from ml.foundation.train_autoencoder import make_autoencoder, standardise, to_signed
-from ml.foundation.train_diffusion import GAMMA, NOISE_SCHEDULE, alphas_cumprod, diffusion_loss
-from ml.foundation.training import Budget, Run, learning_rate
+from ml.foundation.train_diffusion import GAMMA, diffusion_loss
 
 SMALL = ("--channels", "8", "16", "16", "--batch", "4", "--train-scenes", "24", "--device", "cpu")
+SCHEDULE = Schedule(1e-3, warmup=1, ema_decay=0.9, weight_decay=0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,8 +34,8 @@ def small_caches():
         patch.setattr(scenes, "CHUNK", 8)
         patch.setattr(scenes, "FINGERPRINT_SCENES", 8)
         patch.setattr(train_autoencoder, "EVAL_SCENES", 8)
-        patch.setattr(train_diffusion, "LATENT_FILE_SCENES", 16)
-        patch.setattr(train_diffusion, "SAMPLE_PROMPTS", ("a dog",))
+        patch.setattr(latents, "LATENT_FILE_SCENES", 16)
+        patch.setattr(diffusion_model, "SAMPLE_PROMPTS", ("a dog",))
         yield
 
 
@@ -129,10 +132,7 @@ def test_autoencoder_goes_on_where_it_was_stopped(tmp_path, cache, monkeypatch):
 def test_other_settings_refuse_the_checkpoint(tmp_path):
     def run(settings: dict) -> Run:
         model = torch.nn.Linear(2, 2)
-        return Run(
-            {"m": model}, torch.optim.AdamW(model.parameters()), tmp_path, Budget(steps=1),
-            settings, seed=0, peak_lr=1e-3, warmup=1, ema_decay=0.9,
-        )  # fmt: skip
+        return Run({"m": model}, tmp_path, Budget(steps=1), settings, SCHEDULE, seed=0)
 
     run({"width": 2}).save()
     run({"width": 2})
@@ -269,14 +269,11 @@ def test_tokenizer_knows_captions_and_spells_the_rest(tmp_path):
 
 def test_curve_is_thinned(tmp_path):
     model = torch.nn.Linear(1, 1)
-    run = Run(
-        {"m": model}, torch.optim.AdamW(model.parameters()), tmp_path, Budget(steps=1), {},
-        seed=0, peak_lr=1e-3, warmup=1, ema_decay=0.9,
-    )  # fmt: skip
+    run = Run({"m": model}, tmp_path, Budget(steps=1), {}, SCHEDULE, seed=0)
     rows = [
         {"step": i, "samples": 4 * i, "seconds": i, "loss": i % 2, "lr": 0.1} for i in range(1000)
     ]
-    run.log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run.log.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run.save()
     lines = (tmp_path / "curve.csv").read_text().splitlines()
     assert lines[0] == "step,samples,seconds,loss,lr"

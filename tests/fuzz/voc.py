@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ml.datasets import check, open_source
+from ml.datasets import open_source
 from ml.settings.profile import load_params
 from tests.builders import phototrees as trees
 from tests.fuzz.harness import Case
@@ -101,7 +101,7 @@ def _read_train(arguments) -> int:
     """SBD's masks, as the real bound reads them."""
     benchmark = replace(load_params().benchmark, source="voc2012", root="x", subset="any")
     photos = open_source(benchmark, "train", arguments[0])
-    check(photos, photos.keys, "any")
+    photos.check(photos.keys, "any")
     return 0
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ml.grounding.config import GroundingConfig, make_config
-from ml.grounding.fusion import GAIN, evidence_prior, pooling_weights, settle
+from ml.grounding.fusion import GAIN, apply_prior, evidence_prior, pooling_weights
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.settings.profile import load_params
 from tests.builders.authors import Authors, give_weights
@@ -200,7 +200,7 @@ def test_pooling_prefers_the_word_that_answers_more():
     assert weights[0, 1, 9, 9] > 0.999
 
 
-def test_evidence_settles_whose_a_place_is():
+def test_evidence_decides_which_word_a_place_belongs_to():
     """Two words, evidence 1 : 0.2 on the left and 0 : 1 on the right; FLOOR is 0.05."""
     maps = torch.tensor([[[[[1.0, 0.0]]], [[[0.2, 1.0]]], [[[9.0, 9.0]]]]]).expand(-1, -1, 2, 2, -1)
     prior = evidence_prior(maps, torch.tensor([[True, True, False]]), 2)
@@ -210,12 +210,12 @@ def test_evidence_settles_whose_a_place_is():
     torch.testing.assert_close(shares[0, :, 1], expected)
 
     words = torch.tensor([2.0, 3.0, -1e4])[None, :, None, None].expand(1, 3, 2, 2)
-    settled = settle(words, prior)
-    assert (settled[0, 0, :, 0] > settled[0, 1, :, 0]).all(), "the evidence is for the first here"
-    assert (settled[0, 0, :, 1] < settled[0, 1, :, 1]).all()
-    torch.testing.assert_close(settled.logsumexp(1), words.logsumexp(1))
+    weighed = apply_prior(words, prior)
+    assert (weighed[0, 0, :, 0] > weighed[0, 1, :, 0]).all(), "the evidence is for the first here"
+    assert (weighed[0, 0, :, 1] < weighed[0, 1, :, 1]).all()
+    torch.testing.assert_close(weighed.logsumexp(1), words.logsumexp(1))
     alone = evidence_prior(maps, torch.tensor([[True, False, False]]), 2)
-    torch.testing.assert_close(settle(words[:, :1], alone[:, :1]), words[:, :1])
+    torch.testing.assert_close(apply_prior(words[:, :1], alone[:, :1]), words[:, :1])
 
 
 def test_flat_evidence_pools_evenly():

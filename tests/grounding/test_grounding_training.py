@@ -10,7 +10,9 @@ from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import collate
 from ml.grounding.losses import competition_loss, dice_loss, paper_loss, permitted_labels
 from ml.grounding.module import GroundingModule
-from ml.grounding.training import batch_indices, learning_rate, train, write_curve
+from ml.grounding.progress import write_curve
+from ml.grounding.schedule import batch_indices, learning_rate
+from ml.grounding.training import train
 from ml.settings.profile import load_params
 
 CHANNELS = {8: 6, 16: 6}

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ml.compute.batching import Batches
-from ml.diffusion.evidence import add_noise, encode_images, prediction_errors, signal_shares
+from ml.diffusion.encoding import encode_prompts
+from ml.diffusion.evidence import prediction_errors
+from ml.diffusion.latents import add_noise, encode_images, signal_shares
 from ml.diffusion.loading import read_pipeline
-from ml.diffusion.tokens import encode_prompts
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.presence import MIN_PRESENCE, compete, gains, presence
 from ml.grounding.prompting import Asked, compose_prompt, keep_words

@@ -95,11 +95,11 @@ def test_repro_needs_no_activated_environment(checkout):
 
 def test_repro_has_the_stages_own_notion_of_stale(checkout):
     """A stage's version is in no file that DVC hashes; asked, the stage knows."""
-    table = checkout / "ml" / "stages" / "__init__.py"
+    table = checkout / "ml" / "pipeline" / "table.py"
     before = table.read_text()
     dvc(checkout, "repro", "prompts")
-    head, tail = before.split('Stage("prompts"', 1)
-    table.write_text(head + 'Stage("prompts"' + tail.replace("), 1)", "), 41)", 1))
+    head, tail = before.split('name="prompts"', 1)
+    table.write_text(head + 'name="prompts"' + tail.replace("version=1,", "version=41,", 1))
     try:
         assert "prompts: done in" in dvc(checkout, "repro", "prompts")
         assert read_manifest(Workspace(checkout, "micro").folder("prompts")).version == 41

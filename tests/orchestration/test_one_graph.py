@@ -1,16 +1,20 @@
 """The stage table, the Dagster graph, dvc.yaml and the checks describe one graph."""
 
 import ast
+import dataclasses
 import graphlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
 
-from ml.pipeline.table import STAGES
-from ml.quality.model_tables import TABLES
+from ml.pipeline.recipe import recipe_of
+from ml.pipeline.table import STAGE, STAGES
+from ml.pipeline.workspace import Workspace
 from ml.quality.rules import RULES
+from ml.quality.tables import TABLES
 from ml.settings.profile import ROOT, load_params
 from orchestration.definitions import defs
 from orchestration.studies import PAPER_ASSETS
@@ -45,6 +49,24 @@ def test_asset_agrees_with_the_table(stage):
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_asset_is_labelled_by_the_table(stage):
+    spec = defs.resolve_assets_def(stage.name).get_asset_spec(dg.AssetKey(stage.name))
+    assert stage.description and stage.group and stage.kinds
+    assert spec.description == stage.description
+    assert spec.group_name == stage.group
+    assert spec.kinds == set(stage.kinds)
+
+
+def test_labels_are_no_part_of_a_recipe(tmp_path):
+    """Rewording a description must not make a finished folder again."""
+    params, workspace = load_params("ci"), Workspace(tmp_path, "ci")
+    for stage in (STAGE["prompts"], STAGE["benchmark"]):  # they need no input
+        bare = dataclasses.replace(stage, description="", group="", kinds=())
+        assert bare != stage
+        assert recipe_of(bare, params, workspace) == recipe_of(stage, params, workspace)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_dvc_agrees_with_the_table(stage):
     entry, params = DVC["stages"][stage.name], load_params()
     assert entry["cmd"] == f"${{python}} -m ml {stage.name}"
@@ -68,18 +90,25 @@ def test_every_boundary_has_blocking_checks():
         assert all(GRAPH.get_check_spec(check).blocking for check in checks)
 
 
+def order_of_groups(edges: Iterable[tuple[str, str]], group: dict[str, str]) -> list[str]:
+    """The groups, earlier ones first. Raises CycleError when their arrows form a circle."""
+    order = graphlib.TopologicalSorter({name: set() for name in group.values()})
+    for source, target in edges:
+        if group[source] != group[target]:
+            order.add(group[target], group[source])
+    return list(order.static_order())
+
+
 def test_groups_follow_the_graph():
     """The UI draws groups as boxes; two that depend on each other would be a circle."""
-    group = {key: GRAPH.get(key).group_name for key in GRAPH.get_all_asset_keys()}
-    edges = {
-        (group[parent], group[key])
-        for key in group
-        for parent in GRAPH.get(key).parent_keys
-        if group[parent] != group[key]
-    }
-    graphlib.TopologicalSorter(
-        {g: {a for a, b in edges if b == g} for g in group.values()}
-    ).prepare()  # raises CycleError
+    keys = GRAPH.get_all_asset_keys()
+    group = {key.to_user_string(): GRAPH.get(key).group_name for key in keys}
+    edges = [(p, key.to_user_string()) for key in keys for p in names(GRAPH.get(key).parent_keys)]
+    order = order_of_groups(edges, group)
+    assert order.index("data") < order.index("grounding") < order.index("release")
+    for circle in ({"benchmark": "evaluation"}, {"sealed_data": "data"}):
+        with pytest.raises(graphlib.CycleError):
+            order_of_groups(edges, group | circle)
 
 
 def test_rule_names_are_unique_in_a_stage():

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from ml.pipeline import curve
+from ml.pipeline.facts import flatten
 from ml.pipeline.runner import StageReport
 from ml.pipeline.table import STAGES
 from ml.settings.profile import ROOT, load_params
@@ -60,7 +62,7 @@ def test_definitions_load_where_nothing_heavy_is_installed():
 
 def test_selection_strings_parse():
     """DVC pulls an old hydra and an old antlr, with which every Dagster selection string dies with
-    `TypeError: ord() expected string of length 1`; requirements.txt pins them apart."""
+    `TypeError: ord() expected string of length 1`; pyproject.toml asks for newer ones."""
     selected = dg.AssetSelection.from_string("images+").resolve(defs.resolve_asset_graph())
     assert dg.AssetKey("images") in selected and dg.AssetKey("masks") in selected
     assert dg.AssetKey("prompts") not in selected
@@ -95,14 +97,7 @@ def test_jobs_hold_their_assets_and_checks(job, expected):
 
 def test_every_asset_is_described_for_the_catalogue():
     for spec in defs.resolve_all_asset_specs():
-        assert spec.group_name in {
-            "data",
-            "grounding",
-            "segmentation",
-            "evaluation",
-            "release",
-            "paper",
-        }
+        assert spec.group_name in {stage.group for stage in STAGES} | {"paper"}
         assert spec.description and spec.owners and spec.kinds, spec.key
 
 
@@ -118,7 +113,7 @@ def test_profiles_and_their_run_configs_load():
 
 def test_flatten_names_nested_facts():
     facts = {"a": {"b": 1, "c": {"d": 2.5}}, "e": "x"}
-    assert metadata.flatten(facts) == {"a/b": 1, "a/c/d": 2.5, "e": "x"}
+    assert flatten(facts) == {"a/b": 1, "a/c/d": 2.5, "e": "x"}
 
 
 def test_facts_keep_their_types(tmp_path):
@@ -141,15 +136,15 @@ def test_large_pictures_stay_files(tmp_path):
 def test_curve_is_drawn_small(tmp_path):
     path = tmp_path / "curve.csv"
     path.write_text("step,loss,val_miou\n0,2.0,\n10,1.0,40\n20,nan,60\n")
-    assert metadata.read_curve(path) == {
+    assert curve.read_curve(path) == {
         "loss": [(0, 2.0), (10, 1.0)],
         "val_miou": [(10, 40.0), (20, 60.0)],
     }
     drawn = tmp_path / "curve.png"
-    drawn.write_bytes(metadata.draw_curve(path))
+    drawn.write_bytes(curve.draw_curve(path))
     assert Image.open(drawn).size == (480, 200) and drawn.stat().st_size < 20_000
     path.write_text("step,loss\n0,2.0\n")
-    assert metadata.draw_curve(path) == b""
+    assert curve.draw_curve(path) == b""
 
 
 def test_data_job_through_the_command_line(tmp_path, home):
@@ -196,10 +191,10 @@ def test_data_job_through_the_command_line(tmp_path, home):
 
 
 @pytest.mark.parametrize(
-    ("select", "said"),
+    ("select", "message"),
     [("tag:nothing", "The selection matches no asset"), ("nothing", "'nothing'")],
 )
-def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
+def test_a_selection_that_matches_nothing_starts_nothing(select, message, home):
     """Dagster takes an empty selection for all assets: the whole graph and the studies."""
     done = subprocess.run(
         [
@@ -219,7 +214,7 @@ def test_a_selection_that_matches_nothing_starts_nothing(select, said, home):
         env=os.environ | {"DAGSTER_HOME": str(home)},
         timeout=120,
     )
-    assert done.returncode != 0 and said in done.stderr
+    assert done.returncode != 0 and message in done.stderr
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
 

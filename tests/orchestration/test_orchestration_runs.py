@@ -54,17 +54,17 @@ def config(folder: Path, profile: str, **more) -> str:
 
 
 def start(home: Path, *command: str) -> subprocess.Popen:
-    """A process group of its own, as a terminal gives one; what it says goes to files."""
-    said = (home.parent / f"said-{time.monotonic_ns()}").open("w+")
+    """A process group of its own, as a terminal gives one; its output goes to a file."""
+    output = (home.parent / f"output-{time.monotonic_ns()}").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "dagster", *command],
         cwd=ROOT,
         env=os.environ | {"DAGSTER_HOME": str(home)},
-        stdout=said,
+        stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    process.said = Path(said.name)
+    process.output = Path(output.name)
     return process
 
 
@@ -72,8 +72,8 @@ def kill_when(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
     end = time.monotonic() + 120
     try:
         while not seen():
-            assert process.poll() is None, process.said.read_text()[-3000:]
-            assert time.monotonic() < end, process.said.read_text()[-3000:]
+            assert process.poll() is None, process.output.read_text()[-3000:]
+            assert time.monotonic() < end, process.output.read_text()[-3000:]
             time.sleep(0.02)
     finally:
         if process.poll() is None:
@@ -82,16 +82,16 @@ def kill_when(process: subprocess.Popen, seen: Callable[[], bool]) -> None:
 
 
 def finish(process: subprocess.Popen, seconds: float = 180) -> str:
-    """What a process that ends well said; it is killed when it does not end."""
+    """The output of a process that must end well; it is killed when it does not end."""
     try:
         rc = process.wait(seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
-    said = process.said.read_text()
-    assert rc == 0, said[-3000:]
-    return said
+    output = process.output.read_text()
+    assert rc == 0, output[-3000:]
+    return output
 
 
 def runs(home: Path) -> list[dg.DagsterRun]:
@@ -133,11 +133,11 @@ def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small
     kill_when(start(home, *command), lambda: any(home.glob("alive/[!.]*")))
     kill_when(start(home, *command), lambda: folder.is_dir())
     both = [start(home, *command), start(home, *command)]
-    said = [finish(process) for process in both]
+    outputs = [finish(process) for process in both]
     assert (folder / "manifest.json").is_file()
     assert [run.status.value for run in runs(home)] == ["FAILURE", "FAILURE", "SUCCESS", "SUCCESS"]
     assert {run.tags["dagster/partition"] for run in runs(home)} == {"small"}
-    waited = re.findall(r"waits for .*, pid (\d+), since", "".join(said))
+    waited = re.findall(r"waits for .*, pid (\d+), since", "".join(outputs))
     assert waited, "one of two at once waits, and says for whom"
     if executor == "in_process":  # else the steps have processes of their own
         assert {int(pid) for pid in waited} <= {process.pid for process in both}
@@ -159,7 +159,7 @@ def test_a_busy_workspace_is_waited_for_and_named(caplog, monkeypatch):
 
 
 def test_a_lock_is_its_holders_and_the_kernels(tmp_path):
-    """Whoever waits is told for whom; a killed holder holds nothing."""
+    """A waiting run shows for whom it waits; a killed holder holds nothing."""
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom orchestration.turns import turn\n"
         "with turn(Path(sys.argv[1]), 'the first'):\n    print(1, flush=True)\n"
@@ -223,8 +223,8 @@ def test_two_profiles_keep_histories_of_their_own(tmp_path):
 def test_a_runs_profile_is_its_partition(tmp_path, small):
     assert known_profiles()[:2] == ["ci", "micro"] and "paper" not in known_profiles()
     assert profile_name({}) == "micro"
-    told = {"resources": {"project": {"config": {"profile": str(small)}}}}
-    assert profile_name(told) == "small"
+    run_config = {"resources": {"project": {"config": {"profile": str(small)}}}}
+    assert profile_name(run_config) == "small"
     project = Project()
     project._partition = "ci"  # chosen in the UI, the config left as it is
     assert project.params.profile == "ci"

@@ -225,8 +225,8 @@ def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
         text=True,
         env=os.environ | {"DAGSTER_HOME": str(home)},
     )
-    said = done.stdout + done.stderr
-    assert done.returncode != 0 and "tracking_uri holds a login (http://***@127.0.0.1:9)" in said
-    assert "hunter2" not in said
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "tracking_uri holds a login (http://***@127.0.0.1:9)" in output
+    assert "hunter2" not in output
     assert not [p for p in home.rglob("*") if p.is_file() and b"hunter2" in p.read_bytes()]
     assert not (tmp_path / "root").exists(), "refused before anything is made"

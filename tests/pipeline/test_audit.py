@@ -145,12 +145,12 @@ def test_the_page_needs_nothing_from_elsewhere(reported):
 
 def test_the_mask_is_that_of_the_class_shown(reported):
     """Of a picture with two objects only the one to judge is tinted."""
-    from ml.pipeline.stages.report import _thumbnail
+    from ml.pipeline.audit_sheet import thumbnail
 
     image = np.full((64, 64, 3), 200, np.uint8)
     mask = np.zeros((64, 64), bool)
     mask[16:48, 16:48] = True
-    data = _thumbnail(image, mask).removeprefix("data:image/jpeg;base64,")
+    data = thumbnail(image, mask).removeprefix("data:image/jpeg;base64,")
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int)
     assert shown.shape == (224, 224, 3)
     tinted = np.abs(shown - 200).max(-1) > 40

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ml.errors import WorkspaceBusy
+from ml.errors import ManifestError, WorkspaceBusy
 from ml.pipeline.table import STAGE, STAGES
 from ml.store.files import sha256_json, write_json
 from ml.store.lineage import check_lineage
 from ml.store.locks import FolderLock
-from ml.store.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from ml.store.manifest import Manifest, read_manifest, write_manifest
 from ml.store.shards import sidecar
 from tests.builders import small_stages
 from tests.builders.small_stages import recipe, start, until
@@ -182,7 +182,7 @@ def test_readers_do_not_keep_each_other_out_and_keep_a_writer_out(small):
 
 def test_a_shard_of_another_recipe_cannot_come_under_a_manifest(small, monkeypatch):
     run, workspace, _ = small
-    module = sys.modules["ml.pipeline.runner.one"]
+    module = sys.modules["ml.pipeline.stages.one"]
     sound = module.run
 
     def disturbed(params, writing, recipe):
@@ -200,7 +200,7 @@ def test_a_shard_of_another_recipe_cannot_come_under_a_manifest(small, monkeypat
 def test_an_input_that_changes_meanwhile_is_noticed(small, monkeypatch):
     run, workspace, _ = small
     run("one")
-    module = sys.modules["ml.pipeline.runner.two"]
+    module = sys.modules["ml.pipeline.stages.two"]
     sound = module.run
 
     def slow(params, writing, recipe):

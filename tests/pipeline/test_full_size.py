@@ -14,8 +14,10 @@ import torch
 from benchmarks import full_size_speed
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.compute.batching import Batches
-from ml.diffusion.evidence import add_noise, encode_images, leave_one_out
+from ml.diffusion.encoding import encode_prompts, word_embeddings
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import (
     latent_shape,
     load_pipeline,
@@ -24,7 +26,7 @@ from ml.diffusion.loading import (
     tile_vae,
 )
 from ml.diffusion.sampling import sample
-from ml.diffusion.tokens import encode_prompts, text_width, word_embeddings, word_positions
+from ml.diffusion.tokens import text_width, word_positions
 from ml.grounding.config import make_config
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.module import GroundingModule

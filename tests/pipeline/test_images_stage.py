@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ml.compute.batching import OutOfMemory
 from ml.diffusion.sampling import sample
+from ml.errors import OutOfMemory
 from ml.images.png import decode_png
 from ml.pipeline.stages import images
 from ml.pipeline.workspace import Workspace

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml.errors import ManifestError
 from ml.pipeline.gate import Contender, Policy, decide
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages.benchmark_scores import write_scores
@@ -19,7 +20,7 @@ from ml.pipeline.stages.promotion import (
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_json
-from ml.store.manifest import Manifest, ManifestError, describe_files, write_manifest
+from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.words.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")

@@ -3,8 +3,9 @@
 import re
 
 from ml.__main__ import COMMANDS
-from ml.cli.plan_models import SD1
-from ml.cli.plan_needs import PNG_SHARE, feature_bytes
+from ml.cli.planning.disk import PNG_SHARE
+from ml.cli.planning.known_models import SD1
+from ml.cli.planning.memory import feature_bytes
 from ml.pipeline.audit import wilson
 from ml.pipeline.table import STAGE
 from ml.settings.profile import ROOT

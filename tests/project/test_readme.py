@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "target", sorted(set(re.findall(r"make (run|test|ui|mlflow|card|ci|paper)", README)))
+    "target", sorted(set(re.findall(r"make (run|test|lint|ui|mlflow|card|ci|paper)", README)))
 )
 def test_make_targets_resolve(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
@@ -58,6 +58,27 @@ def test_vocabulary_example_loads(tmp_path):
 def test_pictures_and_links_exist():
     for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / path).is_file(), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_place_named_is_there(page):
+    text = (ROOT / page).read_text()
+    if page == "CHANGELOG.md":  # its table names what is gone, too: only what is there now
+        text = "\n".join(re.findall(r"\|([^|\n]*)\|$", text, re.MULTILINE))
+    places = set(re.findall(r"`((?:ml|orchestration|tests|docs|benchmarks)/[\w./-]+)`", text))
+    places |= {
+        name.replace(".", "/") for name in re.findall(r"`((?:ml|orchestration)\.[\w.]+)`", text)
+    }
+    found = lambda place: (ROOT / place).exists() or (ROOT / f"{place}.py").is_file()  # noqa: E731
+    assert places and not sorted(place for place in places if not found(place))
+
+
+def test_rooms_are_those_of_the_library():
+    tree = README.split("## Where things are")[1].split("```")[1].splitlines()
+    named = [
+        room for line in tree if line[:1] == " " for room in line.strip().split("  ")[0].split()
+    ]
+    assert sorted(named) == sorted(file.parent.name for file in (ROOT / "ml").glob("*/__init__.py"))
 
 
 def test_figures_are_those_of_the_kept_run():

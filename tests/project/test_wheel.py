@@ -1,24 +1,24 @@
 """A wheel of the project, built, installed and used where there is no checkout."""
 
+import json
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.install_size import copy_source
+from ml.diffusion.features import feature_channels
+from ml.grounding.config import make_config
+from ml.grounding.module import GroundingModule
+from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.settings.profile import ROOT, load_params
+from tests.builders.tiny import tiny_pipeline
 
-PARTS = (
-    "ml",
-    "orchestration",
-    "profiles",
-    "params.yaml",
-    "pyproject.toml",
-    "requirements.txt",
-    "README.md",
-)
 USE = """
 import sys
 from pathlib import Path
@@ -37,6 +37,23 @@ copy_code(HERE / "pyfunc_segmenter.py", Path("packed"))
 print(load_params("micro"))
 """
 
+GROUND = """
+import importlib.util, json, sys
+import numpy as np
+from ml.grounding.pipeline import GroundedDiffusionPipeline
+folder, picture, mode = sys.argv[1:]
+OTHERS = ("dagster", "mlflow", "great_expectations", "dvc")
+if mode == "empty":
+    there = [name for name in OTHERS if importlib.util.find_spec(name)]
+else:
+    there = [name for name in OTHERS if name in sys.modules]
+assert not there, there
+pipe = GroundedDiffusionPipeline.from_pretrained(folder)
+out = pipe.ground(np.load(picture), [["dog", "bus"]])
+assert not [name for name in OTHERS if name in sys.modules]
+print(json.dumps([[float(value) for value in found.mean((1, 2))] for found in out.probabilities]))
+"""
+
 
 def run(arguments: list[str], **kwargs) -> str:
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, **kwargs)
@@ -44,29 +61,42 @@ def run(arguments: list[str], **kwargs) -> str:
     return done.stdout
 
 
+def outside() -> dict[str, str]:
+    """The environment variables of a process that knows nothing of this checkout."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     home = tmp_path_factory.mktemp("wheel")
     source = home / "source"
     source.mkdir()
-    for name in PARTS:  # not in place: building leaves folders beside the sources
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
-        copy(ROOT / name, source / name)
-    run(
-        [
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--no-index",
-            "--wheel-dir",
-            str(home),
-            str(source),
-        ]
-    )
+    pip = "-m pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir".split()
+    run([*pip, str(home), str(copy_source(source))])
     return next(home.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    """The wheel unpacked where an installer puts packages."""
+    folder = tmp_path_factory.mktemp("site")
+    run([*"-m pip install --quiet --no-deps --no-index --target".split(), str(folder), str(wheel)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A grounding model's folder, a picture and what this checkout finds in it."""
+    home = tmp_path_factory.mktemp("saved")
+    pipe = tiny_pipeline()
+    size = pipe.text_encoder.config.hidden_size
+    config = make_config(load_params().grounding, feature_channels(pipe.unet), size, 64, 60)
+    grounded = GroundedDiffusionPipeline(pipe, GroundingModule(config))
+    grounded.save_pretrained(home / "model")
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    np.save(home / "picture.npy", picture)
+    found = grounded.ground(picture, [["dog", "bus"]]).probabilities
+    return home / "model", home / "picture.npy", found[0].mean((1, 2))
 
 
 def test_everything_that_the_code_reads_is_in_it(wheel):
@@ -82,25 +112,42 @@ def test_everything_that_the_code_reads_is_in_it(wheel):
     assert not [name for name in names if name.startswith(("tests", "data", "ml/defaults/ml"))]
 
 
-def test_it_works_where_nothing_else_is(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    run(
-        [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-index",
-            "--target",
-            str(site),
-            str(wheel),
-        ]
-    )
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+def test_it_works_where_nothing_else_is(site, tmp_path):
     profiles = ",".join(p.stem for p in (ROOT / "profiles").glob("*.yaml") if "." not in p.stem)
-    out = run(
-        ["-P", "-c", USE, str(site), profiles], cwd=elsewhere, env=env | {"PYTHONPATH": str(site)}
-    )
+    env = outside() | {"PYTHONPATH": str(site)}
+    out = run(["-P", "-c", USE, str(site), profiles], cwd=tmp_path, env=env)
     assert out.strip().splitlines()[-1] == repr(load_params("micro"))
+
+
+def grounds(python: Path | str, saved, mode: str, **kwargs) -> None:
+    model, picture, expected = saved
+    done = subprocess.run(
+        [python, "-P", "-c", GROUND, model, picture, mode], capture_output=True, text=True, **kwargs
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert np.allclose(found, [expected], atol=1e-4)
+
+
+def test_it_grounds_a_picture_without_the_checkout(site, saved, tmp_path):
+    grounds(
+        sys.executable, saved, "shared", cwd=tmp_path, env=outside() | {"PYTHONPATH": str(site)}
+    )
+
+
+@pytest.fixture
+def scratch():
+    """A folder that goes at once: pytest keeps its own of the last runs, and this is gigabytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.slow
+def test_it_grounds_a_picture_in_an_empty_environment(wheel, saved, scratch):
+    """The library alone, from the registry: no Dagster, no MLflow; minutes and gigabytes."""
+    run(["-m", "venv", str(scratch / "venv")], env=outside())
+    python = scratch / "venv" / "bin" / "python"
+    install = f"-m pip install --quiet -c {ROOT / 'constraints.txt'} {wheel}".split()
+    done = subprocess.run([python, *install], capture_output=True, text=True, env=outside())
+    assert done.returncode == 0, done.stderr[-3000:]
+    grounds(python, saved, "empty", cwd=scratch, env=outside())

@@ -15,7 +15,9 @@ from ml.images.facts import picture_facts
 from ml.images.png import encode_png
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
-from ml.quality.rules import DOCS, RULES, explained
+from ml.quality import verdicts
+from ml.quality.rules import DOCS, RULES, SETTINGS, bounds, explained
+from ml.quality.tables import TABLES
 from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
 from ml.store.schemas import SYNTHETIC
@@ -182,7 +184,7 @@ def test_a_verdict_is_kept_until_data_or_rules_change(workspace, monkeypatch):
     expectations.validate("masks", handmade.params_of(workspace), workspace)
     assert calls == []
     with monkeypatch.context() as patch:
-        patch.setattr(expectations, "SUITE_VERSION", -1)
+        patch.setattr(verdicts, "SUITE_VERSION", -1)
         expectations.validate("masks", handmade.params_of(workspace), workspace)
     with monkeypatch.context() as patch:
         patch.setitem(RULES, "masks", RULES["masks"][1:])
@@ -219,12 +221,10 @@ def test_a_verdict_knows_every_setting_that_its_tables_read(workspace):
             return value
 
     for stage in RULES:
-        expectations.TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
-        expectations.bounds(stage, Seen(handmade.params_of(workspace)))
+        TABLES[stage](Seen(handmade.params_of(workspace)), workspace)
+        bounds(stage, Seen(handmade.params_of(workspace)))
     assert {"prompts.train_one", "triplets.min_std", "vocabulary"} <= read
-    assert {
-        path for path in read if not {path, path.split(".")[0]} & set(expectations.SETTINGS)
-    } == set()
+    assert {path for path in read if not {path, path.split(".")[0]} & set(SETTINGS)} == set()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"key": 1', '{"key": "x"}'])
@@ -285,9 +285,9 @@ def test_a_failed_check_says_what_to_look_at(workspace):
 def test_quality_file_is_what_the_stages_read(workspace):
     handmade.write_images(workspace, blank)
     judge("images", workspace)
-    said = json.loads((workspace.state("images") / "quality.json").read_text())
-    assert said["digest"] == read_manifest(workspace.folder("images")).digest
-    assert said["passed"] is False and any("not_blank" in text for text in said["failures"])
+    verdict = json.loads((workspace.state("images") / "quality.json").read_text())
+    assert verdict["digest"] == read_manifest(workspace.folder("images")).digest
+    assert verdict["passed"] is False and any("not_blank" in text for text in verdict["failures"])
 
 
 # (poisoned stage, how, the next expensive stage)

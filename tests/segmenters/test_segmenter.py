@@ -14,14 +14,14 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
 from transformers import ResNetForImageClassification as Classifier
 
+from ml.datasets.drawn import label_maps, scene_classes
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.images.png import decode_png, encode_png
 from ml.metrics.iou import confusions, miou
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages.benchmark_scores import read_scores
-from ml.pipeline.stages.real_bound import label_maps, scene_classes
 from ml.pipeline.workspace import Workspace
-from ml.segmenters import architecture, load_segmenter, maskformer
+from ml.segmenters import architecture, load_segmenter, maskformer, prediction
 from ml.segmenters import training as loop
 from ml.segmenters.mask_loss import make_targets, mask_loss
 from ml.segmenters.pictures import batch_of, batches
@@ -166,7 +166,7 @@ def test_refused(backbone, tmp_path):
     with pytest.raises(ValueError, match="no segmenter in"):
         load_segmenter(tmp_path)
     with pytest.raises(ValueError, match="uint8"):
-        loop.predict(fresh(backbone, settings(steps=1)), np.zeros((1, 64, 64, 3)))
+        prediction.predict(fresh(backbone, settings(steps=1)), np.zeros((1, 64, 64, 3)))
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_training_learns(trained, scenes):
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:5])
     assert curve[0]["learning_rate"] == pytest.approx(3e-3)
     assert curve[-1]["learning_rate"] == pytest.approx(3e-3 / 120)
-    counts = confusions(loop.predict(model, scenes[0][:2]), scenes[1][:2], 20).sum(0)
+    counts = confusions(prediction.predict(model, scenes[0][:2]), scenes[1][:2], 20).sum(0)
     assert miou(counts, range(1, 21)) > 0.1  # 0.43 here; a picture all background would be 0
 
 
@@ -198,9 +198,9 @@ def test_save_load_predict(trained, scenes, tmp_path):
     again = load_segmenter(tmp_path)
     assert isinstance(again, MaskFormerForInstanceSegmentation)
     assert not again.training
-    expected = loop.predict(model, scenes[0])
+    expected = prediction.predict(model, scenes[0])
     assert expected.dtype == np.uint8 and expected.shape == (12, 64, 64)
-    np.testing.assert_array_equal(loop.predict(again, scenes[0]), expected)
+    np.testing.assert_array_equal(prediction.predict(again, scenes[0]), expected)
     assert again.config.id2label == dict(enumerate(NAMES))
 
 
@@ -344,7 +344,7 @@ def test_benchmark_scores_are_those_of_the_saved_model(made):
     rows = read_shards(workspace.folder("benchmark"))
     images = np.stack([decode_png(data) for data in rows.image])
     labels = torch.from_numpy(np.stack([decode_png(data) for data in rows.label])).long()
-    found = loop.predict(load_segmenter(workspace.folder("segmenter") / "model"), images)
+    found = prediction.predict(load_segmenter(workspace.folder("segmenter") / "model"), images)
     judge = MulticlassJaccardIndex(21, average="none", ignore_index=255)
     iou = 100 * judge(torch.from_numpy(found).long(), labels).numpy()
     of = dict(zip(NAMES, iou.tolist(), strict=True))

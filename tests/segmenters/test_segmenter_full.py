@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ml.images.png import encode_png
-from ml.segmenters import backbones, load_segmenter, maskformer, segformer
+from ml.segmenters import backbones, load_segmenter, maskformer, prediction, segformer
 from ml.segmenters import training as loop
 from ml.segmenters.backbones import load_backbone, prepared
 from ml.segmenters.pictures import Encoded, augmented, open_encoded, store_encoded
@@ -106,7 +106,8 @@ def test_pixels_are_normalised_as_the_backbone_was(folders, tmp_path):
     again = load_segmenter(tmp_path)
     torch.testing.assert_close(prepared(again.config, pixels), expected)
     images = np.stack(drawn(2)[0])
-    np.testing.assert_array_equal(loop.predict(again, images), loop.predict(model, images))
+    expected = prediction.predict(model, images)
+    np.testing.assert_array_equal(prediction.predict(again, images), expected)
 
 
 def test_segformer_loss_is_that_of_transformers(folders):
@@ -138,8 +139,8 @@ def test_segformer_learns_in_the_same_loop_and_is_found_again(folders, tmp_path)
     assert np.mean([row["loss"] for row in curve[-5:]]) < 0.5 * curve[0]["loss"]
     model.save_pretrained(tmp_path / "model")
     images = np.stack(drawn(4)[0])
-    again = loop.predict(load_segmenter(tmp_path / "model"), images)
-    np.testing.assert_array_equal(again, loop.predict(model, images))
+    again = prediction.predict(load_segmenter(tmp_path / "model"), images)
+    np.testing.assert_array_equal(again, prediction.predict(model, images))
 
 
 def test_parts_of_a_batch_add_up_to_its_loss(folders):
@@ -149,7 +150,7 @@ def test_parts_of_a_batch_add_up_to_its_loss(folders):
     labels[0][:] = 255
     labels[1][:] = 3
     labels[2][:8] = 9
-    pixels = loop._pixels(np.stack(images), torch.device("cpu"))
+    pixels = prediction.to_pixels(np.stack(images), torch.device("cpu"))
     truth = torch.from_numpy(np.stack(labels))
     whole = maskformer.loss(model, pixels, truth)
     totals = maskformer.sizes(model, truth)
@@ -275,7 +276,7 @@ def test_pictures_of_many_sizes_train_in_crops(folders, tmp_path):
     model = build(folders / "resnet", chosen)
     curve = loop.train(model, images, labels, chosen, tmp_path, seed=0)
     assert all(np.isfinite(row["loss"]) for row in curve)
-    found = loop.predict_each(model, [images[0], images[6]])
+    found = prediction.predict_each(model, [images[0], images[6]])
     assert [x.shape for x in found] == [(48, 80), (96, 72)]
     with pytest.raises(ValueError, match="sizes in one batch, e.g. .*set segmenter.crop_size"):
         loop.train(model, images, labels, settings(steps=2, batch_size=7), tmp_path / "b", seed=0)
@@ -386,7 +387,7 @@ def test_a_batch_that_does_not_fit_is_trained_on_in_parts(folders, tmp_path, mon
 
 def test_prediction_that_does_not_fit_is_halved(folders, monkeypatch):
     model, images = build(folders / "resnet", settings()), np.stack(drawn(5)[0])
-    expected, original = loop.predict(model, images), maskformer.label_scores
+    expected, original = prediction.predict(model, images), maskformer.label_scores
 
     def greedy(model, pixels):
         if len(pixels) > 2:
@@ -394,8 +395,8 @@ def test_prediction_that_does_not_fit_is_halved(folders, monkeypatch):
         return original(model, pixels)
 
     monkeypatch.setattr(maskformer, "label_scores", greedy)
-    np.testing.assert_array_equal(loop.predict(model, images), expected)
-    assert loop.predict(model, images[:0]).shape == (0, 64, 64)
+    np.testing.assert_array_equal(prediction.predict(model, images), expected)
+    assert prediction.predict(model, images[:0]).shape == (0, 64, 64)
 
 
 def test_float16_needs_a_gpu(folders, tmp_path, monkeypatch):
@@ -470,6 +471,6 @@ def test_full_size_has_the_papers_parameters_and_trains(tmp_path, name, millions
     assert len(idle) <= 4, idle
     with torch.no_grad():
         classes, masks = maskformer._logits(
-            model, loop._pixels(image, torch.device("cpu")), every_layer=True
+            model, prediction.to_pixels(image, torch.device("cpu")), every_layer=True
         )
     assert classes.shape == (6, 1, 100, 22) and masks.shape == (6, 1, 100, 128, 128)

@@ -4,11 +4,10 @@ import shutil
 
 import pytest
 
-from ml.errors import QualityError
+from ml.errors import ManifestError, QualityError
 from ml.pipeline.workspace import Workspace
 from ml.store import files
 from ml.store.files import Damaged, read_json, write_json
-from ml.store.manifest import ManifestError
 from ml.store.shards import sidecar
 from ml.store.successor import Successor
 from tests.builders import small_stages
@@ -138,7 +137,7 @@ def test_a_champions_record_that_cannot_be_read_is_one_clear_error(tmp_path, bro
 
 
 def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_path, broken):
-    from orchestration.quality_page import page_of, write_page
+    from ml.quality.page import page_of, write_page
 
     workspace = Workspace(tmp_path, "micro")
     for stage in ("prompts", "masks"):
@@ -153,9 +152,9 @@ def test_the_page_of_the_checks_leaves_out_a_verdict_that_cannot_be_read(tmp_pat
 
 
 def test_a_note_of_the_studies_that_cannot_be_read_is_absent(tmp_path, broken):
-    from ml.studies.workspace import make_lab
+    from ml.studies.study_run import open_run
 
-    lab = make_lab("quick", tmp_path, 1)
+    lab = open_run("quick", tmp_path, 1)
     path = lab.table_path("x")
     write_json(path, 1)
     lab.sign(path, "recipe")

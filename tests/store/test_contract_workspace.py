@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import ml.pipeline.runner as stages
+from ml.errors import ManifestError
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store import files
 from ml.store.files import HOST, atomic, read_json, settle, write_json
-from ml.store.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from ml.store.manifest import Manifest, read_manifest, write_manifest
 from ml.store.successor import Successor
 from tests.builders import small_stages
 from tests.builders.small_stages import recipe, start, until

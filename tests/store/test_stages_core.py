@@ -13,13 +13,13 @@ import pytest
 
 import ml.pipeline.runner as stages
 from ml.__main__ import main
-from ml.errors import QualityError
+from ml.errors import ManifestError, QualityError
 from ml.pipeline.runner import run_stage
 from ml.pipeline.table import STAGES, Output, Stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic, sha256_file, sha256_folder, sha256_json, write_json
-from ml.store.manifest import ManifestError, read_manifest
+from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards, shard_files, split, write_shards
 from ml.words.vocabulary import load_vocabulary
 
@@ -355,7 +355,7 @@ def test_a_stage_cut_short_goes_on(tmp_path, two_stages, monkeypatch):
             write_shards(workspace.folder("one"), recipe, [range(2)], rows_of, SCHEMA)
             raise KeyboardInterrupt
 
-        patch.setattr(sys.modules["ml.pipeline.runner.one"], "run", dies)
+        patch.setattr(sys.modules["ml.pipeline.stages.one"], "run", dies)
         with pytest.raises(KeyboardInterrupt):
             run_stage("one", params, tmp_path)
     half = tmp_path / "data" / "micro" / ".making" / "one"
@@ -395,7 +395,7 @@ def test_a_failing_stage_leaves_no_manifest(tmp_path, two_stages, monkeypatch):
     def fails(params, workspace, recipe):
         raise ValueError("no")
 
-    monkeypatch.setattr(sys.modules["ml.pipeline.runner.one"], "run", fails)
+    monkeypatch.setattr(sys.modules["ml.pipeline.stages.one"], "run", fails)
     with pytest.raises(ValueError, match="no"):
         run_stage("one", load_params(), tmp_path)
     with pytest.raises(ManifestError, match="has not finished; run `python -m ml one` first"):

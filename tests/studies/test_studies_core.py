@@ -13,24 +13,27 @@ import pytest
 
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
-from ml.pipeline.stages.prompts import cell_of
-from ml.studies import design, limits
+from ml.studies import limits, prompt_sets, sizes
 from ml.studies.blocks import Cell, Row, Table
+from ml.studies.modules import grounding_params
+from ml.studies.parallel import run_tasks
+from ml.studies.records import NOISED, Record
 from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows
-from ml.studies.sets import NOISED, Record
-from ml.studies.trainings import Spec, grounding_params, recipe_of, vocabulary_of
-from ml.studies.workspace import make_lab
+from ml.studies.specs import Spec, vocabulary_of
+from ml.studies.study_run import open_run
+from ml.studies.trainings import recipe_of
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 # --- what is drawn
 
 
 def test_one_set_of_prompts_fills_every_cell_of_every_split():
-    prompts = design.judged_prompts(design.FULL, 0)
+    prompts = prompt_sets.judged_prompts(sizes.FULL, 0)
     assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
-    for name in design.SPLITS:
+    for name in sizes.SPLITS:
         split = load_vocabulary(name)
-        counts = pd.Series([cell_of(p["entities"], split) for p in prompts]).value_counts()
+        counts = pd.Series([cell_of(p["entities"], split.unseen) for p in prompts]).value_counts()
         # 15 and 5 classes 8 times; 10 unseen pairs 6 times; 75 mixed pairs once
         assert counts["one_seen"] == 120 and counts["one_unseen"] == 40
         assert counts["two_unseen"] == 60 and counts["two_mixed"] == 75
@@ -42,29 +45,29 @@ def test_one_set_of_prompts_fills_every_cell_of_every_split():
 
 
 def test_every_pair_is_judged_in_either_order():
-    prompts = design.judged_prompts(design.FULL, 0)
+    prompts = prompt_sets.judged_prompts(sizes.FULL, 0)
     pairs = [tuple(p["entities"]) for p in prompts if len(p["entities"]) == 2]
     assert {frozenset(p) for p in pairs} == {
-        frozenset(p) for p in combinations(design.everything().classes, 2)
+        frozenset(p) for p in combinations(prompt_sets.all_classes().classes, 2)
     }
     ascending = np.mean([a < b for a, b in pairs])
     assert 0.4 < ascending < 0.6
 
 
 def test_training_prompts_are_balanced_and_cover_each_split():
-    prompts = design.training_prompts(design.FULL, 0)
+    prompts = prompt_sets.training_prompts(sizes.FULL, 0)
     assert len(prompts) == 1100
-    for name in design.SPLITS:
+    for name in sizes.SPLITS:
         seen = set(load_vocabulary(name).seen)
         assert sum(set(p["entities"]) <= seen for p in prompts) > 600
-    few = design.few_class_prompts(design.FULL, 5, 0)
-    assert len(few) == design.FULL.fixed
+    few = prompt_sets.few_class_prompts(sizes.FULL, 5, 0)
+    assert len(few) == sizes.FULL.fixed
     assert {e for p in few for e in p["entities"]} == set(load_vocabulary("voc-1").seen[:5])
 
 
 def test_real_scenes_to_train_on_hold_seen_classes_alone():
-    chosen = design.real_training_classes(design.FULL, 0)
-    assert len(chosen) == design.FULL.real_train
+    chosen = prompt_sets.drawn_training_classes(sizes.FULL, 0)
+    assert len(chosen) == sizes.FULL.real_train
     assert {name for own in chosen for name in own} == set(load_vocabulary("voc-1").seen)
 
 
@@ -88,9 +91,9 @@ def test_a_specification_names_what_differs():
 
 
 def test_a_longer_training_has_as_many_validations():
-    lab = make_lab("quick")
-    own, longer = grounding_params(lab, Spec()), grounding_params(lab, Spec(longer=3))
-    assert own == lab.params.grounding
+    run = open_run("quick")
+    own, longer = grounding_params(run, Spec()), grounding_params(run, Spec(longer=3))
+    assert own == run.params.grounding
     assert (own.steps, own.evaluate_every) == (20, 20)
     assert (longer.steps, longer.evaluate_every) == (60, 60)
 
@@ -105,16 +108,16 @@ def test_a_longer_training_has_as_many_validations():
     ],
 )
 def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, setting):
-    lab, changed = make_lab("quick"), make_lab("quick")
-    own = getattr(lab.params, section)
+    run, changed = open_run("quick"), open_run("quick")
+    own = getattr(run.params, section)
     other = dataclasses.replace(own, **{setting: getattr(own, setting) / 2})
-    changed.__dict__["params"] = dataclasses.replace(lab.params, **{section: other})
-    assert recipe_of(changed, Spec()) != recipe_of(lab, Spec())
+    changed.__dict__["params"] = dataclasses.replace(run.params, **{section: other})
+    assert recipe_of(changed, Spec()) != recipe_of(run, Spec())
 
 
 def test_a_detector_by_its_backends_own_name_needs_no_folder(tmp_path, monkeypatch):
     """It stands in the recipe as its name; a folder that happens to be called so is no model."""
-    own = make_lab("quick", tmp_path)
+    own = open_run("quick", tmp_path)
     named = dataclasses.replace(
         own.params,
         detector=dataclasses.replace(own.params.detector, backend="torchvision", model="coco"),
@@ -125,10 +128,10 @@ def test_a_detector_by_its_backends_own_name_needs_no_folder(tmp_path, monkeypat
         if folder:
             (tmp_path / "coco").mkdir()
             (tmp_path / "coco" / "annotations.json").write_text("{}")
-        lab = make_lab("quick", tmp_path)
-        lab.__dict__["params"] = named
-        recipes.append(lab.recipe())
-        assert lab.workspace.digest(named, "detector.model") == "coco"
+        run = open_run("quick", tmp_path)
+        run.__dict__["params"] = named
+        recipes.append(run.recipe())
+        assert run.workspace.digest(named, "detector.model") == "coco"
     assert recipes[0] == recipes[1] != own.recipe()
 
 
@@ -141,20 +144,20 @@ def test_fewer_seen_classes_make_the_others_unseen():
 
 def test_an_unknown_size_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown size 'huge': expected one of"):
-        make_lab("huge", tmp_path)
+        open_run("huge", tmp_path)
 
 
 def test_a_thing_is_made_once_and_again_for_another_recipe(tmp_path):
-    lab, made = make_lab("quick", tmp_path, 1), []
+    run, made = open_run("quick", tmp_path, 1), []
 
     def make():
         made.append(1)
         return pd.DataFrame({"x": [len(made)]})
 
-    assert lab.table("t", "a", make).x[0] == lab.table("t", "a", make).x[0] == 1
-    assert lab.table("t", "b", make).x[0] == 2
-    (lab.folder / "raw" / ".t.parquet.recipe.json").unlink()  # killed before it was signed
-    assert lab.table("t", "b", make).x[0] == 3
+    assert run.table("t", "a", make).x[0] == run.table("t", "a", make).x[0] == 1
+    assert run.table("t", "b", make).x[0] == 2
+    (run.folder / "raw" / ".t.parquet.recipe.json").unlink()  # killed before it was signed
+    assert run.table("t", "b", make).x[0] == 3
 
 
 # --- raw rows of a mask
@@ -336,7 +339,7 @@ def _forever(path) -> None:
 
 
 def _run_forever(folder) -> None:
-    make_lab("quick", folder, 2).run("t", [(_forever, folder / name) for name in ("a", "b")])
+    run_tasks("t", [(_forever, folder / name) for name in ("a", "b")], 2)
 
 
 def test_a_killed_run_leaves_no_process_behind(tmp_path):

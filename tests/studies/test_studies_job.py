@@ -14,9 +14,9 @@ from ml.pipeline.table import STAGES
 from ml.settings.profile import ROOT
 from ml.studies import __main__ as cli
 from ml.studies.blocks import Cell, Row, Table
+from ml.studies.catalogue import STUDIES, command, study
 from ml.studies.saved import load
-from ml.studies.table import STUDIES, command, study
-from ml.studies.workspace import Lab, make_lab
+from ml.studies.study_run import StudyRun, open_run
 from orchestration.definitions import defs
 from orchestration.studies import PaperRun
 
@@ -29,10 +29,10 @@ def calls(monkeypatch) -> list:
     noted: list = []
 
     def fake(name: str) -> types.ModuleType:
-        def make(lab: Lab, only: str | None = None) -> None:
+        def make(run: StudyRun, only: str | None = None) -> None:
             noted.append((name, only))
 
-        def blocks(lab: Lab) -> list:
+        def blocks(run: StudyRun) -> list:
             return [
                 Table(
                     f"table of {name}",
@@ -84,7 +84,7 @@ def test_one_study_then_the_page_alone(calls, tmp_path):
 
 
 def test_a_study_that_fails_stops_the_run_and_goes_on_later(calls, tmp_path, monkeypatch, capsys):
-    def broken(lab, only=None):
+    def broken(run, only=None):
         raise ManifestError("expected a picture, got none")
 
     module, arguments = study("zero_shot"), ["--quick", "--root", str(tmp_path)]
@@ -93,9 +93,9 @@ def test_a_study_that_fails_stops_the_run_and_goes_on_later(calls, tmp_path, mon
         assert cli.main(arguments) == 3
     said = capsys.readouterr().err
     assert "zero_shot" in said and "expected a picture, got none" in said
-    lab = make_lab("quick", tmp_path, 1)
-    assert load(lab, "protocol_three") and load(lab, "zero_shot") is None
-    assert cli.main(arguments) == 0 and load(lab, "absent_words")
+    run = open_run("quick", tmp_path, 1)
+    assert load(run, "protocol_three") and load(run, "zero_shot") is None
+    assert cli.main(arguments) == 0 and load(run, "absent_words")
 
 
 def test_a_row_prints_its_figures_of_all_tables(calls, tmp_path, capsys):
@@ -136,8 +136,8 @@ def test_what_cannot_work_is_said_before_any_work(calls, arguments, match, capsy
 def test_commands_of_rows_survive_a_shell():
     import shlex
 
-    lab = make_lab("quick", ROOT, 1)
-    assert shlex.split(command(lab, "limits", "it's 5 $x")) == [
+    run = open_run("quick", ROOT, 1)
+    assert shlex.split(command(run, "limits", "it's 5 $x")) == [
         "python",
         "-m",
         "ml.studies",
@@ -147,16 +147,16 @@ def test_commands_of_rows_survive_a_shell():
         "--row",
         "it's 5 $x",
     ]
-    assert command(make_lab("full", ROOT, 1)) == "python -m ml.studies"
+    assert command(open_run("full", ROOT, 1)) == "python -m ml.studies"
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_studies_keep_the_contract(name):
     module = study(name)
     assert module.TITLE and module.QUESTION and module.__doc__
-    assert list(inspect.signature(module.make).parameters) == ["lab", "only"]
+    assert list(inspect.signature(module.make).parameters) == ["run", "only"]
     assert inspect.signature(module.make).parameters["only"].default is None
-    assert list(inspect.signature(module.blocks).parameters) == ["lab"]
+    assert list(inspect.signature(module.blocks).parameters) == ["run"]
 
 
 # The job
@@ -199,6 +199,6 @@ def test_the_job_makes_studies_and_page(calls, tmp_path):
 
 
 def test_the_resource_is_the_full_size_unless_told():
-    assert PaperRun().lab.size.name == "full" and PaperRun().lab.root == ROOT
+    assert PaperRun().run.size.name == "full" and PaperRun().run.root == ROOT
     with pytest.raises(ValueError, match="unknown size 'tiny'"):
-        _ = PaperRun(size="tiny").lab
+        _ = PaperRun(size="tiny").run

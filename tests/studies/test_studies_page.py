@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,15 +15,16 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from ml.settings.profile import ROOT
 from ml.studies import markdown
 from ml.studies.blocks import Cell, Picture, Plot, Row, Table, Text
+from ml.studies.catalogue import STUDIES
 from ml.studies.export import export, export_raw
-from ml.studies.page import publish
+from ml.studies.page import publish, render_markdown
 from ml.studies.plots import draw_svg
 from ml.studies.saved import Saved, from_plain, load, save, to_plain
 from ml.studies.scores import RAW
-from ml.studies.table import STUDIES
-from ml.studies.workspace import make_lab
+from ml.studies.study_run import open_run
 
 NASTY = "a | b <script>alert(1)</script> & *c* `d"
 
@@ -64,12 +66,12 @@ SAVED = Saved(
 
 @pytest.fixture
 def full(tmp_path):
-    return make_lab("full", tmp_path, 1)
+    return open_run("full", tmp_path, 1)
 
 
 @pytest.fixture
 def quick(tmp_path):
-    return make_lab("quick", tmp_path, 1)
+    return open_run("quick", tmp_path, 1)
 
 
 def files(folder) -> dict[str, bytes]:
@@ -245,6 +247,31 @@ def test_figures_of_other_settings_are_not_shown(full):
     other = replace(full, size=replace(full.size, seeds=5))
     assert load(full, "limits") == SAVED and load(other, "limits") is None
     assert "Protocol I, again" not in publish(other).markdown.read_text()
+
+
+def published(name: str) -> Saved:
+    """A study as git has it: figures from docs/paper, pictures put back from docs/images/paper."""
+    saved = from_plain(json.loads((ROOT / "docs" / "paper" / f"{name}.json").read_text()))
+    blocks = list(saved.blocks)
+    for path in sorted((ROOT / "docs" / "images" / "paper").glob(f"{name}-*.jpg")):
+        blocks.insert(int(path.stem.rpartition("-")[2]) - 1, Picture("", path.read_bytes()))
+    return replace(saved, blocks=tuple(blocks))
+
+
+def without_captions(page: str) -> str:
+    """Captions of photographs are in no published file but the page itself."""
+    return re.sub(r"!\[.*\]\((.*\.jpg)\)\n\n\*.*\*\n", r"\1\n", page)
+
+
+def test_the_published_page_is_that_of_the_published_figures():
+    """docs/results.md, byte for byte from docs/paper/*.json, whatever the code does by now."""
+    pictures: dict[str, bytes] = {}
+    found = {name: published(name) for name in STUDIES}
+    page = render_markdown(open_run("full", ROOT, 1), found, pictures, Path("images/paper"))
+    committed = (ROOT / "docs" / "results.md").read_text()
+    assert without_captions(page) == without_captions(committed)
+    assert len(committed) > 40_000 and "Not run yet" not in committed
+    assert set(pictures) == {path.name for path in (ROOT / "docs" / "images" / "paper").iterdir()}
 
 
 # What is kept

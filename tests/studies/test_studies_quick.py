@@ -12,34 +12,30 @@ import pytest
 from ml.metrics.iou import binary_iou
 from ml.settings.profile import ROOT
 from ml.studies.ablations import groups
+from ml.studies.catalogue import STUDIES
+from ml.studies.modules import model_folder
+from ml.studies.records import GENERATED, INVERTED, NOISED
 from ml.studies.saved import load
-from ml.studies.sets import GENERATED, INVERTED, NOISED
-from ml.studies.table import STUDIES
-from ml.studies.trainings import (
-    Spec,
-    judged_pictures,
-    model_folder,
-    real_pictures,
-    rows_of,
-    training_set,
-)
-from ml.studies.workspace import make_lab
+from ml.studies.specs import Spec
+from ml.studies.study_run import open_run
+from ml.studies.training_sets import drawn_pictures, judged_pictures, training_set
+from ml.studies.trainings import rows_of
 from ml.words.vocabulary import load_vocabulary
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def run(tmp_path_factory):
     """Study 1 of the quick size, made by its Dagster asset."""
     root = tmp_path_factory.mktemp("studies")
     asset = next(a for a in PAPER_ASSETS if a.key.to_user_string() == "paper_protocol_one")
     done = dg.materialize([asset], resources={"paper": PaperRun(size="quick", root=str(root))})
     assert done.success
-    return make_lab("quick", root, 1)
+    return open_run("quick", root, 1)
 
 
-def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
-    first = load(lab, "protocol_one").blocks[0]
+def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(run):
+    first = load(run, "protocol_one").blocks[0]
     assert [row.label for row in first.rows] == [
         "our default",
         "the paper's module",
@@ -50,7 +46,7 @@ def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
         "OVAM, attribution prompts",
         "OVAM, optimised queries",
     ]
-    rows = rows_of(lab, Spec())
+    rows = rows_of(run, Spec())
     judged = rows[(rows.source == GENERATED) & (rows.cell == "two_unseen")]
     by_class = judged.groupby(["seed", "entity"]).iou.mean()  # a second way to the same figure
     ours = first.rows[0].cells["two_unseen"]
@@ -59,21 +55,21 @@ def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(lab):
     assert first.rows[1].cells["two_unseen"].paper == 55.74
 
 
-def test_no_mask_of_an_unseen_class_was_learned_from(lab):
-    samples = training_set(lab, Spec())
+def test_no_mask_of_an_unseen_class_was_learned_from(run):
+    samples = training_set(run, Spec())
     assert {name for s in samples for name in s.entities} <= set(load_vocabulary("voc-1").seen)
     assert {s.subset for s in samples} == {"train", "validation"}
 
 
-def test_the_smallest_training_of_the_quick_size_has_pictures_to_validate_on(lab):
-    specs = {spec for group in groups(lab) for spec in group.rows.values()}
+def test_the_smallest_training_of_the_quick_size_has_pictures_to_validate_on(run):
+    specs = {spec for group in groups(run) for spec in group.rows.values()}
     smallest = min((spec for spec in specs if spec.pictures), key=lambda spec: spec.pictures)
-    assert smallest.pictures == lab.size.fixed // 4
-    assert {s.subset for s in training_set(lab, smallest)} == {"train", "validation"}
+    assert smallest.pictures == run.size.fixed // 4
+    assert {s.subset for s in training_set(run, smallest)} == {"train", "validation"}
 
 
-def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):
-    scenes = real_pictures(lab)
+def test_drawn_scenes_carry_their_exact_masks_and_two_latents(run):
+    scenes = drawn_pictures(run)
     assert {s.sources for s in scenes} == {(NOISED, INVERTED)}
     ious = [
         binary_iou(found, true)
@@ -82,7 +78,7 @@ def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):
         for found, true in zip(s.masks, s.truth, strict=True)
     ]
     assert sum(ious) / len(ious) > 0.75  # the detector is good, and not perfect
-    rows = rows_of(lab, Spec())
+    rows = rows_of(run, Spec())
     assert {(s, j) for s, j in zip(rows.source, rows.judge, strict=True)} == {
         (GENERATED, "detector"),
         (NOISED, "detector"),
@@ -92,24 +88,24 @@ def test_drawn_scenes_carry_their_exact_masks_and_two_latents(lab):
     }
 
 
-def test_kept_latents_run_from_the_last_step_to_the_first(lab):
-    for record in judged_pictures(lab)[:3]:
+def test_kept_latents_run_from_the_last_step_to_the_first(run):
+    for record in judged_pictures(run)[:3]:
         assert list(record.timesteps) == sorted(record.timesteps)
         noise = record.at(len(record.timesteps) - 1)
         assert noise.timestep == 999 and noise.latent.std() == pytest.approx(1, abs=0.1)
         assert record.timestep < 200
 
 
-def test_what_is_in_place_is_not_made_again_and_one_seed_alone_is(lab, monkeypatch):
-    stamp = {p: p.stat().st_mtime_ns for p in lab.folder.rglob("*.parquet")}
-    gone = model_folder(lab, Spec(), 1)
-    kept = (model_folder(lab, Spec(), 0) / "model.safetensors").stat().st_mtime_ns
-    before = rows_of(lab, Spec())
-    (lab.folder / "raw" / "default.parquet").unlink()
+def test_what_is_in_place_is_not_made_again_and_one_seed_alone_is(run, monkeypatch):
+    stamp = {p: p.stat().st_mtime_ns for p in run.folder.rglob("*.parquet")}
+    gone = model_folder(run, Spec(), 1)
+    kept = (model_folder(run, Spec(), 0) / "model.safetensors").stat().st_mtime_ns
+    before = rows_of(run, Spec())
+    (run.folder / "raw" / "default.parquet").unlink()
     (gone / "model.safetensors").unlink()
     (gone.parent / f".{gone.name}.recipe.json").unlink()
-    again = rows_of(lab, Spec())
-    assert (model_folder(lab, Spec(), 0) / "model.safetensors").stat().st_mtime_ns == kept
+    again = rows_of(run, Spec())
+    assert (model_folder(run, Spec(), 0) / "model.safetensors").stat().st_mtime_ns == kept
     assert list(again.key) == list(before.key)
     # Another number of threads adds up in another order, and bfloat16 keeps eight bits.
     assert np.abs(again.iou - before.iou).mean() < 0.02

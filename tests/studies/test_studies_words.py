@@ -10,20 +10,23 @@ from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
 from ml.studies import absent_words, beyond_nouns
-from ml.studies.absent_rows import MASK_SHARE, absent_classes, mask_rows, question
+from ml.studies.absent_methods import mask_rows
+from ml.studies.absent_questions import absent_classes, question
+from ml.studies.absent_rows import MASK_SHARE
 from ml.studies.absent_words import (
     area_counts,
     auroc,
     auroc_cell,
     every_seed_has_masks,
-    ratio,
     share_counts,
 )
-from ml.studies.beyond_nouns import LEFT, RIGHT, by_x, colour_scene, relation_scenes, score_rows
-from ml.studies.design import everything
-from ml.studies.sets import Record
+from ml.studies.beyond_nouns_rows import score_rows
+from ml.studies.prompt_sets import all_classes
+from ml.studies.records import Record
+from ml.studies.relation_scenes import LEFT, RIGHT, by_x, colour_scene, relation_scenes
+from ml.studies.scores import ratio
 
-CLASSES = everything().classes
+CLASSES = all_classes().classes
 
 
 def box(top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -39,7 +42,7 @@ class _Blank(Pictures):
 
 def record(entities=("dog", "diningtable"), real=False, seed=5) -> Record:
     rles = tuple(encode_rle(box(8 * i, 0, 8, 32)) for i in range(len(entities)))
-    words = tuple(everything().words[name][0] for name in entities)
+    words = tuple(all_classes().words[name][0] for name in entities)
     return Record(
         key="sim-000001",
         text="a dog near a dining table",
@@ -78,7 +81,9 @@ def test_absent_classes_are_not_in_the_picture():
 def test_questions_name_all_words_and_keep_their_order():
     own, absent = record(), ["tvmonitor", "cow", "bus"]
     asked = question(own, absent)
-    assert sorted(asked.words) == sorted(everything().words[n][0] for n in (*own.entities, *absent))
+    assert sorted(asked.words) == sorted(
+        all_classes().words[n][0] for n in (*own.entities, *absent)
+    )
     assert all(phrase in asked.text for phrase in asked.phrases)
     assert asked.shown == own.text and question(record(real=True), absent).shown == asked.text
     kept = question(own, absent, drop=["cow", "dog"])
@@ -167,10 +172,10 @@ def test_scores_of_named_and_other():
 
 
 def test_a_study_that_was_not_made_says_so(tmp_path):
-    from ml.studies.workspace import make_lab
+    from ml.studies.study_run import open_run
 
-    lab = make_lab("quick", tmp_path)
-    object.__setattr__(lab, "_model", "none")  # what the diffusion model's digest would be
+    run = open_run("quick", tmp_path)
+    object.__setattr__(run, "_model", "none")  # what the diffusion model's digest would be
     for study in (absent_words, beyond_nouns):
         with pytest.raises(ValueError, match="python -m ml.studies"):
-            study.blocks(lab)
+            study.blocks(run)

@@ -15,20 +15,30 @@ from ml.drawn_world.captions import PLACES
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.foundation.tokenizer import MAX_LENGTH
 from ml.settings.profile import ROOT
-from ml.studies import design, segmenters, zero_shot
+from ml.studies import (
+    prompt_sets,
+    segmenter_data,
+    segmenter_models,
+    segmenters,
+    sizes,
+    synthetic_labels,
+    zero_shot,
+)
 from ml.studies.blocks import Cell, Picture, Table
-from ml.studies.workspace import Lab, make_lab
+from ml.studies.study_run import StudyRun, open_run
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.tiny import tiny_pipeline
 
 MODELS = {model.name: model for model in zero_shot.chosen(None)}
-VOCABULARY = load_vocabulary(design.ZERO_SHOT)
+VOCABULARY = load_vocabulary(sizes.ZERO_SHOT)
 UNSEEN = {VOCABULARY.label(name) for name in VOCABULARY.unseen}
 
 
 def test_composition_of_each_model():
-    found = {name: segmenters.composition(design.FULL, model) for name, model in MODELS.items()}
-    total = design.FULL.synthetic
+    found = {
+        name: segmenter_models.composition(sizes.FULL, model) for name, model in MODELS.items()
+    }
+    total = sizes.FULL.synthetic
     half, quarter = total // 2, total // 4
     assert found == {
         "a": {"one": total},
@@ -41,9 +51,9 @@ def test_composition_of_each_model():
         "half": {"one": quarter, "two": quarter},
         "twice": {"one": total, "two": total},
     }
-    assert segmenters.sets_of([MODELS["bound"]]) == []
-    assert segmenters.sets_of([MODELS["e"]]) == ["rich"]
-    assert segmenters.sets_of(MODELS.values()) == ["synthetic", "rich"]
+    assert segmenter_models.sets_of([MODELS["bound"]]) == []
+    assert segmenter_models.sets_of([MODELS["e"]]) == ["rich"]
+    assert segmenter_models.sets_of(MODELS.values()) == ["synthetic", "rich"]
 
 
 def test_unknown_row():
@@ -55,7 +65,7 @@ def test_unknown_row():
 @pytest.mark.parametrize("source", ["seen", "every"])
 def test_real_scenes(source):
     """60 scenes: the labels are those of the scene itself, half of them of one object."""
-    images, labels = segmenters.real_part(source, 60, 0)
+    images, labels = segmenter_data.drawn_part(source, 60, 0)
     assert images.shape == (60, 64, 64, 3) and labels.shape == (60, 64, 64)
     shown = [set(np.unique(label).tolist()) - {0} for label in labels]
     assert Counter(map(len, shown)) == {1: 30, 2: 30}
@@ -78,25 +88,25 @@ def test_real_scenes_are_no_benchmark_copies(monkeypatch):
     """A seed that is the benchmark's own would be found, and left out."""
     frozen = next(iter(benchmark_scenes()))
     monkeypatch.setattr(
-        segmenters,
+        segmenter_data,
         "draw_scene",
         lambda seed, classes: frozen if seed % 2 else draw_scene(seed, classes=classes),
     )
-    images, _ = segmenters.real_part("every", 6, 0)
+    images, _ = segmenter_data.drawn_part("every", 6, 0)
     assert len(images) == 3
 
 
 def test_rich_prompts():
-    size = replace(design.QUICK, synthetic=400)
-    prompts = design.rich_prompts(size, 0)
-    assert prompts == design.rich_prompts(size, 0) != design.rich_prompts(size, 1)
+    size = replace(sizes.QUICK, synthetic=400)
+    prompts = prompt_sets.rich_prompts(size, 0)
+    assert prompts == prompt_sets.rich_prompts(size, 0) != prompt_sets.rich_prompts(size, 1)
     assert [len(p["entities"]) for p in prompts] == [1] * 200 + [2] * 200
     counts = Counter(name for p in prompts for name in p["entities"])
     assert set(counts.values()) == {30}
     assert len({p["seed"] for p in prompts}) == 400
-    others = design.synthetic_prompts(size, 0) + design.judged_prompts(design.QUICK, 0)
+    others = prompt_sets.synthetic_prompts(size, 0) + prompt_sets.judged_prompts(sizes.QUICK, 0)
     assert not {p["seed"] for p in prompts} & {p["seed"] for p in others}
-    known = design.everything().words
+    known = prompt_sets.all_classes().words
     for prompt in prompts:
         assert len(set(prompt["entities"])) == len(prompt["entities"])
         for entity, word, phrase in zip(
@@ -122,7 +132,7 @@ def test_rich_prompts_are_of_known_words():
     tokenizer = CLIPTokenizer.from_pretrained(
         ROOT / "data" / "foundation" / "micro" / "diffusion" / "tokenizer"
     )
-    for prompt in design.rich_prompts(replace(design.QUICK, synthetic=400), 0):
+    for prompt in prompt_sets.rich_prompts(replace(sizes.QUICK, synthetic=400), 0):
         ids = tokenizer(prompt["text"]).input_ids
         assert len(ids) == len(prompt["text"].split()) + 2 <= MAX_LENGTH
 
@@ -146,7 +156,7 @@ class _Answer(torch.nn.Module):
 
 def _records():
     """A picture of a sheep and one of a dog and a cat, as `label` looks at them."""
-    from ml.studies.sets import Record
+    from ml.studies.records import Record
 
     common = dict(
         key="",
@@ -187,8 +197,8 @@ def test_labels_of_pictures():
     """The first module finds columns 0..31 and 48..63, the second has nothing to say, the third is
     never sure; a copy of a benchmark picture is rejected before all else."""
     modules = [_Answer(32, 20.0), _Answer(0, 20.0), _Answer(32, 0.1)]
-    synthetic = make_lab("quick").params.synthetic
-    maps, reasons = segmenters.label(
+    synthetic = open_run("quick").params.synthetic
+    maps, reasons = synthetic_labels.label(
         _records(), [False, False], tiny_pipeline(), modules, synthetic
     )
     sheep, dog, cat = (VOCABULARY.label(name) for name in ("sheep", "dog", "cat"))
@@ -199,15 +209,15 @@ def test_labels_of_pictures():
     assert reasons.tolist()[0] == ["", ""]
     assert reasons.tolist()[1] == ["entity too small"] * 2
     assert (maps[2] == 255).all()
-    _, reasons = segmenters.label(
+    _, reasons = synthetic_labels.label(
         _records(), [True, False], tiny_pipeline(), modules[:1], synthetic
     )
     assert reasons.tolist() == [["benchmark overlap", ""]]
 
 
-def _stored_labels(lab: Lab, monkeypatch, rejected: set[int]) -> None:
+def _stored_labels(run: StudyRun, monkeypatch, rejected: set[int]) -> None:
     """60 + 60 pictures whose grey level is their place and whose label is their seed + 1."""
-    sets = {name: segmenters.prompts_of(lab, name) for name in ("synthetic", "rich")}
+    sets = {name: segmenter_models.prompts_of(run, name) for name in ("synthetic", "rich")}
 
     class Plain:
         size = (64, 64)
@@ -217,23 +227,23 @@ def _stored_labels(lab: Lab, monkeypatch, rejected: set[int]) -> None:
             self.image = np.full((64, 64, 3), place, np.uint8)
 
     monkeypatch.setattr(
-        segmenters,
+        segmenter_data,
         "pictures_of",
         lambda _, name: [Plain(i, prompt) for i, prompt in enumerate(sets[name])],
     )
     for name in sets:
-        for path, recipe, places in segmenters.labelling(lab, name):
+        for path, recipe, places in synthetic_labels.labelling(run, name):
             path.parent.mkdir(parents=True, exist_ok=True)
             maps = np.stack([np.full((len(places), 64, 64), s + 1, np.uint8) for s in range(2)])
             reasons = np.array([["too uncertain" if k in rejected else "" for k in places]] * 2)
             np.savez_compressed(path, maps=maps, reasons=reasons)
-            lab.sign(path, recipe)
+            run.sign(path, recipe)
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
-    own = Lab(replace(design.QUICK, synthetic=60), tmp_path)
-    monkeypatch.setattr(segmenters, "PART", 50)  # parts do not end where the sets do
+def run(tmp_path, monkeypatch):
+    own = StudyRun(replace(sizes.QUICK, synthetic=60), tmp_path)
+    monkeypatch.setattr(synthetic_labels, "PART", 50)  # parts do not end where the sets do
     _stored_labels(own, monkeypatch, {0, 1, 2, 60, 119})
     return own
 
@@ -251,10 +261,10 @@ def lab(tmp_path, monkeypatch):
         ("bound", [], 60),
     ],
 )
-def test_training_pictures(lab, name, synthetic, real):
+def test_training_pictures(run, name, synthetic, real):
     """The accepted pictures of each source with the labels of the seed's own module."""
     for seed in (0, 1):
-        images, labels = segmenters.training_pictures(lab, MODELS[name], seed)
+        images, labels = segmenter_data.training_pictures(run, MODELS[name], seed)
         assert images.shape == (len(synthetic) + real, 64, 64, 3) and images.dtype == np.uint8
         assert labels.shape == images.shape[:3] and labels.dtype == np.uint8
         count = len(synthetic)
@@ -264,16 +274,16 @@ def test_training_pictures(lab, name, synthetic, real):
             assert not set(np.unique(labels[count:]).tolist()) & UNSEEN
 
 
-def test_more_pictures_than_there_are(lab):
+def test_more_pictures_than_there_are(run):
     with pytest.raises(ValueError, match="'one' has 60 pictures, 61 were asked for"):
-        segmenters.synthetic_part(lab, "one", 61, 0)
+        segmenter_data.synthetic_part(run, "one", 61, 0)
 
 
-def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
+def test_make_trains_once_and_blocks_read_it(run, monkeypatch, capsys):
     """A tiny training of one row: its figures against torchmetrics, and no second training."""
-    lab = Lab(replace(design.QUICK, synthetic=12), lab.root)
-    few = replace(lab.params.segmenter, steps=2)
-    monkeypatch.setitem(lab.__dict__, "params", replace(lab.params, segmenter=few))
+    run = StudyRun(replace(sizes.QUICK, synthetic=12), run.root)
+    few = replace(run.params.segmenter, steps=2)
+    monkeypatch.setitem(run.__dict__, "params", replace(run.params, segmenter=few))
     kept = {}
     original = segmenters.predict_each
     monkeypatch.setattr(
@@ -284,12 +294,12 @@ def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
         ),
     )
     only = "real bound: all classes labelled"
-    zero_shot.make(lab, only)
+    zero_shot.make(run, only)
     assert capsys.readouterr().out.count("zero-shot-bound-seed") == 2
-    assert not list((lab.folder / "progress").glob("*"))
-    zero_shot.make(lab, only)
+    assert not list((run.folder / "progress").glob("*"))
+    zero_shot.make(run, only)
     assert "zero-shot" not in capsys.readouterr().out and len(kept) == 2
-    table, picture, *rest = zero_shot.blocks(lab)
+    table, picture, *rest = zero_shot.blocks(run)
     assert isinstance(table, Table) and isinstance(picture, Picture) and not rest
     cells = table.rows[0].cells
     truth = torch.tensor(
@@ -309,7 +319,7 @@ def test_make_trains_once_and_blocks_read_it(lab, monkeypatch, capsys):
 
 def test_blocks_without_results(tmp_path):
     with pytest.raises(ValueError, match="make it first"):
-        zero_shot.blocks(Lab(design.QUICK, tmp_path))
+        zero_shot.blocks(StudyRun(sizes.QUICK, tmp_path))
 
 
 def test_worth_making():
@@ -326,5 +336,5 @@ def test_worth_making():
 def test_words_are_found_in_the_text():
     """Each phrase's word stands in the encoded prompt."""
     pipe = tiny_pipeline()
-    for prompt in design.rich_prompts(replace(design.QUICK, synthetic=20), 3):
+    for prompt in prompt_sets.rich_prompts(replace(sizes.QUICK, synthetic=20), 3):
         assert all(len(word_positions(pipe, prompt["text"], word)) for word in prompt["words"])

@@ -10,28 +10,23 @@ import pytest
 import yaml
 
 from ml.__main__ import main
-from ml.cli.init import parse_classes
-from ml.cli.plan import make_plan
-from ml.diffusion.tokens import (
-    all_positions,
-    encode_prompts,
-    text_length,
-    without_phrase,
-    word_embeddings,
-    word_positions,
-)
-from ml.drawn_world.captions import phrase, synonyms
-from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.planning.making import make_plan
+from ml.diffusion.encoding import encode_prompts, word_embeddings
+from ml.diffusion.tokens import all_positions, text_length, word_positions
+from ml.grounding.prompting import ask, compose_prompt, keep_words
 from ml.pipeline.runner import run_stage
-from ml.pipeline.stages.prompts import check, make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import PromptParams
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
+from ml.words.left_out import without_phrase
+from ml.words.phrases import phrase, phrase_of, query_text
+from ml.words.prompts import check, make_prompts
 from ml.words.spans import find, fold, occurrences, own_spans
-from ml.words.text_limit import TextLimit, find_limit, limit_of, query_text
+from ml.words.text_limit import TextLimit, find_limit, limit_of
 from ml.words.texts import parse_text, read_texts
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.vocabulary import Vocabulary, load_vocabulary, synonyms
 from tests.builders.tiny import LENGTH, tiny_pipeline
 
 MICRO = ROOT / "data" / "foundation" / "micro" / "diffusion"
@@ -162,7 +157,7 @@ def test_every_pair_of_coco_composed():
 def test_the_checks_find_words_as_the_stages_do():
     import pandas as pd
 
-    from ml.quality.tables import entities_of
+    from ml.quality.frames import entities_of
 
     rows = pd.DataFrame(
         [
@@ -321,10 +316,10 @@ def test_the_registered_model_takes_lists_alone():
 def test_the_absent_words_study_asks_what_is_read_whole():
     from types import SimpleNamespace
 
-    from ml.studies.absent_rows import ABSENT, absent_classes, asked_text, word_of
-    from ml.studies.design import everything
+    from ml.studies.absent_questions import ABSENT, absent_classes, asked_text
+    from ml.studies.prompt_sets import all_classes, word_of
 
-    limit, classes = find_limit(str(MICRO)), everything().classes
+    limit, classes = find_limit(str(MICRO)), all_classes().classes
     for seed, pair in enumerate(itertools.combinations(classes, 2)):
         record = SimpleNamespace(seed=seed, entities=pair)
         chosen = absent_classes(record, classes, max(ABSENT))
@@ -686,7 +681,7 @@ def test_long_lists_end_at_once(tmp_path, capsys):
 
 
 def test_words_beside_the_seen_classes_are_counted():
-    from ml.cli.init import World, choose
+    from ml.cli.own_words.vocabulary import World, choose
     from ml.words import coco
 
     world = World("COCO", coco.CLASSES, coco.SEEN, False)

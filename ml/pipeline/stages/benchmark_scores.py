@@ -1,20 +1,23 @@
-"""Stage `benchmark_scores`: Protocol II, both segmenters on the frozen benchmark.
+"""Stage `benchmark_scores`: Protocol II, both segmenters on the benchmark.
 
-Leaves scores.parquet (each picture's confusion, so that a later model can be compared on the same
-pictures, paired) and a contact sheet. Pictures may differ in size; they are decoded a shard at a
-time. Without a real benchmark the segmenter is scored on held-out synthetic pictures, and
-`held_out_synthetic` is in the facts. Not here: what a score is (`ml.metrics.iou`), who is promoted.
+Reads: `benchmark`, `segmenter`, `real_bound`; `synthetic_dataset`, whose held-out pictures take the
+benchmark's place for source none (`held_out_synthetic` is then in the facts). Writes:
+scores.parquet (each picture's confusion, so that a later model can be compared on the same
+pictures, paired), contact_sheet.jpg. Settings: seed, vocabulary, benchmark.source,
+benchmark.bootstrap. Not here: what a score is (`ml.metrics.iou`), who is promoted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from torch import nn
 
+from ml.compute.devices import own_device
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
@@ -24,7 +27,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
-from ml.segmenters.training import pick_device, predict_each
+from ml.segmenters.prediction import predict_each
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest
@@ -53,13 +56,16 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class TruthSet:
-    """Pictures with truth: frames with the columns key, image, label, in the order of `keys`."""
+    """Pictures with truth: frames with the columns key, image, label, in the order of `keys`.
+
+    Pictures may differ in size; a frame is a shard, and one is decoded at a time.
+    """
 
     name: str  # of the benchmark, in words
     keys: list[str]
     frames: Iterable[pd.DataFrame]
     unscored: list[str]  # classes of the vocabulary that the truth has no labels of
-    synthetic: bool  # held-out synthetic pictures, for want of a real benchmark
+    synthetic: bool  # held-out synthetic pictures, since there is no benchmark
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -73,7 +79,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("benchmark_scores")
     tested = truth_set(params, workspace, vocabulary)
     models = {
-        name: load_segmenter(workspace.folder(stage) / "model").to(pick_device())
+        name: load_segmenter(workspace.folder(stage) / "model").to(own_device())
         for name, stage in MODELS.items()
         if has_model(workspace, stage)
     }
@@ -81,7 +87,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     stacks, tiles = score(models, tested, vocabulary, shown)
     write_scores(folder / "scores.parquet", tested.keys, stacks)
     _sheet(tiles, folder / "contact_sheet.jpg")
-    facts: dict = {
+    facts: dict[str, Any] = {
         name: protocol_two(stack, vocabulary, n, tested.unscored) for name, stack in stacks.items()
     }
     if "real_upper_bound" in stacks:
@@ -111,12 +117,12 @@ def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> T
             True,
         )
     folder = workspace.folder("benchmark")
-    said = read_manifest(folder, verify=False).facts
+    made = read_manifest(folder, verify=False).facts
     return TruthSet(
-        said.get("name", "the frozen benchmark"),
+        made.get("name", "the frozen benchmark"),
         list(read_shards(folder, ["key"]).key),
         iter_shards(folder, ["key", "image", "label"]),
-        [name for name in vocabulary.classes if name not in said["labelled_classes"]],
+        [name for name in vocabulary.classes if name not in made["labelled_classes"]],
         False,
     )
 
@@ -128,7 +134,7 @@ def has_model(workspace: Workspace, stage: str) -> bool:
 
 def score(
     models: Mapping[str, nn.Module], tested: TruthSet, vocabulary: Vocabulary, shown: set[str]
-) -> tuple[dict[str, np.ndarray], list[dict]]:
+) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Each model's per-picture confusions int64 (P, n+1, n+1), and the pictures to be shown.
 
     A prediction of a class that the truth has no labels of counts as background, because the
@@ -187,13 +193,13 @@ def main_statistic(vocabulary: Vocabulary, unscored: Sequence[str] = ()) -> Stat
 
 def protocol_two(
     stack: np.ndarray, vocabulary: Vocabulary, resamples: int, unscored: Sequence[str] = ()
-) -> dict:
+) -> dict[str, Any]:
     """One model's facts from its per-picture confusions (P, n+1, n+1); percent.
 
     Classes that are in no picture, neither drawn nor predicted, are not in `per_class`.
     """
     total, table = stack.sum(0), statistics(vocabulary, unscored)
-    facts: dict = {name: float(statistic(total)) for name, statistic in table.items()}
+    facts: dict[str, Any] = {name: float(statistic(total)) for name, statistic in table.items()}
     facts["intervals"] = {
         name: list(bootstrap_interval(statistic, stack, resamples, BOOTSTRAP_SEED))
         for name, statistic in table.items()
@@ -229,7 +235,7 @@ def read_scores(path: Path, model: str = "synthetic") -> tuple[list[str], np.nda
 
 def _label_cost(
     stacks: dict[str, np.ndarray], vocabulary: Vocabulary, resamples: int, unscored: Sequence[str]
-) -> dict:
+) -> dict[str, Any]:
     """How much the bound scores above the synthetic segmenter, paired by picture; points of %."""
     difference, low, high = paired_bootstrap(
         main_statistic(vocabulary, unscored),
@@ -241,7 +247,7 @@ def _label_cost(
     return {"points": difference, "interval": [low, high]}
 
 
-def _sheet(tiles: list[dict], path: Path) -> None:
+def _sheet(tiles: list[dict[str, np.ndarray]], path: Path) -> None:
     """A few pictures a sample: as it is, with the truth, with each model's label map."""
     pictures, maps, captions = [], [], []
     for tile in tiles:

@@ -7,6 +7,7 @@ here: the module and the training loop (`ml.grounding`), scores (`grounding_scor
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -18,8 +19,10 @@ from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
+from ml.grounding.progress import Progress, write_curve
 from ml.grounding.samples import Sample, refuse_unseen
-from ml.grounding.training import Progress, predict_masks, train, write_curve
+from ml.grounding.training import train
+from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
 from ml.pipeline.samples import load_samples
@@ -33,9 +36,9 @@ SHEET_PICTURES = 24
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Trains within the stage's folder; goes on from `.progress/` after a kill.
+    """Trains in the stage's folder; after a kill it goes on from `.progress/`.
 
-    Raises ValueError when a triplet of an unseen class is among the training ones, or none is.
+    Raises ValueError when there is no training triplet, or one of an unseen class.
     """
     vocabulary = load_vocabulary(params.vocabulary)
     samples = load_samples(workspace, ["train", "validation"])
@@ -56,11 +59,16 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
 
 
 def train_variant(
-    pipe, samples: Sequence[Sample], params: Params, variant: str, progress_folder=None
+    pipe,
+    samples: Sequence[Sample],
+    params: Params,
+    variant: str,
+    progress_folder: Path | None = None,
 ) -> tuple[GroundingModule, Progress, FeatureSource]:
     """Trains one variant on samples of the subsets train and validation.
 
-    Also returns the validation source. progress_folder: where the checkpoint is kept.
+    Returns the module, its progress and the source of validation features. progress_folder: where
+    the checkpoint is kept; None keeps none.
     """
     config = config_for(pipe, samples, params.grounding, variant)
     torch.manual_seed(params.seed)
@@ -129,7 +137,14 @@ def _facts(module: GroundingModule, progress: Progress, samples: Sequence[Sample
     }
 
 
-def _sheet(module, validation: FeatureSource, vocabulary: Vocabulary, params: Params, path) -> None:
+def _sheet(
+    module: GroundingModule,
+    validation: FeatureSource,
+    vocabulary: Vocabulary,
+    params: Params,
+    path: Path,
+) -> None:
+    """Writes a contact sheet of validation pictures with the module's masks."""
     indices = spread(len(validation), SHEET_PICTURES)
     shown, masks = [], []
     for start in range(0, len(indices), params.grounding.batch_size):

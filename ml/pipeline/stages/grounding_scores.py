@@ -2,11 +2,12 @@
 
 The truth is the oracle detector's masks on the sim set. mIoU of a cell is the mean over classes of
 the mean IoU of that class's accepted masks, in percent (the paper averages over classes too).
-Here: reading, scoring, the table. Not here: the measure (`ml.metrics.protocol_one`), DAAM's maps
-(they come with the pictures, from their own sampling run).
+Not here: the measure (`ml.metrics.protocol_one`), DAAM's maps (recorded by the stage `images` while
+it draws the pictures).
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,9 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
-CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
 METHODS = ("ours", "daam")
 SHEET_PICTURES = 10
 
@@ -86,7 +87,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
 def ground_batches(
     grounded: GroundingEngine, samples: Sequence[Sample], batch_size: int
 ) -> Iterator[tuple[Sequence[Sample], list[np.ndarray]]]:
-    """Batches of stored pictures with their masks bool (n_i,H,W), features from their latents.
+    """Grounds stored pictures from their latents: yields batches with their masks bool (n_i,H,W).
 
     Raises ValueError when the latents are of another timestep than the module was trained on.
     """
@@ -158,13 +159,13 @@ def protocol_one(scores: pd.DataFrame, methods: Sequence[str], resamples: int) -
 
 
 def _shown(samples: Sequence[Sample]) -> dict[str, tuple]:
-    """Keys of the contact sheet, in its order: two samples of each cell where there are."""
+    """Key -> () for the pictures of the contact sheet in its order, two a cell where it has two."""
     keys = [[s.key for s in samples if s.cell == cell] for cell in CELLS]
     return {own[j]: () for own in keys for j in spread(len(own), SHEET_PICTURES // len(CELLS))}
 
 
-def _sheet(shown: Sequence[tuple], vocabulary: Vocabulary, path) -> None:
-    """Three pictures a sample: ours, DAAM, oracle. shown: (sample, ours, daam)."""
+def _sheet(shown: Sequence[tuple], vocabulary: Vocabulary, path: Path) -> None:
+    """Writes three pictures a sample: ours, DAAM, oracle. shown: (sample, ours, daam)."""
     images, masks, captions, colours = [], [], [], []
     for sample, ours, daam in shown:
         for name, found in (("ours", ours), ("DAAM", daam), ("oracle", sample.masks)):

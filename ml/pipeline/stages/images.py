@@ -1,17 +1,23 @@
-"""Pictures of the train and sim prompts, each with what later stages recompute features from.
+"""Stage `images`: pictures of the train and sim prompts.
 
-Kept of each picture: the latent before the last denoising step (64 KB at full size, its features
-are 130 MB) and DAAM's heat maps, which only the sampling run itself can give.
+Reads: `prompts`. Writes: shards in the IMAGES schema, contact_sheet.jpg. Settings: seed, diffusion,
+shards. Kept of each picture are the latent before the last denoising step, from which later stages
+compute features again (64 KB at full size instead of 130 MB), and DAAM's heat maps, which only the
+sampling itself can give.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ml.compute.batching import Batches
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import Samples, sample
 from ml.diffusion.tokens import refuse_long_prompts
 from ml.images.contact_sheet import contact_sheet, spread
@@ -30,7 +36,10 @@ SHEET = 40
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Samples every train and sim prompt, in the order of the keys. See ml.store.schemas.IMAGES."""
+    """Samples every train and sim prompt, in the order of the keys.
+
+    Raises ValueError when there is no such prompt or one is too long for the text encoder.
+    """
     prompts = read_shards(workspace.folder("prompts"), PROMPTS.names)
     wanted = prompts[prompts["purpose"].isin(PURPOSES)].sort_values("key")
     if wanted.empty:
@@ -52,12 +61,13 @@ class ShardMaker:
 
     def __init__(self, params: Params, workspace: Workspace):
         self.params, self.workspace = params, workspace
-        self.pipe = None
         self.batches = Batches(params.diffusion.batch_size)
 
-    def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
-        if self.pipe is None:
-            self.pipe = load_pipeline(self.workspace.located(self.params.diffusion))
+    @cached_property
+    def pipe(self) -> Pipeline:
+        return load_pipeline(self.workspace.located(self.params.diffusion))
+
+    def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(
             [
                 _row(prompt, samples, i)
@@ -66,7 +76,7 @@ class ShardMaker:
             ]
         )
 
-    def _sample(self, batch: Sequence[dict]) -> Samples:
+    def _sample(self, batch: Sequence[dict[str, Any]]) -> Samples:
         diffusion = self.params.diffusion
         return sample(
             self.pipe,
@@ -78,8 +88,10 @@ class ShardMaker:
         )
 
 
-def _row(prompt: dict, samples: Samples, i: int) -> dict:
+def _row(prompt: dict[str, Any], samples: Samples, i: int) -> dict[str, Any]:
     latent = samples.latents[i].numpy()
+    if samples.daam is None:
+        raise TypeError("pictures sampled without words have no heat maps of them")
     daam = samples.daam[i].numpy().astype(np.float16)
     return (
         prompt
@@ -95,7 +107,7 @@ def _row(prompt: dict, samples: Samples, i: int) -> dict:
     )
 
 
-def _contact_sheet(folder) -> None:
+def _contact_sheet(folder: Path) -> None:
     """Pictures from all over the set, so that every cell shows."""
     made = read_shards(folder, ["key", "text"])
     shown = made.iloc[spread(len(made), SHEET)]
@@ -109,7 +121,7 @@ def _contact_sheet(folder) -> None:
     )
 
 
-def _facts(folder) -> dict:
+def _facts(folder: Path) -> dict[str, Any]:
     columns = ["cell", "purpose", "entropy", "timestep", "latent_shape"]
     made = read_shards(folder, columns)
     return {

@@ -1,12 +1,15 @@
 """Stage `masks`: a detector looks for what each prompt named; one mask per picture and entity.
 
-Two roles. The `labeller` makes training labels and is asked for seen classes only. The `oracle`
-judges the sim set and may see all classes. Not here: which masks are good enough (`triplets`).
+Reads: `images`. Writes: shards in the MASKS schema, contact_sheet.jpg. Settings: vocabulary,
+detector. The detector has two roles: the `labeller` makes training labels and looks for seen
+classes only; the `oracle` judges the sim set and looks for all classes. Not here: which masks are
+good enough (`triplets`).
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.schemas import MASKS
-from ml.store.shards import read_shards, shard_files, split, write_shards
+from ml.store.shards import read_shards, shard_files, write_shards
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -83,7 +86,8 @@ def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tup
     """The classes that each role is asked for, and no others.
 
     An unseen class that the detector does not know is left out of the oracle's, so that a user may
-    name what nobody annotated; it is then never found in the sim set. A seen one is an error.
+    name a class without annotations; it is then never found in the sim set. Raises ValueError for
+    a seen class that it does not know.
     """
     detector.resolve(vocabulary.seen)
     known = tuple(name for name in vocabulary.classes if canonical(name) in detector.known)
@@ -91,7 +95,11 @@ def classes_by_role(vocabulary: Vocabulary, detector: Detector) -> dict[str, tup
 
 
 def _shard(
-    group: Sequence[Path], *, asked: dict, detector: Detector, vocabulary: Vocabulary
+    group: Sequence[Path],
+    *,
+    asked: dict[str, tuple[str, ...]],
+    detector: Detector,
+    vocabulary: Vocabulary,
 ) -> pd.DataFrame:
     frame = pd.read_parquet(group[0], columns=[*_COLUMNS, "image"])
     strange = sorted(set(frame.purpose) - set(ROLES))
@@ -104,7 +112,8 @@ def _shard(
     pieces = []
     for purpose, role in ROLES.items():
         # A batch at a time: a shard's instances at 1024 pixels would be gigabytes of masks.
-        for batch in split(frame[frame.purpose == purpose], detector.batches.size):
+        rows, size = frame[frame.purpose == purpose], detector.batches.size
+        for batch in (rows.iloc[start : start + size] for start in range(0, len(rows), size)):
             pictures = [decode_png(data) for data in batch.image]
             found = detector.detect(pictures, asked[role])
             pieces += [
@@ -129,11 +138,13 @@ def refuse_unseen(train: pd.DataFrame, vocabulary: Vocabulary) -> None:
             )
 
 
-def mask_rows(prompt, found: Instances, role: str, size: tuple[int, int]) -> list[dict]:
+def mask_rows(
+    prompt: Any, found: Instances, role: str, size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """One row of MASKS for each entity of a prompt; all instances of a class make one mask.
 
-    prompt: has key, entities, words, purpose, cell. size: (H,W) of the picture. The box is the
-    merged mask's, far edges exclusive.
+    prompt: a row of `images` with key, entities, words, purpose, cell. size: (H,W) of the picture.
+    The box is the merged mask's, far edges exclusive. Raises ValueError for a mask of another size.
     """
     rows = []
     for entity, word in zip(prompt.entities, prompt.words, strict=True):
@@ -174,20 +185,25 @@ def mask_rows(prompt, found: Instances, role: str, size: tuple[int, int]) -> lis
     return rows
 
 
-def facts_of(masks: pd.DataFrame, unknown: Sequence[str] = ()) -> dict:
+def facts_of(masks: pd.DataFrame, unknown: Sequence[str] = ()) -> dict[str, Any]:
     """Found shares (0..1) by role and class, mean score of what was found (0 where nothing).
 
-    unknown: classes nobody could look for; they are in `rows` and `pictures` alone, since a share
-    of them would blame the detector or the pictures.
+    unknown: classes that the detector cannot look for; they are in `rows` and `pictures` alone,
+    since a share of them would blame the detector or the pictures.
     """
-    facts = {"rows": len(masks), "pictures": int(masks.key.nunique()), "roles": {}, "classes": {}}
-    for role, part in masks[~masks.entity.isin(unknown)].groupby("role"):
-        facts["roles"][role] = _summary(part)
-        facts["classes"][role] = {name: _summary(rows) for name, rows in part.groupby("entity")}
-    return facts
+    by_role = dict(iter(masks[~masks.entity.isin(unknown)].groupby("role")))
+    return {
+        "rows": len(masks),
+        "pictures": int(masks.key.nunique()),
+        "roles": {role: _summary(part) for role, part in by_role.items()},
+        "classes": {
+            role: {name: _summary(rows) for name, rows in part.groupby("entity")}
+            for role, part in by_role.items()
+        },
+    }
 
 
-def _summary(part: pd.DataFrame) -> dict:
+def _summary(part: pd.DataFrame) -> dict[str, float]:
     hits = part[part.found]
     return {
         "rows": len(part),

@@ -1,16 +1,16 @@
 """Stage `promotion`: does the new model become champion?
 
 The champion on record is `data/<profile>/champion/<model>/`: record.json and the scores.parquet it
-was promoted on. A promoted candidate is written there at once, with the digests of those that were
-champion before; orchestration moves the registry's alias to the model of that digest. Not here: the
-rules (`ml.pipeline.gate`).
+was promoted on. A promoted candidate is written there at once, with the digests of former
+champions; orchestration moves the registry's alias to the model of that digest. Not here: the rules
+(`ml.pipeline.gate`).
 
-A champion that is scored anew on another test set stays champion and is on record with the new
-scores: the next candidate is compared there.
+A champion that is scored again on another test set stays champion, and its record gets the new
+scores: the next candidate is compared on that test set.
 
-The verdict depends on the champion at that time, which is no input of the recipe. That is safe: a
-finished stage is not run again, and one that is (forced, or killed after it had promoted) finds
-its candidate on record and keeps it.
+The verdict depends on the champion at the time, which is not part of the recipe. That is safe: a
+finished stage is not run again, and if it is (forced, or killed after it had promoted), it finds
+its own candidate on record and keeps it.
 """
 
 import shutil
@@ -37,8 +37,8 @@ from ml.words.vocabulary import Vocabulary, load_vocabulary
 class Contest:
     """Where a model's scores are, and what they were measured on."""
 
-    scores: str  # stage that scored it
-    model: str  # stage that made it, an input of `scores`
+    scores: str  # stage that scored the model
+    model: str  # stage that made the model, an input of `scores`
     test_set: tuple[str, ...]  # inputs of `scores` that hold pictures and truth
     read: Callable[[Path], tuple[tuple[str, ...], np.ndarray]]  # scores.parquet -> keys, counts
 
@@ -70,7 +70,7 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str, "scores_sha256": str}
 WHO = {"digest": str}
-"""Of a champion's record: all of it, and what says who it is."""
+"""Fields of a champion's record: all that are required, and the one that identifies it."""
 HELD_OUT = ("synthetic_dataset",)
 """Input that holds pictures and truth where there is no real benchmark."""
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
@@ -84,15 +84,15 @@ CONTESTS = {
 
 
 def champion_folder(workspace: Workspace, name: str) -> Path:
-    """Where the champion on record is kept; name is one of CONTESTS."""
+    """Where the champion on record is kept. name: one of CONTESTS."""
     return workspace.data / "champion" / name
 
 
 def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> dict | None:
-    """The champion on record, with the fields of RECORD and `former`, the digests of those before
-    it; None before there is one.
+    """The champion on record: the fields of RECORD, and `former`, the digests of earlier champions.
 
-    Raises ValueError for a record that can't be read: who had the title must not be forgotten.
+    None as long as there is no champion. expected: the fields that must be there. Raises ValueError
+    for a record that cannot be read: which model holds the title must not be lost.
     """
     folder = champion_folder(workspace, name)
     settle(folder)  # promotion alone writes there, and runs once at a time
@@ -134,8 +134,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
 def policy_of(
     name: str, params: Params, vocabulary: Vocabulary, unscored: Sequence[str] = ()
 ) -> Policy:
-    """What a model of CONTESTS must reach under these parameters. unscored: classes that the
-    segmenter's benchmark has no labels of."""
+    """What a model of CONTESTS must reach under these settings. unscored: classes for which the
+    segmenter's benchmark has no labels."""
     resamples = params.benchmark.bootstrap
     if name == "grounding":
         return Policy(params.promotion.min_grounding, grounding_statistic, resamples)
@@ -143,8 +143,11 @@ def policy_of(
 
 
 def describe(verdict: Verdict, candidate: Contender, champion: Contender | None) -> dict:
-    """The verdict as plain data. `champion` is the one before; `digest_after` names the model
-    that holds the title from now on, None while nobody does."""
+    """The verdict as plain data, for facts and verdict.json.
+
+    champion: the one before this decision. The entry `digest_after` is the digest of the model that
+    is champion from now on; None when there is none.
+    """
     before = None if champion is None else {"digest": champion.digest, "score": champion.score}
     after = candidate.digest if verdict.promote else before and before["digest"]
     plain = {
@@ -162,6 +165,7 @@ def describe(verdict: Verdict, candidate: Contender, champion: Contender | None)
 
 
 def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Contender:
+    """The model that the stages have just made and scored."""
     folder = workspace.folder(contest.scores)
     manifest = read_manifest(folder)
     inputs, held_out = manifest.inputs, manifest.facts.get("held_out_synthetic", False)
@@ -173,6 +177,7 @@ def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Conten
 
 
 def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | None:
+    """The champion on record with its scores; None before there is one."""
     record = champion_record(workspace, name, RECORD)
     if record is None:
         return None
@@ -188,7 +193,7 @@ def _champion(workspace: Workspace, name: str, contest: Contest) -> Contender | 
 
 
 def _record(workspace: Workspace, name: str, contest: Contest, candidate: Contender) -> None:
-    """Replaces the champion's folder as a whole."""
+    """Makes the candidate champion: replaces the champion's folder as a whole."""
     before = champion_record(workspace, name) or {}
     former = {*before.get("former", []), before.get("digest")} - {None, candidate.digest}
     with atomic(champion_folder(workspace, name)) as temporary:
@@ -197,8 +202,11 @@ def _record(workspace: Workspace, name: str, contest: Contest, candidate: Conten
 
 
 def write_record(params: Params, workspace: Workspace, name: str, folder: Path) -> None:
-    """What the candidate's record would be as champion, into a folder: a registry keeps it with
-    every model, so that each can be compared with once somebody makes it champion."""
+    """Writes the record that the candidate would have as champion into a folder.
+
+    A registry keeps it with every model, so that later candidates can be compared with whichever
+    model somebody makes champion.
+    """
     contest = CONTESTS[name]
     facts = read_manifest(workspace.folder(contest.scores)).facts
     policy = policy_of(
@@ -215,6 +223,7 @@ def _write(
     former: list[str],
     folder: Path,
 ) -> None:
+    """Writes scores.parquet and record.json into an empty folder."""
     source = workspace.folder(contest.scores) / "scores.parquet"
     shutil.copyfile(source, folder / "scores.parquet")
     write_json(

@@ -1,7 +1,7 @@
 """Stage `report`: one self-contained HTML page of the run, with pictures, masks, curves, tables.
 
-Beside it the audit sheet, a page of synthetic pictures to tick (`ml.pipeline.audit`). Both only
-show what the other stages wrote; no score is computed here.
+Beside it the audit sheet, a page of synthetic pictures to tick (`ml.pipeline.audit_sheet`). Both
+only show what the other stages wrote; no score is computed here.
 """
 
 import base64
@@ -11,45 +11,38 @@ from pathlib import Path
 
 import jinja2
 import matplotlib
-import numpy as np
 import pandas as pd
-from PIL import Image
+from matplotlib.figure import Figure
 
-from ml.images.overlays import overlay
 from ml.images.plots import LITERAL, label
-from ml.images.png import decode_png, jpeg_uri
+from ml.images.png import jpeg_uri
 from ml.pipeline import audit
+from ml.pipeline.audit_sheet import audit_items
 from ml.pipeline.table import STAGE, Output
 from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic, read_note
-from ml.store.manifest import read_manifest
-from ml.store.shards import read_shards, shard_files
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.store.manifest import Manifest, read_manifest
+from ml.words.vocabulary import load_vocabulary
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
-CELL_NAMES = {
-    "one_seen": "one object, seen",
-    "one_unseen": "one object, unseen",
-    "two_seen": "two, both seen",
-    "two_mixed": "two, seen + unseen",
-    "two_unseen": "two, both unseen",
-}
+from ml.words.cells import CELLS
+
 COLUMNS = ("seen", "unseen", "harmonic", "background")
 PROTOCOL_TWO = {
     "synthetic": "trained on synthetic pictures",
     "real_upper_bound": "bound: real pictures, true labels",
 }
-"""Key in the facts of benchmark_scores -> what it is; the bound needs real labels to train on."""
-THUMBNAIL = 224
-"""Side of an audit picture at most, pixels; 100 JPEGs of it are 1 to 2 MB."""
+"""Key in the facts of benchmark_scores -> title. Without real training labels there is no bound."""
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes `report.html` and `audit.html`. Facts: their sizes in bytes, the number of pictures
-    in the first and of pictures to tick in the second."""
+    """Writes `report.html` and `audit.html`.
+
+    Facts: their sizes in bytes, the pictures in the first, the pictures to tick in the second.
+    """
     folders = {name: workspace.folder(name) for name in STAGE["report"].inputs}
     manifests = {name: read_manifest(folder, verify=False) for name, folder in folders.items()}
     facts = {name: manifest.facts for name, manifest in manifests.items()}
@@ -68,8 +61,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         seen=vocabulary.seen,
         unseen=vocabulary.unseen,
         tiles=_tiles(manifests, grounding, segmentation),
-        cells=list(CELL_NAMES),
-        cell_names=CELL_NAMES,
+        cells=list(CELLS),
+        cell_names={key: cell.report for key, cell in CELLS.items()},
         protocol_one=[
             (label, grounding[key], grounding.get("intervals", {}).get(key, {}))
             for label, key in (("this module", "ours"), ("DAAM, its best threshold", "daam"))
@@ -124,69 +117,27 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     )
 
 
-def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list[dict]:
-    """The pictures of the audit sheet: key, entity, text, and the picture with that class's pixels
-    of its label map laid over, as a data URI."""
-    folder = workspace.folder(audit.STAGE)
-    rows = read_shards(folder, ["key", "text", "entities", "accepted"])
-    rows = rows[rows.accepted].reset_index(drop=True)
-    chosen = audit.choose_items(
-        [list(names) for names in rows.entities], vocabulary.classes, audit.ITEMS, seed
-    )
-    keys = [rows.key[i] for i, _ in chosen]
-    pixels = (
-        pd.concat(
-            [
-                pd.read_parquet(
-                    path, columns=["key", "image", "label"], filters=[("key", "in", keys)]
-                )
-                for path in shard_files(folder)
-            ]
-        ).set_index("key")
-        if keys
-        else None
-    )
-    return [
-        {
-            "key": key,
-            "entity": entity,
-            "text": rows.text[i],
-            "image": _thumbnail(
-                decode_png(pixels.image[key]),
-                decode_png(pixels.label[key]) == vocabulary.label(entity),
-            ),
-        }
-        for (i, entity), key in zip(chosen, keys, strict=True)
-    ]
-
-
-def _thumbnail(image: np.ndarray, mask: np.ndarray) -> str:
-    """image uint8 (H,W,3), mask bool (H,W): tinted and outlined, a JPEG of at most THUMBNAIL."""
-    scale = THUMBNAIL / max(image.shape[:2])
-    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
-    big = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
-    buffer = io.BytesIO()
-    Image.fromarray(overlay(big, np.asarray(soft) > 127)).save(buffer, "JPEG", quality=82)
-    return jpeg_uri(buffer.getvalue())
-
-
 def _template(name: str) -> jinja2.Template:
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
 
 
 def _seconds(workspace: Workspace, stage: str) -> float:
-    """Wall time of the making; 0 for a folder that was pulled, not made here."""
+    """Wall time in which the stage was made; 0 for a folder that was pulled, not made here."""
     timing = read_note(workspace.state(stage) / "timing.json", TIMING)
     return timing["seconds"] if timing else 0.0
 
 
-def _rows(manifest) -> int:
+def _rows(manifest: Manifest) -> int:
+    """Rows in all shards of a stage."""
     return sum(entry.get("rows", 0) for entry in manifest.files.values())
 
 
-def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[str, str, str]]:
+def _tiles(
+    manifests: dict[str, Manifest], grounding: dict, segmentation: dict
+) -> list[tuple[str, str, str]]:
+    """(title, number, remark) of the tiles at the page's top, from the stages' facts."""
+
     def show(value: float | None) -> str:
         return "–" if value is None or math.isnan(value) else f"{value:.1f}"
 
@@ -202,9 +153,10 @@ def _tiles(manifests: dict, grounding: dict, segmentation: dict) -> list[tuple[s
     ]
 
 
-def _figure_uri(figure) -> str:
+def _figure_uri(figure: Figure) -> str:
+    """A data URI of the figure as SVG; the figure is closed."""
     buffer = io.BytesIO()
-    # No date and no chance in the file: the same run gives the same page.
+    # Without a date and with fixed ids, so that the same run gives the same page.
     with matplotlib.rc_context(LITERAL | {"svg.hashsalt": "report"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)
@@ -235,7 +187,7 @@ def _per_class_chart(segmentation: dict, unseen: tuple[str, ...]) -> str:
     if frame.empty:
         return ""
     frame.index = [label(name, 40) + " *" * (name in unseen) for name in frame.index]
-    with matplotlib.rc_context(LITERAL):  # a text remembers how it was made
+    with matplotlib.rc_context(LITERAL):  # a text keeps the settings it was created under
         figure, axis = pyplot.subplots(figsize=(9, 3.2))
         frame.plot.bar(ax=axis, color=["#d9622b", "#b9c4cd"][: frame.shape[1]], width=0.8)
     axis.set_ylabel("IoU, %")

@@ -1,17 +1,20 @@
 """Stage `segmenter`: a segmenter trained on the accepted synthetic pictures alone.
 
-Leaves `model/` (save_pretrained form), curve.csv and a contact sheet of held-out pictures. `fit`
-is also what `real_bound` calls, so that the two differ in their pictures and in nothing else. Not
-here: architectures and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
+Reads: `synthetic_dataset`. Writes: model/ (save_pretrained form), curve.csv, contact_sheet.jpg of
+held-out pictures. Settings: seed, vocabulary, segmenter, benchmark.source. `real_bound` calls
+`fit`, too, so that the two differ in their pictures and in nothing else. Not here: architectures
+and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
 """
 
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from ml.compute import processes
 from ml.compute.precision import usable_precision
@@ -22,7 +25,8 @@ from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
-from ml.segmenters.training import hold_out, predict_each, train
+from ml.segmenters.prediction import predict_each
+from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.shards import iter_shards, read_shards
@@ -69,8 +73,12 @@ def accepted_rows(workspace: Workspace, columns: Iterable[str] = COLUMNS) -> pd.
 
 
 def fit(
-    stage: str, images: Sequence, labels: Sequence, params: Params, workspace: Workspace
-) -> dict:
+    stage: str,
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    params: Params,
+    workspace: Workspace,
+) -> dict[str, Any]:
     """Trains the segmenter of the parameters and leaves its files in the stage's folder.
 
     images, labels: sequences of uint8 (H,W,3) RGB and of uint8 (H,W) in the vocabulary's labels,
@@ -107,7 +115,12 @@ def fit(
     }
 
 
-def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -> dict:
+def _facts(
+    curve: list[dict[str, Any]],
+    labels: Sequence[np.ndarray],
+    model: nn.Module,
+    vocabulary: Vocabulary,
+) -> dict[str, Any]:
     last = curve[-50:]  # one step's loss is noise
     valued = [row["val_miou"] for row in curve if row["val_miou"] is not None]
     pixels, shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
@@ -128,7 +141,9 @@ def _facts(curve: list[dict], labels: Sequence, model, vocabulary: Vocabulary) -
     return facts | ({"val_miou": valued[-1]} if valued else {})
 
 
-def _sheet(model, images: Sequence, labels: Sequence, path: Path) -> None:
+def _sheet(
+    model: nn.Module, images: Sequence[np.ndarray], labels: Sequence[np.ndarray], path: Path
+) -> None:
     """Two pictures a sample: its label map as given (255 in cream), and as predicted."""
     pictures, maps = [], []
     for image, label, predicted in zip(images, labels, predict_each(model, images), strict=True):

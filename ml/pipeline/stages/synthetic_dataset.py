@@ -1,12 +1,15 @@
 """Stage `synthetic_dataset`: the model draws pictures of all classes and labels them itself.
 
-Here: label maps out of probabilities, the filter, shards. Not here: drawing and grounding
-(`ml.grounding.engine`), and checks on the result.
+Reads: `prompts`, `grounding_model`, `benchmark` (whose copies are rejected). Writes: shards in the
+SYNTHETIC schema, contact_sheet.jpg. Settings: seed, vocabulary, diffusion, shards, synthetic. Not
+here: generating and grounding (`ml.grounding.engine`), or checks on the result.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +38,7 @@ REASONS = ("benchmark overlap", "entity too small", "too uncertain")
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes shards in the SYNTHETIC schema, one row a prompt, and a contact sheet.
+    """Writes one row a prompt of purpose synthetic.
 
     Raises ValueError when there is no prompt of purpose synthetic.
     """
@@ -78,19 +81,19 @@ class ShardMaker:
         frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
         return [small(decode_png(data)) for frame in frames for data in frame.image]
 
-    def __call__(self, prompts: Sequence[dict]) -> pd.DataFrame:
+    def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(
             make_rows(prompts, self.grounded, self.benchmark, self.vocabulary, self.params)
         )
 
 
 def make_rows(
-    prompts: Sequence[dict],
+    prompts: Sequence[dict[str, Any]],
     grounded: GroundingEngine,
     benchmark: Sequence[np.ndarray],
     vocabulary: Vocabulary,
     params: Params,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
     made = grounded.draw(
         [p["text"] for p in prompts],
@@ -145,7 +148,7 @@ def label_map(
     strongest = probabilities.max(0)
     background = 1 - (probabilities.sum(0) if competition else strongest)
     shares = np.concatenate([background[None], probabilities])
-    label = np.array([0, *labels], np.uint8)[shares.argmax(0)]
+    label: np.ndarray = np.array([0, *labels], np.uint8)[shares.argmax(0)]
     uncertain = (shares.max(0) <= high) | ((strongest >= low) & (strongest <= high))
     label[uncertain] = IGNORED
     return label
@@ -159,17 +162,18 @@ def reject_reason(
     return next((reason for reason, bad in zip(REASONS, holds, strict=True) if bad), "")
 
 
-def facts_of(folder, vocabulary: Vocabulary) -> dict:
+def facts_of(folder: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     """Counts over all rows; pixel shares over the accepted pictures."""
     rows = read_shards(
         folder, ["entities", "areas", "ignored", "accepted", "reason", "benchmark_overlap"]
     )
     kept = rows[rows.accepted]
-    pixels: Counter = Counter()
-    pictures: Counter = Counter()
+    pixels: defaultdict[str, float] = defaultdict(float)
+    pictures: Counter[str] = Counter()
     for names, areas in zip(kept.entities, kept.areas, strict=True):
-        pixels.update(dict(zip(names, map(float, areas), strict=True)))
         pictures.update(names)
+        for name, area in zip(names, areas, strict=True):
+            pixels[name] += float(area)
     rejected = Counter(rows.reason[~rows.accepted])
     lost = Counter(e for names in rows.entities[~rows.accepted] for e in names)
     count = max(len(kept), 1)
@@ -185,7 +189,7 @@ def facts_of(folder, vocabulary: Vocabulary) -> dict:
     }
 
 
-def _sheet(folder) -> None:
+def _sheet(folder: Path) -> None:
     keys = read_shards(folder, ["key"]).key
     shown = set(keys.iloc[spread(len(keys), SHEET_PICTURES)])
     rows = pd.concat(

@@ -1,11 +1,14 @@
 """Stage `triplets`: which {picture, mask, word} are good enough to learn from or to judge by.
 
-Every row is kept with the filter's verdict, so that what was rejected can be counted and looked at.
-Not here: finding masks (`masks`), or learning (`grounding_model`).
+Reads: `images`, `masks`. Writes: shards in the TRIPLETS schema, contact_sheet.jpg, rejected.jpg.
+Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was
+rejected can be counted and looked at. Not here: finding masks (`masks`), or learning
+(`grounding_model`).
 """
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -153,7 +156,7 @@ def subset_of(key: str, purpose: str, validation_share: float) -> str:
     return "validation" if share < validation_share else "train"
 
 
-def facts_of(rows: pd.DataFrame) -> dict:
+def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Counts and yields (accepted share, 0..1) by subset and class; rejections by reason, class."""
     rejected = rows[~rows.accepted]
     return {

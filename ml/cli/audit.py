@@ -1,0 +1,33 @@
+"""`python -m ml audit ticks.json --profile yard`: what the ticks of the audit sheet say.
+
+Reads the file that the sheet's button saves and prints the precision of each class with its
+interval. Not here: the sheet and the arithmetic (`ml.pipeline.audit`), the page (stage `report`).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ml.arguments import add_profile, add_root, make_parser
+from ml.pipeline.audit import STAGE, precision, read_ticks
+from ml.pipeline.workspace import Workspace
+from ml.settings.profile import load_params
+from ml.store.files import write_json
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the table, writes it beside the set's state, and returns the exit code."""
+    parser = make_parser("python -m ml audit", __doc__)
+    parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
+    add_profile(parser)
+    add_root(parser)
+    chosen = parser.parse_args(arguments)
+    workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
+    rows = precision(read_ticks(chosen.ticks, workspace))
+    # In the state, not in the set's folder: it is about the set, and goes when that is made again.
+    path = workspace.state(STAGE) / "audit.json"
+    write_json(path, {"precision": rows})
+    table = pd.DataFrame(rows).round(1)
+    print(table.to_string(index=False))
+    print(f"precision in percent with its Wilson 95 % interval; written: {path}")
+    return 0

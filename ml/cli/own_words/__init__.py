@@ -1,0 +1,1 @@
+"""A profile and a vocabulary for words of one's own."""

@@ -1,0 +1,115 @@
+"""Writes the files of a new profile: its settings, its vocabulary, a copy of its prompts."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from ml.cli.own_words.classes import parse_classes
+from ml.cli.own_words.vocabulary import choose, world_of
+from ml.pipeline.workspace import Workspace
+from ml.settings.files import RESERVED
+from ml.settings.profile import ROOT, load_params
+from ml.store.files import atomic
+from ml.words.phrases import query_text
+from ml.words.prompts import check
+from ml.words.text_limit import find_limit
+from ml.words.texts import read_texts
+from ml.words.vocabulary import Vocabulary
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+
+PROFILE = """\
+# Made by: python -m ml init --classes "{classes}" --profile {base}
+#   python -m ml plan --profile {name}   what it needs, before anything starts
+#   python -m ml all --profile {name}    the whole graph
+# Settings of {base}, overridden below; ml/settings/sections.py says what each one means.
+base: {base}
+vocabulary: {vocabulary}
+
+benchmark:
+  source: none  # nobody labelled these words: held-out synthetic pictures and the audit sheet
+  root: null
+"""
+
+WORDS = """\
+# Vocabulary of the profile {name}. The labeller may use masks of `seen` classes only; `unseen`
+# ones are named and drawn, and nobody ever labels them.
+name: {name}
+seen: [{seen}]
+unseen: [{unseen}]
+# Other words for a class, the one used in most prompts first:
+# words: {{{example}: [{example}, another word for it]}}
+"""
+
+DETAILS = {"attribute_share": 0.4, "scene_share": 0.6}
+"""Of the prompts; full size only: the micro model knows few words besides its classes."""
+
+
+def make_profile(
+    classes: str,
+    profile: str,
+    name: str | None = None,
+    texts: str | None = None,
+    root: Path = ROOT,
+) -> tuple[list[Path], Vocabulary, list[str]]:
+    """Writes the files; returns them, the vocabulary, and notes on the words for the user.
+
+    Raises ValueError, before anything is written, for an unknown base profile, a name that is
+    taken, words that cannot be used, or a text file with lines that cannot.
+    """
+    words = parse_classes(classes)
+    name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
+    if not NAME.fullmatch(name) or name in RESERVED:
+        raise ValueError(
+            f"--name {name!r}: expected small letters, digits, - and _, 40 at "
+            f"most, and not {' or '.join(RESERVED)}"
+        )
+    base = load_params(profile, root)
+    folder = root / "profiles"
+    files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]
+    copied = folder / "words" / f"{name}.txt"
+    taken = next((f for f in [*files, copied] if f.exists()), None)
+    if taken or name == load_params(root=root).profile:
+        raise ValueError(
+            f"profile {name!r} exists ({taken or root / 'params.yaml'}): choose "
+            "another --name, or remove it first"
+        )
+    world = world_of(base, root)
+    vocabulary, notes = choose(words, world, name)
+    details = {} if world.closed else DETAILS
+    check(vocabulary, replace(base.prompts, **details))
+    limit = find_limit(Workspace(root, name).model(base.diffusion.model), base.diffusion.revision)
+    if limit is not None:
+        limit.refuse_words(vocabulary.owners())
+        limit.refuse(query_text(word) for words in vocabulary.words.values() for word in words)
+    relative = [path.relative_to(root).as_posix() for path in [*files, copied]]
+    prompts = details | ({"texts": relative[2]} if texts else {})
+    content = PROFILE.format(
+        classes=", ".join(words), base=profile, name=name, vocabulary=relative[1]
+    )
+    if prompts:
+        content += "\n" + yaml.safe_dump({"prompts": prompts}, sort_keys=False)
+    contents = {
+        files[0]: content,
+        files[1]: WORDS.format(
+            name=name,
+            seen=", ".join(map(quoted, vocabulary.seen)),
+            unseen=", ".join(map(quoted, vocabulary.unseen)),
+            example=quoted((vocabulary.unseen or vocabulary.seen)[0]),
+        ),
+    }
+    if texts:
+        read = read_texts(texts, vocabulary, limit)
+        contents[copied] = "".join(f"{text.text}\n" for text in read)
+    for path, content in contents.items():
+        with atomic(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return list(contents), vocabulary, notes
+
+
+def quoted(word: str) -> str:
+    """A YAML scalar that is text: "no" is a boolean and 7 a number."""
+    plain = yaml.safe_load(word) == word and re.fullmatch(r"[\w '’-]+", word)
+    return word if plain else yaml.safe_dump(word, default_style='"').strip()

@@ -1,0 +1,90 @@
+"""GPU and main memory by stage, as arithmetic. Every assumption is a constant here."""
+
+from dataclasses import replace
+
+from ml.cli.planning.counts import Counts
+from ml.cli.planning.known_models import BYTES, Drawing
+from ml.cli.planning.need import Need
+from ml.settings.params import Params
+
+HEAD_SHARE = 1.3  # parameters of a segmenter over those of its backbone, assumed
+ADAM_BYTES = 16  # a trained parameter: weight, gradient and two moments in float32
+CUDA_BYTES = 600_000_000  # the CUDA context and the libraries' workspaces, assumed
+PROCESS_BYTES = 1_500_000_000  # Python and the libraries in main memory, assumed
+SLICED_FROM = 64  # side of the latents from which pictures are decoded one after the other
+DECODE_MAPS = 4  # full-size maps that decoding holds at once, assumed
+
+
+def feature_bytes(drawing: Drawing, width: int) -> int:
+    """U-Net features of one picture, both guidance halves. width: bytes a number."""
+    return width * sum(channels * r * r for r, channels in drawing.features.items())
+
+
+def gpu_needs(
+    drawing: Drawing,
+    params: Params,
+    module: int,
+    kept: int,
+    backbone: int | None,
+    *,
+    single: bool = False,
+    context: int = CUDA_BYTES,
+) -> list[Need]:
+    """Peak memory by stage, modelled. kept: bytes that autograd keeps of one grounding sample.
+
+    single: with batches of one picture, which is what the stages come down to when memory runs
+    out. Drawing: twice the U-Net's features of each picture, or the decoder's maps. context: what
+    the device takes for itself.
+    """
+    width = BYTES[params.diffusion.dtype]
+    weights = width * sum(drawing.parameters.values())
+    if drawing.vae_float32:
+        weights += (4 - width) * drawing.parameters["vae"]
+    drawn = 1 if single else params.diffusion.batch_size
+    trained = 1 if single else params.grounding.batch_size
+    features = feature_bytes(drawing, width)
+    decoded = 1 if drawing.latent[1] >= SLICED_FROM else drawn
+    decode = (
+        decoded
+        * DECODE_MAPS
+        * drawing.vae_width
+        * drawing.side**2
+        * (4 if drawing.vae_float32 else width)
+    )
+    if getattr(params.diffusion, "vae_tiling", False):
+        decode //= 4  # tiles of half the side
+    draw = weights + max(drawn * 2 * features, decode)
+    learn = weights + ADAM_BYTES * module + trained * (kept + 3 * features)
+    note = f"weights {weights / 1e9:.2f} GB"
+    needs = [
+        Need("images", draw, f"{note}, {drawn} at once"),
+        Need("grounding_model", learn, f"{note}, Adam, {trained} at once"),
+        Need("synthetic_dataset", draw + 4 * module, f"{note}, {drawn} at once"),
+        Need(
+            "segmenter",
+            round(ADAM_BYTES * HEAD_SHARE * backbone) if backbone else None,
+            "weights and Adam alone: activations are known after a probe"
+            if backbone
+            else "its backbone is not known",
+        ),
+    ]
+    return [replace(n, bytes=n.bytes and n.bytes + context) for n in needs]
+
+
+def ram_needs(counts: Counts, drawing: Drawing, params: Params, cache_bytes: int) -> list[Need]:
+    """Main memory: the training samples' latents, heat maps and evidence, and a cache of their
+    features; pictures and masks stay in their shards."""
+    c, h, w = drawing.latent
+    grounding = params.grounding
+    maps = 1 + (len(grounding.evidence_timesteps) if grounding.variant == "seeded" else 0)
+    samples = 4 * h * w * (counts.train * c + counts.image_words * maps)
+    cache = min(2 * cache_bytes, counts.train * feature_bytes(drawing, 2))
+    load = BYTES[params.diffusion.dtype] * sum(drawing.parameters.values())  # before they move
+    return [
+        Need("images", PROCESS_BYTES + load, "libraries, and weights while they are loaded"),
+        Need(
+            "grounding_model",
+            PROCESS_BYTES + max(load, samples + cache),
+            f"latents and maps {samples / 1e9:.1f} GB, cached features {cache / 1e9:.1f} GB",
+        ),
+    ]

@@ -1,0 +1,128 @@
+"""A profile's models before any is loaded: where they lie, how large they are.
+
+Figures come from the files when they are on this machine (a folder, or the hub's cache), from
+`known_models` otherwise, and are None where neither knows. Nothing is downloaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml.cli.planning.known_models import BYTES, DRAWINGS, PARAMETERS
+from ml.cli.planning.weight_files import count_parameters, local_folder, weight_files
+from ml.diffusion.schedulers import check_name
+from ml.pipeline.workspace import Workspace
+from ml.settings.params import Params
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Found:
+    """One model of a profile."""
+
+    setting: str  # e.g. diffusion.model
+    name: str
+    state: str  # on this machine, to download, or unknown
+    bytes: int | None  # on disk, or to download
+    parameters: int | None
+    folder: Path | None = None  # where its files lie
+
+
+def find_models(params: Params, workspace: Workspace) -> list[Found]:
+    """The diffusion model, the detector and the segmenter's backbone.
+
+    Raises ValueError for a scheduler that does not fit, or a diffusion model on this machine whose
+    configuration asks for what is not done here.
+    """
+    return [
+        find_diffusion(params, workspace),
+        find_detector(params, workspace),
+        find_backbone(params, workspace),
+    ]
+
+
+def find_diffusion(params: Params, workspace: Workspace) -> Found:
+    diffusion = params.diffusion
+    check_name(diffusion.scheduler)
+    variant = getattr(diffusion, "variant", None)
+    folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
+    if folder:
+        parts = [
+            file
+            for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+            for file in weight_files(folder / part, variant)
+        ]
+        if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
+            from ml.diffusion import configurations  # diffusers takes seconds to import
+
+            if configurations.are_whole(folder):  # else the probe says what is missing
+                configurations.check_folder(folder)
+            return on_disk("diffusion.model", diffusion.model, parts, folder)
+    known = DRAWINGS.get(diffusion.model)
+    width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]
+    return to_download(
+        "diffusion.model", diffusion.model, known and sum(known.parameters.values()), width
+    )
+
+
+def find_detector(params: Params, workspace: Workspace) -> Found:
+    detector, setting = params.detector, "detector.model"
+    given = getattr(detector, "weights", None)
+    if given and Path(workspace.model(given)).is_file():
+        file = Path(workspace.model(given))
+        return Found(setting, given, "on this machine", file.stat().st_size, None, file.parent)
+    if (detector.backend, detector.model) == ("torchvision", "coco"):
+        return torchvision_coco(setting)
+    folder = local_folder(
+        workspace.detector(detector), "config.json", getattr(detector, "revision", None)
+    )
+    if folder and weight_files(folder):
+        return on_disk(setting, detector.model, weight_files(folder), folder)
+    return to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
+
+
+def find_backbone(params: Params, workspace: Workspace) -> Found:
+    segmenter, setting = params.segmenter, "segmenter.backbone"
+    folder = local_folder(
+        workspace.model(segmenter.backbone),
+        "config.json",
+        getattr(segmenter, "backbone_revision", None),
+    )
+    if folder and weight_files(folder):
+        return on_disk(setting, segmenter.backbone, weight_files(folder), folder)
+    return to_download(setting, segmenter.backbone, PARAMETERS.get(segmenter.backbone), 4)
+
+
+def torchvision_coco(setting: str) -> Found:
+    import torch
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights as Weights
+
+    weights = Weights.COCO_V1
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    there = file.is_file()
+    size = file.stat().st_size if there else round(weights.meta["_file_size"] * MIB)
+    return Found(
+        setting,
+        "coco",
+        "on this machine" if there else "to download",
+        size,
+        weights.meta["num_params"],
+        file.parent if there else None,
+    )
+
+
+def on_disk(setting: str, name: str, files: Sequence[Path], folder: Path) -> Found:
+    return Found(
+        setting,
+        name,
+        "on this machine",
+        sum(file.stat().st_size for file in files),
+        sum(count_parameters(file) for file in files),
+        folder,
+    )
+
+
+def to_download(setting: str, name: str, parameters: int | None, width: int) -> Found:
+    size = parameters * width if parameters else None
+    return Found(setting, name, "to download" if size else "unknown", size, parameters)

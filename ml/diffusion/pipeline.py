@@ -1,0 +1,80 @@
+"""What is used of diffusers' text-to-image pipelines, as types.
+
+diffusers sets the parts of a pipeline by name when it loads one, so that its classes do not declare
+them. Not here: which pipelines may be loaded (`ml.diffusion.checkpoint`).
+"""
+
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+class Scheduler(Protocol):
+    """A scheduler of diffusers. Fields of `config` are attributes known at run time alone."""
+
+    config: Any
+    timesteps: torch.Tensor
+    init_noise_sigma: Any  # float or 0-d tensor
+
+    @classmethod
+    def from_config(cls, config: Any, /, **changes: Any) -> Any: ...
+
+    def set_timesteps(self, num_inference_steps: int, /) -> None: ...
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: Any, /) -> torch.Tensor: ...
+
+    def step(
+        self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, /, **options: Any
+    ) -> Any: ...
+
+
+class Drawn(Protocol):
+    """What a call of a pipeline returns with `output_type="np"`."""
+
+    images: np.ndarray  # float32 (B,H,W,3) in 0..1
+
+
+class Pipeline(Protocol):
+    """StableDiffusionPipeline, or StableDiffusionXLPipeline, which has a second tokenizer and text
+    encoder (`ml.diffusion.loading.text_encoders`, `ml.diffusion.tokens.tokenizers`)."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: Scheduler
+    config: Any  # fields of model_index.json
+    vae_scale_factor: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def to(self, device: torch.device, /) -> Self: ...
+
+    def encode_prompt(
+        self,
+        prompt: list[str],
+        /,
+        *,
+        device: torch.device,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+    ) -> tuple[torch.Tensor, ...]: ...
+
+    def save_pretrained(
+        self, save_directory: str | Path, /, *, safe_serialization: bool = True
+    ) -> None: ...
+
+    def enable_attention_slicing(self) -> None: ...
+
+    def set_progress_bar_config(self, **options: bool) -> None: ...
+
+    def __call__(self, **arguments: Any) -> Drawn: ...

@@ -1,0 +1,109 @@
+"""A run of the studies: where it keeps what it makes, each thing made once.
+
+Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models/<name>`,
+`raw/<name>.parquet`. A thing is in place when the recipe beside it is that of what would be made,
+so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ml.pipeline.workspace import Workspace
+from ml.settings.params import Params
+from ml.settings.profile import ROOT, load_params
+from ml.settings.sections import DiffusionParams
+from ml.store.files import atomic, read_note, sha256_json, write_json
+from ml.studies.sizes import SHARED, SIZES, Size
+
+VERSION = 2
+"""Raised when the same settings give other results."""
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """Size and folder of a run. Small, so that it travels to processes."""
+
+    size: Size
+    root: Path = ROOT
+    workers: int = 1
+
+    @cached_property
+    def params(self) -> Params:
+        """The profile `paper`, or `paper-quick`."""
+        return load_params(self.profile)
+
+    @property
+    def profile(self) -> str:
+        return "paper" if self.size.name == "full" else f"paper-{self.size.name}"
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root, self.profile)
+
+    @property
+    def diffusion(self) -> DiffusionParams:
+        """Of the profile, with `model` as the workspace finds it."""
+        return self.workspace.located(self.params.diffusion)
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.data
+
+    def recipe(self, **parts: object) -> str:
+        """Digest of what a thing is made from: its own parts and what everything depends on."""
+        common = {name: self.params.section(name) for name in ("diffusion", "detector", "triplets")}
+        return sha256_json({"version": VERSION, "model": self._model} | common | parts)
+
+    def counts(self, *names: str) -> dict[str, int]:
+        """Some counts of the size, for a recipe: those that all trainings depend on, and these."""
+        return {name: getattr(self.size, name) for name in (*SHARED, *names)}
+
+    @cached_property
+    def _model(self) -> str:
+        """Digest of the diffusion model and the detector."""
+        return sha256_json(
+            [
+                self.workspace.digest(self.params, place)
+                for place in ("diffusion.model", "detector.model")
+            ]
+        )
+
+    def in_place(self, path: Path, recipe: str) -> bool:
+        """Whether a file or folder is there and was made by this recipe."""
+        return path.exists() and read_note(_note(path), str) == recipe
+
+    def sign(self, path: Path, recipe: str) -> None:
+        """Marks a file or folder as finished: the last step of making it."""
+        write_json(_note(path), recipe)
+
+    def table_path(self, name: str) -> Path:
+        return self.folder / "raw" / f"{name}.parquet"
+
+    def table(self, name: str, recipe: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """`raw/<name>.parquet`, made if it is not in place."""
+        path = self.table_path(name)
+        if not self.in_place(path, recipe):
+            frame = make()
+            with atomic(path) as temporary:
+                frame.to_parquet(temporary, index=False, compression="zstd")
+            self.sign(path, recipe)
+        return pd.read_parquet(path)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.recipe.json")
+
+
+def open_run(size: str, root: Path = ROOT, workers: int | None = None) -> StudyRun:
+    """The run of a size, "full" or "quick". workers: one a core by default.
+
+    Raises ValueError for an unknown size.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}: expected one of {sorted(SIZES)}")
+    return StudyRun(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))

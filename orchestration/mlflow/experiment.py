@@ -1,0 +1,58 @@
+"""An MLflow store opened, and the experiment of a profile in it."""
+
+from pathlib import Path
+
+from orchestration.mlflow.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
+
+
+def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
+    """Makes a store MLflow's current one and returns the id of the experiment, found or made.
+
+    A store that is not there is made (sqlite: 10 s the first time). artifacts: folder or URL, None
+    for what the server decides. Raises ValueError when the store can't be opened, or the experiment
+    was deleted or keeps its artifacts at another URL already.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    address = with_login(tracking_uri)
+    try:
+        if address.startswith(SQLITE):
+            Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(address)
+        mlflow.set_registry_uri(address)
+        return _experiment(mlflow.MlflowClient(), name, artifacts)
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        reason = (mask(str(error)).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the registry {tracking_uri} can't be opened: {reason}; look at "
+            f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
+            "environment"
+        ) from None  # its traceback may hold the password
+
+
+def _experiment(client, name: str, artifacts: str | None) -> str:
+    is_url = artifacts is not None and URL.match(artifacts) is not None
+    if (known := client.get_experiment_by_name(name)) is None:
+        location = artifacts if is_url or artifacts is None else Path(artifacts).resolve().as_uri()
+        return client.create_experiment(name, artifact_location=location)
+    if known.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"the experiment {name!r} was deleted and keeps its name: restore it "
+            f"(`mlflow experiments restore -x {known.experiment_id}`), or take "
+            "another tracking_uri"
+        )
+    moved = (
+        is_url
+        and not artifacts.startswith("file:")
+        and artifacts.rstrip("/") != known.artifact_location.rstrip("/")
+    )
+    if moved:
+        raise ValueError(
+            f"artifacts: {artifacts!r}, but the experiment {name!r} keeps its "
+            f"artifacts at {known.artifact_location!r} since it was made, and a "
+            "store can't move them: leave `artifacts` as it was, or take another "
+            "tracking_uri"
+        )
+    return known.experiment_id

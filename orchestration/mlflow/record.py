@@ -1,0 +1,48 @@
+"""The champion on record in the workspace, brought back from the run of the registry's champion.
+
+The record is `data/<profile>/champion/<model>/`, which the stage `promotion` writes and its gate
+compares with (`ml/pipeline/stages/promotion.py`).
+"""
+
+import json
+import shutil
+import tempfile
+
+from ml.pipeline.workspace import Workspace
+from ml.store.files import atomic, read_note, write_json
+from orchestration.mlflow.run_content import RECORD
+
+
+def champion_record(workspace: Workspace, model: str) -> dict | None:
+    """Whose record it is; None without a readable one, which the registry then brings back."""
+    from ml.pipeline.stages.promotion import champion_folder
+
+    return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
+
+
+def remove_record(workspace: Workspace, model: str) -> None:
+    """Forgets the champion on record."""
+    from ml.pipeline.stages.promotion import champion_folder
+
+    shutil.rmtree(champion_folder(workspace, model))
+
+
+def restore_record(workspace: Workspace, model: str, run_id: str, former: set[str]) -> None:
+    """Puts the record that a run keeps in place of the one on disk.
+
+    former: digests of the models that were champion before.
+    """
+    import mlflow
+
+    from ml.pipeline.stages.promotion import champion_folder
+
+    folder = champion_folder(workspace, model)
+    with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
+        shutil.copytree(
+            mlflow.artifacts.download_artifacts(
+                run_id=run_id, artifact_path=RECORD, dst_path=scratch
+            ),
+            temporary,
+        )
+        own = json.loads((temporary / "record.json").read_text())
+        write_json(temporary / "record.json", own | {"former": sorted(former - {own["digest"]})})

@@ -37,9 +37,10 @@ import torch
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.arguments import number
 from ml.compute.batching import Batches, is_out_of_memory
+from ml.compute.devices import find_device
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import find_device, latent_shape, picture_size, prepare_pipeline
+from ml.diffusion.loading import latent_shape, picture_size, prepare_pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_width
 from ml.errors import EXIT_CODES, OutOfMemory, exit_path

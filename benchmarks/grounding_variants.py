@@ -32,10 +32,11 @@ from ml.grounding.features import sample_evidence
 from ml.grounding.samples import refuse_unseen
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import train_variant
-from ml.pipeline.stages.grounding_scores import CELLS, ground_batches, protocol_one, score_rows
+from ml.pipeline.stages.grounding_scores import ground_batches, protocol_one, score_rows
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import write_json
+from ml.words.cells import CELLS
 from ml.words.vocabulary import load_vocabulary
 
 

@@ -35,7 +35,6 @@ from ml.grounding.training import train
 from ml.grounding.validation import predict_masks
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import class_mean_iou
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.pipeline.stages.triplets import subset_of
 from ml.settings.params import Params
 from ml.settings.profile import load_params
@@ -44,6 +43,7 @@ from ml.studies import prompt_sets, sizes
 from ml.studies.picture_sets import generated
 from ml.studies.records import Record
 from ml.studies.study_run import StudyRun
+from ml.words.cells import CELLS, cell_of
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SEED = 1000
@@ -150,13 +150,6 @@ class Bench:
                 ious += [binary_iou(*pair) for pair in zip(masks, record.masks, strict=False)]
                 classes += record.entities
         return {cell: round(class_mean_iou(*own), 1) for cell, own in found.items()}
-
-
-def cell_of(entities: Sequence[str], unseen: set[str]) -> str:
-    new = sum(entity in unseen for entity in entities)
-    if len(entities) == 1:
-        return "one_unseen" if new else "one_seen"
-    return ("two_seen", "two_mixed", "two_unseen")[new]
 
 
 def settings(params: GroundingParams, variant: str, changes: dict) -> tuple[GroundingParams, dict]:

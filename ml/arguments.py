@@ -4,9 +4,12 @@ import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ml.errors import EXIT_CODES
 from ml.settings.profile import ROOT
+
+Number = TypeVar("Number", int, float)
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -47,10 +50,11 @@ def new_file(text: str) -> Path:
     return path
 
 
-def number(kind: type, low: float, high: float = 10**9) -> Callable[[str], float]:
+def number(kind: type[Number], low: float, high: float = 10**9) -> Callable[[str], Number]:
     """A number of a kind (int, float) from `low` to `high`; NaN and infinity are none."""
 
-    def read(text: str) -> float:
+    def read(text: str) -> Number:
+        value: Number | None
         try:
             value = kind(text)
         except ValueError:

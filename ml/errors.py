@@ -22,6 +22,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # old Pythons have no ParamSpec
+    from typing import ParamSpec
+
+    Given = ParamSpec("Given")
 
 
 class ManifestError(RuntimeError):
@@ -88,7 +95,7 @@ TABLE: tuple[tuple[type | str, int], ...] = (
     ("mlflow.exceptions.MlflowException", INPUT),  # a tracking URI that leads nowhere
 )
 """Kind -> code, the first that fits; kinds of other packages by name, so that none is imported.
-OSError, ImportError, RuntimeError and ValueError are told apart below."""
+OSError, ImportError, RuntimeError and ValueError are distinguished by `exit_code`."""
 
 PACKAGES = ("ml", "orchestration", "benchmarks")
 OWN = tuple(f"{Path(__file__).resolve().parents[1] / name}{os.sep}" for name in PACKAGES)
@@ -111,7 +118,7 @@ SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is f
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
-def exit_path(command: Callable[..., object]) -> Callable[..., int]:
+def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
     """The command with one way out: returns its exit code (what is no int counts as 0).
 
     What went wrong becomes one line on stderr. A defect of ours goes on up: Python prints the
@@ -119,7 +126,7 @@ def exit_path(command: Callable[..., object]) -> Callable[..., int]:
     """
 
     @wraps(command)
-    def run(*args, **kwargs) -> int:
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter
                 stream.reconfigure(errors="backslashreplace")
@@ -161,7 +168,7 @@ def starting_workers() -> Iterator[None]:
 
 
 def quiet_worker() -> None:
-    """In a worker process: Ctrl-C and SIGTERM end it without a word, since its parent has one."""
+    """In a worker process: Ctrl-C and SIGTERM end it silently, since its parent reports."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -173,8 +180,8 @@ def exit_code(error: BaseException) -> int:
     for kind, code in TABLE:
         if kind in names or (isinstance(kind, type) and isinstance(error, kind)):
             return code
-    said = str(error).lower()
-    if not isinstance(error, ValueError) and any(w in said for w in (*SAYS_FULL, *SAYS_MEMORY)):
+    text = str(error).lower()
+    if not isinstance(error, ValueError) and any(w in text for w in (*SAYS_FULL, *SAYS_MEMORY)):
         return RESOURCES
     if isinstance(error, OSError):
         return RESOURCES if error.errno in OUT_OF else INPUT
@@ -191,20 +198,20 @@ def exit_code(error: BaseException) -> int:
 
 def one_line(error: BaseException) -> str:
     """What the error says, on one line; of other people's errors also their kind."""
-    said = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        said = f"{error.strerror}: {error.filename}"
-    said = " ".join([said, *(f"({note})" for note in getattr(error, "__notes__", ()))])
-    if len(said) > 2000:
-        said = f"{said[:2000]} ..."
+        text = f"{error.strerror}: {error.filename}"
+    text = " ".join([text, *(f"({note})" for note in getattr(error, "__notes__", ()))])
+    if len(text) > 2000:
+        text = f"{text[:2000]} ..."
     if isinstance(error, OSError) and error.errno in OUT_OF:
-        return f"{said}; {OUT_OF[error.errno]}"
+        return f"{text}; {OUT_OF[error.errno]}"
     if isinstance(error, ModuleNotFoundError) and not _ours(error):
-        return f"{said}; use the project's environment: .venv/bin/python, which `make` makes"
-    if any(word in said.lower() for word in SAYS_FULL):
-        return f"{said}; {OUT_OF[errno.ENOSPC]}"
+        return f"{text}; use the project's environment: .venv/bin/python, which `make` makes"
+    if any(word in text.lower() for word in SAYS_FULL):
+        return f"{text}; {OUT_OF[errno.ENOSPC]}"
     own = type(error).__module__ == __name__ or _ours(error)
-    return said if said and own else f"{type(error).__name__}: {said}"
+    return text if text and own else f"{type(error).__name__}: {text}"
 
 
 def _origin(error: BaseException) -> tuple[str, int]:
@@ -240,7 +247,7 @@ def _stoppable() -> Iterator[None]:
         yield
         return
 
-    def stop(number, _) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

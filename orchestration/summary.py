@@ -14,15 +14,9 @@ from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.profile import load_params
 from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
+from ml.words.cells import CELLS
 from orchestration.resources import Project
 
-CELLS = {
-    "one_seen": "one object, seen",
-    "one_unseen": "one object, unseen",
-    "two_seen": "two objects, seen",
-    "two_mixed": "seen + unseen",
-    "two_unseen": "two objects, unseen",
-}
 COLUMNS = ("seen", "unseen", "harmonic", "background")
 SEGMENTERS = {
     "synthetic": "trained on synthetic pictures",
@@ -99,7 +93,7 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
             "",
             table(
                 "Protocol I: words to masks, mIoU %",
-                list(CELLS.values()),
+                [cell.report for cell in CELLS.values()],
                 [(label, list(grounding[key].values())) for key, label in methods.items()],
             ),
             "",

@@ -18,7 +18,7 @@ from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length, text_width
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 
 def attribution_text(word: str) -> str:

@@ -7,6 +7,7 @@ knows `OutOfMemory` without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -42,30 +43,39 @@ class Batches:
         start = 0
         while start < len(items):
             part = items[start : start + self.size]
-            result, failure = attempt(partial(work, part))
-            if failure is None:
-                yield part, result
+            outcome = attempt(partial(work, part))
+            if not isinstance(outcome, NoRoom):
+                yield part, outcome
                 start += len(part)
                 continue
             if len(part) == 1:
-                raise OutOfMemory(f"out of memory with a single item: {self.advice} ({failure})")
+                raise OutOfMemory(
+                    f"out of memory with a single item: {self.advice} ({outcome.why})"
+                )
             self.size = max(1, min(self.size, len(part) // 2))
 
 
-def attempt(work: Callable[[], Result]) -> tuple[Result | None, str | None]:
+@dataclass(frozen=True)
+class NoRoom:
+    """What comes of a try that ran out of memory."""
+
+    why: str
+
+
+def attempt(work: Callable[[], Result]) -> Result | NoRoom:
     """The result, or why memory did not suffice, after what the failed try held is freed.
 
     The error itself is let go here: its traceback keeps the tensors of the failed batch alive. An
     OutOfMemory from within is no reason to try less, and goes on up.
     """
     try:
-        return work(), None
+        return work()
     except RuntimeError as error:
         if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
             raise
         failure = str(error).partition("\n")[0]
     free_memory()
-    return None, failure
+    return NoRoom(failure)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

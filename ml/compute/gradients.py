@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ml.compute import processes
-from ml.compute.batching import OutOfMemory, attempt
+from ml.compute.batching import NoRoom, attempt
 from ml.compute.weights import check_loss
+from ml.errors import OutOfMemory
 
 ADVICE = (
     "take a smaller segmenter.crop_size, width or backbone, or a smaller grounding.width; "
@@ -58,11 +59,11 @@ def backward_in_parts(
     """
     while True:
         module.zero_grad(set_to_none=True)
-        loss, failure = attempt(partial(_backward, rows, most, loss_of, backward))
-        if failure is None:
+        loss = attempt(partial(_backward, rows, most, loss_of, backward))
+        if not isinstance(loss, NoRoom):
             break
         if min(most, len(rows)) == 1:
-            raise OutOfMemory(f"out of memory with a single picture: {ADVICE} ({failure})")
+            raise OutOfMemory(f"out of memory with a single picture: {ADVICE} ({loss.why})")
         most = min(most, len(rows)) // 2
     if processes.count() > 1:
         loss = _sum_gradients(module, loss)
@@ -71,7 +72,12 @@ def backward_in_parts(
     return value, most
 
 
-def _backward(rows: Sequence[int], most: int, loss_of, backward) -> Tensor:
+def _backward(
+    rows: Sequence[int],
+    most: int,
+    loss_of: Callable[[Sequence[int]], Tensor],
+    backward: Callable[[Tensor], None],
+) -> Tensor:
     losses = []
     for start in range(0, len(rows), most):
         loss = loss_of(rows[start : start + most])
@@ -84,7 +90,8 @@ def _sum_gradients(module: nn.Module, loss: Tensor) -> Tensor:
     """Sums gradients and losses over the processes, in one message; returns the loss."""
     gradients = [weight.grad for weight in module.parameters() if weight.grad is not None]
     flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-    first, *parts = processes.summed(flat).split([1, *(g.numel() for g in gradients)])
+    sizes = [1, *(gradient.numel() for gradient in gradients)]
+    first, *parts = torch.split(processes.summed(flat), sizes)
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view(gradient.shape))
     return first[0]

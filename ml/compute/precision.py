@@ -12,11 +12,11 @@ INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx10_2", "bf16", "sve_bf16")
 
 
 def usable_precision(asked: str, device: str) -> str:
-    """The precision asked for, or float32, with a word, on a CPU that can only emulate bfloat16.
+    """The precision asked for, or float32, with a line on stdout, on a CPU that emulates bfloat16.
 
     asked: float32, float16 or bfloat16; device: its type, "cpu" or "cuda".
     """
-    if asked == "bfloat16" and device == "cpu" and not cpu_computes_bfloat16():
+    if asked == "bfloat16" and not computes_bfloat16(device):
         _say()
         return "float32"
     return asked
@@ -28,8 +28,10 @@ def mixed_precision(asked: str, device: str) -> torch.autocast:
     return torch.autocast(device, getattr(torch, precision), enabled=precision != "float32")
 
 
-def cpu_computes_bfloat16() -> bool:
-    """Whether the CPU has instructions for it."""
+def computes_bfloat16(device: str) -> bool:
+    """Whether a type of device has instructions for it: all but older CPUs do."""
+    if device != "cpu":
+        return True
     found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in INSTRUCTIONS)
 

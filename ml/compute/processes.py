@@ -10,7 +10,11 @@ shards (`ml.store.shards`), which need not know of each other.
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
+
+if TYPE_CHECKING:  # heavy, and of use only where there are several processes
+    from accelerate import PartialState
+    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -23,7 +27,7 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
-def state():
+def state() -> "PartialState":
     """accelerate's PartialState: device, process_index, is_main_process, wait_for_everyone."""
     import torch
     from accelerate import PartialState
@@ -34,18 +38,19 @@ def state():
 
 def is_main() -> bool:
     """Whether this is the process that writes."""
-    return count() == 1 or state().is_main_process
+    return count() == 1 or bool(state().is_main_process)
 
 
-def from_main(value=None):
-    """The first process's value, in all of them: they wait for it here."""
+def from_main(value: Value) -> Value:
+    """The first process's value, in all of them: they wait for it here. What the others give is
+    not read."""
     if count() == 1:
         return value
     from accelerate.utils import broadcast_object_list
 
     state()  # must be there before accelerate's functions, which would start it with its defaults
-    (value,) = broadcast_object_list([value])
-    return value
+    shared: list[Value] = broadcast_object_list([value])
+    return shared[0]
 
 
 def on_main(call: Callable[[], Value]) -> Value:
@@ -53,19 +58,19 @@ def on_main(call: Callable[[], Value]) -> Value:
     raised in all of them too, so that none waits for what will not come."""
     if count() == 1:
         return call()
-    outcome = None
+    outcome: tuple[Value | None, Exception | None] = None, None
     if is_main():
         try:
             outcome = call(), None
         except Exception as error:
             outcome = None, error
-    value, error = from_main(outcome)
-    if error is not None:
-        raise error
-    return value
+    value, failure = from_main(outcome)
+    if failure is not None:
+        raise failure
+    return cast(Value, value)
 
 
-def copy_from_main(tensor) -> None:
+def copy_from_main(tensor: "Tensor") -> None:
     """Overwrites a tensor with the first process's."""
     if count() > 1:
         from accelerate.utils import broadcast
@@ -74,14 +79,15 @@ def copy_from_main(tensor) -> None:
         broadcast(tensor)
 
 
-def summed(tensor):
+def summed(tensor: "Tensor") -> "Tensor":
     """The sum of a tensor over all processes, in all of them."""
     if count() == 1:
         return tensor
     from accelerate.utils import reduce
 
     state()
-    return reduce(tensor, "sum")
+    total: Tensor = reduce(tensor, "sum")
+    return total
 
 
 def end() -> None:

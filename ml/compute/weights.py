@@ -1,7 +1,7 @@
 """What every model must hold to, whoever saved it: all its weights, and finite numbers.
 
-A library that meets other weights than it expects says so in its log and goes on with random ones;
-here it is an error. Not here: what a model's configuration may say (`ml.diffusion.fields` and the
+A library that finds other weights than it expects logs that and goes on with random ones; here it
+is an error. Not here: what a model's configuration may say (`ml.diffusion.fields` and the
 loaders themselves).
 """
 
@@ -9,7 +9,8 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ml.errors import NotFinite
 from ml.store.reading import configured
 
+Model = TypeVar("Model", bound=nn.Module)
 COMPUTED = (
     "num_batches_tracked",
     "position_ids",
@@ -32,16 +34,23 @@ LORA = (
 )
 
 
-def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **options):
+def load_whole(
+    kind: type[Model],
+    source: str,
+    *where: str | Path | None,
+    dropped: Sequence[str] = (),
+    **options: object,
+) -> Model:
     """`kind.from_pretrained(*where, **options)` of diffusers or transformers, safetensors alone.
 
     dropped: prefixes of names that are left out on purpose (a classifier's head). source: named in
     errors. Raises ValueError for weights that are missing, unknown, of another shape or not
     finite; what the library raises for missing or damaged files goes on up.
     """
+    loader: Any = kind  # the method is of the libraries' mixins, which share no type
     try:
         with configured(source), _quiet():
-            model, found = kind.from_pretrained(
+            model, found = loader.from_pretrained(
                 *where,
                 output_loading_info=True,
                 use_safetensors=True,
@@ -60,8 +69,9 @@ def load_whole(kind: type, source: str, *where, dropped: Sequence[str] = (), **o
         [_shapes(*key) for key in found["mismatched_keys"]],
         dropped,
     )
-    check_numbers(source, model.state_dict())
-    return model
+    loaded: Model = model
+    check_numbers(source, loaded.state_dict())
+    return loaded
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from ml.datasets.matching import class_table, known_as, matches
 from ml.datasets.protocol import LabelledPhotos
-from ml.images.files import picture_size
 from ml.images.overlays import IGNORED
+from ml.images.photographs import picture_size
 from ml.words.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ml.images.files import MAX_PIXELS
+from ml.images.decoding import MAX_PIXELS
 from ml.images.run_lengths import run_lengths, runs_to_mask
 from ml.store.reading import read_text
 

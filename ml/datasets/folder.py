@@ -24,7 +24,7 @@ from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
 from ml.datasets.photos import PhotoFiles
 from ml.datasets.protocol import NoSuchPart
 from ml.datasets.split_lists import read_list
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.overlays import IGNORED
 
 SHOWN = 3

@@ -1,6 +1,6 @@
 """Which files of a folder are a user's pictures, and what systems left beside them.
 
-Not here: what is in the files (`ml.images.files`).
+Not here: what is in the files (`ml.images.photographs`, `ml.images.label_maps`).
 """
 
 import unicodedata
@@ -20,7 +20,7 @@ PHOTO_SUFFIXES = (
     ".gif",
 )
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
-"""By `ml.images.files.PHOTO_FORMATS` and MASK_FORMATS."""
+"""By `ml.images.photographs.PHOTO_FORMATS` and `ml.images.label_maps.MASK_FORMATS`."""
 JUNK = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 """What systems leave beside pictures, in lower case; with them everything that starts with a dot
 (macOS writes ._x.jpg beside x.jpg)."""

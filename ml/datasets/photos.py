@@ -9,7 +9,7 @@ import numpy as np
 from ml.datasets.checks import check_photos, require_files
 from ml.datasets.matching import class_table, matches
 from ml.datasets.protocol import LabelledPhotos, Sample
-from ml.images.files import load_photo
+from ml.images.photographs import load_photo
 from ml.store.files import sha256_file, sha256_json
 from ml.words.vocabulary import Vocabulary
 

@@ -15,7 +15,7 @@ from ml.datasets.listing import is_junk
 from ml.datasets.mat import read_struct_matrix
 from ml.datasets.photos import PhotoFiles
 from ml.datasets.split_lists import read_list
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.overlays import PALETTE
 
 CLASSES = (

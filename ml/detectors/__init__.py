@@ -44,24 +44,11 @@ def load_detector(
             "detector.revision: only the hub ids of the backend 'transformers' have "
             f"one; set it to null for {backend!r}"
         )
+    from ml.compute.devices import find_device
+
     module, name = BACKENDS[backend]
     detector: Detector = getattr(import_module(module), name)(
-        str(path), weights=weights, revision=revision, device=_find(device),
+        str(path), weights=weights, revision=revision, device=str(find_device(device)),
         score_threshold=score_threshold, batch_size=batch_size,
     )  # fmt: skip
     return detector
-
-
-def _find(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"detector: the device {device!r} is not available here (CUDA devices: "
-            f"{torch.cuda.device_count()}); use auto, cpu or cuda"
-        ) from error
-    return device

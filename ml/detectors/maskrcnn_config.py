@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MaskRCNNConfig:
 
 def read_config(file: Path) -> MaskRCNNConfig:
     """The configuration in a JSON file. Raises ValueError, naming file and field."""
-    values = read_json(file)
+    values = read_object(file)
     names = [field.name for field in fields(MaskRCNNConfig)]
     if "classes" not in values or values.keys() - set(names):
         raise ValueError(

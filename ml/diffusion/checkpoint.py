@@ -29,7 +29,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPErr
 
 from ml.diffusion.configurations import INDEX, check_folder
 from ml.diffusion.weight_files import check_weights
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 Kind = type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline]
 
@@ -102,7 +102,7 @@ def kind_of(folder: Path) -> tuple[Kind, dict[str, object]]:
 
 def _kind(index: Path) -> tuple[Kind, dict[str, object]]:
     try:
-        name = read_json(index)["_class_name"]
+        name = read_object(index)["_class_name"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
     if name not in PIPELINES:

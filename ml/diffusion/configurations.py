@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from ml.diffusion.fields import CONFIGS, RULES, Model
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 INDEX = "model_index.json"
 XL = "StableDiffusionXLPipeline"
@@ -30,7 +30,7 @@ NOISE = ("beta_schedule", "beta_start", "beta_end")
 
 def check_folder(folder: Path) -> None:
     """Raises ValueError, naming file, field and value, for a configuration that is refused."""
-    index = read_json(folder / INDEX)
+    index = read_object(folder / INDEX)
     xl = index.get("_class_name") == XL
     for part, kinds in CLASSES.items():
         if part == "text_encoder_2" and not xl:
@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> None:
                 " texts could not be read as the model does; bring the model again"
             )
     parts = [part for part in CONFIGS if part != "text_encoder_2" or xl]
-    given = {part: read_json(folder / part / CONFIGS[part]) for part in parts}
+    given = {part: read_object(folder / part / CONFIGS[part]) for part in parts}
     given["scheduler"]["_class_name"] = class_of(index, "scheduler") or ""
     check_configs(given, xl, str(folder))
 

@@ -12,7 +12,7 @@ import torch
 from ml.diffusion.loading import picture_size, text_encoders
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import text_limit, word_positions
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 AT_ONCE = 256
 """Prompts that the text encoders are given at once."""

@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from ml.compute.devices import find_device
 from ml.compute.weights import check_finite, load_whole
 from ml.diffusion.checkpoint import find_checkpoint, kind_of
 from ml.diffusion.pipeline import Pipeline
@@ -41,7 +42,7 @@ def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
     all its own, settings of it that are not followed here, a scheduler that can't draw with it or
     a device that is not there.
     """
-    find_device(diffusion.device)  # before anything is downloaded
+    find_device(diffusion.device, "diffusion.device")  # before anything is downloaded
     check_name(diffusion.scheduler)
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
@@ -66,7 +67,7 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
         tile_vae(pipe)
     if diffusion.attention_slicing:
         pipe.enable_attention_slicing()
-    return pipe.to(find_device(diffusion.device))
+    return pipe.to(find_device(diffusion.device, "diffusion.device"))
 
 
 def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipeline:
@@ -143,25 +144,6 @@ def set_scheduler(pipe: Pipeline, name: str) -> None:
     cannot keep the model's schedule.
     """
     pipe.scheduler = swapped(pipe.scheduler, name)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a setting: `auto` is CUDA when there is one, else the CPU.
-
-    Raises ValueError for a name torch does not know or a device this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"diffusion.device {name!r} is not available here (CUDA devices: "
-            f"{torch.cuda.device_count()}); set it to auto, cpu or cuda, or run where there is a "
-            f"GPU with its driver: {error}"
-        ) from error
-    return device
 
 
 def guard(pipe: Pipeline) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ml.diffusion.configurations import INDEX, class_of
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -21,7 +21,7 @@ WEIGHTS = {
 
 def parts_of(folder: Path) -> list[str]:
     """The parts of the model in a folder that have weights."""
-    index = read_json(folder / INDEX)
+    index = read_object(folder / INDEX)
     return [part for part in WEIGHTS if class_of(index, part)]
 
 
@@ -63,7 +63,7 @@ def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         return [single]
     if not index.is_file():
         return []
-    listed = read_json(index).get("weight_map")
+    listed = read_object(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
         raise ValueError(
             f"{index} is damaged: expected weight_map, the file of each weight; bring "

@@ -1,19 +1,15 @@
 """The words of a drawn scene: phrases of objects, templates, and the caption of a whole scene.
 
-`phrase` and `TEMPLATES` are what prompts elsewhere are made of, so that a prompt reads like a
+`TEMPLATES` are what prompts elsewhere are made of, so that a prompt reads like a
 training caption. Not here: which vocabulary is seen or unseen, and the drawing itself.
 """
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import numpy as np
-import yaml
 
-from ml.words.english import with_article
-
-SYNONYMS_FILE = Path(__file__).resolve().parents[1] / "words" / "vocabularies" / "synonyms.yaml"
+from ml.words.phrases import phrase
+from ml.words.vocabulary import synonyms
 
 TEMPLATES: dict[int, tuple[tuple[str, float], ...]] = {
     1: (
@@ -56,18 +52,6 @@ PLACE_SHARE = 0.335
 """Of captions whose background has a name (75 % of scenes have one): 25 % of all captions."""
 
 MAX_WORDS = 22
-
-
-@cache
-def synonyms() -> dict[str, tuple[str, ...]]:
-    """VOC class name -> its words, the canonical one first."""
-    with SYNONYMS_FILE.open(encoding="utf-8") as file:
-        return {name: tuple(words) for name, words in yaml.safe_load(file).items()}
-
-
-def phrase(word: str, colour: str | None = None) -> str:
-    """The phrase of one object with its article: "a red car", "an aeroplane"."""
-    return with_article(f"{colour} {word}" if colour else word)
 
 
 def object_phrase(

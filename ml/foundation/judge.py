@@ -27,7 +27,7 @@ from ml.foundation.batches import classification_figures, label_loss, multi_hot,
 from ml.foundation.scenes import load_scenes
 from ml.foundation.schedule import Schedule
 from ml.foundation.training import Training, add_arguments, run_training
-from ml.images.files import open_picture
+from ml.images.photographs import open_picture
 from ml.store.files import atomic, read_json, write_json
 
 WIDTHS = (24, 48, 80, 112)

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ml.drawn_world.captions import phrase, synonyms
 from ml.drawn_world.world import CLASSES
 from ml.foundation.judge import load_judge
+from ml.words.phrases import phrase
+from ml.words.vocabulary import synonyms
 
 STEPS, GUIDANCE = 15, 4.0
 BATCH = 40

@@ -80,9 +80,7 @@ def add_arguments(parser: ArgumentParser, *, work: str, out: str, train_scenes: 
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is cuda where there is one, else cpu; any other name is taken as it is."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    """The device of `--device`, its CPU set up for training (`ml.compute.devices`)."""
     # Numbers below 1e-38 (Adam's second moments) take a slow path on x86.
     torch.set_flush_denormal(True)
     return torch.device(name)

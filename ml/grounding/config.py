@@ -14,7 +14,7 @@ from typing import TypedDict
 
 from ml.settings.sections import GroundingParams
 from ml.store.files import write_json
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 
 VARIANTS = ("paper", "seeded")
 
@@ -153,7 +153,7 @@ class GroundingConfig:
     def load(cls, file: Path) -> "GroundingConfig":
         """The config in a file. One from before the parts were fields is completed from `BEFORE`.
         Raises ValueError, naming the file, for other missing or unknown fields."""
-        values = read_json(file)
+        values = read_object(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
         expected = {f.name for f in fields(cls)}

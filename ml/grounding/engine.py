@@ -28,7 +28,7 @@ from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
 from ml.grounding.samples import Sample
 from ml.settings.ranges import Range
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
 PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite

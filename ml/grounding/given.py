@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ml.images.files import open_picture
+from ml.images.photographs import open_picture
 
 Picture = Image.Image | np.ndarray | str | Path
 """An array is uint8 (H,W,3) RGB."""

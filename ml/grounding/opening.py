@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from ml.compute.devices import find_device
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.loading import find_device, load_pipeline, read_pipeline, set_scheduler
+from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
@@ -21,7 +22,7 @@ from ml.settings.sections import SCHEDULERS, DiffusionParams
 from ml.store.files import say, sha256_folder
 from ml.store.manifest import NAME as MANIFEST
 from ml.store.manifest import Manifest, read_manifest
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 from ml.store.registry_folder import downloaded, refuse_address
 
 REFERENCE = "pipeline.json"
@@ -162,7 +163,7 @@ def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
 
 def _read_reference(file: Path) -> Reference:
     """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
-    found = read_json(file)
+    found = read_object(file)
     text = ("text or null", lambda value: value is None or isinstance(value, str))
     fitting: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "diffusion": ("a folder or hub id", lambda value: isinstance(value, str) and bool(value)),

@@ -17,7 +17,7 @@ from ml.diffusion.evidence import prediction_errors
 from ml.diffusion.latents import encode_images
 from ml.diffusion.pipeline import Pipeline
 from ml.words.left_out import NOTHING
-from ml.words.text_limit import query_text
+from ml.words.phrases import query_text
 
 TIMESTEPS = (150, 250, 350, 450, 550, 650)
 """Of the noise that the error is measured under, one sample of noise at each."""

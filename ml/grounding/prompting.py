@@ -3,17 +3,14 @@
 Every word and text that `ml.grounding.engine` is given passes through `ask`, whoever calls it.
 """
 
-import re
 from collections.abc import Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
 
-from ml.words.english import with_article
 from ml.words.left_out import without_phrase
+from ml.words.phrases import phrase, phrase_of
 from ml.words.spans import check_name, check_word, own_spans
-
-ARTICLES = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)
 
 
 class Asked(NamedTuple):
@@ -80,22 +77,11 @@ def _listed(own: Sequence[str], what: str) -> list[str]:
     return [check_word(word) for word in own]
 
 
-def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
-    """The word with the article before it, as it stands in the prompt ("a dining table").
-
-    words: all that the prompt is asked for (`ml.words.spans.occurrences`). Raises ValueError when
-    the word is not in the prompt for itself.
-    """
-    start, end = own_spans(prompt, word, words)[0]
-    article = ARTICLES.search(prompt[:start])
-    return prompt[article.start() if article else start : end]
-
-
 def compose_prompt(words: Sequence[str]) -> str:
     """ "a photograph of a dog, a cat and an aeroplane". Raises ValueError for no word."""
     if not len(words):
         raise ValueError("no word for a picture: name at least one entity")
-    phrases = [with_article(word) for word in words]
+    phrases = [phrase(word) for word in words]
     listed = " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
     return f"a photograph of {listed}"
 

@@ -1,13 +1,16 @@
 """Text below the pictures of a contact sheet: a font that draws it, lines that fit."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from PIL import ImageFont
+
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 CAPTION_LINES = 2
 
 
-def _caption_font(captions: Sequence[str]) -> ImageFont.FreeTypeFont:
+def caption_font(captions: Sequence[str]) -> Font:
     """Pillow's own font, or matplotlib's where a caption has signs that the former lacks."""
     font = ImageFont.load_default(11)
     if all(_draws(font, sign) for sign in set("".join(captions))):
@@ -17,17 +20,17 @@ def _caption_font(captions: Sequence[str]) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
 
 
-def _draws(font: ImageFont.FreeTypeFont, sign: str) -> bool:
+def _draws(font: Font, sign: str) -> bool:
     """Whether a font has a sign, and does not draw the empty box for it."""
     return sign.isascii() or bytes(font.getmask(sign)) != bytes(font.getmask("\uffff"))
 
 
-def _readable(caption: str, font: ImageFont.FreeTypeFont) -> str:
+def readable(caption: str, font: Font) -> str:
     """The caption with `U+5B57` for each sign that the font lacks."""
     return "".join(sign if _draws(font, sign) else f"U+{ord(sign):04X}" for sign in caption)
 
 
-def _wrap(caption: str, font: ImageFont.ImageFont, width: int) -> list[str]:
+def wrap(caption: str, font: Font, width: int) -> list[str]:
     """Lines no wider than a tile; what does not fit in two ends in an ellipsis."""
     lines: list[str] = []
     for word in caption.split():
@@ -41,7 +44,7 @@ def _wrap(caption: str, font: ImageFont.ImageFont, width: int) -> list[str]:
     return [_cut(text, font, width) for text in lines]
 
 
-def _cut(text: str, font: ImageFont.ImageFont, width: int) -> str:
+def _cut(text: str, font: Font, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,4 +1,4 @@
-"""Pictures as bytes and as facts: PNG, run-length masks, hashes, overlays, contact sheets.
+"""Contact sheets: pictures in rows with masks laid over, small enough to be looked at anywhere.
 
 Everything works on numpy arrays: a picture is uint8 (H,W,3) RGB, a label map uint8 (H,W) with 0
 background and 255 ignored, masks are bool (n,H,W). Not here: what a stage does with them.
@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ml.images.captions import _caption_font, _readable, _wrap
-from ml.images.overlays import label_overlay, overlay
+from ml.images.arrays import Labels, Masks, Picture
+from ml.images.captions import caption_font, readable, wrap
+from ml.images.overlays import Colours, label_overlay, overlay
 from ml.store.files import atomic
 
 MAX_SHEET_BYTES = 100_000
@@ -28,13 +29,13 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray],
-    masks_or_labels: Sequence[np.ndarray | None] | None,
+    images: Sequence[Picture],
+    masks_or_labels: Sequence[Masks | Labels | None] | None,
     captions: Sequence[str],
     path: Path,
     columns: int = 8,
     scale: float | None = None,
-    colours: Sequence[Sequence] | None = None,
+    colours: Sequence[Colours | None] | None = None,
 ) -> None:
     """Writes a JPEG of at most 100 KB: pictures in rows, masks laid over, a caption below each.
 
@@ -65,9 +66,12 @@ def contact_sheet(
         scale *= 0.85
 
 
-def _tile(image: np.ndarray, over: np.ndarray | None, colours, scale: float) -> Image.Image:
+def _tile(
+    image: Picture, over: Masks | Labels | None, colours: Colours | None, scale: float
+) -> Image.Image:
     """A picture enlarged with smooth edges, its masks enlarged likewise and then laid over."""
-    size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    size = width, height
     big = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     if over is None:
         return Image.fromarray(big)
@@ -85,9 +89,9 @@ def _tile(image: np.ndarray, over: np.ndarray | None, colours, scale: float) -> 
 
 
 def _arrange(tiles: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
-    font, gap, line = _caption_font(captions), 6, 13
+    font, gap, line = caption_font(captions), 6, 13
     width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
-    lines = [_wrap(_readable(caption, font), font, width) for caption in captions]
+    lines = [wrap(readable(caption, font), font, width) for caption in captions]
     step_x, step_y = width + gap, height + gap + line * max(map(len, lines)) + 3
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)

@@ -3,17 +3,20 @@
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from ml.images.arrays import Greys, Picture
 
-def grey_levels(image: np.ndarray) -> np.ndarray:
+
+def grey_levels(image: Picture) -> Greys:
     """ITU-R 601 grey of a picture uint8 (H,W,3): uint8 (H,W)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a picture uint8 (H,W,3), got {image.dtype} {image.shape}")
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))
 
 
-def picture_facts(image: np.ndarray) -> dict:
+def picture_facts(image: Picture) -> dict[str, int | float | str]:
     """What a check can judge without the pixels: the `_PICTURE` columns of ml.store.schemas."""
     grey = grey_levels(image)
     share = np.bincount(grey.ravel(), minlength=256) / grey.size
@@ -38,14 +41,14 @@ def picture_facts(image: np.ndarray) -> dict:
     }
 
 
-def pixel_digest(image: np.ndarray) -> str:
+def pixel_digest(image: npt.NDArray[np.generic]) -> str:
     """Hex sha256 over an array's shape and values, whatever its compression on disk."""
     digest = hashlib.sha256(repr(tuple(image.shape)).encode())
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
 
 
-def difference_hash(image: np.ndarray) -> str:
+def difference_hash(image: Picture) -> str:
     """64-bit difference hash, 16 hex digits: shrunk to 9x8 greys, is a pixel darker than its right
     neighbour? Most significant bit first, row by row."""
     small = np.asarray(Image.fromarray(grey_levels(image)).resize((9, 8), Image.Resampling.BOX))

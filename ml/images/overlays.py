@@ -5,8 +5,15 @@ are bool (n,H,W).
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+from ml.images.arrays import Labels, Masks, Picture
+
+Colours: TypeAlias = Sequence[Sequence[int]] | npt.NDArray[np.uint8]
+"""One RGB triple a mask."""
 
 IGNORED = 255
 
@@ -18,7 +25,7 @@ MASK_COLOURS = np.array(
 red drowns in the drawn world's many red and orange objects."""
 
 
-def voc_palette() -> np.ndarray:
+def voc_palette() -> npt.NDArray[np.uint8]:
     """PASCAL VOC's colour map, uint8 (256,3): the bits of a label, three at a time, become the
     high bits of red, green and blue."""
     labels = np.arange(256)
@@ -34,8 +41,8 @@ PALETTE = voc_palette()
 
 
 def overlay(
-    image: np.ndarray, masks: np.ndarray, colours: Sequence | None = None, alpha: float = 0.5
-) -> np.ndarray:
+    image: Picture, masks: Masks, colours: Colours | None = None, alpha: float = 0.5
+) -> Picture:
     """The picture with each mask tinted and outlined, uint8 (H,W,3).
 
     masks: bool (n,H,W), later ones on top. colours: n RGB triples; None takes MASK_COLOURS.
@@ -47,16 +54,18 @@ def overlay(
     for mask, colour in zip(masks, np.asarray(colours, np.float32).reshape(-1, 3), strict=True):
         painted[mask] = (1 - alpha) * painted[mask] + alpha * colour
         painted[mask & ~_inner(mask)] = colour
-    return painted.round().astype(np.uint8)
+    rounded: Picture = painted.round().astype(np.uint8)
+    return rounded
 
 
-def _inner(mask: np.ndarray) -> np.ndarray:
+def _inner(mask: Masks) -> Masks:
     """Pixels of a mask whose four neighbours belong to it; beyond the picture counts as inside."""
     wide = np.pad(mask, 1, constant_values=True)
-    return wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:] & mask
+    inner: Masks = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:] & mask
+    return inner
 
 
-def label_overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+def label_overlay(image: Picture, labels: Labels, alpha: float = 0.6) -> Picture:
     """The picture with a label map uint8 (H,W) laid over in VOC's colours; 255 is VOC's cream."""
     if labels.shape != image.shape[:2]:
         raise ValueError(f"label map: expected {image.shape[:2]}, got {labels.shape}")

@@ -6,8 +6,10 @@ import io
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ml.images.arrays import Labels, Picture
 
-def encode_png(picture: np.ndarray) -> bytes:
+
+def encode_png(picture: Picture | Labels) -> bytes:
     """PNG bytes of a picture uint8 (H,W,3) or a label map uint8 (H,W). ValueError for others."""
     colour = picture.ndim == 3 and picture.shape[2] == 3
     if picture.dtype != np.uint8 or not (colour or picture.ndim == 2) or picture.size == 0:
@@ -25,13 +27,13 @@ def jpeg_uri(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def decode_png(data: bytes) -> np.ndarray:
-    """The array that `encode_png` took. Palette PNGs give their indices, as VOC's label maps do.
+def decode_png(data: bytes) -> Picture:
+    """The uint8 array that `encode_png` took; of a palette PNG (VOC's label maps) the indices.
 
     Raises ValueError for bytes that are not a whole image.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image: Image.Image = Image.open(io.BytesIO(data))
         image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, TypeError) as error:
         raise ValueError(

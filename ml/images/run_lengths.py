@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ml.images.arrays import Masks
 
-def encode_rle(mask: np.ndarray) -> str:
+
+def encode_rle(mask: Masks) -> str:
     """COCO run-length text of a mask bool (H,W): JSON {"size": [h, w], "counts": str}."""
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError(f"expected a mask bool (H,W), got {mask.dtype} {mask.shape}: threshold it")
@@ -15,7 +17,7 @@ def encode_rle(mask: np.ndarray) -> str:
     return json.dumps({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
 
 
-def decode_rle(text: str) -> np.ndarray:
+def decode_rle(text: str) -> Masks:
     """The mask bool (H,W) that `encode_rle` took. ValueError for text that holds no mask."""
     try:
         rle = json.loads(text)
@@ -53,7 +55,7 @@ def run_lengths(counts: str) -> list[int]:
     return runs
 
 
-def runs_to_mask(runs: Sequence[int], height: int, width: int) -> np.ndarray:
+def runs_to_mask(runs: Sequence[int], height: int, width: int) -> Masks:
     """The mask bool (H,W) of runs down the columns, background first. ValueError unless they are
     the runs of so many pixels."""
     if min(height, width) < 1 or min(runs, default=-1) < 0 or sum(runs) != height * width:

@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from ml.images.arrays import Picture
 from ml.images.png import decode_png
 from ml.store.shards import shard_files
 
 
-def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, Picture]:
     """The pictures uint8 (H,W,3) of some keys, out of shards with the columns `key` and `image`.
 
     Raises ValueError naming a key that is not there.
     """
-    wanted, found = set(keys), {}
+    wanted = set(keys)
+    found: dict[str, Picture] = {}
     for path in shard_files(folder) if wanted else []:
         frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
         found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
@@ -34,7 +35,7 @@ class Pictures:
         self.shard: Path | None = None
         self.data: list[bytes] = []
 
-    def read(self, shard: Path, row: int) -> np.ndarray:
+    def read(self, shard: Path, row: int) -> Picture:
         """uint8 (H,W,3) RGB."""
         if shard != self.shard:
             self.shard, self.data = shard, list(pd.read_parquet(shard, columns=["image"])["image"])

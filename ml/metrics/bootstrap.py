@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ml.metrics.iou import Statistic
+from ml.metrics.iou import Counts, Statistic, Values
 
 
 def bootstrap_interval(
-    statistic: Statistic, counts: np.ndarray, n: int, seed: int
+    statistic: Statistic, counts: Counts, n: int, seed: int
 ) -> tuple[float, float]:
     """95 % percentile interval of a statistic of summed counts, pictures resampled n times.
 
@@ -18,7 +18,7 @@ def bootstrap_interval(
 
 
 def paired_bootstrap(
-    statistic: Statistic, a: np.ndarray, b: np.ndarray, n: int, seed: int
+    statistic: Statistic, a: Counts, b: Counts, n: int, seed: int
 ) -> tuple[float, float, float]:
     """Difference statistic(a) - statistic(b) on the same pictures, and its 95 % interval.
 
@@ -36,7 +36,7 @@ def paired_bootstrap(
     return float(statistic(a.sum(0)) - statistic(b.sum(0))), low, high
 
 
-def _resample(stacks: list[np.ndarray], n: int, seed: int) -> list[np.ndarray]:
+def _resample(stacks: list[Counts], n: int, seed: int) -> list[Values]:
     """Sums over n resamples of the pictures, the same pictures for every stack: (n, *rest).
 
     How often each picture is drawn is multinomial, so a resample is one matrix product. Counts
@@ -50,7 +50,7 @@ def _resample(stacks: list[np.ndarray], n: int, seed: int) -> list[np.ndarray]:
     return [(drawn @ stack.reshape(pictures, -1)).reshape(n, *stack.shape[1:]) for stack in stacks]
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def _interval(values: Values) -> tuple[float, float]:
     values = values[~np.isnan(values)]
     if not values.size:
         return float("nan"), float("nan")

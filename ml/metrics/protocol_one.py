@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ml.metrics.bootstrap import bootstrap_interval
-from ml.metrics.iou import nanmean
+from ml.metrics.iou import Counts, Values, nanmean
 
 
 def iou_counts(
     ious: Sequence[float], classes: Sequence[str], keys: Sequence[str]
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[Values, list[str]]:
     """Summed IoU and number of masks by picture and class: float64 (pictures, 2, C).
 
     ious: 0..1, one a mask, with its class and the key of its picture. Also returns the names of
@@ -29,18 +29,19 @@ def iou_counts(
     names, label = np.unique(np.asarray(classes), return_inverse=True)
     pictures, picture = np.unique(np.asarray(keys), return_inverse=True)
     counts = np.zeros((len(pictures), 2, len(names)))
-    np.add.at(counts, (picture, 0, label), np.asarray(ious, np.float64))
-    np.add.at(counts, (picture, 1, label), 1)
+    np.add.at(counts[:, 0], (picture, label), np.asarray(ious, np.float64))
+    np.add.at(counts[:, 1], (picture, label), 1)
     return counts, [str(name) for name in names]
 
 
-def percent_per_class(counts: np.ndarray) -> np.ndarray:
+def percent_per_class(counts: Counts) -> Values:
     """Summed counts (..., 2, C) to each class's mean IoU in percent (..., C); nan without masks."""
     total, masks = counts[..., 0, :], counts[..., 1, :]
-    return 100 * np.divide(total, masks, out=np.full(total.shape, np.nan), where=masks > 0)
+    means: Values = np.divide(total, masks, out=np.full(total.shape, np.nan), where=masks > 0)
+    return 100 * means
 
 
-def percent(counts: np.ndarray) -> np.ndarray:
+def percent(counts: Counts) -> Values:
     """Summed counts (..., 2, C) to mIoU in percent (...), a statistic for `ml.metrics.iou`."""
     return nanmean(percent_per_class(counts))
 

@@ -1,12 +1,13 @@
 """What must hold of prompts, images, masks, triplets, the synthetic set and the benchmark."""
 
-from ml.quality.rule import CELLS, HUGE, PURPOSES, between, pair, together, unique, within
+from ml.quality.rule import HUGE, PURPOSES, between, pair, together, unique, within
+from ml.words.cells import CELLS
 
 PROMPTS = (
     unique("keys_unique", "rows", "key", "no two prompts share a key"),
     unique("seeds_unique", "rows", "seed", "no two pictures start from the same noise"),
     within("purposes_known", "rows", "purpose", PURPOSES, "every prompt has a known purpose"),
-    within("cells_known", "rows", "cell", CELLS, "every prompt has a known cell"),
+    within("cells_known", "rows", "cell", list(CELLS), "every prompt has a known cell"),
     pair("counts_as_asked", "counts", "count", "expected", "each set is as large as asked for"),
     within("entities_in_vocabulary", "entities", "entity", "@classes", "only known classes"),
     within(

@@ -11,7 +11,7 @@ from types import ModuleType
 from transformers import PreTrainedModel
 
 from ml.segmenters import maskformer, segformer
-from ml.store.reading import read_json
+from ml.store.reading import read_object
 from ml.store.registry_folder import downloaded, refuse_address
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
@@ -57,6 +57,6 @@ def load_segmenter(folder: Path | str) -> PreTrainedModel:
             f"no segmenter in {folder}: expected config.json and model.safetensors, "
             "as the stage 'segmenter' leaves them in its folder `model`"
         )
-    kind = read_json(file).get("model_type")
+    kind = read_object(file).get("model_type")
     model: PreTrainedModel = architecture(kind if isinstance(kind, str) else repr(kind)).load(place)
     return model

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ml.compute import processes
+from ml.compute.devices import own_device
 from ml.compute.gradients import own_rows, same_weights
 from ml.metrics.iou import confusions, miou
 from ml.segmenters.learner import Learner
@@ -93,7 +94,7 @@ def train(
 
 def _learner(model: PreTrainedModel, params: SegmenterParams) -> Learner:
     """On its device, with the first process's weights. Raises ValueError for fp16 on a CPU."""
-    device = pick_device()
+    device = own_device()
     if params.precision == "float16" and device.type != "cuda":
         raise ValueError(
             "segmenter.precision float16 needs a CUDA GPU and there is none here: "

@@ -1,1 +1,1 @@
-"""What a profile says: frozen dataclasses with a range beside each field, and its YAML files."""
+"""The settings of a profile: frozen dataclasses, a range beside each field, and the YAML files."""

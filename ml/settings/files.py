@@ -8,6 +8,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from ml.store.files import read_note, write_json
 from ml.store.reading import read_yaml, yaml_lines
@@ -15,6 +16,8 @@ from ml.store.reading import read_yaml, yaml_lines
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 INSTALLED = Path(__file__).resolve().parents[1] / "defaults"
 """params.yaml and profiles/ of a wheel; in a checkout there is none."""
+Layer: TypeAlias = tuple[Path, dict[str, Any], dict[str, int]]
+"""A file of a profile, its values, and the lines of their keys."""
 RESERVED = ("foundation", "real")  # folders below data/ that are not a profile's
 
 
@@ -34,7 +37,7 @@ class Place:
 class Settings:
     """The merged values of a profile's files."""
 
-    values: dict  # nested as in params.yaml
+    values: dict[str, Any]  # nested as in params.yaml
     places: dict[str, Place]  # by "key", "key.key", ...
     base: Path  # params.yaml, which names every setting
     file: Path  # of the profile itself
@@ -56,7 +59,7 @@ def read_settings(profile: str, root: Path) -> Settings:
         raise ValueError(f"no parameter file {base_file}: run from a checkout of the project")
     values, lines = _read(base_file)
     places = _places(values, lines, 0, base_file)
-    default = values.get("profile")
+    default = str(values.get("profile"))
     chain = _chain(profile, default, Path(root))
     for rank, (file, override, lines) in enumerate(chain, start=1):
         _merge(values, override, "", file, lines)
@@ -94,7 +97,7 @@ def _shipped(root: Path, name: str) -> Path:
     return INSTALLED / name if not own.is_file() and (INSTALLED / name).is_file() else own
 
 
-def _read(file: Path) -> tuple[dict, dict[str, int]]:
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, int]]:
     values = read_yaml(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file}: expected a mapping of settings, got {type(values).__name__}")
@@ -102,7 +105,7 @@ def _read(file: Path) -> tuple[dict, dict[str, int]]:
 
 
 def _places(
-    values: dict, lines: dict[str, int], rank: int, file: Path, above: str = ""
+    values: dict[str, Any], lines: dict[str, int], rank: int, file: Path, above: str = ""
 ) -> dict[str, Place]:
     """The place of every key; one that an alias brought along stands where its section does."""
     places = {}
@@ -114,9 +117,9 @@ def _places(
     return places
 
 
-def _chain(profile: str, default: str, root: Path) -> list[tuple[Path, dict, dict[str, int]]]:
+def _chain(profile: str, default: str, root: Path) -> list[Layer]:
     """The files of a profile and of those it builds upon, in the order in which they override."""
-    chain: list[tuple[Path, dict, dict[str, int]]] = []
+    chain: list[Layer] = []
     while profile != default:
         file = _profile_file(profile, default, root, chain[0][0] if chain else None)
         if any(file.resolve() == other.resolve() for other, *_ in chain):
@@ -175,7 +178,13 @@ def _refuse_name(settings: Settings, default: str, root: Path) -> None:
         )
 
 
-def _merge(values: dict, override: dict, above: str, file: Path, lines: dict[str, int]) -> None:
+def _merge(
+    values: dict[str, Any],
+    override: dict[str, Any],
+    above: str,
+    file: Path,
+    lines: dict[str, int],
+) -> None:
     """Overrides in place. Raises ValueError for a key that is not there already."""
     for key, value in override.items():
         full = f"{above}{key}"

@@ -5,8 +5,8 @@ them, and may build upon another one (`base: sd15`). Nothing else (no global, no
 variable) changes what a stage writes.
 
 A field's annotation says what it may be (`ml.settings.ranges`), what two fields must be together
-stands in `_relations`; both are checked at loading. Which files a profile has is found by
-`ml.settings.files`; what a setting does belongs to its stage.
+stands in `ml.settings.relations`; both are checked at loading. Which files a profile has is found
+by `ml.settings.files`; what a setting does belongs to its stage.
 """
 
 import dataclasses
@@ -16,8 +16,12 @@ from pathlib import Path
 from ml.settings.files import INSTALLED, Settings, read_settings
 from ml.settings.params import Params
 from ml.settings.ranges import fit
-from ml.settings.relations import _relations
+from ml.settings.relations import relations
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Section = typing.TypeVar("Section")
 ROOT = Path.cwd() if INSTALLED.is_dir() else Path(__file__).resolve().parents[2]
 
 
@@ -31,7 +35,7 @@ def load_params(profile: str = "micro", root: Path = ROOT) -> Params:
     """
     settings = read_settings(profile, Path(root))
     params = _build(Params, settings.values, settings, "")
-    for fields, expected, got, holds in _relations(params):
+    for fields, expected, got, holds in relations(params):
         if not holds:
             raise ValueError(
                 f"{settings.place(*fields)}: {fields[0]}: expected {expected}, got {got!r}"
@@ -50,9 +54,10 @@ def find_file(name: str) -> Path:
     return next((p for p in (Path(name), ROOT / name) if p.is_file()), Path(name))
 
 
-def _build(cls: type, values: object, settings: Settings, above: str) -> object:
+def _build(cls: type[Section], values: object, settings: Settings, above: str) -> Section:
     every = typing.get_type_hints(cls, include_extras=True)
-    hints = {field.name: every[field.name] for field in dataclasses.fields(cls)}
+    named = typing.cast("type[DataclassInstance]", cls)
+    hints = {field.name: every[field.name] for field in dataclasses.fields(named)}
     if not isinstance(values, dict):
         raise ValueError(
             f"{settings.places[above[:-1]]}: {above[:-1]}: expected a mapping of "
@@ -63,10 +68,10 @@ def _build(cls: type, values: object, settings: Settings, above: str) -> object:
         raise ValueError(
             f"{settings.base}: {above[:-1]}: unknown settings {unknown}, missing settings {missing}"
         )
-    built = {}
+    built: dict[str, object] = {}
     for name, hint in hints.items():
         full = f"{above}{name}"
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             built[name] = _build(hint, values[name], settings, f"{full}.")
             continue
         try:

@@ -48,7 +48,7 @@ class Length:
     low: int
     high: int
 
-    def holds(self, value: list) -> bool:
+    def holds(self, value: list[object]) -> bool:
         return self.low <= len(value) <= self.high
 
     def __str__(self) -> str:
@@ -57,10 +57,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Text that matches wholly; `says` describes it."""
+    """Text that matches as a whole."""
 
     pattern: str
-    says: str
+    description: str  # in words, for messages
 
     def holds(self, value: str) -> bool:
         return (
@@ -71,7 +71,7 @@ class Pattern:
         )
 
     def __str__(self) -> str:
-        return self.says
+        return self.description
 
 
 TEXT = Pattern(r".+", "text (one line, not empty)")
@@ -80,7 +80,7 @@ TEXT = Pattern(r".+", "text (one line, not empty)")
 def fit(value: object, hint: object) -> object:
     """The value, a whole number made a float where one is meant.
 
-    Raises ValueError "expected ..., got ..." when it is not what the annotation says.
+    Raises ValueError "expected ..., got ..." when it does not fit the annotation.
     """
     if not _fits(value, hint):
         raise ValueError(
@@ -121,11 +121,11 @@ def _fits(value: object, hint: object) -> bool:
 
 def _converted(value: object, hint: object) -> object:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is list:
+    if origin is list and isinstance(value, list):
         return [_converted(item, args[0]) for item in value]
     if origin is Annotated or (origin in (typing.Union, types.UnionType) and value is not None):
         return _converted(value, args[0])
-    return float(value) if hint is float else value
+    return float(value) if hint is float and isinstance(value, int) else value
 
 
 def _advice(value: object, hint: object) -> str:

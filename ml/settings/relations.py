@@ -6,7 +6,7 @@ from ml.settings.params import Params
 from ml.settings.sections import PHOTO_SOURCES
 
 
-def _relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bool]]:
+def relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bool]]:
     """What fields must be together: the fields, the first of which is expected to be ..., its
     value, and whether it is. The error names the file that set one of them last."""
     prompts, triplets, grounding = params.prompts, params.triplets, params.grounding

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from ml.settings.ranges import TEXT, Length, Pattern, Range
 
@@ -10,7 +10,7 @@ PHOTO_SOURCES = ("voc2012", "coco2017", "folder")
 """Values of benchmark.source that read photographs from benchmark.root."""
 
 
-SCHEDULERS = (
+Scheduler = Literal[
     "DDIMScheduler",
     "DDPMScheduler",
     "DEISMultistepScheduler",
@@ -24,9 +24,10 @@ SCHEDULERS = (
     "LMSDiscreteScheduler",
     "PNDMScheduler",
     "UniPCMultistepScheduler",
-)
+]
 """Of diffusers, that draw with Stable Diffusion. Each ends where the closed form of a known case
 says (tests/diffusion/test_contract_schedulers.py)."""
+SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
 EXECUTION = {"execution": True}
 """Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
 
@@ -74,7 +75,7 @@ class DiffusionParams:
     model: Text  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
     revision: Text | None  # pinned revision of a hub id, null for a folder
     variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
-    scheduler: Literal[*SCHEDULERS]  # of diffusers; another one than the model's own may be
+    scheduler: Scheduler  # of diffusers; another one than the model's own may be
     steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
     guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
     batch_size: Batch  # pictures sampled at once
@@ -158,7 +159,8 @@ class GroundingParams:
 
     def training(self, variant: str | None = None) -> VariantParams:
         """The settings of a variant, by default of the one that is chosen."""
-        return getattr(self, variant or self.variant)
+        chosen: VariantParams = getattr(self, variant or self.variant)
+        return chosen
 
 
 @dataclass(frozen=True)

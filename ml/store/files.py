@@ -17,7 +17,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, overload
 
+Value = TypeVar("Value")
+Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
+"""Of a JSON object: which fields it must have, and their types."""
 HOST = socket.gethostname().replace("/", "-")
 
 
@@ -170,13 +174,21 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
+@overload
+def read_json(path: Path, expected: type[Value]) -> Value | None: ...
+
+
+@overload
+def read_json(path: Path, expected: Fields) -> dict[str, Any] | None: ...
+
+
+def read_json(path: Path, expected: type[Value] | Fields) -> Value | dict[str, Any] | None:
     """What `write_json` left: a value of the type, or an object with at least these fields.
 
     None when there is no file. Raises Damaged naming the file and what is wrong with it.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -189,10 +201,11 @@ def read_json(path: Path, expected: type | Mapping[str, type | tuple]):
         wrong = _wrong(value, expected)
     if wrong:
         raise Damaged(f"{path}: {wrong}: it was edited or damaged")
-    return value
+    checked: Value | dict[str, Any] = value
+    return checked
 
 
-def _wrong(value: object, fields: Mapping[str, type | tuple]) -> str:
+def _wrong(value: object, fields: Fields) -> str:
     if not isinstance(value, dict):
         return f"expected an object with {', '.join(fields)}, got {type(value).__name__}"
     for name, kind in fields.items():
@@ -204,8 +217,16 @@ def _wrong(value: object, fields: Mapping[str, type | tuple]) -> str:
     return ""
 
 
-def read_note(path: Path, expected: type | Mapping[str, type | tuple]):
-    """`read_json` for what can be made again: a damaged file is told on stderr, counts as none."""
+@overload
+def read_note(path: Path, expected: type[Value]) -> Value | None: ...
+
+
+@overload
+def read_note(path: Path, expected: Fields) -> dict[str, Any] | None: ...
+
+
+def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, Any] | None:
+    """`read_json` for what can be made again: a damaged file counts as none, with a warning."""
     try:
         return read_json(path, expected)
     except Damaged as error:

@@ -7,9 +7,11 @@ wrong together.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from ml.errors import ManifestError
 from ml.store.files import sha256_json
-from ml.store.manifest import NAME, Manifest, ManifestError, read_manifest
+from ml.store.manifest import NAME, Manifest, Recipe, read_manifest
 
 DIGEST = "vocabulary_digest"
 FREE = ("vocabulary", "texts_digest", "benchmark.root")
@@ -17,7 +19,7 @@ FREE = ("vocabulary", "texts_digest", "benchmark.root")
 reads, and real data, of which each stage reads its own part."""
 
 
-def check_lineage(recipe: dict, vocabulary: str, data: Path, order: Sequence[str]) -> None:
+def check_lineage(recipe: Recipe, vocabulary: str, data: Path, order: Sequence[str]) -> None:
     """Compares everything upstream of a recipe that is there with the recipe and with each other.
 
     vocabulary: digest of the one in use. order: stages, earlier ones first. Raises ManifestError
@@ -38,16 +40,16 @@ def check_lineage(recipe: dict, vocabulary: str, data: Path, order: Sequence[str
         ]
         for name in names
     }
-    if said := [text for name in names for text in wrong[name]]:
+    if wrong_texts := [text for name in names for text in wrong[name]]:
         commands = ", ".join(f"`python -m ml {name}`" for name in names if wrong[name])
         raise ManifestError(
             f"stage {recipe['stage']!r}: its inputs do not belong together: "
-            f"{'; '.join(said)}. Run {commands} and what follows from it, or "
+            f"{'; '.join(wrong_texts)}. Run {commands} and what follows from it, or "
             "`python -m ml all`"
         )
 
 
-def upstream_of(recipe: dict, data: Path) -> dict[str, Manifest]:
+def upstream_of(recipe: Recipe, data: Path) -> dict[str, Manifest]:
     """The manifests of a recipe's inputs, of their inputs, and so on, as far as they are there.
 
     Raises ManifestError for one that can't be read, or stands in another stage's folder.
@@ -87,7 +89,9 @@ def _other_models(name: str, own: Manifest, models: dict[str, tuple[str, str]]) 
             yield f"{name!r} was made with the {key} {_short(digest)}, {whose} {_short(first)}"
 
 
-def _other_settings(name: str, own: Manifest, asked: dict, vocabulary: str) -> Iterator[str]:
+def _other_settings(
+    name: str, own: Manifest, asked: dict[str, Any], vocabulary: str
+) -> Iterator[str]:
     if own.params.get(DIGEST, vocabulary) != vocabulary:
         yield (
             f"{name!r} was made with the vocabulary {own.params.get('vocabulary')!r} as it was "

@@ -33,7 +33,7 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
@@ -51,14 +51,14 @@ class FolderLock:
                 f"{self.data} can't be written by this user: expected a folder of "
                 "your own as --root, or the rights to write there"
             )
-        said = {
+        holder = {
             "pid": os.getpid(),
             "host": HOST,
             "stage": self.stage,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, json.dumps(said).encode(), 0)
+        os.pwrite(self.handle, json.dumps(holder).encode(), 0)
 
     def _take(self, kind: int) -> None:
         if self.handle is None:
@@ -84,13 +84,13 @@ def holders(data: Path) -> str:
             if lock.handle is None or _lock(lock.handle, fcntl.LOCK_SH):
                 continue
         try:
-            said = read_json(path, _HOLDER)
+            holder = read_json(path, _HOLDER)
         except Damaged:
-            said = None
-        if said:
+            holder = None
+        if holder:
             found.append(
-                f"process {said['pid']} on {said['host']} makes {said['stage']!r} since "
-                f"{said['since']}"
+                f"process {holder['pid']} on {holder['host']} makes {holder['stage']!r} since "
+                f"{holder['since']}"
             )
     return ", ".join(found) or "another process reads it"
 

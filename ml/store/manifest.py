@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from ml.errors import ManifestError
 from ml.store.files import say, sha256_file, sha256_json, write_json
@@ -20,14 +21,29 @@ HALF = re.compile(r"\..+\.\d+\.tmp")
 """What `ml.store.files.atomic` calls a file that is not whole yet."""
 
 
+class Recipe(TypedDict):
+    """All that the output of a stage depends on; the digest of it names the output."""
+
+    stage: str
+    version: int  # of the stage's code
+    params: dict[str, Any]  # the settings that the stage reads, as plain data
+    inputs: dict[str, str]  # digest by name of the stage or foundation model
+
+
+class FileEntry(TypedDict):
+    sha256: str
+    bytes: int
+    rows: NotRequired[int]  # of a shard
+
+
 @dataclass(frozen=True)
 class Manifest:
     stage: str
     version: int  # of the stage's code, raised when its output changes
-    params: dict  # the settings that the stage read
+    params: dict[str, Any]  # the settings that the stage read
     inputs: dict[str, str]  # digest by name of the stage or foundation model read
-    files: dict[str, dict]  # relative path -> {"sha256", "bytes"} and {"rows"} for a shard
-    facts: dict  # counts and scores, plain numbers
+    files: dict[str, FileEntry]  # by relative path
+    facts: dict[str, Any]  # counts and scores, plain numbers
 
     @property
     def digest(self) -> str:
@@ -35,9 +51,9 @@ class Manifest:
         return sha256_json({"schema": SCHEMA_VERSION} | asdict(self))
 
 
-def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, dict]:
+def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, FileEntry]:
     """The `files` entry for what lies below a folder, hidden files and the manifest left out."""
-    entries = {}
+    entries: dict[str, FileEntry] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -58,10 +74,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     """The manifest of a finished folder.
 
-    With `verify`, every file's sha256 is compared too; a file that the manifest does not name is
-    said on stderr. Raises ManifestError naming the file when the folder is unfinished, the manifest
-    fails its own digest, a file is missing or changed, or a file that was not made by the stage
-    could be read as part of it.
+    With `verify`, every file's sha256 is compared too; of a file that the manifest does not name, a
+    line goes to stderr. Raises ManifestError naming the file when the folder is unfinished, the
+    manifest fails its own digest, a file is missing or changed, or a file that was not made by the
+    stage could be read as part of it.
     """
     path = folder / NAME
     if not path.is_file():

@@ -6,9 +6,10 @@ stands twice in a YAML mapping is an error, not the loss of the first.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -56,7 +57,7 @@ def read_yaml(file: Path | str) -> object:
         ) from error
 
 
-def read_json(file: Path | str) -> dict:
+def read_object(file: Path | str) -> dict[str, Any]:
     """The object in a JSON file that people bring (a model's configuration).
 
     Raises ValueError naming the file for what `read_text` refuses and for anything else.
@@ -83,7 +84,10 @@ def configured(source: str) -> Iterator[None]:
     except (ImportError, MemoryError, OSError):
         raise
     except Exception as error:  # each class and each validator of theirs has kinds of its own
-        if type(error).__name__ in ("OutOfMemoryError", "SafetensorError"):  # of torch, and said
+        if type(error).__name__ in (
+            "OutOfMemoryError",
+            "SafetensorError",
+        ):
             raise
         raise ValueError(
             f"{source}: no model can be made of it ({type(error).__name__}: {error}). "
@@ -109,8 +113,8 @@ class _Strict(yaml.SafeLoader):
     """SafeLoader that refuses a key that stands twice, and numbers that YAML 1.1 reads otherwise
     than people do: 010 is 8, 1:30 is 90."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
@@ -123,7 +127,7 @@ class _Strict(yaml.SafeLoader):
             seen.add(known)
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node):
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value) is None:
             raise yaml.constructor.ConstructorError(
                 None,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +22,13 @@ from tqdm import tqdm
 from ml.errors import quiet_worker, starting_workers
 from ml.store.files import atomic, read_note, sha256_file, write_json
 
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+
 Item = TypeVar("Item")
+Make: TypeAlias = Callable[[Sequence[Item]], pd.DataFrame]
+"""The rows of one shard out of one group of the plan."""
+Todo: TypeAlias = dict[str, Sequence[Item]]
 
 
 def shard_name(index: int) -> str:
@@ -38,7 +44,7 @@ def write_shards(
     folder: Path,
     recipe: str,
     plan: Sequence[Sequence[Item]],
-    make: Callable[[Sequence[Item]], pd.DataFrame],
+    make: Make[Item],
     schema: pa.Schema,
     processes: int = 1,
 ) -> dict[str, int]:
@@ -52,12 +58,14 @@ def write_shards(
     raised here; RuntimeError when a process was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {shard_name(i): _rows_in_place(folder / shard_name(i), recipe) for i in range(len(plan))}
-    todo = {
-        name: group
-        for (name, count), group in zip(rows.items(), plan, strict=True)
-        if count is None
-    }
+    rows: dict[str, int] = {}
+    todo: dict[str, Sequence[Item]] = {}
+    for i, group in enumerate(plan):
+        name = shard_name(i)
+        if (count := _rows_in_place(folder / name, recipe)) is None:
+            todo[name] = group
+        else:
+            rows[name] = count
     total, left = (sum(map(len, groups)) for groups in (plan, todo.values()))
     workers = min(processes or _gpus(), len(todo))
     with tqdm(
@@ -71,16 +79,23 @@ def write_shards(
         for name, count in made:
             rows[name] = count
             bar.update(len(todo[name]))
-    return rows
+    return {name: rows[name] for name in map(shard_name, range(len(plan)))}
 
 
-def _make_here(folder: Path, recipe: str, todo: dict, make, schema) -> Iterator[tuple[str, int]]:
+def _make_here(
+    folder: Path, recipe: str, todo: Todo[Item], make: Make[Item], schema: pa.Schema
+) -> Iterator[tuple[str, int]]:
     for name, group in todo.items():
         yield name, _write_one(folder / name, recipe, make(group), schema)
 
 
 def _make_apart(
-    folder: Path, recipe: str, todo: dict, make, schema, workers: int
+    folder: Path,
+    recipe: str,
+    todo: Todo[Item],
+    make: Make[Item],
+    schema: pa.Schema,
+    workers: int,
 ) -> Iterator[tuple[str, int]]:
     """Names and rows as shards are done by so many processes."""
     import torch  # heavy, and of use only here
@@ -106,11 +121,11 @@ def _make_apart(
             pool.shutdown(cancel_futures=True)
 
 
-_maker: Callable | None = None
+_maker: Make[Any] | None = None
 """In a worker process: its own copy of `make`."""
 
 
-def _start_worker(make: Callable, threads: int, started) -> None:
+def _start_worker(make: Make[Any], threads: int, started: "Synchronized[int]") -> None:
     """threads: the parent's, since the number of threads may change a sum's last digits."""
     import torch
 
@@ -132,11 +147,13 @@ def end_with_parent() -> None:
 
 
 def _wait_for_the_end() -> None:
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 
-def _make_in_worker(path: Path, recipe: str, group: Sequence, schema: pa.Schema) -> int:
+def _make_in_worker(path: Path, recipe: str, group: Sequence[Any], schema: pa.Schema) -> int:
+    assert _maker is not None, "_start_worker was not called"
     return _write_one(path, recipe, _maker(group), schema)
 
 
@@ -154,16 +171,17 @@ def sidecar(path: Path) -> Path:
 _SIDECAR = {"recipe": str, "sha256": str, "rows": int}
 
 
-def read_sidecar(path: Path) -> dict | None:
+def read_sidecar(path: Path) -> dict[str, Any] | None:
     """recipe, sha256 and rows of a shard; None without a sidecar that can be read."""
     return read_note(sidecar(path), _SIDECAR)
 
 
 def _rows_in_place(path: Path, recipe: str) -> int | None:
-    said = read_sidecar(path)
-    if said is None or said["recipe"] != recipe or not path.is_file():
+    note = read_sidecar(path)
+    if note is None or note["recipe"] != recipe or not path.is_file():
         return None
-    return said["rows"] if said["sha256"] == sha256_file(path) else None
+    rows: int = note["rows"]
+    return rows if note["sha256"] == sha256_file(path) else None
 
 
 def _write_one(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) -> int:

@@ -11,7 +11,9 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from ml.errors import ManifestError
 from ml.store.files import (
     Damaged,
     aside_of,
@@ -26,7 +28,7 @@ from ml.store.files import (
     sync,
     write_json,
 )
-from ml.store.manifest import HALF, NAME, Manifest, ManifestError, read_manifest, strays
+from ml.store.manifest import HALF, NAME, FileEntry, Manifest, Recipe, read_manifest, strays
 from ml.store.shards import read_sidecar, shard_files, sidecar
 
 MAKING, STRAYS, STATE = ".making", ".strays", ".state"
@@ -90,17 +92,17 @@ class Successor:
         """Whether something is left half-done."""
         return self.note.exists()
 
-    def start(self, recipe: dict, afresh: bool) -> None:
+    def start(self, recipe: Recipe, afresh: bool) -> None:
         """Prepares `new` for a recipe; what the same recipe left there, or in the finished folder,
         is kept unless `afresh`."""
         self._check_places()
-        said = read_note(self.note, _RECIPE)
+        waiting = read_note(self.note, _RECIPE)
         if self.new.exists() and not self.note.exists():
             raise ManifestError(
                 f"{self.new} is in the way: it has no note {self.note.name} of "
                 "ours beside it. Move it elsewhere"
             )
-        if afresh or said is None or sha256_json(said) != sha256_json(recipe):
+        if afresh or waiting is None or sha256_json(waiting) != sha256_json(recipe):
             remove(self.new)
         remove(self.new_state)
         write_json(self.note, recipe)
@@ -137,10 +139,10 @@ class Successor:
                 f"{self.stage!r}, which writes there. Move it elsewhere"
             )
 
-    def forget(self, recipe: dict) -> None:
+    def forget(self, recipe: Recipe) -> None:
         """Removes a half-made folder of a recipe that is made already."""
-        said = read_note(self.note, _RECIPE)
-        if said is not None and sha256_json(said) == sha256_json(recipe):
+        waiting = read_note(self.note, _RECIPE)
+        if waiting is not None and sha256_json(waiting) == sha256_json(recipe):
             remove(self.new)
             remove(self.new_state)
             self.note.unlink()
@@ -149,13 +151,13 @@ class Successor:
         """Links the finished folder's shards of the same recipe into `new`, so that only what is
         missing or damaged is made again."""
         for shard in shard_files(self.folder):
-            said = read_sidecar(shard)
-            if said is None or said["recipe"] != recipe or (self.new / shard.name).exists():
+            note = read_sidecar(shard)
+            if note is None or note["recipe"] != recipe or (self.new / shard.name).exists():
                 continue
             for path in (shard, sidecar(shard)):
                 _link(path, self.new / path.name)
 
-    def finish(self, manifest: Manifest, timing: dict) -> None:
+    def finish(self, manifest: Manifest, timing: dict[str, Any]) -> None:
         """Puts `new`, which has its manifest, into the place of the finished folder."""
         with atomic(self.new_state) as temporary:
             temporary.mkdir()
@@ -194,10 +196,10 @@ class Successor:
     def _named(self, folder: Path) -> set[str] | None:
         """The files that a folder's manifest of this stage names; None without one."""
         try:
-            said = read_json(folder / NAME, _MANIFEST)  # of any schema, also an edited one
+            named = read_json(folder / NAME, _MANIFEST)  # of any schema, also an edited one
         except Damaged:
             return None
-        return set(said["files"]) if said is not None and said["stage"] == self.stage else None
+        return set(named["files"]) if named is not None and named["stage"] == self.stage else None
 
     def _own_files(self) -> set[str] | None:
         """The files in the finished folder that we made; None when it carries no mark of ours."""
@@ -251,13 +253,13 @@ def _link(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def check_shards(folder: Path, recipe: str, files: dict[str, dict]) -> None:
+def check_shards(folder: Path, recipe: str, files: dict[str, FileEntry]) -> None:
     """Raises ManifestError unless every shard of a folder is as `write_shards` left it for this
     recipe. files: what its manifest will say."""
     for path in shard_files(folder):
-        said, found = read_sidecar(path), files[path.name]
-        if said != {"recipe": recipe, "sha256": found["sha256"], "rows": found.get("rows")}:
+        note, found = read_sidecar(path), files[path.name]
+        if note != {"recipe": recipe, "sha256": found["sha256"], "rows": found.get("rows")}:
             raise ManifestError(
                 f"{path} is not of this run: its sidecar {sidecar(path).name} says "
-                f"{said}. Did another run write there? Run the stage again"
+                f"{note}. Did another run write there? Run the stage again"
             )

@@ -7,6 +7,7 @@ it.
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ from ml.store.files import atomic, say
 _TITLE = b"training state, sha256 "
 
 
-def save_state(file: Path, state: dict) -> None:
+def save_state(file: Path, state: dict[str, Any]) -> None:
     """Writes tensors and plain data, in place of an earlier state."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -25,10 +26,10 @@ def save_state(file: Path, state: dict) -> None:
         handle.write(content)
 
 
-def load_state(file: Path) -> dict | None:
+def load_state(file: Path) -> dict[str, Any] | None:
     """What `save_state` left, on the CPU; None where there is nothing.
 
-    A file that is cut off or changed counts as none, which is said on stderr: the training starts
+    A file that is cut off or changed counts as none, with a warning on stderr: the training starts
     again from its beginning.
     """
     if not file.is_file():
@@ -41,4 +42,5 @@ def load_state(file: Path) -> dict | None:
             "beginning"
         )
         return None
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies.blocks import Block, Cell, Plot, Row, Table, Text
 from ml.studies.cell_scores import CELL_NAMES, cells
 from ml.studies.records import NOISED
@@ -18,6 +17,7 @@ from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
 from ml.studies.training_sets import judged_pictures, training_set
 from ml.studies.trainings import done, rows_of, train_all
+from ml.words.cells import CELLS
 
 TITLE = "Ablations"
 QUESTION = (

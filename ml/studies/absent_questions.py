@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ml.drawn_world.captions import phrase
 from ml.foundation.tokenizer import MAX_LENGTH
 from ml.grounding.prompting import compose_prompt
 from ml.images.contact_sheet import spread
@@ -15,6 +14,7 @@ from ml.studies.records import GENERATED, Record
 from ml.studies.study_run import StudyRun
 from ml.studies.training_sets import drawn_pictures, judged_pictures
 from ml.words.left_out import NOTHING
+from ml.words.phrases import phrase
 
 ABSENT = (0, 1, 2, 3, 4, 5)
 """Absent words asked along; with none, what the present ones get is the measure."""

@@ -7,7 +7,6 @@ import pandas as pd
 
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
-from ml.drawn_world.captions import phrase
 from ml.grounding.features import Words
 from ml.metrics.iou import binary_iou
 from ml.studies.asking import (
@@ -23,6 +22,7 @@ from ml.studies.asking import (
 from ml.studies.picture_makers import feature_timestep
 from ml.studies.relation_scenes import Asked, colour_scene, relation_scenes
 from ml.studies.study_run import StudyRun
+from ml.words.phrases import phrase
 
 PART = 40  # scenes that a process asks at once
 

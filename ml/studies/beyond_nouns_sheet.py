@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.drawn_world.captions import phrase
 from ml.grounding.features import Words
 from ml.images.contact_sheet import contact_sheet
 from ml.studies.asking import Question, answer, contrast, look
@@ -12,6 +11,7 @@ from ml.studies.modules import load_module
 from ml.studies.relation_scenes import GENERATED_SEEDS, colour_scene
 from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
+from ml.words.phrases import phrase
 
 SHOWN = 12  # pictures of the contact sheet
 

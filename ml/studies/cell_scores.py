@@ -4,17 +4,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ml.pipeline.stages.grounding_scores import CELLS
 from ml.studies.blocks import Cell
 from ml.studies.scores import difference, figure, mean_iou, paired_counts
+from ml.words.cells import CELLS
 
-CELL_NAMES = {
-    "one_seen": "one, seen",
-    "one_unseen": "one, unseen",
-    "two_seen": "two, seen",
-    "two_mixed": "two, seen + unseen",
-    "two_unseen": "two, unseen",
-}
+CELL_NAMES = {key: cell.study for key, cell in CELLS.items()}
 
 
 def cells(

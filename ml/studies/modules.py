@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ml.compute.devices import find_device
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import find_device
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
@@ -38,7 +38,7 @@ def load_module(run: StudyRun, spec: Spec, seed: int) -> GroundingModule:
     """A trained module, in eval mode, on the pipeline's device. Raises ValueError when it was not
     trained."""
     module = GroundingModule.from_pretrained(model_folder(run, spec, seed))
-    module.to(find_device(run.params.diffusion.device))
+    module.to(find_device(run.params.diffusion.device, "diffusion.device"))
     module.uses_prior = module.uses_prior and spec.settles
     return module
 

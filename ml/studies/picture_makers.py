@@ -15,7 +15,6 @@ from ml.diffusion.inversion import invert
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
-from ml.drawn_world.captions import phrase
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.features import compute_evidence
 from ml.grounding.prompting import compose_prompt
@@ -27,6 +26,7 @@ from ml.pipeline.stages.triplets import judge
 from ml.studies.prompt_sets import all_classes, word_of
 from ml.studies.records import GENERATED, INVERTED, NOISED
 from ml.studies.study_run import StudyRun
+from ml.words.phrases import phrase
 
 
 def evidence_timesteps(run: StudyRun) -> list[int]:

@@ -10,13 +10,15 @@ from itertools import combinations
 
 import numpy as np
 
-from ml.drawn_world.captions import PLACES, TEMPLATES, phrase
+from ml.drawn_world.captions import PLACES, TEMPLATES
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.drawn_world.shapes_background import choose_background
 from ml.grounding.prompting import compose_prompt
-from ml.pipeline.stages.prompts import balanced_pairs, balanced_singles, make_prompts
 from ml.settings.sections import PromptParams
 from ml.studies.sizes import SPLITS, Size
+from ml.words.balance import balanced_pairs, balanced_singles
+from ml.words.phrases import phrase
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 

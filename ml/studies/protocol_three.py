@@ -7,7 +7,6 @@ the detector as a judge, can both be checked.
 import pandas as pd
 
 from ml.metrics.iou import binary_iou
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies.baselines import make_baselines
 from ml.studies.blocks import Block, Row, Table, Text
 from ml.studies.cell_scores import CELL_NAMES, cells, cells_apart, counted
@@ -18,6 +17,7 @@ from ml.studies.records import INVERTED, NOISED
 from ml.studies.study_run import StudyRun
 from ml.studies.training_sets import drawn_pictures
 from ml.studies.trainings import train_all
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Protocol III: exact truth on real scenes"
@@ -70,7 +70,7 @@ def _judge_rows(run: StudyRun, split: str) -> pd.DataFrame:
                 "seed": 0,
                 "source": "drawn",
                 "judge": "truth",
-                "cell": cell_of(record.entities, vocabulary),
+                "cell": cell_of(record.entities, vocabulary.unseen),
                 "key": record.key,
                 "entity": entity,
                 "iou": binary_iou(found, true),

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ml.drawn_world.captions import phrase
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
 from ml.grounding.prompting import compose_prompt
 from ml.studies.prompt_sets import word_of
+from ml.words.phrases import phrase
 
 COLOUR, LEFT, RIGHT = "colour", "left of", "right of"
 

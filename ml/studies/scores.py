@@ -11,9 +11,9 @@ import pandas as pd
 
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import iou_counts, percent
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies.blocks import Cell
 from ml.studies.records import Record
+from ml.words.cells import cell_of
 from ml.words.vocabulary import Vocabulary
 
 RAW = ("method", "split", "seed", "source", "judge", "cell", "key", "entity", "iou")
@@ -38,7 +38,7 @@ def raw_rows(record: Record, found: np.ndarray, vocabulary: Vocabulary, common: 
                 | {
                     "source": record.source,
                     "judge": judge,
-                    "cell": cell_of(record.entities, vocabulary),
+                    "cell": cell_of(record.entities, vocabulary.unseen),
                     "key": record.key,
                     "entity": entity,
                     "iou": binary_iou(found[i], true[i]),

@@ -13,7 +13,7 @@ AN = re.compile(
     r"|^(hour|honest|honou?r|heir)|^[fhlmnrsx][-\d]|^8|^1[18](?!\d)",
     re.IGNORECASE,
 )
-"""Words said with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
+"""Words spoken with a vowel first: letters, less "a unicycle", plus "an hourglass", "an x-ray"."""
 
 PREPOSITION = re.compile(r" (?:of|in|on|with|for|at|from|by) ")
 IRREGULAR = {
@@ -67,8 +67,9 @@ SINGULAR = frozenset(
 
 def with_article(word: str) -> str:
     """A word with its article: "a dining table", "an aeroplane", "an hourglass", "an SUV"."""
-    first = re.match(r"[A-Z]*", word)[0] if re.match(r"[A-Z]{2,}\b", word) else ""
-    if first and (len(first) <= 3 or first[1] not in "AEIOUY"):  # said letter by letter
+    capitals = re.match(r"[A-Z]{2,}\b", word)
+    first = capitals[0] if capitals else ""
+    if first and (len(first) <= 3 or first[1] not in "AEIOUY"):  # spoken letter by letter
         return f"{'an' if first[0] in 'AEFHILMNORSX' else 'a'} {word}"
     return f"{'an' if AN.match(unicodedata.normalize('NFD', word)) else 'a'} {word}"
 
@@ -101,7 +102,7 @@ def plurals(word: str) -> set[str]:
 def singular_of(word: str) -> str | None:
     """The singular of a plural: "hard hat" of "hard hats"; None for what is no plural."""
     head, tail = _head(word.casefold())
-    last = re.search(r"[^\W\d_]*$", head)[0]
+    last = re.findall(r"[^\W\d_]*$", head)[0]
     stem = head.removesuffix(last)
     one = _singular_noun(last)
     return None if one is None else stem + one + tail

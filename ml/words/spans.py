@@ -17,7 +17,7 @@ ALIKE = str.maketrans("’‘ʼ‐‑", "'''--")
 GLUE = "-'"
 """Joins letters into one word: "dog" doesn't stand in "dog-friendly", "dog's" or "hot-dog"."""
 SMALL = frozenset("a an the and of next to near".split())
-"""What prompts are made of besides the words: none can be told from the prompt's own."""
+"""What prompts are made of besides the words: none can be distinguished from the prompt's own."""
 OPENING = re.compile(r"(?:an?|the) (?:photograph|picture|photo|image) of ")
 """How prompts begin. What a picture is no part of what it shows: asked for a "photograph",
 "a photograph of a photograph" names it once."""
@@ -62,11 +62,12 @@ def check_word(word: object) -> str:
     return word
 
 
-def check_name(word: object) -> str:
+def check_name(named: object) -> str:
     """A word that names a kind of thing, as `check_word` and more: prompts put an article before
     it. Raises ValueError for one that brings its own, for small words alone, and for several in
     one."""
-    parts = fold(check_word(word)).split(" ")
+    word = check_word(named)
+    parts = fold(word).split(" ")
     if SMALL.issuperset(parts):
         raise ValueError(
             f"{word!r} stands in prompts by itself, so that it can't name a thing; use another word"
@@ -113,7 +114,7 @@ def find(text: str, keys: Collection[str], glued: bool = False) -> list[Hit]:
 
 
 def occurrences(text: str, words: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Where each word stands for itself in a text that names all of `words`: (start, end) pairs.
+    """Where each word stands on its own in a text that names all of `words`: (start, end) pairs.
 
     The longest word is found first and no place counts twice, so that the "bear" of "a teddy bear
     and a bear" is the second. Empty for a word that isn't there. Raises ValueError for an empty
@@ -135,7 +136,7 @@ def occurrences(text: str, words: Sequence[str]) -> list[list[tuple[int, int]]]:
 
 
 def named_in(text: str, words: Sequence[str]) -> list[bool]:
-    """Whether each word stands in a text for itself, beside all the others; never raises."""
+    """Whether each word stands in a text on its own, beside all the others; never raises."""
     there = {hit.key for hit in find(text, {fold(word) for word in words})}
     return [fold(word) in there for word in words]
 
@@ -144,7 +145,7 @@ def own_spans(text: str, word: str, words: Sequence[str] = ()) -> list[tuple[int
     """All (start, end) of a word or phrase in a text that also names `words`, at least one.
 
     words: all that the text is asked for, with the word itself or without. Raises ValueError when
-    it isn't there for itself, and as `occurrences`.
+    it isn't there on its own, and as `occurrences`.
     """
     own = fold(check_word(word))
     keys = [fold(check_word(other)) for other in words]
@@ -166,8 +167,9 @@ def own_spans(text: str, word: str, words: Sequence[str] = ()) -> list[tuple[int
 
 def whole_word(text: str, hit: Hit) -> str:
     """The hyphenated or possessive word that a glued hit is a part of: "dog-friendly"."""
-    before = re.search(r"[\w'’‘ʼ‐‑-]*$", text[: hit.start])[0]
-    return before + re.match(r"[\w'’‘ʼ‐‑-]*", text[hit.start :])[0]
+    before = re.findall(r"[\w'’‘ʼ‐‑-]*$", text[: hit.start])[0]
+    after = re.findall(r"^[\w'’‘ʼ‐‑-]*", text[hit.start :])[0]
+    return f"{before}{after}"
 
 
 def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
@@ -177,7 +179,9 @@ def _folded(text: str) -> tuple[str, list[tuple[int, int]]]:
     """
     if text.isascii() and " ".join(text.split()) == text:  # most are, and the rest takes its time
         return text.lower(), [(i, i + 1) for i in range(len(text))]
-    folded, places, start = [], [], 0
+    folded: list[str] = []
+    places: list[tuple[int, int]] = []
+    start = 0
     while start < len(text):
         end = start + 1
         while end < len(text) and unicodedata.category(text[end])[0] == "M":

@@ -9,9 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ml.store.reading import configured, read_json
-from ml.words.english import with_article
+from ml.store.reading import configured, read_object
+from ml.words.phrases import query_text
+
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerBase
+
+    from ml.words.wording import Wording
 
 MOST_SHOWN = 3
 WORD_LIST = 1000
@@ -23,7 +29,7 @@ into pieces the model never learned. CLIP's own has 49,408."""
 class TextLimit:
     """The tokenizers of a model, and how many tokens each of its text encoders reads."""
 
-    tokenizers: Sequence
+    tokenizers: Sequence["PreTrainedTokenizerBase"]
     most: int  # start and end included: 77 of CLIP, 24 at micro size
 
     def tokens(self, text: str) -> int:
@@ -58,7 +64,7 @@ class TextLimit:
         )
 
     @staticmethod
-    def _spells(cutter, part: str) -> bool:
+    def _spells(cutter: "PreTrainedTokenizerBase", part: str) -> bool:
         pieces = [piece.removesuffix("</w>") for piece in cutter.tokenize(part)]
         if len(pieces) < 2:
             return False
@@ -75,7 +81,7 @@ class TextLimit:
                 "model knows under `words:`, or take a model that draws it (--profile sd15)"
             )
 
-    def refuse_prompts(self, prompts: Iterable[dict]) -> None:
+    def refuse_prompts(self, prompts: Iterable["Wording"]) -> None:
         """`refuse` all that rows of the PROMPTS schema ask the model: prompts and text queries."""
         self.refuse(
             text
@@ -84,15 +90,12 @@ class TextLimit:
         )
 
 
-def query_text(word: str) -> str:
-    """ "a photograph of a dog": the text that asks for one word on its own."""
-    return f"a photograph of {with_article(word)}"
-
-
-def limit_of(tokenizers: Sequence, positions: Sequence[int]) -> TextLimit:
+def limit_of(
+    tokenizers: Sequence["PreTrainedTokenizerBase"], positions: Sequence[int]
+) -> TextLimit:
     """positions: `max_position_embeddings` of each text encoder.
 
-    A tokenizer that was saved without `model_max_length` says 1e30; then the encoder's counts.
+    A tokenizer that was saved without `model_max_length` gives 1e30; then the encoder's counts.
     """
     return TextLimit(tokenizers, min(*positions, *(c.model_max_length for c in tokenizers)))
 
@@ -105,7 +108,7 @@ def read_limit(folder: Path) -> TextLimit | None:
     configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
     if not parts or not all(config.is_file() for config in configs):
         return None
-    positions = [read_json(config).get("max_position_embeddings") for config in configs]
+    positions: list[Any] = [read_object(c).get("max_position_embeddings") for c in configs]
     if wrong := [
         config
         for config, most in zip(configs, positions, strict=True)

@@ -5,13 +5,13 @@ first, whatever the case; empty lines and lines that start with # are skipped. N
 are mixed with prompts made from templates (stage `prompts`).
 """
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
 from ml.settings.profile import find_file
 from ml.store.reading import read_text
 from ml.words.english import plurals
+from ml.words.phrases import phrase_start
 from ml.words.spans import UNSEEN, Hit, find, fold, occurrences, whole_word
 from ml.words.text_limit import TextLimit
 from ml.words.vocabulary import Vocabulary
@@ -22,48 +22,6 @@ MOST_WORDS = 40
 """CLIP reads 75 tokens; 40 words of English are 45 to 60 of them. For a model that is not here yet:
 one that is counts its own (`ml.words.text_limit`)."""
 SHOWN_ERRORS = 10
-
-ARTICLES = {"a", "an", "the", "one", "this", "that"}
-STOPS = {
-    "and",
-    "or",
-    "with",
-    "of",
-    "in",
-    "on",
-    "at",
-    "by",
-    "near",
-    "beside",
-    "behind",
-    "under",
-    "over",
-    "above",
-    "below",
-    "to",
-    "from",
-    "for",
-    "into",
-    "onto",
-    "inside",
-    "outside",
-    "between",
-    "next",
-    "is",
-    "are",
-    "as",
-    "while",
-    "without",
-    "through",
-    "around",
-    "against",
-    "along",
-    "across",
-    "beneath",
-    "towards",
-}
-"""What ends the run of adjectives before a word, read backwards."""
-MOST_ADJECTIVES = 4
 
 
 @dataclass(frozen=True)
@@ -159,7 +117,7 @@ class Known:
             )
         floors = (0, *(hit.end for hit in hits))
         spans = [
-            (_phrase_start(text, hit.start, floor), hit.end)
+            (phrase_start(text, hit.start, floor), hit.end)
             for hit, floor in zip(hits, floors, strict=False)
         ]
         phrases = tuple(text[start:end] for start, end in spans)
@@ -187,25 +145,6 @@ class Known:
                     "own, or say it otherwise"
                 )
         return hits
-
-
-def _phrase_start(text: str, start: int, floor: int) -> int:
-    """Where the phrase of the word at `start` begins: at its article, or at its adjectives.
-
-    Never before `floor`, the end of the word before.
-    """
-    clause = re.search(r"[\w'’ -]*$", text[floor:start])
-    before = list(re.finditer(r"[\w'’-]+", text[floor:start][clause.start() :]))
-    first = start
-    for count, word in enumerate(reversed(before)):
-        if word[0].casefold() in STOPS:
-            return first
-        first = floor + clause.start() + word.start()
-        if word[0].casefold() in ARTICLES:
-            return first
-        if count == MOST_ADJECTIVES:
-            return start  # a sentence, no run of adjectives
-    return first
 
 
 def _refuse_lost(text: str, spans: list[tuple[int, int]], phrases: tuple[str, ...]) -> None:

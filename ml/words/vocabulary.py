@@ -4,6 +4,7 @@ import difflib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ml.settings.profile import find_file
@@ -97,7 +98,8 @@ def load_vocabulary(name: str) -> Vocabulary:
     values = read_yaml(file)
     try:
         found = _vocabulary(values, file.stem)
-        refuse_plurals(found, values.get("words") or {})
+        own = values.get("words") if isinstance(values, dict) else None
+        refuse_plurals(found, own or {})
         found.owners()
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
@@ -148,9 +150,17 @@ def _vocabulary(values: object, stem: str) -> Vocabulary:
                 f"words of {name!r}: expected one or more, got none; leave the line "
                 "out to take the class's own name"
             )
-    synonyms = read_yaml(FOLDER / "synonyms.yaml")
-    words = {c: tuple(own.get(c) or synonyms.get(c) or [c]) for c in classes}
+    usual = synonyms()
+    words = {c: tuple(own.get(c) or usual.get(c) or [c]) for c in classes}
     return Vocabulary(called, seen, unseen, words)
+
+
+@cache
+def synonyms() -> dict[str, tuple[str, ...]]:
+    """Class -> its usual words, the one used in prompts first (`synonyms.yaml`)."""
+    listed = read_yaml(FOLDER / "synonyms.yaml")
+    assert isinstance(listed, dict)  # it is ours
+    return {name: tuple(words) for name, words in listed.items()}
 
 
 def _words(listed: object, place: str) -> tuple[str, ...]:

@@ -1,15 +1,16 @@
 """How a prompt is worded: templates, attributes and scenes, as literal tables.
 
 Attributes and scenes ("a red forklift in a warehouse") make the pictures differ, and say nothing
-about which class is in them. Not here: which classes are asked for (stage `prompts`), articles
+about which class is in them. Not here: which classes are asked for (`ml.words.prompts`), articles
 (`ml.words.english`), and the user's own texts (`ml.words.texts`).
 """
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
-from ml.words.english import with_article
+from ml.words.phrases import phrase
 from ml.words.spans import find, fold, occurrences
 from ml.words.vocabulary import Vocabulary
 
@@ -73,7 +74,25 @@ SCENES = (
 """Where or when. None names a thing that covers much of the picture and is a usual class."""
 
 
-def template_of(prompt: dict) -> str:
+class Wording(TypedDict):
+    """What a prompt says. Its words are the vocabulary's, its phrases stand in the text."""
+
+    text: str
+    words: list[str]
+    phrases: list[str]
+
+
+class Prompt(Wording):
+    """A row of `ml.store.schemas.PROMPTS`."""
+
+    key: str
+    entities: list[str]  # classes, one or two
+    purpose: str
+    cell: str  # of Protocol I (`ml.words.cells`)
+    seed: int
+
+
+def template_of(prompt: Wording) -> str:
     """The template that a prompt was made from: its text with {A}, {B} for the phrases, without
     its scene; OWN_TEXT for a text that no template gives."""
     text = prompt["text"]
@@ -96,7 +115,7 @@ def word_prompt(
     details: np.random.Generator,
     attributes: dict[str, list[str]],
     scene: str,
-) -> dict:
+) -> Wording:
     """Text, words and phrases of a prompt. attributes: class -> what may stand before its word,
     drawn by `details`; {} for none. scene: what the text ends in, "" for nothing."""
     choices = [vocabulary.words[entity] for entity in entities]
@@ -108,9 +127,7 @@ def word_prompt(
     phrases = []
     for entity, word in zip(entities, words, strict=True):
         fitting = [a for a in attributes.get(entity, ()) if not fold(word).startswith(a)]
-        phrases.append(
-            with_article(f"{fitting[details.integers(len(fitting))]} {word}" if fitting else word)
-        )
+        phrases.append(phrase(word, fitting[details.integers(len(fitting))] if fitting else None))
     text = template.format(**dict(zip("AB", phrases, strict=False)))
     text = f"{text} {scene}" if scene else text
     return {"text": text, "words": words, "phrases": phrases}

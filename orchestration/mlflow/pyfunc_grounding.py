@@ -20,7 +20,7 @@ class Grounding(mlflow.pyfunc.PythonModel):
         params: `min_presence`, below which a word gets an empty mask (`ml.grounding.presence`);
         0, the default, takes every word to be there.
         """
-        from ml.images.files import open_picture
+        from ml.images.photographs import open_picture
         from ml.images.run_lengths import encode_rle
 
         images = np.stack(

@@ -26,11 +26,11 @@ from ml.cli.planning.memory import CUDA_BYTES, feature_bytes, gpu_needs, ram_nee
 from ml.cli.planning.models import find_models
 from ml.cli.planning.page import show_bytes, show_seconds
 from ml.cli.planning.weight_files import count_parameters, weight_files
-from ml.diffusion.loading import find_device
+from ml.compute.devices import find_device
 from ml.errors import INPUT, exit_path
-from ml.pipeline.stages.prompts import make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import tiny
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ml.datasets import photos as photos_module
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import list_files
-from ml.images.files import open_mask
+from ml.images.label_maps import open_mask
 from ml.images.png import decode_png
 from ml.pipeline import audit
 from ml.words.vocabulary import Vocabulary

@@ -13,8 +13,7 @@ from ml.errors import ManifestError
 from ml.grounding.prompting import ask
 from ml.store.files import Damaged, read_json, settle
 from ml.store.locks import FolderLock
-from ml.store.reading import configured, read_yaml
-from ml.store.reading import read_json as read_config
+from ml.store.reading import configured, read_object, read_yaml
 from ml.words.spans import check_name
 from ml.words.vocabulary import load_vocabulary
 from orchestration import run_config
@@ -95,7 +94,7 @@ def test_yaml_that_has_no_end_is_refused(tmp_path, text):
 def test_json_that_is_no_object_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="config.json is damaged"):
-        read_config(tmp_path / "config.json")
+        read_object(tmp_path / "config.json")
     with pytest.raises(Damaged, match="config.json"):
         read_json(tmp_path / "config.json", {"a": int})
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from huggingface_hub import errors
 
+from ml.compute.devices import find_device
 from ml.diffusion import checkpoint
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.loading import find_device, load_pipeline
+from ml.diffusion.loading import load_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from tests.builders.tiny import save_tiny_pipeline, tiny_pipeline

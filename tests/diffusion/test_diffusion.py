@@ -9,13 +9,14 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch.nn import functional
 
+from ml.compute.devices import find_device
 from ml.diffusion import attention
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import feature_channels, feature_taps, unet_features
 from ml.diffusion.inversion import invert
 from ml.diffusion.latents import add_noise, encode_images
-from ml.diffusion.loading import find_device, latent_shape, load_pipeline, set_scheduler
+from ml.diffusion.loading import latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
 from ml.pipeline.workspace import Workspace

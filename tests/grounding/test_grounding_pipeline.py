@@ -9,7 +9,8 @@ import torch
 from ml.diffusion.loading import read_pipeline, set_scheduler
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.pipeline import GroundedDiffusionPipeline
-from ml.grounding.prompting import compose_prompt, phrase_of
+from ml.grounding.prompting import compose_prompt
+from ml.words.phrases import phrase_of
 from tests.builders.grounded import make_engine, make_pipeline
 
 PROMPTS = ["a photograph of a dog and a cat", "a photograph of a dining table"]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from ml.images.files import MAX_PIXELS, load_photo, open_picture, picture_size
+from ml.images.decoding import MAX_PIXELS
+from ml.images.photographs import load_photo, open_picture, picture_size
 from ml.images.png import decode_png, encode_png
 from ml.settings.profile import ROOT
 from tests.builders import phototrees as trees
@@ -70,12 +71,12 @@ def test_a_cameras_jpeg_with_previews_is_its_first_picture(tmp_path):
 def test_only_the_contracts_module_opens_picture_files():
     """`ml.images.png.decode_png` reads the PNG bytes that we wrote."""
     found = {
-        path.name
+        path.relative_to(ROOT).as_posix()
         for folder in ("ml", "orchestration")
         for path in (ROOT / folder).rglob("*.py")
         if any(word in path.read_text() for word in ("Image.open(", "imread(", "loadmat("))
     }
-    assert found == {"picture_files.py", "pictures.py"}
+    assert found == {"ml/images/decoding.py", "ml/images/png.py"}
 
 
 def test_a_broken_exif_block_turns_nothing(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from ml.images.captions import _caption_font, _readable
+from ml.images.captions import caption_font, readable
 from ml.images.contact_sheet import contact_sheet
 from ml.images.plots import label
 from ml.pipeline.stages.report import _per_class_chart, _template
@@ -74,9 +74,9 @@ def test_pages_escape_what_they_show():
 
 def test_captions_show_signs_that_the_font_lacks(tmp_path):
     plain = ImageFont.load_default(11)
-    assert _caption_font(["a dog, C++", "$x$"]).getname() == plain.getname()
-    font = _caption_font(["café", "字"])
-    assert _readable("café 字", font) == "café U+5B57"
+    assert caption_font(["a dog, C++", "$x$"]).getname() == plain.getname()
+    font = caption_font(["café", "字"])
+    assert readable("café 字", font) == "café U+5B57"
     image = np.full((64, 64, 3), 255, np.uint8)
     contact_sheet([image] * 2, None, ["字", "café \ud800"], tmp_path / "sheet.jpg")
     pixels = np.asarray(Image.open(io.BytesIO((tmp_path / "sheet.jpg").read_bytes())))

@@ -23,6 +23,7 @@ from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
 from ml.store.shards import read_shards, write_shards
+from ml.words.cells import CELLS
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.tiny import save_tiny_pipeline
 
@@ -238,12 +239,12 @@ def test_protocol_one(world):
     params, workspace = world
     output = grounding_scores.run(params, workspace, "recipe")
     facts = output.facts
-    assert list(facts["ours"]) == list(grounding_scores.CELLS)
+    assert list(facts["ours"]) == list(CELLS)
     # the truth was made by DAAM above 0.4, which is among the nine candidates 0.1 to 0.9
     assert facts["daam_threshold"] == pytest.approx(0.4)
     assert list(facts["daam"].values()) == pytest.approx([100] * 5)
     assert facts["daam_training_miou"] == pytest.approx(100)
-    assert facts["pictures"] == dict.fromkeys(grounding_scores.CELLS, 1)
+    assert facts["pictures"] == dict.fromkeys(CELLS, 1)
     rows = pd.read_parquet(workspace.folder("grounding_scores") / "scores.parquet")
     assert list(rows.columns) == grounding_scores.SCORES.names and len(rows) == 8
     assert rows.seen.tolist() == [True, False, True, True, True, False, False, False]

@@ -21,7 +21,6 @@ from ml.images.run_lengths import decode_rle
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages import masks as masks_stage
 from ml.pipeline.stages.masks import classes_by_role, mask_rows
-from ml.pipeline.stages.prompts import cell_of
 from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
@@ -29,6 +28,7 @@ from ml.settings.sections import DetectorParams, TripletParams
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES
 from ml.store.shards import read_shards, shard_files, split, write_shards
+from ml.words.cells import cell_of
 from ml.words.english import with_article
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -77,7 +77,7 @@ def image_row(key, scene, entities, purpose, image=None):
         "phrases": [with_article(w) for w in words],
         "seed": int(key.split("-")[1]),
         "purpose": purpose,
-        "cell": cell_of(entities, VOC),
+        "cell": cell_of(entities, VOC.unseen),
         "image": encode_png(image),
         "latent": b"",
         "latent_shape": [0],

@@ -13,7 +13,6 @@ import pytest
 
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
-from ml.pipeline.stages.prompts import cell_of
 from ml.studies import limits, prompt_sets, sizes
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.modules import grounding_params
@@ -23,6 +22,7 @@ from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_r
 from ml.studies.specs import Spec, vocabulary_of
 from ml.studies.study_run import open_run
 from ml.studies.trainings import recipe_of
+from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
 
 # --- what is drawn
@@ -33,7 +33,7 @@ def test_one_set_of_prompts_fills_every_cell_of_every_split():
     assert len({p["seed"] for p in prompts}) == len({p["key"] for p in prompts}) == len(prompts)
     for name in sizes.SPLITS:
         split = load_vocabulary(name)
-        counts = pd.Series([cell_of(p["entities"], split) for p in prompts]).value_counts()
+        counts = pd.Series([cell_of(p["entities"], split.unseen) for p in prompts]).value_counts()
         # 15 and 5 classes 8 times; 10 unseen pairs 6 times; 75 mixed pairs once
         assert counts["one_seen"] == 120 and counts["one_unseen"] == 40
         assert counts["two_unseen"] == 60 and counts["two_mixed"] == 75

@@ -14,19 +14,19 @@ from ml.cli.own_words.classes import parse_classes
 from ml.cli.planning.making import make_plan
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.tokens import all_positions, text_length, word_positions
-from ml.drawn_world.captions import phrase, synonyms
-from ml.grounding.prompting import ask, compose_prompt, keep_words, phrase_of
+from ml.grounding.prompting import ask, compose_prompt, keep_words
 from ml.pipeline.runner import run_stage
-from ml.pipeline.stages.prompts import check, make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import PromptParams
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
 from ml.words.left_out import without_phrase
+from ml.words.phrases import phrase, phrase_of, query_text
+from ml.words.prompts import check, make_prompts
 from ml.words.spans import find, fold, occurrences, own_spans
-from ml.words.text_limit import TextLimit, find_limit, limit_of, query_text
+from ml.words.text_limit import TextLimit, find_limit, limit_of
 from ml.words.texts import parse_text, read_texts
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.vocabulary import Vocabulary, load_vocabulary, synonyms
 from tests.builders.tiny import LENGTH, tiny_pipeline
 
 MICRO = ROOT / "data" / "foundation" / "micro" / "diffusion"

@@ -8,11 +8,13 @@ from collections import Counter
 import pytest
 
 from ml.pipeline.runner import run_stage
-from ml.pipeline.stages.prompts import balanced_pairs, facts_of, make_prompts, text_facts
+from ml.pipeline.stages.prompts import facts_of, text_facts
 from ml.settings.profile import load_params
 from ml.settings.sections import PromptParams
 from ml.store.shards import read_shards
+from ml.words.balance import balanced_pairs
 from ml.words.left_out import without_phrase
+from ml.words.prompts import make_prompts
 from ml.words.texts import parse_text, read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from ml.words.wording import (

@@ -4,12 +4,11 @@ import re
 import unicodedata
 from itertools import chain
 
-from ml.drawn_world.captions import synonyms
 from ml.words import coco
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
 from ml.words.spans import check_name, fold
 from ml.words.spellings import canonical
-from ml.words.vocabulary import BACKGROUND, MAX_CLASSES
+from ml.words.vocabulary import BACKGROUND, MAX_CLASSES, synonyms
 
 LETTERS = r"(?:[^\W_][\u0300-\u036f]*)+"  # with their marks: "İ" in small is two characters
 WORD = re.compile(rf"{LETTERS}(?:(?:['’]?[ -]|['’]){LETTERS})*")  # "jack-o'-lantern", "dogs' bowl"

@@ -8,12 +8,13 @@ import yaml
 
 from ml.cli.own_words.classes import parse_classes
 from ml.cli.own_words.vocabulary import choose, world_of
-from ml.pipeline.stages.prompts import check
 from ml.pipeline.workspace import Workspace
 from ml.settings.files import RESERVED
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
-from ml.words.text_limit import find_limit, query_text
+from ml.words.phrases import query_text
+from ml.words.prompts import check
+from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
 from ml.words.vocabulary import Vocabulary
 

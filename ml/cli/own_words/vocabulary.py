@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.cli.own_words.classes import is_part_of
-from ml.drawn_world.captions import synonyms
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.words import coco
 from ml.words.spellings import canonical
-from ml.words.vocabulary import MAX_CLASSES, Vocabulary
+from ml.words.vocabulary import MAX_CLASSES, Vocabulary, synonyms
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from ml.cli.planning.known_models import DRAWINGS, Drawing
 from ml.cli.planning.models import Found
 from ml.cli.planning.weight_files import count_parameters, weight_files
-from ml.store.reading import configured, read_json
+from ml.store.reading import configured, read_object
 
 
 def drawing_of(found: Found) -> Drawing | None:
@@ -16,7 +16,7 @@ def drawing_of(found: Found) -> Drawing | None:
     from ml.diffusion.features import feature_channels
 
     def config(part: str) -> dict:
-        return read_json(found.folder / part / "config.json")
+        return read_object(found.folder / part / "config.json")
 
     unet, vae = config("unet"), config("vae")
     with configured(str(found.folder / "unet")), torch.device("meta"):  # without its weights

@@ -15,10 +15,10 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 def find_profile_device(plan: Plan) -> "torch.device | None":
     """The torch device of the profile; None, with the reason in the plan, when this machine lacks
     it."""
-    from ml.diffusion.loading import find_device
+    from ml.compute.devices import find_device
 
     try:
-        return find_device(plan.params.diffusion.device)
+        return find_device(plan.params.diffusion.device, "diffusion.device")
     except ValueError as error:
         plan.unusable.append(str(error))
         return None

@@ -15,9 +15,9 @@ from ml.cli.planning.models import find_models
 from ml.cli.planning.need import Need
 from ml.cli.planning.plan import Plan
 from ml.cli.planning.verdicts import judge_data, judge_disk, judge_memory
-from ml.pipeline.stages.prompts import check
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.words.prompts import check
 from ml.words.text_limit import find_limit
 from ml.words.texts import read_texts
 from ml.words.vocabulary import Vocabulary, load_vocabulary

@@ -22,8 +22,9 @@ from ml.cli.planning.placeholders import box_mask, noise
 from ml.cli.planning.probe_drawing import Draw, probe_prompts
 from ml.cli.planning.probe_grounding import grounding_figures, store_samples
 from ml.cli.planning.timing import PATIENCE, fresh, step_seconds, timed
+from ml.compute.devices import find_device
 from ml.detectors import load_detector
-from ml.diffusion.loading import find_device, load_pipeline
+from ml.diffusion.loading import load_pipeline
 from ml.errors import OutOfMemory
 from ml.images.png import decode_png
 from ml.pipeline.workspace import Workspace
@@ -56,7 +57,7 @@ def run_probe(
     """Measures what can be loaded. A model that would have to be downloaded is left out. side: of
     the diffusion model's pictures."""
     started = time.perf_counter()
-    device = find_device(params.diffusion.device)
+    device = find_device(params.diffusion.device, "diffusion.device")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     probe = Probe(f"{name}, {torch.get_num_threads()} CPU threads", side)
     parts: dict[str, Callable[..., np.ndarray | None]] = {

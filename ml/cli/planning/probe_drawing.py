@@ -6,9 +6,9 @@ import pandas as pd
 
 from ml.cli.planning.timing import FEW, MORE, PATIENCE, timed
 from ml.pipeline.stages.images import ShardMaker
-from ml.pipeline.stages.prompts import make_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from torch import nn
 
+from ml.compute.devices import own_device
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
@@ -27,7 +28,6 @@ from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.segmenters.held_out import keep_apart
 from ml.segmenters.prediction import predict_each
-from ml.segmenters.training import pick_device
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest
@@ -79,7 +79,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("benchmark_scores")
     tested = truth_set(params, workspace, vocabulary)
     models = {
-        name: load_segmenter(workspace.folder(stage) / "model").to(pick_device())
+        name: load_segmenter(workspace.folder(stage) / "model").to(own_device())
         for name, stage in MODELS.items()
         if has_model(workspace, stage)
     }

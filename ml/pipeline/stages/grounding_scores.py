@@ -29,9 +29,9 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
-CELLS = ("one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen")
 METHODS = ("ours", "daam")
 SHEET_PICTURES = 10
 

@@ -28,13 +28,8 @@ from ml.words.vocabulary import load_vocabulary
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
-CELL_NAMES = {
-    "one_seen": "one object, seen",
-    "one_unseen": "one object, unseen",
-    "two_seen": "two, both seen",
-    "two_mixed": "two, seen + unseen",
-    "two_unseen": "two, both unseen",
-}
+from ml.words.cells import CELLS
+
 COLUMNS = ("seen", "unseen", "harmonic", "background")
 PROTOCOL_TWO = {
     "synthetic": "trained on synthetic pictures",
@@ -66,8 +61,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         seen=vocabulary.seen,
         unseen=vocabulary.unseen,
         tiles=_tiles(manifests, grounding, segmentation),
-        cells=list(CELL_NAMES),
-        cell_names=CELL_NAMES,
+        cells=list(CELLS),
+        cell_names={key: cell.report for key, cell in CELLS.items()},
         protocol_one=[
             (label, grounding[key], grounding.get("intervals", {}).get(key, {}))
             for label, key in (("this module", "ours"), ("DAAM, its best threshold", "daam"))

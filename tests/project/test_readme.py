@@ -14,6 +14,7 @@ import yaml
 from ml.pipeline.table import STAGES
 from ml.settings.profile import ROOT
 from ml.words.vocabulary import load_vocabulary
+from tests.builders.doors import stage_folder
 
 README = (ROOT / "README.md").read_text()
 
@@ -45,6 +46,15 @@ def test_jobs_named_exist():
 
     assert {job.name for job in JOBS} == {"pipeline", "data", "train_and_score", "promote", "paper"}
     assert "-j pipeline" in README and "data, train_and_score, promote, paper" in README
+
+
+def test_the_first_snippet_runs(tmp_path, monkeypatch):
+    stage_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(blocks("python")[0], names)
+    assert names["picture"].size == (64, 64)
+    assert names["dog"].shape == (64, 64) and names["dog"].dtype == bool
 
 
 def test_vocabulary_example_loads(tmp_path):

@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks.install_size import copy_source
-from ml.diffusion.features import feature_channels
-from ml.grounding.config import make_config
-from ml.grounding.module import GroundingModule
-from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml import GroundedDiffusionPipeline
+from ml.images.png import encode_png
 from ml.settings.profile import ROOT, load_params
-from tests.builders.tiny import tiny_pipeline
+from tests.builders.doors import stage_folder
 
 USE = """
 import sys
@@ -39,8 +37,7 @@ print(load_params("micro"))
 
 GROUND = """
 import importlib.util, json, sys
-import numpy as np
-from ml.grounding.pipeline import GroundedDiffusionPipeline
+from ml import GroundedDiffusionPipeline
 folder, picture, mode = sys.argv[1:]
 OTHERS = ("dagster", "mlflow", "great_expectations", "dvc")
 if mode == "empty":
@@ -49,9 +46,9 @@ else:
     there = [name for name in OTHERS if name in sys.modules]
 assert not there, there
 pipe = GroundedDiffusionPipeline.from_pretrained(folder)
-out = pipe.ground(np.load(picture), [["dog", "bus"]])
+out = pipe.ground(picture, entities=["dog", "bus"])
 assert not [name for name in OTHERS if name in sys.modules]
-print(json.dumps([[float(value) for value in found.mean((1, 2))] for found in out.probabilities]))
+print(json.dumps({word: float(found.mean()) for word, found in out.probabilities[0].items()}))
 """
 
 
@@ -86,17 +83,14 @@ def site(wheel, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A grounding model's folder, a picture and what this checkout finds in it."""
+    """The folder of the stage `grounding_model`, a picture and what this checkout finds in it."""
     home = tmp_path_factory.mktemp("saved")
-    pipe = tiny_pipeline()
-    size = pipe.text_encoder.config.hidden_size
-    config = make_config(load_params().grounding, feature_channels(pipe.unet), size, 64, 60)
-    grounded = GroundedDiffusionPipeline(pipe, GroundingModule(config))
-    grounded.save_pretrained(home / "model")
-    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
-    np.save(home / "picture.npy", picture)
-    found = grounded.ground(picture, [["dog", "bus"]]).probabilities
-    return home / "model", home / "picture.npy", found[0].mean((1, 2))
+    folder = stage_folder(home)
+    grounded = GroundedDiffusionPipeline.from_pretrained(folder)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    (home / "picture.png").write_bytes(encode_png(picture))
+    found = grounded.ground(picture, ["dog", "bus"]).probabilities[0]
+    return folder, home / "picture.png", {word: own.mean() for word, own in found.items()}
 
 
 def test_everything_that_the_code_reads_is_in_it(wheel):
@@ -126,7 +120,7 @@ def grounds(python: Path | str, saved, mode: str, **kwargs) -> None:
     )
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    assert np.allclose(found, [expected], atol=1e-4)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_it_grounds_a_picture_without_the_checkout(site, saved, tmp_path):

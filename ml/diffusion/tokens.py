@@ -5,7 +5,6 @@ Not here: where a word stands in a text as letters (`ml.words.spans`), what a te
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from transformers import CLIPTokenizer
 
@@ -15,6 +14,7 @@ from ml.diffusion.pipeline import Pipeline
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
 from ml.words.text_limit import TextLimit, limit_of, read_limit
+from ml.words.wording import Wording
 
 
 def tokenizers(pipe: Pipeline) -> list[CLIPTokenizer]:
@@ -87,7 +87,7 @@ def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
     return positions
 
 
-def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[dict[str, Any]]) -> None:
+def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[Wording]) -> None:
     """Raises ValueError for rows of the PROMPTS schema longer than the model reads.
 
     Downloads the model if it is not here, so that a prompt is refused before anything is drawn.

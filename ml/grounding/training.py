@@ -165,7 +165,7 @@ def _evaluate(
     losses: list[float],
 ) -> None:
     miou = processes.from_main(
-        validation_miou(module, validation, entities, batch_size) if processes.is_main() else None
+        validation_miou(module, validation, entities, batch_size) if processes.is_main() else 0.0
     )
     progress.curve.append({"step": progress.step, "loss": float(np.mean(losses)), "val_miou": miou})
     if miou > progress.best_miou:

@@ -7,11 +7,11 @@ the benchmark would measure that. Not here: what is built on a backbone.
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
@@ -61,8 +61,9 @@ def load_backbone(
             "unseen classes, which the benchmark would then count as found without labels"
         )
     try:
-        classifier = load_whole(
-            AutoModelForImageClassification,
+        # The class that is loaded through is a factory of models: typed as what it makes.
+        classifier: PreTrainedModel = load_whole(
+            cast(type[PreTrainedModel], AutoModelForImageClassification),
             where,
             name,
             revision=revision,
@@ -132,8 +133,8 @@ def load_saved(kind: type[Model], folder: Path) -> Model:
     Raises ValueError for weights that are missing, damaged or not all its own.
     """
     try:
-        model: Model = load_whole(kind, f"the segmenter in {folder}", folder).eval()
-        return model
+        model: nn.Module = load_whole(kind, f"the segmenter in {folder}", folder)
+        return cast(Model, model.eval())
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the segmenter in {folder} is damaged or lacks model.safetensors "

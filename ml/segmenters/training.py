@@ -109,7 +109,8 @@ def _learner(model: PreTrainedModel, params: SegmenterParams) -> Learner:
 def pick_device() -> torch.device:
     """The GPU where there is one; this process's own where there are several processes."""
     if processes.count() > 1:
-        return processes.state().device
+        device: torch.device = processes.state().device
+        return device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -1,4 +1,4 @@
-"""Taking turns: locks that the kernel releases when their holder ends, however it ends.
+"""Taking turns: locks that the kernel releases when their holder's process ends.
 
 Dagster's pools are rows in its database: a killed run keeps its row, and the next run waits
 forever unless a daemon clears it. A lock on an open file can't outlive its process.

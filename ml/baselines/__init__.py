@@ -1,1 +1,1 @@
-"""What the grounding module is compared with: attention maps of DAAM and of OVAM."""
+"""Baselines of the grounding module: attention maps of DAAM and of OVAM."""

@@ -35,7 +35,7 @@ class Batches:
     def run(
         self, items: Sequence[Item], work: Callable[[Sequence[Item]], Result]
     ) -> Iterator[tuple[Sequence[Item], Result]]:
-        """Each batch and what `work` made of it, in order.
+        """Yields each batch and the result of `work` on it, in order.
 
         A batch that runs out of memory is tried again by halves, and so are all after it, in
         later calls too. Raises OutOfMemory when one item alone does not fit.
@@ -63,10 +63,10 @@ class NoRoom:
 
 
 def attempt(work: Callable[[], Result]) -> Result | NoRoom:
-    """The result, or why memory did not suffice, after what the failed try held is freed.
+    """The result, or the reason why memory did not suffice; the memory of the failed try is freed.
 
-    The error itself is let go here: its traceback keeps the tensors of the failed batch alive. An
-    OutOfMemory from within is no reason to try less, and goes on up.
+    The error is not kept: its traceback keeps the tensors of the failed batch alive. An OutOfMemory
+    raised inside is not retried; it propagates.
     """
     try:
         return work()

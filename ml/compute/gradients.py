@@ -1,4 +1,4 @@
-"""One optimizer step's batch, whatever runs it: dealt out to processes, cut in parts that fit.
+"""One optimizer step's batch, distributed over processes and cut into parts that fit.
 
 The gradients of a step are those of its whole batch. Processes sum them by hand after their own
 backward passes instead of by DDP's hooks, so that a device that runs out of memory half-way can

@@ -54,8 +54,8 @@ def from_main(value: Value) -> Value:
 
 
 def on_main(call: Callable[[], Value]) -> Value:
-    """What a call gives that the first process alone makes, in all of them; an exception of it is
-    raised in all of them too, so that none waits for what will not come."""
+    """Calls a function in the first process only; returns its result in all of them; an exception
+    is raised in all of them too, so that none waits for ever."""
     if count() == 1:
         return call()
     outcome: tuple[Value | None, Exception | None] = None, None

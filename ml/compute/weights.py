@@ -1,4 +1,4 @@
-"""What every model must hold to, whoever saved it: all its weights, and finite numbers.
+"""What is required of every model: exactly its own weights, and finite numbers.
 
 A library that finds other weights than it expects logs that and goes on with random ones; here it
 is an error. Not here: what a model's configuration may say (`ml.diffusion.fields` and the
@@ -44,8 +44,8 @@ def load_whole(
     """`kind.from_pretrained(*where, **options)` of diffusers or transformers, safetensors alone.
 
     dropped: prefixes of names that are left out on purpose (a classifier's head). source: named in
-    errors. Raises ValueError for weights that are missing, unknown, of another shape or not
-    finite; what the library raises for missing or damaged files goes on up.
+    errors. Raises ValueError for weights that are missing, unknown, of another shape or not finite;
+    the library's own errors for missing or damaged files are not caught.
     """
     loader: Any = kind  # the method is of the libraries' mixins, which share no type
     try:
@@ -76,8 +76,8 @@ def load_whole(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' lines on weights that do not fit, hundreds for a large model: what
-    counts of them is raised."""
+    """Silences the libraries' messages about weights that do not fit, hundreds for a large model:
+    they become errors here."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

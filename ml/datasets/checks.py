@@ -70,8 +70,8 @@ def check_photos(
 
 
 def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
-    """ValueError for a class of a user's data that is all but a class of the vocabulary that the
-    data lacks: its pixels would be ignored. Says which other classes are."""
+    """ValueError for a class of a user's data whose name is nearly that of a vocabulary class that
+    the data lacks: its pixels would be ignored. Says which other classes are."""
     known = matches(photos.names, vocabulary)
     ignored = [name for label, name in photos.names.items() if label not in known]
     missing = {known_as(name): name for name in set(vocabulary.classes) - set(known.values())}
@@ -113,7 +113,7 @@ def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int
 
 
 def _nothing_labelled(photos: LabelledPhotos, seen: set[int], names: Sequence[str]) -> str:
-    """Why no score can come of pictures without one pixel of a class."""
+    """The error for pictures without one pixel of a class: there is nothing to score."""
     holds = sorted(seen & set(photos.names))
     if holds:
         others = ", ".join(photos.names[label] for label in holds[:8])

@@ -1,7 +1,7 @@
 """classes.txt and palette.txt of a user's folder: what the labels, or the colours, of masks mean.
 
-Other tools write such lists with other first lines, numbers or colours; what can be understood is
-honoured, the rest is refused with its line. Not here: the masks themselves.
+Other tools write such lists with other first lines, numbers or colours; what is unambiguous is
+accepted, the rest is refused with its line. Not here: the masks themselves.
 """
 
 import re

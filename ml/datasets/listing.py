@@ -1,4 +1,4 @@
-"""Which files of a folder are a user's pictures, and what systems left beside them.
+"""Which files of a folder are a user's pictures, and which an operating system left there.
 
 Not here: what is in the files (`ml.images.photographs`, `ml.images.label_maps`).
 """

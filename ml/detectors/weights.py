@@ -1,4 +1,4 @@
-"""Weight files of published detectors, made safe: each becomes safetensors once.
+"""Weight files of published detectors, converted to safetensors once.
 
 COCO weights are published as pickles (torchvision's .pth, detectron2's .pkl), and a pickle can
 run anything. Here they are read by loaders that can only make tensors; the result is kept as
@@ -23,7 +23,7 @@ from ml.store.files import atomic, sha256_file
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, IndexError, KeyError,
             TypeError, ValueError, OverflowError, OSError)  # fmt: skip
-"""What pickle and torch raise for damaged content. (An OSError too: torch seeks by offsets of the
+"""Errors of pickle and torch for damaged content. (An OSError too: torch seeks by offsets of the
 content; that the file can be read was seen when its sha256 was taken.)"""
 
 

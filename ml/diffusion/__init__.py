@@ -1,4 +1,4 @@
-"""Stable Diffusion, used as it is: loading, sampling, features, evidence for a word.
+"""Stable Diffusion, unmodified: loading, sampling, features, evidence for a word.
 
 Nothing is trained here and nothing here depends on stages, shards or classes.
 """

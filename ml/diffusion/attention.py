@@ -1,6 +1,6 @@
 """Cross-attention maps of words while the U-Net runs: DAAM (arXiv 2210.04885).
 
-The maps are recorded beside the attention that makes the picture, which stays as it is.
+The maps are recorded while the picture is made; the picture does not change.
 """
 
 from collections.abc import Callable, Iterator, Sequence

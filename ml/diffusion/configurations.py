@@ -25,7 +25,7 @@ CLASSES = {
 """The classes of the parts that have weights; another one computes something else."""
 NETWORKS: dict[str, type] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
 NOISE = ("beta_schedule", "beta_start", "beta_end")
-"""What a scheduler's file must say: the class's own defaults are another model's."""
+"""Fields that a scheduler's file must have: the class's defaults are those of another model."""
 
 
 def check_folder(folder: Path) -> None:

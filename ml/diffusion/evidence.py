@@ -1,7 +1,7 @@
 """Where a picture responds to a phrase: leave-one-out contrast (like DiffEdit, arXiv 2210.11427).
 
-The U-Net's prediction with the whole prompt minus its prediction with one phrase left out is
-large where that phrase is drawn. Not here: what is made of these maps.
+The U-Net's prediction with the whole prompt minus its prediction with one phrase left out is large
+where that phrase is drawn. Not here: how these maps are used.
 """
 
 from collections.abc import Callable, Sequence

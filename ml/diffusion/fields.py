@@ -1,4 +1,4 @@
-"""What a text-to-image model's configuration may say, field by field: honoured or refused.
+"""The configuration fields of a text-to-image model, each followed or refused.
 
 The parts run as diffusers' and transformers' own classes, which honour every argument that they
 have. Refused is what needs more than the passes here give (pictures are drawn by diffusers'

@@ -1,9 +1,9 @@
-"""Which of diffusers' schedulers draw with Stable Diffusion, and a trial that each must pass.
+"""The diffusers schedulers that work with Stable Diffusion, and a test that each must pass.
 
 Every other part (features, evidence, inversion) is given latents in the units of DDPM's forward
 process at a timestep of 0..999. A scheduler in other units (EDM, flow matching), or one that a
-model must be distilled for (LCM, TCD), draws noise without an error. Names cost no import of
-diffusers.
+model must be distilled for (LCM, TCD), draws noise without an error. Checking a name does not
+import diffusers.
 """
 
 import inspect

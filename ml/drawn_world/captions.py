@@ -44,7 +44,7 @@ PLACES: dict[str, str] = {
     "snow": "on snow",
     "indoors": "indoors",
 }
-"""Background -> how a caption names it; a plain background has no name."""
+"""Background -> its words in a caption; a plain background has none."""
 
 CANONICAL_SHARE = 0.85
 COLOUR_SHARE = 0.2

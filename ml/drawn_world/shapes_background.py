@@ -66,7 +66,7 @@ SUITABLE: dict[str, tuple[str, ...]] = {
 never names a class."""
 
 ANY_CHANCE = 0.1
-"""Share of scenes on any ground at all: a sofa on a road keeps classes apart from places."""
+"""Share of scenes on a random ground: a sofa on a road keeps classes independent of places."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class Background:
 
 
 def choose_background(rng: np.random.Generator, classes: tuple[str, ...]) -> str:
-    """A background that suits all classes, or failing that one of them; now and then any."""
+    """A background that suits all classes, else one that suits one of them; sometimes a random
+    one."""
     if rng.random() < ANY_CHANCE:
         options = (*GROUNDS, "indoors", "plain")
     else:

@@ -1,4 +1,4 @@
-"""What things of the house look like: one function a class, drawn with a `Pen`.
+"""Household objects: one function a class, drawn with a `Pen`.
 
 Seats differ by outline: a chair is tall, narrow and open between its legs, a sofa wide and solid, a
 dining table a wide slab on legs with a laid top.

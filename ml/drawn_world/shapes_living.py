@@ -1,4 +1,4 @@
-"""What animals and people look like: one function a class, drawn with a `Pen`, facing right.
+"""Animals and people: one function a class, drawn with a `Pen`, facing right.
 
 Each animal has a silhouette and a mark of its own, since their colours overlap: cat (sitting,
 pointed ears, tail in the air), dog (floppy ear, snout, red collar), cow (long white body with dark

@@ -1,4 +1,4 @@
-"""What vehicles look like: one function a class, drawn with a `Pen`, facing right.
+"""Vehicles: one function a class, drawn with a `Pen`, facing right.
 
 Proportions vary by `pen.vary`; the order of the calls is the order of painting, back to front.
 """

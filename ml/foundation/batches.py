@@ -27,7 +27,7 @@ def multi_hot(classes: np.ndarray) -> torch.Tensor:
 
 
 def soften(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures as a generator might hand them over: a little blurred, dimmed and noisy.
+    """Augmentation: pictures a little blurred, dimmed and noisy, as a generator makes them.
 
     pixels: float32 (N,3,H,W) in 0..1, as drawn; returns the same shape and range. Drawn scenes are
     sharper than decoded latents; a network that only ever saw the sharp ones would judge that.
@@ -67,7 +67,7 @@ def label_loss(
 
 
 def classification_figures(probabilities: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-    """How well classes are named, in percent.
+    """Accuracy of the predicted classes, in percent.
 
     probabilities, targets: float32 (N,20). mean_average_precision: over the 20 classes.
     exact_set: share of pictures whose classes at 0.5 are exactly those drawn.

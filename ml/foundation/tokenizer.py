@@ -11,7 +11,7 @@ from tokenizers import pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 MAX_LENGTH = 24
-"""Tokens a caption has room for: at most 19 words, a comma, a start and an end, rounded up to 8."""
+"""Longest caption in tokens: at most 19 words, a comma, a start and an end, rounded up to 8."""
 
 SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 END_OF_WORD = "</w>"
@@ -27,7 +27,7 @@ def build_tokenizer(captions: Iterable[str]) -> CLIPTokenizer:
     tokenizer = CLIPTokenizer(vocab={name: i for i, name in enumerate(SPECIAL)}, merges=[])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     endings = [letter + END_OF_WORD for letter in alphabet]
-    # The trainer numbers the endings it meets in random order, and ties between pairs go by number:
+    # The trainer numbers word endings in random order and breaks ties between pairs by number:
     # named beforehand, the same words give the same ids. It also knows only those it met, while
     # CLIP's alphabet has every byte in both forms.
     trainer = trainers.BpeTrainer(

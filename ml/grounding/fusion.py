@@ -136,6 +136,6 @@ def apply_prior(words: Tensor, prior: Tensor) -> Tensor:
 
 
 def allowed_pairs(valid: Tensor) -> Tensor:
-    """bool (B,N) -> (B,N,N): everyone looks at the valid ones, a padded one at itself too."""
+    """bool (B,N) -> (B,N,N): each query attends to the valid ones, a padded one also to itself."""
     own = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
     return valid[:, None, :] | own

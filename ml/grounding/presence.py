@@ -1,4 +1,5 @@
-"""Whether a word is in a picture at all: what naming it takes off the error about the noise.
+"""Whether a word is in a picture at all: how much naming it reduces the error of the predicted
+noise.
 
 Kin to the diffusion classifier (arXiv 2303.16203), but place by place: the error of the frozen
 model's prediction under "a photograph of" minus its error under "a photograph of a dog", where the

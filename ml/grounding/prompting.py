@@ -1,4 +1,4 @@
-"""What pictures are asked for: words, the prompts that name them, and what each is left out by.
+"""What is asked of pictures: words, the prompts that name them, and the phrase of each word.
 
 Every word and text that `ml.grounding.engine` is given passes through `ask`, whoever calls it.
 """

@@ -1,4 +1,4 @@
-"""Training a grounding module on triplets: losses, early stopping, a checkpoint to go on from.
+"""Training a grounding module on triplets: losses, early stopping, a checkpoint to resume from.
 
 The batches and everything random are a function of (seed, step), so a training that was killed
 and continued gives the weights of one that was not, also with another number of processes.

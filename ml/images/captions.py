@@ -21,7 +21,7 @@ def caption_font(captions: Sequence[str]) -> Font:
 
 
 def _draws(font: Font, sign: str) -> bool:
-    """Whether a font has a sign, and does not draw the empty box for it."""
+    """Whether a font has a glyph for a character, other than the empty box."""
     return sign.isascii() or bytes(font.getmask(sign)) != bytes(font.getmask("\uffff"))
 
 

@@ -59,7 +59,7 @@ def open_header(stream: BinaryIO, name: str, formats: tuple[str, ...]) -> ImageF
             f"{name} is no picture: it cannot be decoded as {', '.join(formats)}: half"
             " a download, or another format? Get it again, or convert it to PNG"
         ) from error
-    except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
+    except Exception as error:  # Pillow's readers raise many kinds of errors for a damaged header
         raise damaged(name, error) from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(

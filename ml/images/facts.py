@@ -1,4 +1,4 @@
-"""What a check can judge of a picture without its pixels: grey levels, sharpness, hashes."""
+"""Facts of a picture that a check can judge without its pixels: grey levels, sharpness, hashes."""
 
 import hashlib
 

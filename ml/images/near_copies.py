@@ -1,4 +1,4 @@
-"""Pictures that repeat one another: close hashes are a suspicion, pixels decide."""
+"""Near duplicates of pictures: similar hashes give candidates, pixels decide."""
 
 from collections.abc import Sequence
 
@@ -23,8 +23,8 @@ def close_pairs(
 ) -> npt.NDArray[np.int64]:
     """Pairs whose hashes differ in at most `bits` bits: int64 (m,2), sorted.
 
-    Within one list, i < j; with `others`, i indexes `hashes` and j `others`. A close hash is a
-    suspicion (`same_picture` decides): flat pictures of one class can share theirs.
+    Within one list, i < j; with `others`, i indexes `hashes` and j `others`. A pair is only a
+    candidate (`same_picture` decides): flat pictures of one class can share theirs.
     """
     rows = _as_integers(hashes)
     columns = rows if others is None else _as_integers(others)

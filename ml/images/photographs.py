@@ -28,8 +28,8 @@ from ml.images.png import encode_png
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 KEPT_FORMATS = ("JPEG", "MPO", "PNG")
-"""Whose bytes are stored as they are when they decode to the picture. MPO is a camera's JPEG with
-previews behind it: viewers show the first."""
+"""Formats whose bytes are stored unchanged when they decode to the picture. MPO is a camera's JPEG
+with previews behind it: viewers show the first."""
 DARKEST = 16
 """Of 255: a 16-bit picture that stays below it everywhere holds values of another range."""
 SAME_COLOUR = 4
@@ -112,7 +112,7 @@ def _scaled(levels: Integers, most: int) -> Picture:
 def _srgb(image: Image.Image, profile: bytes | None, name: str) -> Picture:
     """uint8 (H,W,3) sRGB of 8-bit samples in the colours that an embedded profile defines.
 
-    A profile that does not fit the samples, or is broken, says nothing about them.
+    A profile that does not fit the samples, or is broken, is ignored.
     """
     try:
         plain = without_alpha(image, "white")

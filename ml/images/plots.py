@@ -3,8 +3,8 @@
 import re
 
 LITERAL = {"text.parse_math": False, "text.usetex": False, "svg.fonttype": "none"}
-"""Settings of matplotlib under which `$x$` is no mathematics, and a reader's own fonts draw what
-matplotlib's have no sign for."""
+"""Settings of matplotlib under which `$x$` is not typeset as mathematics, and the reader's fonts
+draw characters that matplotlib's lack."""
 MOST = 90  # characters of a label
 NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # for an SVG
 

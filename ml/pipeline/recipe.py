@@ -1,4 +1,4 @@
-"""What a stage's output depends on, and whether its inputs may be used."""
+"""The recipe of a stage, and whether its inputs may be used."""
 
 from ml.errors import QualityError
 from ml.pipeline.table import STAGES, Stage

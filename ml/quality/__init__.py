@@ -1,1 +1,1 @@
-"""What must hold of the data between the stages: rules, the tables they judge, verdicts."""
+"""Data quality between the stages: rules, the tables that they judge, verdicts."""

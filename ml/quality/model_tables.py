@@ -1,4 +1,4 @@
-"""What the checks judge of models and scores: training curves and the numbers of `metrics.json`."""
+"""Tables of models and scores for the checks: training curves and the numbers of `metrics.json`."""
 
 import json
 

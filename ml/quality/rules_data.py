@@ -1,4 +1,4 @@
-"""What must hold of prompts, images, masks, triplets, the synthetic set and the benchmark."""
+"""Rules for prompts, images, masks, triplets, the synthetic set and the benchmark."""
 
 from ml.quality.rule import HUGE, PURPOSES, between, pair, together, unique, within
 from ml.words.cells import CELLS

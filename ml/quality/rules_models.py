@@ -1,4 +1,4 @@
-"""What must hold of trained models and of their scores."""
+"""Rules for trained models and their scores."""
 
 from ml.quality.rule import HUGE, Rule, between, pair
 

@@ -111,7 +111,7 @@ class Learner:
 def _optimizer(
     model: nn.Module, backbone: nn.Module, params: SegmenterParams
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW whose rate falls to zero; the backbone, which came trained, learns slower."""
+    """AdamW whose rate falls to zero; the pretrained backbone learns more slowly."""
     trained = list(backbone.parameters())
     slow = {id(weight) for weight in trained}
     rest = [weight for weight in model.parameters() if id(weight) not in slow]

@@ -82,7 +82,7 @@ def load(folder: Path) -> MaskFormerForInstanceSegmentation:
 
 
 def backbone_of(model: MaskFormerForInstanceSegmentation) -> torch.nn.Module:
-    """The part that came trained and learns slower."""
+    """The pretrained part, which learns more slowly."""
     encoder: torch.nn.Module = model.model.pixel_level_module.encoder
     return encoder
 

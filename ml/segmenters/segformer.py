@@ -50,7 +50,7 @@ def load(folder: Path) -> SegformerForSemanticSegmentation:
 
 
 def backbone_of(model: SegformerForSemanticSegmentation) -> torch.nn.Module:
-    """The part that came trained and learns slower."""
+    """The pretrained part, which learns more slowly."""
     return model.segformer
 
 

@@ -28,7 +28,7 @@ CHECKPOINT_EVERY = 100
 CHECKPOINT = "checkpoint.pt"
 EVALUATE_EVERY = 150
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.04, 64
-"""Pictures kept for the curve's mIoU. It chooses nothing, so a few are enough."""
+"""Pictures kept for the curve's mIoU. It decides nothing, so a few are enough."""
 
 
 class CurveRow(TypedDict):

@@ -1,4 +1,5 @@
-"""The YAML files of a profile: which they are, in which order they override, and who set a value.
+"""The YAML files of a profile: which they are, in which order they override, and which file set a
+value.
 
 Not here: what the settings are and what fits them (`ml.settings.profile`).
 """
@@ -52,7 +53,7 @@ def read_settings(profile: str, root: Path) -> Settings:
 
     profile: the name of one in `profiles/`, or the path of a YAML file. Raises ValueError naming
     the file, and the line where there is one, for an unknown profile, bases that go in a circle,
-    settings that params.yaml does not name, or a profile whose name is no name or another's.
+    settings that params.yaml does not name, or a profile whose name is not valid or already taken.
     """
     base_file = _shipped(Path(root), "params.yaml")
     if not base_file.is_file():
@@ -72,7 +73,7 @@ def read_settings(profile: str, root: Path) -> Settings:
 
 
 def claim(data: Path, file: str | None, root: Path) -> None:
-    """Notes in a profile's folder which YAML file it belongs to; None claims nothing.
+    """Records in a profile's folder which YAML file it belongs to; None records nothing.
 
     Raises ValueError when it belongs to another one that is still there: the two would overwrite
     each other's stages. Relative files are below `root`, the checkout.

@@ -38,7 +38,7 @@ class Params:
     promotion: PromotionParams
     file: ClassVar[str | None] = None
     """No setting: of an instance that `load_params` read, its YAML file, below the checkout or
-    absolute. `dataclasses.replace` leaves it behind: what it makes belongs to no file."""
+    absolute. `dataclasses.replace` drops it: a changed copy belongs to no file."""
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain

@@ -1,4 +1,4 @@
-"""What a setting may be, declared in its annotation, and the check of a value against it.
+"""The allowed values of a setting, declared in its annotation, and the check of a value.
 
     steps: Annotated[int, Range(1, 10_000_000)]
     precision: Literal["float32", "bfloat16"]
@@ -129,7 +129,7 @@ def _converted(value: object, hint: object) -> object:
 
 
 def _advice(value: object, hint: object) -> str:
-    """How to write in YAML what was probably meant."""
+    """How the value that was probably meant is written in YAML."""
     if isinstance(value, str) and not _fits(value, hint):
         try:
             meant = float(value)

@@ -1,4 +1,4 @@
-"""What two settings must be together."""
+"""Conditions on two settings together."""
 
 from collections.abc import Iterator
 

@@ -29,7 +29,7 @@ Scheduler = Literal[
 says (tests/diffusion/test_contract_schedulers.py)."""
 SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
 EXECUTION = {"execution": True}
-"""Marks a field that changes how fast a result is made and nothing in it: no part of a recipe."""
+"""Marks a field that changes only how fast a result is made, so it is not part of a recipe."""
 
 
 Text = Annotated[str, TEXT]

@@ -1,9 +1,9 @@
 """Writing files so that a half-written one is never seen under its final name, and reading back
 what may be damaged.
 
-Of a folder that is replaced, the old one stands until the new one is whole; a kill between the two
-renames is mended by the next `settle` or write. Nothing is replaced that the new folder does not
-bring again.
+A folder is replaced only when the new one is complete; a kill between the two renames is repaired
+by the next `settle` or write. A folder is not replaced if that would lose a file that the new one
+lacks.
 """
 
 import functools
@@ -26,16 +26,16 @@ HOST = socket.gethostname().replace("/", "-")
 
 
 class Damaged(ValueError):
-    """A file of ours is not what we write: edited, cut off, or of other software."""
+    """A file that this program wrote is damaged: edited, cut off, or of other software."""
 
 
 @contextmanager
 def atomic(path: Path, also: str = "") -> Iterator[Path]:
     """Yields a temporary path in the same folder; it takes `path`'s name when the block ends well.
 
-    The block may make a file or a folder. A folder that stands there is replaced when everything
-    in it is in the new one too, or matches the pattern `also`; else ValueError: it is somebody's
-    own. After an exception the temporary one is removed and `path` is as it was.
+    The block may make a file or a folder. An existing folder is replaced when everything in it is
+    in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
+    After an exception the temporary one is removed and `path` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
@@ -57,8 +57,8 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
 
 
 def _clear(path: Path) -> None:
-    """Removes what processes of this machine that are gone, or an earlier one of our number, left
-    of `path` half-written."""
+    """Removes half-written files of `path` that dead processes of this machine left, or an earlier
+    process with our id."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{glob.escape(HOST)}.*.tmp"):
         number = left.name.split(".")[-2]
         if number.isdigit() and (int(number) == os.getpid() or not alive(int(number))):
@@ -66,7 +66,7 @@ def _clear(path: Path) -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -77,7 +77,7 @@ def alive(process: int) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, of a link the link; nothing where nothing is."""
+    """Deletes a file, a folder or a link (not its target), if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -101,7 +101,7 @@ def _refuse_others(path: Path, new: Path, also: str) -> None:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Renames the folder `new` to `path`; what stands there is deleted when the new one is in.
+    """Renames the folder `new` to `path`; the old folder is deleted afterwards.
 
     Raises ValueError when a file or a link stands there.
     """
@@ -126,8 +126,8 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Ends what a kill cut off in `replace_folder`: the old folder comes back unless the new one
-    is in its place. Only for who may write there."""
+    """Completes a `replace_folder` that was killed: the old folder is restored unless the new one
+    is in its place. Only for the holder of the folder's lock."""
     aside = aside_of(path)
     if not os.path.lexists(aside):
         return
@@ -148,7 +148,7 @@ def aside_of(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Has a file, or a folder with all in it, written to the disk itself."""
+    """Flushes a file, or a folder with its content, to the disk."""
     if path.is_dir():
         for below in path.rglob("*"):
             _sync_one(below)
@@ -236,7 +236,7 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 
 @functools.cache
 def say(text: str) -> None:
-    """A warning on stderr, each once a process."""
+    """A warning on stderr, once for each process and text."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
@@ -249,7 +249,7 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: object) -> str:
     """Hex sha256 of plain data, the same for equal values whatever their key order.
 
-    A value and what comes back of it from a JSON file have the same one.
+    A value has the same digest before and after a round trip through JSON.
     """
     plain = json.loads(json.dumps(value))  # numbers as keys become text, which sorts otherwise
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -1,8 +1,8 @@
-"""Were a stage's inputs made from one another, and for what is asked for now?
+"""Checks that a stage's inputs were made from one another, and for the settings asked for.
 
 A manifest records what it was made from. Masks of pictures that were drawn again since, a data set
-in another vocabulary's labels, latents of another diffusion model: each is sound by itself, and
-wrong together.
+in another vocabulary's labels, latents of another diffusion model: each is valid by itself,
+together they are wrong.
 """
 
 from collections.abc import Iterator, Sequence
@@ -111,5 +111,5 @@ def _is_stage(name: str) -> bool:
 
 
 def _short(digest: str) -> str:
-    """Of a digest the beginning; a hub id as it is."""
+    """The beginning of a digest; a hub id unchanged."""
     return digest if "/" in digest else digest[:12]

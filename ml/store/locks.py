@@ -1,8 +1,9 @@
-"""Who works with a stage's folder: one that makes it, or any number that read it.
+"""Locks on a stage's folder: one process that writes it, or any number that read it.
 
 A lock is the kernel's (flock) on `data/<profile>/.locks/<stage>`, so a process that is killed holds
 nothing. A stage that is made holds its own folder alone and its inputs together with other readers:
-different stages of one workspace may be made at once, what is read is not replaced meanwhile.
+different stages of one workspace may be made at the same time, and inputs are not replaced while
+they are read.
 """
 
 import errno
@@ -17,7 +18,7 @@ from ml.store.files import HOST, Damaged, read_json, say
 
 FOLDER = ".locks"
 GRACE = 2.0
-"""Seconds in which another's short look into a folder may end."""
+"""Seconds to wait for a process that only looks into a folder for a moment."""
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER = {"pid": int, "host": str, "stage": str, "since": str}
 
@@ -76,7 +77,7 @@ class FolderLock:
 
 
 def holders(data: Path) -> str:
-    """Who makes stages of this workspace just now, in words."""
+    """Which processes are making stages of this workspace, in words."""
     found = []
     for path in sorted((data / FOLDER).iterdir()):
         with FolderLock(data, path.name) as lock:

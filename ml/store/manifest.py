@@ -148,7 +148,7 @@ def _own_note(relative: Path, names: Collection[str]) -> bool:
 
 
 def _judge_strays(folder: Path, manifest: Manifest) -> None:
-    """Says what else lies in the folder, and refuses what would be read along."""
+    """Reports other files in the folder; refuses those that would be read as part of the data."""
     kinds = {Path(name).suffix for name in manifest.files}
     for name in strays(folder, manifest.files):
         if any(part.startswith(".") for part in Path(name).parts):

@@ -1,4 +1,4 @@
-"""Text and YAML files that people bring: read in one way everywhere, or refused with the place.
+"""Text and YAML files of users: read in one way everywhere, or refused with file and line.
 
 A byte-order mark is no part of the text, a file that is not UTF-8 is refused, and a key that
 stands twice in a YAML mapping is an error, not the loss of the first.
@@ -77,8 +77,8 @@ def read_object(file: Path | str) -> dict[str, Any]:
 
 @contextmanager
 def configured(source: str) -> Iterator[None]:
-    """In the block a library makes a model, or a part of one, of files that people bring. What it
-    raises for files that make none becomes ValueError naming the source."""
+    """For a block in which a library makes a model, or a part of one, from a user's files. Errors
+    of the library for unusable files become ValueError naming the source."""
     try:
         yield
     except (ImportError, MemoryError, OSError):
@@ -145,8 +145,8 @@ _Strict.add_constructor("tag:yaml.org,2002:int", _Strict.construct_yaml_int)
 def yaml_lines(file: Path | str) -> dict[str, int]:
     """Where the keys of a YAML file stand: lines by "key", "key.key", ..., counted from 1.
 
-    What an alias or a merge key brings along has no line of its own. For a file that `read_yaml`
-    has read.
+    Keys that come from an alias or a merge key have no line of their own. For a file that
+    `read_yaml` has read.
     """
     lines: dict[str, int] = {}
     _note_lines(yaml.compose(read_text(file), Loader=yaml.SafeLoader), "", lines)

@@ -97,8 +97,8 @@ def _make_apart(
     schema: pa.Schema,
     workers: int,
 ) -> Iterator[tuple[str, int]]:
-    """Names and rows as shards are done by so many processes."""
-    import torch  # heavy, and of use only here
+    """Makes shards in several processes; yields the name and rows of each that is done."""
+    import torch  # slow to import, and needed only here
 
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     start = (make, torch.get_num_threads(), context.Value("i", 0))
@@ -164,7 +164,7 @@ def _gpus() -> int:
 
 
 def sidecar(path: Path) -> Path:
-    """Where it stands by which recipe a shard was made."""
+    """The file that records the recipe of a shard."""
     return path.with_name(f".{path.stem}.json")
 
 

@@ -1,10 +1,10 @@
-"""A stage's folder and the one that will take its place.
+"""A stage's folder and its successor, which replaces it when complete.
 
 A stage writes in `data/<profile>/.making/<stage>`; when that is whole, it is renamed to
-`data/<profile>/<stage>`. Until then the finished folder stands, whatever the new settings do, and a
-kill leaves what was made to go on from. Only what we made is deleted: a folder that carries neither
-a manifest nor a note of ours is refused, and a file in ours that we did not make stays there, or
-goes to `data/<profile>/.strays` where it would be read as part of the data.
+`data/<profile>/<stage>`. Until then the finished folder stands, whatever the new settings do, and
+after a kill the next run continues with what was made. Only what we made is deleted: a folder that
+carries neither a manifest nor a note of ours is refused, and a file in ours that we did not make
+stays there, or goes to `data/<profile>/.strays` where it would be read as part of the data.
 """
 
 import os
@@ -38,7 +38,7 @@ _MADE = {"stage": str, "digest": str, "files": list}
 _MANIFEST = {"schema": int, "stage": str, "files": dict}
 _RECIPE = {"stage": str, "inputs": dict}
 OLD_NOTE = "recipe.json"
-"""Where folders were made in their final place, their state had this instead."""
+"""Earlier versions wrote folders in their final place; their state had this file instead."""
 
 NOTES = ("timing.json", MADE, "quality.json", "audit.json", OLD_NOTE)
 """All that a stage's state holds, whoever wrote it; the next making replaces it."""
@@ -113,7 +113,8 @@ class Successor:
             self._take_over(sha256_json(recipe))
 
     def _check_places(self) -> None:
-        """Raises ManifestError for what stands where we write, and is not ours."""
+        """Raises ManifestError for a folder of somebody else at the place where the stage
+        writes."""
         if self.folder.is_symlink():
             raise ManifestError(
                 f"{self.folder} is a symbolic link, which a new folder can't take "
@@ -140,7 +141,7 @@ class Successor:
             )
 
     def forget(self, recipe: Recipe) -> None:
-        """Removes a half-made folder of a recipe that is made already."""
+        """Removes an unfinished folder whose recipe is finished already."""
         waiting = read_note(self.note, _RECIPE)
         if waiting is not None and sha256_json(waiting) == sha256_json(recipe):
             remove(self.new)
@@ -179,7 +180,7 @@ class Successor:
         self.note.unlink(missing_ok=True)
 
     def settle(self) -> None:
-        """Ends what a kill cut off between the last byte and the last rename."""
+        """Completes what a kill interrupted between the last byte and the last rename."""
         settle(self.folder)
         settle(self.state)
         made = read_note(self.new_state / MADE, _MADE)
@@ -231,7 +232,7 @@ class Successor:
         return moved
 
     def _bring_back(self, moved: dict[str, Path]) -> None:
-        """Puts strays into the new folder, but for those that would be read as part of it."""
+        """Moves strays into the new folder, except those that would be read as part of it."""
         kinds = {path.suffix for path in self.folder.rglob("*") if path.is_file()}
         for name, path in moved.items():
             place = self.folder / name
@@ -246,7 +247,7 @@ class Successor:
 
 
 def _link(path: Path, target: Path) -> None:
-    """A second name of a file, which nobody writes in place; a copy where that can't be."""
+    """A hard link to a file that is never written in place; a copy where links are impossible."""
     try:
         os.link(path, target)
     except OSError:

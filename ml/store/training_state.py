@@ -1,4 +1,4 @@
-"""What a training goes on from after a kill: written whole, with a digest, or not used.
+"""The checkpoint from which a training continues after a kill: written atomically, with a digest.
 
 A file is one line with the sha256 of the rest, then what `torch.save` writes. Not here: what is in
 it.

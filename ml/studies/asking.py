@@ -70,7 +70,7 @@ def contrast(pipe, questions: Sequence[Question], timesteps: Sequence[int]) -> l
 def look(
     pipe, words: Words, questions: Sequence[Question], evidence: Sequence[np.ndarray]
 ) -> Batch:
-    """What a module is given for the questions, all of one timestep; no truth in it."""
+    """A module's inputs for the questions, all of one timestep; without any truth."""
     latents = torch.from_numpy(np.stack([q.latent for q in questions]))
     features = unet_features(pipe, latents, [q.shown for q in questions], questions[0].timestep)
     none = [np.zeros((len(q.words), 1, 1), bool) for q in questions]

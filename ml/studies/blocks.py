@@ -1,4 +1,4 @@
-"""What a study hands to the page: tables, plots, pictures and paragraphs, as plain data."""
+"""A study's content for the page: tables, plots, pictures and paragraphs, as plain data."""
 
 from dataclasses import dataclass, field
 

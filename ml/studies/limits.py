@@ -1,7 +1,7 @@
-"""Study 5: what limits it. Where the masks of two unseen words fall, and what mends it.
+"""Study 5: limits. Where the masks of two unseen words fall, and what improves them.
 
 The paper's weakest cell is two unseen objects (55.7): a module that learned to find objects finds
-both, and mixes up which is which.
+both, and confuses them.
 """
 
 import numpy as np
@@ -113,7 +113,7 @@ def verdict(ahead: list[Row]) -> str:
 
 
 def _tie(points: Cell) -> str:
-    """Words for a difference that may be chance: its interval holds 0."""
+    """The sentence for a difference that is not significant: its interval contains 0."""
     if points.high is None or points.high < 0:
         return ""
     return f", which may be chance (95 % interval {points.low:.1f} to {points.high:.1f})"

@@ -1,4 +1,4 @@
-"""Study 2, Protocol III: words to masks on real (drawn) scenes, against exact truth.
+"""Study 2, Protocol III: words to masks on drawn scenes, against exact truth.
 
 The paper's truth is its own detector. Here every pixel's truth is known, so that the masks, and
 the detector as a judge, can both be checked.

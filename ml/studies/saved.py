@@ -1,4 +1,4 @@
-"""What a finished study left for the page: its blocks as JSON, `blocks/<study>.json` of the run.
+"""The saved result of a study for the page: its blocks as JSON, `blocks/<study>.json` of the run.
 
 So the page is made from whatever studies are finished, without their modules or models. A recipe
 beside the file says which settings it was made with. What the page does with it is in `page`.

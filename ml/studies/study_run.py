@@ -26,7 +26,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class StudyRun:
-    """Size and folder of a run. Small, so that it travels to processes."""
+    """Size and folder of a run. Small, so that it can be sent to processes."""
 
     size: Size
     root: Path = ROOT

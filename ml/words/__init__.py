@@ -1,1 +1,1 @@
-"""Class names, vocabularies, prompts: whose word stands where in a text."""
+"""Class names, vocabularies and prompts, and finding the words of a class in a text."""

@@ -41,7 +41,7 @@ SEEN = (
     "umbrella",
     "zebra",
 )
-"""What the labeller of a user's profile teaches with: VOC's 20 and ten more of COCO.
+"""The classes whose masks the labeller of a user's profile provides: VOC's 20 and ten more of COCO.
 
 Thirty, not eighty: they share the synthetic pictures with the user's own words, and the paper's
 Table 4 finds little to gain from more (two unseen objects: 41.9 mIoU with 20 seen classes, 43.3

@@ -1,8 +1,8 @@
 """English around a word: its article and its plurals.
 
-Own rules, not inflect's (7.6.0 tried): it takes bus, lens, canvas and every other word in -us,
--is or -as for a plural ("bu"), makes "skiss" of skis, and says "a usher", "a SUV", "a 8-ball".
-Irregular nouns are few, and no new ones come.
+Own rules, not inflect's (7.6.0 tried): it takes bus, lens, canvas and every other word in -us, -is
+or -as for a plural ("bu"), makes "skiss" of skis, and says "a usher", "a SUV", "a 8-ball".
+Irregular nouns are few and their list is closed.
 """
 
 import re
@@ -62,7 +62,7 @@ SINGULAR = frozenset(
     bagpipes bellows fries oats
 """.split()
 )
-"""One thing by a name in -s, or a thing that has no other name: no plural to be mended."""
+"""Names in -s of one thing, or of things that have no singular: not refused as plurals."""
 
 
 def with_article(word: str) -> str:
@@ -75,7 +75,7 @@ def with_article(word: str) -> str:
 
 
 def plurals(word: str) -> set[str]:
-    """What several of a thing may be called: {"people", "persons"}; in small letters."""
+    """The plurals of a noun: {"people", "persons"}; in small letters."""
     head, tail = _head(word.casefold())
     forms = {f"{head}s"}
     for one, many in (IRREGULAR | {one: many for many, one in VES.items()}).items():

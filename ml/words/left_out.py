@@ -32,7 +32,7 @@ JOINERS = (
     "under",
     ",",
 )
-"""What stands between two things that are named; one goes with the thing that goes."""
+"""Joiners between two named things; one is removed together with the thing."""
 DANGLING = ("on", "in", "at", "over", "by")
 """Kept before a place ("on grass"), dropped where what followed has gone."""
 

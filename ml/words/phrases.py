@@ -20,7 +20,7 @@ STOPS = frozenset(
     beneath towards
 """.split()
 )
-"""What ends the run of adjectives before a word, read backwards."""
+"""Words that end the adjectives before a noun, when these are read backwards."""
 MOST_ADJECTIVES = 4
 
 

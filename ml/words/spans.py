@@ -13,18 +13,18 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 ALIKE = str.maketrans("’‘ʼ‐‑", "'''--")
-"""Apostrophes and hyphens that are typed for one another."""
+"""Variants of apostrophes and hyphens that count as equal."""
 GLUE = "-'"
 """Joins letters into one word: "dog" doesn't stand in "dog-friendly", "dog's" or "hot-dog"."""
 SMALL = frozenset("a an the and of next to near".split())
 """What prompts are made of besides the words: none can be distinguished from the prompt's own."""
 OPENING = re.compile(r"(?:an?|the) (?:photograph|picture|photo|image) of ")
-"""How prompts begin. What a picture is no part of what it shows: asked for a "photograph",
-"a photograph of a photograph" names it once."""
+"""How prompts begin. These words are not part of what is shown: "a photograph of a photograph"
+names a "photograph" once."""
 MOST_LETTERS = 200
 """Of a word or phrase."""
 UNSEEN = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
-"""Unicode's categories of what nobody sees in a file: control and format characters, line ends."""
+"""Unicode's categories of invisible characters: control and format characters, line ends."""
 
 
 class Hit(NamedTuple):
@@ -36,12 +36,12 @@ class Hit(NamedTuple):
 
 
 def fold(word: str) -> str:
-    """What words are compared by: whatever the case, composed or not, one blank between parts."""
+    """The form in which words are compared: without case, composed, single blanks."""
     return _folded(word)[0].strip()
 
 
 def check_word(word: object) -> str:
-    """The word itself. Raises ValueError, saying what is wrong, when nothing can be named by it."""
+    """Returns the word. Raises ValueError, saying what is wrong, when it cannot be a name."""
     if not isinstance(word, str):
         raise ValueError(
             f'expected a word, got {word!r}; quote what YAML takes for something else: "{word}"'

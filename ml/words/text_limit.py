@@ -1,8 +1,8 @@
-"""How much of a text a model's text encoders read: what is longer is refused, never cut.
+"""The longest text that a model's text encoders read: longer texts are refused, never cut.
 
-What stands past the last token that is read is not drawn, and evidence for it could come from
-nowhere. Known from a loaded pipeline, or from its tokenizers' files alone, before anything is
-loaded. Not here: where a word's tokens stand (`tokens.py`).
+Text beyond the last token that is read is not drawn, and there is no evidence for it. Known from a
+loaded pipeline, or from its tokenizers' files alone, before anything is loaded. Not here: where a
+word's tokens stand (`tokens.py`).
 """
 
 import re
@@ -55,7 +55,7 @@ class TextLimit:
 
     def spelled(self, word: str) -> bool:
         """Whether a part of a word is cut into single letters, or at all by a list of words: the
-        model has learned nothing of it."""
+        model knows nothing about it."""
         return any(
             self._spells(cutter, part)
             for cutter in self.tokenizers
@@ -71,8 +71,8 @@ class TextLimit:
         return len(cutter) < WORD_LIST or all(len(piece) == 1 for piece in pieces)
 
     def refuse_words(self, words: Iterable[str]) -> None:
-        """Raises ValueError for words that the model was never taught: it would draw anything, and
-        the checks could not tell."""
+        """Raises ValueError for words that the model was never taught: it would draw something
+        else, and the checks would not notice."""
         if strange := [word for word in dict.fromkeys(words) if self.spelled(word)]:
             more = f" and {len(strange) - MOST_SHOWN} more" if len(strange) > MOST_SHOWN else ""
             raise ValueError(

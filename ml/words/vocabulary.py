@@ -1,4 +1,4 @@
-"""Vocabularies are data: which classes exist, which of them are seen, which words name them."""
+"""Vocabularies: which classes exist, which of them are seen, which words name them."""
 
 import difflib
 import hashlib

@@ -1,8 +1,8 @@
 """How a prompt is worded: templates, attributes and scenes, as literal tables.
 
-Attributes and scenes ("a red forklift in a warehouse") make the pictures differ, and say nothing
-about which class is in them. Not here: which classes are asked for (`ml.words.prompts`), articles
-(`ml.words.english`), and the user's own texts (`ml.words.texts`).
+Attributes and scenes ("a red forklift in a warehouse") vary the pictures without hinting at the
+class. Not here: which classes are asked for (`ml.words.prompts`), articles (`ml.words.english`),
+and the user's own texts (`ml.words.texts`).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ OTHERS = {
     1: ("a picture of {A}", "a photo of {A}"),
     2: ("a picture of {A} and {B}", "a photo of {A} and {B}", "{A} next to {B}", "{A} near {B}"),
 }
-"""The rest: any diffusion model knows them, and no phrase always stands at the end."""
+"""Other templates: any diffusion model knows them, and the phrase is not always at the end."""
 OWN_TEXT = "the user's text"
 """Stands for the template of a prompt that came from the user's file."""
 COLOURS = ("red", "blue", "green", "yellow", "white", "black", "grey", "brown")
@@ -116,8 +116,9 @@ def word_prompt(
     attributes: dict[str, list[str]],
     scene: str,
 ) -> Wording:
-    """Text, words and phrases of a prompt. attributes: class -> what may stand before its word,
-    drawn by `details`; {} for none. scene: what the text ends in, "" for nothing."""
+    """Text, words and phrases of a prompt. attributes: class -> the attributes that may stand
+    before its word, drawn by `details`; {} for none. scene: what the text ends in, "" for
+    nothing."""
     choices = [vocabulary.words[entity] for entity in entities]
     if plain:
         words, template = [options[0] for options in choices], PLAIN[len(entities)]
@@ -140,7 +141,7 @@ def usable(entries: Sequence[str], vocabulary: Vocabulary) -> list[str]:
 
 
 def attributes_of(vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """Class -> what may stand before its word."""
+    """Class -> the attributes that may stand before its word."""
     living, things = (usable(own, vocabulary) for own in (LIVING_ATTRIBUTES, THING_ATTRIBUTES))
     return {name: living if name in LIVING else things for name in vocabulary.classes}
 

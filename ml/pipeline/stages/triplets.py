@@ -1,4 +1,4 @@
-"""Stage `triplets`: which {picture, mask, word} are good enough to learn from or to judge by.
+"""Stage `triplets`: which {picture, mask, word} are good enough for training or for scoring.
 
 Reads: `images`, `masks`. Writes: shards in the TRIPLETS schema, contact_sheet.jpg, rejected.jpg.
 Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was

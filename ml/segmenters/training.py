@@ -106,14 +106,6 @@ def _learner(model: PreTrainedModel, params: SegmenterParams) -> Learner:
     return Learner(model, params, device)
 
 
-def pick_device() -> torch.device:
-    """The GPU where there is one; this process's own where there are several processes."""
-    if processes.count() > 1:
-        device: torch.device = processes.state().device
-        return device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def hold_out(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices to train on and indices kept for the curve."""
     order = np.random.default_rng([seed, 0]).permutation(n)

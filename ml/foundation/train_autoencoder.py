@@ -16,10 +16,11 @@ import torch
 from diffusers import AutoencoderKL
 
 from ml.arguments import number
+from ml.compute.precision import computes_bfloat16
 from ml.errors import exit_path
 from ml.foundation.scenes import load_scenes
 from ml.foundation.schedule import Schedule
-from ml.foundation.training import Training, prefers_bf16, run_training, trainer_parser
+from ml.foundation.training import Training, run_training, trainer_parser
 from ml.store.files import atomic
 
 CHANNELS = (16, 32, 48)
@@ -111,7 +112,7 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     held_out = torch.from_numpy(load_scenes("eval", EVAL_SCENES, chosen.scenes).images).to(device)
     torch.manual_seed(chosen.seed)
     vae = make_autoencoder(tuple(chosen.channels)).to(device).train()
-    bf16 = prefers_bf16(device)
+    bf16 = computes_bfloat16(device.type)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(scenes), (chosen.batch,), generator=generator)

@@ -23,6 +23,7 @@ from diffusers import (
 from transformers import CLIPTokenizer
 
 from ml.arguments import number
+from ml.compute.precision import computes_bfloat16
 from ml.errors import exit_path
 from ml.foundation.diffusion_model import (
     CHANNELS,
@@ -42,7 +43,7 @@ from ml.foundation.diffusion_model import (
 from ml.foundation.latents import load_latents
 from ml.foundation.schedule import Schedule
 from ml.foundation.tokenizer import build_tokenizer
-from ml.foundation.training import Training, prefers_bf16, run_training, trainer_parser
+from ml.foundation.training import Training, run_training, trainer_parser
 
 BATCH = 32
 SCHEDULE = Schedule(1.5e-3, warmup=300, ema_decay=0.999, weight_decay=1e-3, fused=True)
@@ -108,7 +109,7 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     if chosen.start_from:
         load_weights(unet, chosen.start_from / "unet/diffusion_pytorch_model.safetensors")
         load_weights(text_encoder, chosen.start_from / "text_encoder/model.safetensors")
-    alpha_bar, bf16 = alphas_cumprod().to(device), prefers_bf16(device)
+    alpha_bar, bf16 = alphas_cumprod().to(device), computes_bfloat16(device.type)
     pipe = assemble(vae, text_encoder, tokenizer, unet)
     batch = chosen.batch
 

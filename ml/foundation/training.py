@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ml.arguments import number
+from ml.compute.devices import find_device
 from ml.errors import EXIT_CODES
 from ml.foundation.run import Run
 from ml.foundation.schedule import Budget, Schedule
@@ -83,12 +84,4 @@ def choose_device(name: str) -> torch.device:
     """The device of `--device`, its CPU set up for training (`ml.compute.devices`)."""
     # Numbers below 1e-38 (Adam's second moments) take a slow path on x86.
     torch.set_flush_denormal(True)
-    return torch.device(name)
-
-
-def prefers_bf16(device: torch.device) -> bool:
-    """Whether autocast to bfloat16 is worth it: GPUs, and CPUs with instructions for it.
-
-    Half again to twice as fast on such a CPU: docs/ablations.md.
-    """
-    return device.type == "cuda" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return find_device(name, "--device")

@@ -75,9 +75,4 @@ def together(name: str, table: str, columns: list[str], says: str) -> Rule:
 
 
 PURPOSES = ["train", "sim", "synthetic"]
-
-
-CELLS = ["one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"]
-
-
 HUGE = 1e9  # no upper bound

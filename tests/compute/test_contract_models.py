@@ -40,16 +40,6 @@ MICRO = ROOT / "data/foundation/micro"
 ONE = "a photograph of a bus"
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "model"))
-
-
 def spoil(folder: Path, what: str) -> None:
     """One weight of the only safetensors file of a folder, lost, renamed, cut, added or NaN."""
     (file,) = folder.glob("*.safetensors")
@@ -82,10 +72,10 @@ SPOILT = {
 
 @pytest.mark.parametrize("what", SPOILT)
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_a_pipeline_of_which_a_part_has_other_weights(folder, part, what):
-    spoil(folder / part, what)
+def test_a_pipeline_of_which_a_part_has_other_weights(tiny_copy, part, what):
+    spoil(tiny_copy / part, what)
     with pytest.raises(ValueError, match=f"{part}: .*{SPOILT[what]}"):
-        load(folder)
+        load(tiny_copy)
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2"])
@@ -97,16 +87,16 @@ def test_both_text_encoders_of_sdxl(tmp_path, part):
         load(tmp_path / "xl")
 
 
-def test_the_names_of_published_files_are_no_other_weights(folder):
+def test_the_names_of_published_files_are_no_other_weights(tiny_copy):
     """SD 1.5's text encoder has a prefix and a counted buffer that today's class has not."""
-    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    (file,) = (tiny_copy / "text_encoder").glob("*.safetensors")
     tensors = {
         f"text_model.{name.removeprefix('text_model.')}": value
         for name, value in load_file(file).items()
     }
     tensors["text_model.embeddings.position_ids"] = torch.arange(LENGTH)[None]
     save_file(tensors, file, metadata={"format": "pt"})
-    loaded = load(folder).text_encoder.state_dict()
+    loaded = load(tiny_copy).text_encoder.state_dict()
     for name, value in tiny_pipeline().text_encoder.state_dict().items():
         assert torch.equal(loaded[name], value)
 
@@ -217,25 +207,25 @@ def test_only_the_classifiers_head_may_be_anything(tmp_path):
 # --- files that there need not be
 
 
-def test_a_model_that_names_a_feature_extractor_it_does_not_have(folder):
+def test_a_model_that_names_a_feature_extractor_it_does_not_have(tiny_copy):
     edit(
-        folder / "model_index.json",
+        tiny_copy / "model_index.json",
         feature_extractor=["transformers", "CLIPImageProcessor"],
         safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
         image_encoder=["transformers", "CLIPVisionModelWithProjection"],
     )
-    pipe = load(folder)
+    pipe = load(tiny_copy)
     assert pipe.feature_extractor is None and pipe.safety_checker is None
     assert sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0).images.shape == (1, 64, 64, 3)
 
 
-def test_a_tokenizer_that_does_not_know_its_length(folder):
-    edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=None)
-    pipe = load(folder)
+def test_a_tokenizer_that_does_not_know_its_length(tiny_copy):
+    edit(tiny_copy / "tokenizer" / "tokenizer_config.json", model_max_length=None)
+    pipe = load(tiny_copy)
     assert text_length(pipe) == LENGTH
     ours = sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0, words=[["bus"]])
     theirs = sample(
-        load(save_tiny_pipeline(folder.parent / "whole")),
+        load(save_tiny_pipeline(tiny_copy.parent / "whole")),
         [ONE],
         [0],
         steps=2,
@@ -246,12 +236,12 @@ def test_a_tokenizer_that_does_not_know_its_length(folder):
     assert torch.equal(ours.daam[0], theirs.daam[0])
 
 
-def test_a_tokenizer_with_more_tokens_than_embeddings(folder):
+def test_a_tokenizer_with_more_tokens_than_embeddings(tiny_copy):
     pipe = tiny_pipeline()
     pipe.tokenizer.add_tokens(["<my-cat>"])
-    pipe.tokenizer.save_pretrained(folder / "tokenizer")
+    pipe.tokenizer.save_pretrained(tiny_copy / "tokenizer")
     with pytest.raises(ValueError, match="tokenizer has .* tokens, text_encoder embeddings of"):
-        load(folder)
+        load(tiny_copy)
 
 
 # --- finite numbers
@@ -263,10 +253,10 @@ def big(module, factor: float) -> None:
         weight.data.mul_(factor)
 
 
-def test_the_first_batch_that_is_not_finite_stops(saved):
+def test_the_first_batch_that_is_not_finite_stops(tiny_model):
     said = "diffusion.dtype float32, diffusion.scheduler DDIMScheduler.*bfloat16 or float32"
     latents, picture = torch.ones(1, 6, 16, 16), np.zeros((1, 64, 64, 3), np.uint8)
-    pipe = load(saved, scheduler="DDIMScheduler")
+    pipe = load(tiny_model, scheduler="DDIMScheduler")
     big(pipe.vae.decoder.conv_out, torch.inf)
     with pytest.raises(NotFinite, match=f"the pictures.*{said}"):
         sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0)
@@ -285,9 +275,9 @@ def test_the_first_batch_that_is_not_finite_stops(saved):
             work()
 
 
-def test_float16_that_overflows_stops_at_the_first_batch(saved):
+def test_float16_that_overflows_stops_at_the_first_batch(tiny_model):
     """The weights fit, but what the VAE makes of latents passes 65,504."""
-    pipe = load(saved, scheduler="DDIMScheduler", dtype="float16")
+    pipe = load(tiny_model, scheduler="DDIMScheduler", dtype="float16")
     for weight in pipe.vae.decoder.conv_in.parameters():
         large = weight.float()
         weight.data = (large * (60_000 / large.abs().max())).half()
@@ -296,9 +286,9 @@ def test_float16_that_overflows_stops_at_the_first_batch(saved):
         sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0)
 
 
-def test_features_that_a_training_would_keep_as_infinity(saved):
+def test_features_that_a_training_would_keep_as_infinity(tiny_model):
     """Features are kept in float16 whatever the dtype."""
-    pipe = load(saved)
+    pipe = load(tiny_model)
     shown = Sample(
         "a",
         ONE,
@@ -309,7 +299,7 @@ def test_features_that_a_training_would_keep_as_infinity(saved):
         "train",
         0,
         (64, 64),
-        saved,
+        tiny_model,
         0,
         Pictures(),
         np.ones((6, 16, 16), np.float32),

@@ -3,7 +3,6 @@ the hub's own exceptions are raised where its library would be called."""
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import load_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from tests.builders.tiny import save_tiny_pipeline, tiny_pipeline
+from tests.builders.tiny import tiny_pipeline
 
 ANSWER = SimpleNamespace(headers={}, request=None)
 
@@ -30,17 +29,6 @@ def hub_error(kind: type) -> Exception:
 
 def settings(**changes):
     return dataclasses.replace(load_params().diffusion, device="cpu", **changes)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    shutil.copytree(saved, tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.mark.parametrize(
@@ -78,9 +66,11 @@ def test_the_hub_refuses(monkeypatch, kind, advice):
         ),
     ],
 )
-def test_the_download_fails(monkeypatch, folder, error, advice):
+def test_the_download_fails(monkeypatch, tiny_copy, error, advice):
     """diffusers wraps the hub's errors: the causes count."""
-    monkeypatch.setattr(checkpoint, "hf_hub_download", lambda *_, **__: folder / "model_index.json")
+    monkeypatch.setattr(
+        checkpoint, "hf_hub_download", lambda *_, **__: tiny_copy / "model_index.json"
+    )
 
     def refuse(*_, **__):
         cause = hub_error(errors.IncompleteSnapshotError) if "half" in advice else None
@@ -91,16 +81,18 @@ def test_the_download_fails(monkeypatch, folder, error, advice):
         find_checkpoint("some/model", None, "fp16")
 
 
-def test_a_hub_id_is_downloaded_by_its_own_class_without_pickles(monkeypatch, folder):
+def test_a_hub_id_is_downloaded_by_its_own_class_without_pickles(monkeypatch, tiny_copy):
     asked = {}
-    monkeypatch.setattr(checkpoint, "hf_hub_download", lambda *_, **__: folder / "model_index.json")
+    monkeypatch.setattr(
+        checkpoint, "hf_hub_download", lambda *_, **__: tiny_copy / "model_index.json"
+    )
 
     def download(name, **kwargs):
         asked.update(kwargs, name=name)
-        return str(folder)
+        return str(tiny_copy)
 
     monkeypatch.setattr(checkpoint.StableDiffusionPipeline, "download", download)
-    assert find_checkpoint("some/model", "abc", None) == folder
+    assert find_checkpoint("some/model", "abc", None) == tiny_copy
     assert asked["use_safetensors"] is True and asked["safety_checker"] is None
     assert (asked["name"], asked["revision"], asked["variant"]) == ("some/model", "abc", None)
 
@@ -111,13 +103,13 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
             find_checkpoint(name)
 
 
-def test_half_a_file(folder):
-    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+def test_half_a_file(tiny_copy):
+    file = tiny_copy / "unet" / "diffusion_pytorch_model.safetensors"
     data = file.read_bytes()
     for part in (data[: len(data) // 2], data[:5], b"version https://git-lfs.github.com/spec/v1\n"):
         file.write_bytes(part)
         with pytest.raises(ValueError, match="unet.*bytes.*cut short or damaged.*half a download"):
-            find_checkpoint(str(folder))
+            find_checkpoint(str(tiny_copy))
 
 
 def shard_text_encoder(folder: Path, dot: str = "") -> list[Path]:
@@ -138,29 +130,31 @@ def shard_text_encoder(folder: Path, dot: str = "") -> list[Path]:
     return files
 
 
-def test_shards_load_and_a_missing_one_is_named(folder):
-    files = shard_text_encoder(folder)
-    pipe = load_pipeline(Workspace(folder.parent, "micro").located(settings(model=str(folder))))
+def test_shards_load_and_a_missing_one_is_named(tiny_copy):
+    files = shard_text_encoder(tiny_copy)
+    pipe = load_pipeline(
+        Workspace(tiny_copy.parent, "micro").located(settings(model=str(tiny_copy)))
+    )
     for name, value in tiny_pipeline().text_encoder.state_dict().items():
         assert torch.equal(pipe.text_encoder.state_dict()[name], value)
     files[1].unlink()
     with pytest.raises(ValueError, match="00002-of-00002.*missing.*index lists it.*half"):
-        find_checkpoint(str(folder))
+        find_checkpoint(str(tiny_copy))
 
 
-def test_pickled_weights_are_refused(folder):
-    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+def test_pickled_weights_are_refused(tiny_copy):
+    file = tiny_copy / "vae" / "diffusion_pytorch_model.safetensors"
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(ValueError, match="only pickled weights.*model.bin.*safe_serialization"):
-        find_checkpoint(str(folder))
+        find_checkpoint(str(tiny_copy))
     file.with_suffix(".bin").unlink()
     with pytest.raises(ValueError, match="no weights in.*vae.*found none"):
-        find_checkpoint(str(folder))
+        find_checkpoint(str(tiny_copy))
 
 
-def test_variants(folder, tmp_path):
+def test_variants(tiny_copy, tmp_path):
     with pytest.raises(ValueError, match="no files of the variant 'fp16'.*variant to null"):
-        find_checkpoint(str(folder), None, "fp16")
+        find_checkpoint(str(tiny_copy), None, "fp16")
     half = tmp_path / "half"
     tiny_pipeline().to(torch.float16).save_pretrained(half, variant="fp16")
     with pytest.raises(ValueError, match="diffusion.variant None.*fp16.safetensors"):
@@ -183,10 +177,10 @@ def test_variants(folder, tmp_path):
         ("{}", "model_index.json is damaged"),
     ],
 )
-def test_another_pipeline(folder, content, match):
-    (folder / "model_index.json").write_text(content)
+def test_another_pipeline(tiny_copy, content, match):
+    (tiny_copy / "model_index.json").write_text(content)
     with pytest.raises(ValueError, match=match):
-        find_checkpoint(str(folder))
+        find_checkpoint(str(tiny_copy))
 
 
 def test_no_gpu_is_said_before_anything_is_downloaded(monkeypatch):

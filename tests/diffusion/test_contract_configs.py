@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,19 +15,9 @@ from ml.diffusion.loading import read_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.segmenters.backbones import normalisation
 from ml.settings.profile import ROOT, load_params
-from tests.builders.tiny import edit, load, save_tiny_pipeline, settings, tiny_pipeline
+from tests.builders.tiny import edit, load, settings, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 CONFIGS = {
@@ -139,10 +128,10 @@ def test_the_refiner_is_no_model_of_its_own(tmp_path):
         ("text_encoder", None),
     ],
 )
-def test_parts_of_other_classes(folder, part, kind):
-    edit(folder / "model_index.json", **{part: [kind and "diffusers", kind]})
+def test_parts_of_other_classes(tiny_copy, part, kind):
+    edit(tiny_copy / "model_index.json", **{part: [kind and "diffusers", kind]})
     with pytest.raises(ValueError, match=f"{part} is of class {kind!r}: expected"):
-        check_folder(folder)
+        check_folder(tiny_copy)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -160,13 +149,13 @@ def test_the_shipped_model_is_followed():
     read_pipeline(MICRO / "diffusion", None, torch.float32)
 
 
-def test_loading_and_plan_refuse_before_weights_are_read(folder, tmp_path):
-    for file in folder.rglob("*.safetensors"):
+def test_loading_and_plan_refuse_before_weights_are_read(tiny_copy, tmp_path):
+    for file in tiny_copy.rglob("*.safetensors"):
         file.touch()
-    edit(folder / "unet" / "config.json", time_cond_proj_dim=256)
-    params = dataclasses.replace(load_params(), diffusion=settings(folder))
+    edit(tiny_copy / "unet" / "config.json", time_cond_proj_dim=256)
+    params = dataclasses.replace(load_params(), diffusion=settings(tiny_copy))
     for refuse in (
-        lambda: load(folder),
+        lambda: load(tiny_copy),
         lambda: find_diffusion(params, Workspace(tmp_path, "micro")),
     ):
         with pytest.raises(ValueError, match="time_cond_proj_dim is 256: expected null.*LCM"):

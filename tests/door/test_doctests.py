@@ -15,12 +15,12 @@ DOOR = (
 
 
 @pytest.fixture(scope="module")
-def names(folder, segmenter, pipe):
-    picture = pipe("a photograph of a dog", entities=["dog"], seed=1).images[0]
+def names(grounding_folder, segmenter_made, door):
+    picture = door("a photograph of a dog", entities=["dog"], seed=1).images[0]
     return {
-        "folder": folder,
-        "segmenter_folder": segmenter,
-        "pipe": pipe,
+        "folder": grounding_folder,
+        "segmenter_folder": segmenter_made,
+        "pipe": door,
         "picture": picture.resize((120, 90)),
     }
 

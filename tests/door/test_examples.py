@@ -24,33 +24,35 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
-def picture(pipe, tmp_path_factory):
+def picture(door, tmp_path_factory):
     file = tmp_path_factory.mktemp("pictures") / "picture.png"
-    pipe("a photograph of a dog", entities=["dog"], seed=1).images[0].resize((90, 60)).save(file)
+    door("a photograph of a dog", entities=["dog"], seed=1).images[0].resize((90, 60)).save(file)
     return file
 
 
-def test_draw_and_segment(run, folder, tmp_path):
-    printed = run("draw_and_segment", "--folder", folder, "--out", tmp_path)
+def test_draw_and_segment(run, grounding_folder, tmp_path):
+    printed = run("draw_and_segment", "--folder", grounding_folder, "--out", tmp_path)
     assert [line.split(":")[0] for line in printed.splitlines()] == ["dog", "cat"]
     assert {file.name for file in tmp_path.iterdir()} == {"picture.png", "dog.png", "cat.png"}
 
 
-def test_ground_a_picture(run, folder, picture):
-    printed = run("ground_a_picture", picture, "--folder", folder, "--words", "dog", "bus")
+def test_ground_a_picture(run, grounding_folder, picture):
+    printed = run(
+        "ground_a_picture", picture, "--folder", grounding_folder, "--words", "dog", "bus"
+    )
     assert [line.split(":")[0] for line in printed.splitlines()] == ["dog", "bus"]
     assert "presence" in printed
 
 
-def test_use_the_segmenter(run, segmenter, picture):
-    printed = run("use_the_segmenter", picture, "--folder", segmenter)
+def test_use_the_segmenter(run, segmenter_made, picture):
+    printed = run("use_the_segmenter", picture, "--folder", segmenter_made)
     assert sum(int(line.split()[-2]) for line in printed.splitlines()) == 90 * 60
 
 
-def test_own_vocabulary(run, folder, tmp_path):
+def test_own_vocabulary(run, grounding_folder, tmp_path):
     file = tmp_path / "farm.yaml"
     file.write_text("seen: [cow, sheep]\nunseen: [horse]\n")
-    printed = run("own_vocabulary", "--folder", folder, "--vocabulary", file)
+    printed = run("own_vocabulary", "--folder", grounding_folder, "--vocabulary", file)
     assert printed.startswith("cow (seen): ") and "horse (unseen): " in printed
 
 

@@ -25,28 +25,28 @@ def masks(pipe: GroundedDiffusionPipeline) -> np.ndarray:
 
 
 @pytest.fixture
-def copied(folder, root, tmp_path):
-    """The stage's folder under another root, its diffusion model linked."""
-    shutil.copytree(folder, tmp_path / folder.relative_to(root))
+def copied(grounding_folder, door_root, tmp_path):
+    """The stage's grounding_folder under another door_root, its diffusion model linked."""
+    shutil.copytree(grounding_folder, tmp_path / grounding_folder.relative_to(door_root))
     (tmp_path / DIFFUSION).parent.mkdir(parents=True)
-    shutil.copytree(root / DIFFUSION, tmp_path / DIFFUSION)
-    return tmp_path / folder.relative_to(root)
+    shutil.copytree(door_root / DIFFUSION, tmp_path / DIFFUSION)
+    return tmp_path / grounding_folder.relative_to(door_root)
 
 
-def test_what_is_saved_opens_as_it_was(pipe, tmp_path):
-    pipe.save_pretrained(tmp_path / "saved")
+def test_what_is_saved_opens_as_it_was(door, tmp_path):
+    door.save_pretrained(tmp_path / "saved")
     again = GroundedDiffusionPipeline.from_pretrained(tmp_path / "saved")
-    assert np.allclose(masks(again), masks(pipe), atol=1e-5)
+    assert np.allclose(masks(again), masks(door), atol=1e-5)
     assert (again.num_inference_steps, again.guidance_scale) == (15, 4.0)
-    assert type(again.pipe.scheduler) is type(pipe.pipe.scheduler)
+    assert type(again.pipe.scheduler) is type(door.pipe.scheduler)
     assert again.engine.batches.size == 40
 
 
-def test_a_stage_opens_from_any_place_and_writes_nothing(copied, pipe, monkeypatch, tmp_path):
+def test_a_stage_opens_from_any_place_and_writes_nothing(copied, door, monkeypatch, tmp_path):
     before = sorted(copied.rglob("*"))
     monkeypatch.chdir(tmp_path.parent)
     for path in (copied, str(copied)):
-        assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(path)), masks(pipe))
+        assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(path)), masks(door))
     monkeypatch.chdir(copied)
     assert GroundedDiffusionPipeline.from_pretrained(".").num_inference_steps == 15
     assert sorted(copied.rglob("*")) == before
@@ -82,12 +82,12 @@ def test_a_changed_module_is_refused(copied):
         GroundedDiffusionPipeline.from_pretrained(copied)
 
 
-def test_a_download_from_the_registry_opens(pipe, tmp_path):
-    pipe.save_pretrained(tmp_path / "packed")
+def test_a_download_from_the_registry_opens(door, tmp_path):
+    door.save_pretrained(tmp_path / "packed")
     folder = downloaded_folder(tmp_path / "downloaded", tmp_path / "packed")
     for path in (folder, folder / "artifacts" / "model"):
         again = GroundedDiffusionPipeline.from_pretrained(path)
-        assert np.allclose(masks(again), masks(pipe), atol=1e-5)
+        assert np.allclose(masks(again), masks(door), atol=1e-5)
 
 
 @pytest.mark.parametrize("opener", [GroundedDiffusionPipeline.from_pretrained, load_segmenter])
@@ -96,19 +96,19 @@ def test_an_address_of_the_registry_says_how_to_download_it(opener):
         opener("models:/x@y")
 
 
-def test_other_folders_are_refused(tmp_path, segmenter, folder):
-    for other in (tmp_path, tmp_path / "nowhere", segmenter / "model"):
+def test_other_folders_are_refused(tmp_path, segmenter_made, grounding_folder):
+    for other in (tmp_path, tmp_path / "nowhere", segmenter_made / "model"):
         with pytest.raises(ValueError, match="no pipeline.json in .*save_pretrained.*registry"):
             GroundedDiffusionPipeline.from_pretrained(other)
-    for other in (tmp_path, folder, segmenter.parent / "nowhere"):
+    for other in (tmp_path, grounding_folder, segmenter_made.parent / "nowhere"):
         with pytest.raises(ValueError, match="no segmenter in"):
             load_segmenter(other)
 
 
-def test_the_grounding_module_alone_opens_too(folder, pipe):
-    module = ml.GroundingModule.from_pretrained(folder)
+def test_the_grounding_module_alone_opens_too(grounding_folder, door):
+    module = ml.GroundingModule.from_pretrained(grounding_folder)
     for name, value in module.state_dict().items():
-        assert torch.equal(value, pipe.module.state_dict()[name])
+        assert torch.equal(value, door.module.state_dict()[name])
 
 
 @pytest.mark.parametrize("kind", ["maskformer", "segformer"])

@@ -24,24 +24,24 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
 
 
-def test_the_snippet_of_the_readme(pipe):
-    out = pipe(DOG_AND_CAT, entities=["dog", "cat"], seed=0)
+def test_the_snippet_of_the_readme(door):
+    out = door(DOG_AND_CAT, entities=["dog", "cat"], seed=0)
     assert isinstance(out, GroundedOutput)
     assert isinstance(out.images[0], Image.Image) and out.images[0].size == (64, 64)
     mask, share = out.masks[0]["dog"], out.probabilities[0]["cat"]
     assert mask.dtype == bool and mask.shape == (64, 64)
     assert share.dtype == np.float32 and 0 <= share.min() and share.max() <= 1
     assert out.presence is None
-    found = pipe.ground(out.images[0], entities=["dog", "bus"], min_presence=0.01)
+    found = door.ground(out.images[0], entities=["dog", "bus"], min_presence=0.01)
     assert list(found.masks[0]) == list(found.presence[0]) == ["dog", "bus"]
     # The micro model is the real one, and knows what it drew.
     assert found.presence[0]["dog"] > 0.01 > found.presence[0]["bus"]
     assert not found.masks[0]["bus"].any() and not found.probabilities[0]["bus"].any()
 
 
-def test_defaults_are_the_folders_and_the_engine_draws_the_same(pipe):
-    out = pipe(DOG_AND_CAT, entities=["dog", "cat"], seed=3)
-    made = pipe.engine.draw(
+def test_defaults_are_the_folders_and_the_engine_draws_the_same(door):
+    out = door(DOG_AND_CAT, entities=["dog", "cat"], seed=3)
+    made = door.engine.draw(
         [DOG_AND_CAT], [["dog", "cat"]], seeds=[3], steps=15, guidance_scale=4.0
     )
     assert np.array_equal(pixels(out), made.images)

@@ -1,0 +1,43 @@
+"""Folders and models that tests of several rooms share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ml import GroundedDiffusionPipeline
+from tests.builders.doors import segmenter_folder, stage_folder
+from tests.builders.tiny import save_tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def door_root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("door")
+
+
+@pytest.fixture(scope="session")
+def grounding_folder(door_root) -> Path:
+    """As the stage `grounding_model` leaves it: the micro diffusion model, an untrained module."""
+    return stage_folder(door_root)
+
+
+@pytest.fixture(scope="session")
+def segmenter_made(door_root) -> Path:
+    return segmenter_folder(door_root)
+
+
+@pytest.fixture(scope="session")
+def door(grounding_folder) -> GroundedDiffusionPipeline:
+    return GroundedDiffusionPipeline.from_pretrained(grounding_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A saved pipeline of tiny random weights. Not to be changed: see `tiny_copy`."""
+    return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def tiny_copy(tiny_model, tmp_path) -> Path:
+    """A copy of the tiny pipeline's folder, to damage."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))

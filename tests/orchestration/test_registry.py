@@ -399,7 +399,7 @@ print([int(np.unique(model.predict(images))[0]) == 77 for model in models])
 def test_two_versions_in_one_process_run_their_own_code(workspace, tmp_path, monkeypatch):
     changed = tmp_path / "changed" / "ml"
     shutil.copytree(packaging.CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
-    file = changed / "segmenters" / "training.py"
+    file = changed / "segmenters" / "prediction.py"
     file.write_text(
         file.read_text()
         + """

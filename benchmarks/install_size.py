@@ -1,6 +1,6 @@
 """What an installation costs: a fresh environment, the library alone, then each extra on top of it.
 
-    python benchmarks/install_size.py [--python python3.13] [--keep FOLDER]
+    python -m benchmarks.install_size [--python python3.13] [--keep FOLDER]
 
 Builds the project's wheel from a copy of the checkout and installs it with the versions of
 constraints.txt. Prints a Markdown row for each step: seconds of pip, and what it added to the
@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from ml.errors import exit_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = (
@@ -88,4 +90,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

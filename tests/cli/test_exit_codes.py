@@ -434,9 +434,9 @@ def make(tmp_path):
         '#!/bin/sh\necho "offline=$HF_HUB_OFFLINE $*"\necho ---\ncat "$RUN_CONFIG"\n'
     )
     (tools / "pytest").write_text('#!/bin/sh\necho "offline=$HF_HUB_OFFLINE"\n')
-    for tool in (*tools.iterdir(), tools / "ruff"):
-        if tool.name == "ruff":
-            tool.write_text("#!/bin/sh\n")
+    for checker in ("ruff", "lint-imports", "mypy"):
+        (tools / checker).write_text("#!/bin/sh\n")
+    for tool in tools.iterdir():
         tool.chmod(0o755)
     (tmp_path / "stamp").touch()
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "PROFILE")}

@@ -1,6 +1,7 @@
 """What must hold of labelled photographs before any work: counts, files, sizes, labels.
 
-Not here: the layouts on disk, or what a picture file may hold (`ml.images.files`).
+Not here: the layouts on disk, or what a picture file may hold (`ml.images.photographs`,
+`ml.images.label_maps`).
 """
 
 import sys

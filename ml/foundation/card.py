@@ -92,7 +92,7 @@ def card_text(card: dict) -> str:
         "# The micro checkpoints",
         "",
         "Small models of the drawn world: 64×64 scenes of the 20 PASCAL VOC classes",
-        "(`ml/foundation/`). They were trained from random weights on drawn scenes alone; no",
+        "(`ml/drawn_world/`). They were trained from random weights on drawn scenes alone; no",
         "photograph, no download, no other model is in them. They stand in for Stable Diffusion, a",
         "COCO Mask R-CNN and an ImageNet backbone where those can't be had, and know nothing of",
         "photographs.",

@@ -1,7 +1,8 @@
 """Drawn scenes as arrays for the trainers: rendered once by two processes, then read from a cache.
 
-Not here: how a scene is drawn (`world.py`), tensors and augmentation (`batches.py`), labels beyond
-what a scene knows. The cache is scratch: delete it at any time and it is drawn again, the same.
+Not here: how a scene is drawn (`ml.drawn_world.world`), tensors and augmentation (`batches.py`),
+labels beyond what a scene knows. The cache is scratch: delete it at any time and it is drawn again,
+the same.
 """
 
 import hashlib

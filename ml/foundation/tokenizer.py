@@ -1,7 +1,8 @@
 """The micro checkpoint's CLIPTokenizer: CLIP's own way of cutting text, merges learned on captions.
 
 Every word of the world's captions becomes one token; any other word falls into pieces over the
-byte alphabet, so that a user's own word is never unknown. Not here: the captions (`captions.py`).
+byte alphabet, so that a user's own word is never unknown. Not here: the captions
+(`ml.drawn_world.captions`).
 """
 
 import json

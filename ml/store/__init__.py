@@ -1,1 +1,1 @@
-"""What is on disk, and how it survives a kill: files, shards, manifests, workspaces."""
+"""What is on disk, and how it survives a kill: files, shards, manifests, locks."""

@@ -2,7 +2,7 @@
 
 Text beyond the last token that is read is not drawn, and there is no evidence for it. Known from a
 loaded pipeline, or from its tokenizers' files alone, before anything is loaded. Not here: where a
-word's tokens stand (`tokens.py`).
+word's tokens stand (`ml.diffusion.tokens`).
 """
 
 import re

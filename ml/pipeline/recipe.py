@@ -26,11 +26,11 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     models = {place: workspace.digest(params, place) for place in stage.models}
     inputs |= {place: digest for place, digest in models.items() if digest is not None}
-    if stage.real_part and params.benchmark.source in PHOTO_SOURCES:
+    if stage.photo_part and params.benchmark.source in PHOTO_SOURCES:
         from ml.datasets import data_digest  # scipy and pycocotools, only where they are needed
 
         inputs["benchmark.root"] = data_digest(
-            params.benchmark, stage.real_part, workspace.model(params.benchmark.root)
+            params.benchmark, stage.photo_part, workspace.model(params.benchmark.root)
         )
     recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
     check_lineage(

@@ -22,7 +22,7 @@ class Stage:
     version: int  # raised when the same inputs give another output
     models: tuple[str, ...] = ()  # Params fields (section.field) that name a foundation model
     heavy: bool = False  # wants the GPU at full size
-    real_part: str | None = None  # of the real data that it reads, when `benchmark:` names some
+    photo_part: str | None = None  # of the photographs that it reads, when `benchmark:` names some
     trains: bool = False  # may run in several processes at once (ml.compute.processes)
 
     # Labels: what a catalogue shows of the stage.
@@ -38,7 +38,7 @@ STAGES = (
         inputs=(),
         sections=("vocabulary", "benchmark.source", "benchmark.subset"),
         version=1,
-        real_part="test",
+        photo_part="test",
         description="The frozen test pictures with exact label maps: drawn from seeds of their "
                     "own, or real.",
         group="data", kinds=("python", "parquet"),
@@ -135,7 +135,7 @@ STAGES = (
         models=("segmenter.backbone",),
         heavy=True,
         trains=True,
-        real_part="train",
+        photo_part="train",
         description="The same segmenter trained on as many real pictures with true labels: the "
                     "upper bound.",
         group="segmentation", kinds=("pytorch",),

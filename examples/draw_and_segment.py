@@ -1,6 +1,8 @@
 """Draws a picture and masks the words of its prompt.
 
-python examples/draw_and_segment.py --prompt "a photograph of a dog and a cat" --words dog cat
+In the checkout:
+
+    python -m examples.draw_and_segment --prompt "a photograph of a dog and a cat" --words dog cat
 """
 
 import argparse
@@ -12,7 +14,9 @@ from ml import GroundedDiffusionPipeline
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", default="data/micro/grounding_model")
     parser.add_argument("--prompt", default="a photograph of a dog and a cat")
     parser.add_argument("--words", nargs="+", default=["dog", "cat"])

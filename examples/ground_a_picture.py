@@ -1,6 +1,8 @@
 """Finds words in a picture of yours; words that are not in it stay empty.
 
-python examples/ground_a_picture.py picture.png --words dog bus
+In the checkout:
+
+    python -m examples.ground_a_picture picture.png --words dog bus
 """
 
 import argparse
@@ -10,7 +12,9 @@ from ml import GroundedDiffusionPipeline
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("picture", type=Path)
     parser.add_argument("--words", nargs="+", default=["dog", "bus"])
     parser.add_argument("--folder", default="data/micro/grounding_model")

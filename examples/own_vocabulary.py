@@ -1,6 +1,13 @@
 """Draws a picture for every class of a vocabulary of yours, and masks the class in it.
 
-python examples/own_vocabulary.py --vocabulary farm.yaml
+In the checkout:
+
+    python -m examples.own_vocabulary --vocabulary farm.yaml
+
+after these two lines are written to farm.yaml:
+
+    seen: [cow, sheep]
+    unseen: [horse]
 """
 
 import argparse
@@ -10,7 +17,9 @@ from ml.grounding.prompting import compose_prompt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", default="data/micro/grounding_model")
     parser.add_argument("--vocabulary", default="voc-1", help="a name, or the path of a YAML file")
     parser.add_argument("--seed", type=int, default=0)

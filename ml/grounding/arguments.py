@@ -34,12 +34,30 @@ def number(name: str, value: object, hint: object) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
+def drawing(name: str, value: float | None, default: float | None) -> Any:
+    """A call's number, else the folder's. Raises ValueError for neither or one out of its range."""
+    if value is None and default is None:
+        raise ValueError(f"{name}: the model's folder names no default; give a number")
+    return number(name, default if value is None else value, DRAWING[name])
+
+
+def texts(name: str, value: object) -> tuple[list[str], bool]:
+    """Texts, and whether one was given and not several. Raises ValueError for none, or others."""
+    if isinstance(value, str):
+        return [value], True
+    several = not isinstance(value, bytes) and isinstance(value, Sequence | np.ndarray)
+    own = list(value) if several and np.ndim(value) else []  # type: ignore[call-overload,arg-type]
+    if not own or not all(isinstance(text, str) for text in own):
+        raise ValueError(f"{name}: expected a text, or a list of at least one, got {value!r:.80}")
+    return [str(text) for text in own], False
+
+
 def one(name: str, words: Any) -> list[Any]:
     """[words] of one picture. Raises ValueError unless they are a flat list."""
     if isinstance(words, str | bytes) or not hasattr(words, "__len__"):
         raise ValueError(f'{name}: expected a list of words, such as ["dog", "car"], got {words!r}')
-    own = list(words)
-    if any(isinstance(word, list | tuple) for word in own):
+    own = _plain(words)
+    if any(isinstance(word, list | tuple | np.ndarray) for word in own):
         raise ValueError(
             f'{name}: expected a flat list of words for one picture, such as ["dog", "car"], got '
             f"{words!r}; lists within it go with a list of pictures or prompts"
@@ -54,7 +72,12 @@ def several(name: str, words: Any) -> list[Any]:
             f'{name}: expected a list of words for each picture, such as [["dog", "car"], ["cat"]]'
             f", got {words!r}"
         )
-    return list(words)
+    return [_plain(own) if isinstance(own, list | tuple | np.ndarray) else own for own in words]
+
+
+def _plain(words: Any) -> list[Any]:
+    """Words as they are keys of masks: numpy's texts become Python's."""
+    return [str(word) if isinstance(word, str) else word for word in words]
 
 
 def seeds_of(
@@ -75,11 +98,11 @@ def seeds_of(
             seed = [first + place for place in range(pictures)]
         if isinstance(seed, str) or not hasattr(seed, "__len__"):
             number("seed", seed, SEED)
-        _check_count("seed", seed, pictures)
+        _check_count("seed", "a whole number", seed, pictures)
         return [number("seed", value, SEED) for value in seed]
     if generator is None or isinstance(generator, torch.Generator):
         return [_drawn(generator) for _ in range(pictures)]
-    _check_count("generator", generator, pictures)
+    _check_count("generator", "a torch.Generator", generator, pictures)
     if wrong := [own for own in generator if not isinstance(own, torch.Generator)]:
         raise ValueError(f"generator: expected torch.Generator, got {wrong[0]!r}")
     return [_drawn(own) for own in generator]
@@ -90,7 +113,11 @@ def _drawn(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**32, (), generator=generator, device=device))
 
 
-def _check_count(name: str, values: object, pictures: int) -> None:
-    if not isinstance(values, Sequence | np.ndarray) or len(values) != pictures:
-        got = len(values) if isinstance(values, Sequence | np.ndarray) else repr(values)
-        raise ValueError(f"{name}: expected one for each of {pictures} pictures, got {got}")
+def _check_count(name: str, kind: str, values: object, pictures: int) -> None:
+    if not isinstance(values, Sequence | np.ndarray):
+        raise ValueError(
+            f"{name}: expected {kind}, or a list of one for each of {pictures} pictures, "
+            f"got {values!r}"
+        )
+    if len(values) != pictures:
+        raise ValueError(f"{name}: expected one for each of {pictures} pictures, got {len(values)}")

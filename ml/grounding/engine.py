@@ -7,7 +7,7 @@ manner of diffusers, and saved folders (`pipeline.py`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -60,6 +60,11 @@ class GroundingEngine:
     @property
     def config(self) -> GroundingConfig:
         return self.module.config
+
+    def to(self, device: torch.device) -> Self:
+        """Moves both models; returns itself."""
+        self.pipe, self.module = self.pipe.to(device), self.module.to(device)
+        return self
 
     def draw(
         self,

@@ -8,60 +8,77 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from ml.images.photographs import open_picture
+from ml.images.photographs import open_picture, show_picture
 
-Picture = Image.Image | np.ndarray | str | Path
-"""An array is uint8 (H,W,3) RGB."""
+Picture = Image.Image | np.ndarray | torch.Tensor | str | Path
+"""An array is (H,W,3) RGB, uint8 or float in 0..1; a tensor (3,H,W), float in 0..1."""
+EXPECTED = (
+    "expected a picture as PIL.Image, as the path of a file, as array (H,W,3) RGB, uint8 or float "
+    "in 0..1, or as tensor (3,H,W), float in 0..1; or several, in a list or with a first axis more"
+)
 
 
 def pictures_of(given: Picture | Sequence[Picture]) -> tuple[list[np.ndarray], bool]:
-    """Pictures uint8 (H,W,3), and whether one was given and not several, in a list or an array
-    (B,H,W,3). Raises ValueError for none, and for what `read` refuses."""
-    if isinstance(given, Image.Image | str | Path) or (
-        isinstance(given, np.ndarray) and given.ndim == 3
-    ):
+    """Pictures uint8 (H,W,3), and whether one was given and not several, in a list, an array
+    (B,H,W,3) or a tensor (B,3,H,W). Raises ValueError for none, and for what `read` refuses."""
+    if isinstance(given, np.ndarray | torch.Tensor):
+        several = given.ndim == 4
+    else:
+        several = isinstance(given, Sequence) and not isinstance(given, str)
+    if not several:
         return [read(given)], True
-    if not isinstance(given, Sequence | np.ndarray) or not _count(given):
-        raise ValueError(f"expected a picture, or a list of at least one, got {given!r:.80}")
-    return [read(picture) for picture in given], False
-
-
-def _count(given: Sequence[Picture] | np.ndarray) -> int:
-    return 0 if isinstance(given, np.ndarray) and not given.ndim else len(given)
+    pictures = [read(picture) for picture in given]  # type: ignore[union-attr]  # a path is one
+    if not pictures:
+        raise ValueError(f"expected at least one picture, got none in {given!r:.80}")
+    return pictures, False
 
 
 def read(picture: object) -> np.ndarray:
     """uint8 (H,W,3) RGB.
 
-    A file is turned as its EXIF says, a PIL picture is taken as it stands; transparency is dropped.
-    Raises ValueError for an array that is not uint8 (H,W,3), a PIL picture of more than 8 bits a
-    channel, a file that is no picture, and anything else.
+    A file and a PIL picture alike are read as a viewer shows them (`ml.images.photographs`): turned
+    as their EXIF flag says, transparency on white. Floats are rounded. Raises ValueError for an
+    array or tensor of another shape, type or range, a picture without pixels or of a range that is
+    not known, a file that is no picture, and anything else.
     """
     if isinstance(picture, str | Path):
         if not Path(picture).is_file():
-            raise ValueError(f"no file {str(picture)!r}: expected the path of a picture")
+            raise ValueError(
+                f"no file {str(picture)!r}: expected the path of a picture "
+                f"(working directory: {str(Path.cwd())!r})"
+            )
         return open_picture(Path(picture), str(picture))
     if isinstance(picture, Image.Image):
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"expected a PIL picture of 8 bits a channel, got mode {picture.mode}, whose range "
-                'is not known; scale it to 0..255 and convert it to "RGB"'
-            )
-        return np.asarray(picture.convert("RGB"))
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
+        return show_picture(picture, "the PIL picture")
+    if isinstance(picture, torch.Tensor):
+        if picture.ndim == 3 and picture.shape[0] == 3 and picture.is_floating_point():
+            values = picture.detach().to("cpu", torch.float32)
+            return _levels(values.permute(1, 2, 0).numpy())
+        raise ValueError(f"{EXPECTED}; got a tensor {picture.dtype} {tuple(picture.shape)}")
+    if isinstance(picture, np.ndarray):
         if picture.ndim == 3 and picture.shape[2] == 3 and picture.size:
-            return picture
-    got = (
-        f"{picture.dtype} {picture.shape}"
-        if isinstance(picture, np.ndarray)
-        else type(picture).__name__
-    )
-    raise ValueError(
-        f"expected a picture as PIL.Image, as array uint8 (H,W,3) RGB or as the path of a file, "
-        f"got {got}"
-    )
+            if picture.dtype == np.uint8:
+                return picture
+            if np.issubdtype(picture.dtype, np.floating):
+                return _levels(picture)
+        raise ValueError(f"{EXPECTED}; got an array {picture.dtype} {picture.shape}")
+    raise ValueError(f"{EXPECTED}; got {type(picture).__name__}")
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """uint8 of floats (H,W,3) in 0..1."""
+    if not values.size:
+        raise ValueError(f"{EXPECTED}; got no pixels, {values.shape}")
+    low, high = float(values.min()), float(values.max())
+    if not (0 <= low and high <= 1):  # nan too
+        raise ValueError(
+            f"{EXPECTED}; got floats in {low:g}..{high:g}: scale them to 0..1, or convert levels "
+            "0..255 to uint8"
+        )
+    return np.asarray(np.rint(values.astype(np.float32) * 255), np.uint8)
 
 
 def squared(picture: np.ndarray, side: int) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""Folders that hold a grounding model: written by `save_pretrained`, left by the stage
+"""Folders that hold a grounding model, opened and written: by `save_pretrained`, left by the stage
 `grounding_model`, or downloaded from the model registry.
 
 Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
 from ml.settings.sections import SCHEDULERS, DiffusionParams
-from ml.store.files import say, sha256_folder
+from ml.store.files import atomic, say, sha256_folder, write_json
 from ml.store.manifest import NAME as MANIFEST
 from ml.store.manifest import Manifest, read_manifest
 from ml.store.reading import read_object
-from ml.store.registry_folder import downloaded, refuse_address
+from ml.store.registry_folder import model_folder
 
 REFERENCE = "pipeline.json"
 DTYPES = ("float32", "float16", "bfloat16")
@@ -58,11 +58,11 @@ class Opened:
 def open_model(folder: Path | str, device: str) -> Opened:
     """What a folder of one of the three layouts holds, on a device; float32 on a CPU.
 
-    Raises ValueError for an address of the registry, any other folder, a damaged one, or a
-    diffusion model that cannot be loaded or is not the one that the module was trained with.
+    Raises ValueError for an address of the registry, a folder that is not there or any other, a
+    damaged one, or a diffusion model that cannot be loaded or is not the one that the module was
+    trained with.
     """
-    refuse_address(str(folder), "GroundedDiffusionPipeline.from_pretrained")
-    place = downloaded(Path(folder))
+    place = model_folder(folder, "GroundedDiffusionPipeline.from_pretrained")
     if (place / REFERENCE).is_file():
         return _saved(place, device)
     if (place / MANIFEST).is_file():
@@ -72,6 +72,34 @@ def open_model(folder: Path | str, device: str) -> Opened:
         "GroundedDiffusionPipeline.save_pretrained, the folder of the stage "
         f"{STAGE} (data/<profile>/{STAGE}), or one downloaded from the model registry"
     )
+
+
+def save_model(
+    folder: Path,
+    model: Opened,
+    diffusion: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+) -> None:
+    """Writes a folder that `open_model` opens.
+
+    diffusion, revision, variant: what is written down instead of a copy of the diffusion model.
+    """
+    model.module.save_pretrained(folder / "grounding")
+    if diffusion is None:
+        with atomic(folder / "diffusion") as temporary:
+            model.pipe.save_pretrained(temporary, safe_serialization=True)
+    reference = Reference(
+        diffusion=diffusion or "diffusion",
+        revision=revision,
+        variant=variant,
+        scheduler=type(model.pipe.scheduler).__name__,
+        dtype=str(model.pipe.dtype).removeprefix("torch."),
+        batch_size=model.batch_size,
+        steps=model.steps,
+        guidance_scale=model.guidance_scale,
+    )
+    write_json(folder / REFERENCE, asdict(reference))
 
 
 def _saved(folder: Path, device: str) -> Opened:

@@ -14,9 +14,11 @@ from ml.grounding.given import enlarged
 OutputType = Literal["pil", "np", "pt"]
 Images = list[Image.Image] | np.ndarray | torch.Tensor
 Map = np.ndarray | torch.Tensor
+SHOWN = 3
+"""Entries of a list that a line about an output names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GroundedOutput:
     """Pictures with a mask for each word. One entry a picture, also of a single one.
 
@@ -40,6 +42,8 @@ class GroundedOutput:
         (torch.Size([1, 3, 64, 64]), [0])
         >>> {word: mask.dtype for word, mask in out.masks[0].items()}
         {'dog': torch.bool, 'cat': torch.bool}
+        >>> out
+        GroundedOutput(1 picture: tensor 64x64 'dog', 'cat'; seeds: 0)
     """
 
     images: Images
@@ -47,6 +51,29 @@ class GroundedOutput:
     probabilities: list[dict[str, Map]]
     presence: list[dict[str, float]] | None = None
     seeds: list[int] | None = None
+
+    def __repr__(self) -> str:
+        """One line: how many pictures, and of the first few their sizes (HxW), words and seeds."""
+        count = len(self.masks)
+        first = [
+            f"{'x'.join(map(str, next(iter(masks.values())).shape))} "
+            + _short([repr(word) for word in masks], ", ")
+            for masks in self.masks[:SHOWN]
+        ]
+        kind = "PIL" if isinstance(self.images, list) else "array"
+        kind = "tensor" if isinstance(self.images, torch.Tensor) else kind
+        parts = [
+            f"{count} picture{'s' * (count != 1)}: {kind} {_short(first, ' | ', count)}",
+            *(["presence"] if self.presence is not None else []),
+            *([f"seeds: {_short(list(map(str, self.seeds)), ', ')}"] if self.seeds else []),
+        ]
+        return f"GroundedOutput({'; '.join(parts)})"
+
+
+def _short(entries: Sequence[str], between: str, count: int | None = None) -> str:
+    """The first SHOWN entries, and dots where there are more; count: of all."""
+    more = (len(entries) if count is None else count) > SHOWN
+    return between.join([*entries[:SHOWN], *(["..."] if more else [])])
 
 
 def check_output_type(output_type: str) -> None:

@@ -4,27 +4,30 @@ Not here: how masks are made (`engine.py`), and how folders are laid out (`openi
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+import torch
 
+from ml.compute.devices import find_device
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import StepCallback
 from ml.grounding import given
-from ml.grounding.arguments import DRAWING, Generators, number, one, seeds_of, several
+from ml.grounding.arguments import Generators, drawing, one, seeds_of, several, texts
 from ml.grounding.config import GroundingConfig
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.given import Picture
 from ml.grounding.module import GroundingModule
-from ml.grounding.opening import REFERENCE, Reference, open_model
+from ml.grounding.opening import Opened, open_model, save_model
 from ml.grounding.output import GroundedOutput, OutputType, as_output, check_output_type
-from ml.store.files import atomic, write_json
 
 
 class GroundedDiffusionPipeline:
     """A frozen text-to-image model with a grounding module: draws pictures, and masks words.
+
+    Of the arguments of diffusers there are no `negative_prompt`, no `num_images_per_prompt`
+    (repeat the prompt in the list), and no `height` and `width`: the module is trained at one size.
 
     Attributes:
         pipe: the pipeline of diffusers (Stable Diffusion or SDXL) that draws.
@@ -78,6 +81,24 @@ class GroundedDiffusionPipeline:
         """The grounding module's; `config.picture_size` is the side of a picture in pixels."""
         return self.engine.config
 
+    @property
+    def device(self) -> torch.device:
+        """That both models are on."""
+        return self.pipe.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the diffusion model's weights; the module's are float32."""
+        return self.pipe.dtype
+
+    def to(self, device: str | torch.device) -> Self:
+        """Moves the diffusion model and the module, whose dtypes stay; returns itself.
+
+        device: as in `from_pretrained`, or torch's own. Raises ValueError for a missing one.
+        """
+        self.engine.to(find_device(str(device)))
+        return self
+
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -119,9 +140,9 @@ class GroundedDiffusionPipeline:
             GroundedOutput: B pictures, and a mask (H,W) for each of their words.
 
         Raises:
-            ValueError: lists of unequal length, a word or phrase that is not in its prompt or is
-                asked for twice, a prompt longer than the text encoder reads, a number out of its
-                range, both a generator and a seed, an unknown output type, no number of steps or
+            ValueError: no prompt, lists of unequal length, a word or phrase that is not in its
+                prompt or is asked for twice, a prompt longer than the text encoder reads, a number
+                out of its range, both a generator and a seed, an unknown output type, no steps or
                 guidance where the folder names none, or a callback that does what it may not.
             OutOfMemory: the device has not enough memory for a single picture.
 
@@ -141,13 +162,12 @@ class GroundedDiffusionPipeline:
             True
         """
         check_output_type(output_type)
-        single = isinstance(prompt, str)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts, single = texts("prompt", prompt)
         words = (one if single else several)("entities", entities)
         named = None if phrases is None else (one if single else several)("phrases", phrases)
         seeds = seeds_of(seed, generator, len(prompts))
-        steps: int = _given("num_inference_steps", num_inference_steps, self.num_inference_steps)
-        guidance: float = _given("guidance_scale", guidance_scale, self.guidance_scale)
+        steps: int = drawing("num_inference_steps", num_inference_steps, self.num_inference_steps)
+        guidance: float = drawing("guidance_scale", guidance_scale, self.guidance_scale)
         made = self.engine.draw(
             prompts,
             words,
@@ -161,7 +181,7 @@ class GroundedDiffusionPipeline:
 
     def ground(
         self,
-        image: Picture | Sequence[Picture] | np.ndarray,
+        image: Picture | Sequence[Picture],
         entities: Sequence[str] | Sequence[Sequence[str]],
         *,
         min_presence: float | None = None,
@@ -177,8 +197,10 @@ class GroundedDiffusionPipeline:
         masks come back at its own size, no finer than the model's pixels.
 
         Args:
-            image: a PIL picture, an array uint8 (H,W,3) RGB or a file's path; or a list of B of
-                them, or an array uint8 (B,H,W,3).
+            image: a PIL picture or a file's path, both read as a viewer shows them (turned as the
+                EXIF flag says, transparency on white); an array (H,W,3) RGB, uint8 or float in
+                0..1; or a tensor (3,H,W), float in 0..1. Or a list of B of them, an array (B,H,W,3)
+                or a tensor (B,3,H,W), so that `GroundedOutput.images` of every type goes in.
             entities: the words to look for: a flat list for one picture, else B lists.
             min_presence: words with a lower presence score (`ml.grounding.presence`, any finite
                 number; 0.01 is good for the micro model) get an empty mask and probability 0, and
@@ -215,7 +237,7 @@ class GroundedDiffusionPipeline:
         found = self.engine.ground(
             np.stack([given.squared(picture, side) for picture in own]),
             words,
-            [prompt] if isinstance(prompt, str) and single else prompt,
+            None if prompt is None else texts("prompt", prompt)[0],
             timestep,
             named,
             seed,
@@ -239,22 +261,14 @@ class GroundedDiffusionPipeline:
             revision: of the hub id.
             variant: of the hub id's weights, such as "fp16".
         """
-        folder = Path(folder)
-        self.module.save_pretrained(folder / "grounding")
-        if diffusion is None:
-            with atomic(folder / "diffusion") as temporary:
-                self.pipe.save_pretrained(temporary, safe_serialization=True)
-        reference = Reference(
-            diffusion=diffusion or "diffusion",
-            revision=revision,
-            variant=variant,
-            scheduler=type(self.pipe.scheduler).__name__,
-            dtype=str(self.pipe.dtype).removeprefix("torch."),
-            batch_size=self.engine.batches.size,
-            steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
+        model = Opened(
+            self.pipe,
+            self.module,
+            self.engine.batches.size,
+            self.num_inference_steps,
+            self.guidance_scale,
         )
-        write_json(folder / REFERENCE, asdict(reference))
+        save_model(Path(folder), model, diffusion, revision, variant)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
@@ -272,7 +286,8 @@ class GroundedDiffusionPipeline:
             GroundedDiffusionPipeline: drawing with the scheduler, steps and guidance of the folder.
 
         Raises:
-            ValueError: an address of the registry, another folder, a damaged one, a diffusion model
+            ValueError: an address of the registry, what is no folder's path, a folder that is not
+                there, another folder, a damaged one, a diffusion model
                 that cannot be loaded or is not the one that the module was trained with, or a
                 device that is not there.
 
@@ -283,10 +298,3 @@ class GroundedDiffusionPipeline:
         """
         found = open_model(folder, device)
         return cls(found.pipe, found.module, found.batch_size, found.steps, found.guidance_scale)
-
-
-def _given(name: str, value: float | None, default: float | None) -> Any:
-    """A call's number, else the folder's. Raises ValueError for neither or one out of its range."""
-    if value is None and default is None:
-        raise ValueError(f"{name}: the model's folder names no default; give a number")
-    return number(name, default if value is None else value, DRAWING[name])

@@ -74,12 +74,17 @@ def open_header(stream: BinaryIO, name: str, formats: tuple[str, ...]) -> ImageF
     return image
 
 
-def decode(image: Image.Image, data: bytes, name: str) -> int:
-    """Decodes an opened picture, all of it; returns the EXIF orientation that is still to do."""
+def decode(image: Image.Image, data: bytes | None, name: str) -> int:
+    """Decodes an opened picture, all of it; returns the EXIF orientation that is still to do.
+
+    data: the file's bytes, None where they are not at hand.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if image.format == "PNG":  # checksums of every chunk, which loading does not compare
+            if (
+                data is not None and image.format == "PNG"
+            ):  # checksums of every chunk, which loading does not compare
                 Image.open(io.BytesIO(data)).verify()
             image.load()
             return orientation_of(image)
@@ -104,9 +109,9 @@ def orientation_of(image: Image.Image) -> int:
     return flag if flag in TURNED else 1
 
 
-def raw_mode(image: ImageFile.ImageFile) -> str:
+def raw_mode(image: Image.Image) -> str:
     """Pillow's name of how samples lie in the file, "L;4"; known until the picture is loaded."""
-    if not image.tile:
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
         return ""
     args = image.tile[0].args
     return str(args if isinstance(args, str) else args[0] if args else "")

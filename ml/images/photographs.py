@@ -54,6 +54,17 @@ def open_picture(source: Path | bytes, name: str = "the picture") -> Picture:
     return load_photo(source, name)[1]
 
 
+def show_picture(image: Image.Image, name: str = "the picture") -> Picture:
+    """What `open_picture` gives for the file, of a picture that Pillow opened or made.
+
+    Of several pages the one that it stands at. Raises ValueError for no pixels, what cannot be
+    decoded, or has no defined range.
+    """
+    if not image.width or not image.height:
+        raise ValueError(f"{name}: expected at least one pixel, got {image.width}x{image.height}")
+    return _shown(image, None, name)[0]
+
+
 def load_photo(source: Path | bytes, name: str = "the picture") -> tuple[bytes, Picture]:
     """(bytes that `ml.images.png.decode_png` reads as the picture, the picture of `open_picture`).
 
@@ -62,7 +73,21 @@ def load_photo(source: Path | bytes, name: str = "the picture") -> tuple[bytes, 
     """
     data, name = bytes_of(source, name)
     image = open_header(io.BytesIO(data), name, PHOTO_FORMATS)
-    mode, kind, raw, inverted = image.mode, image.format, raw_mode(image), is_inverted(image)
+    mode, kind = image.mode, image.format
+    pixels, upright = _shown(image, data, name)
+    if (
+        kind in KEPT_FORMATS
+        and mode == "RGB"
+        and upright
+        and np.array_equal(pixels, np.asarray(image))
+    ):
+        return data, pixels
+    return encode_png(pixels), pixels
+
+
+def _shown(image: Image.Image, data: bytes | None, name: str) -> tuple[Picture, bool]:
+    """(an opened picture as a viewer shows it, whether it is stored upright). data: its file's."""
+    mode, raw, inverted = image.mode, raw_mode(image), is_inverted(image)
     orientation = decode(image, data, name)
     turned = image.transpose(TURNED[orientation]) if orientation in TURNED else image
     if mode.startswith("I;16") and not inverted:
@@ -80,14 +105,7 @@ def load_photo(source: Path | bytes, name: str = "the picture") -> tuple[bytes, 
             f"{name}: its 16-bit values use so little of their range that it would be "
             "black; scale them to the whole range, or save it with 8 bits"
         )
-    if (
-        kind in KEPT_FORMATS
-        and mode == "RGB"
-        and turned is image
-        and np.array_equal(pixels, np.asarray(image))
-    ):
-        return data, pixels
-    return encode_png(pixels), pixels
+    return pixels, turned is image
 
 
 def picture_size(path: Path) -> Size:

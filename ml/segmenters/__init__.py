@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ml.segmenters import maskformer, segformer
 from ml.store.reading import read_object
-from ml.store.registry_folder import downloaded, refuse_address
+from ml.store.registry_folder import model_folder
 
 ARCHITECTURES: dict[str, ModuleType] = {"maskformer": maskformer, "segformer": segformer}
 
@@ -29,26 +29,38 @@ def architecture(name: str) -> ModuleType:
 def load_segmenter(folder: Path | str) -> PreTrainedModel:
     """Opens a trained segmenter, a model of transformers.
 
+    In `transformers.pipeline("image-segmentation", ...)` pass it as an object, with
+    `ml.segmenters.processor.image_processor(model, size)`: the saved folder holds no
+    `preprocessor_config.json`, so that the folder's path as `model=` fails. `size` is (H, W) of the
+    pictures it was trained on. Call the pipeline with `subtask="semantic"`: without it transformers
+    takes a MaskFormer for a panoptic model and leaves objects out.
+
     Args:
         folder: of the stage `segmenter` (`data/<profile>/segmenter`), its `model` inside, or a
             registered model that was downloaded.
 
     Returns:
         The model on the CPU, in eval mode; `config.id2label` names its labels, 0 is background.
-        With `ml.segmenters.processor.image_processor` it goes into `transformers.pipeline`.
 
     Raises:
-        ValueError: an address of the model registry, a folder without a segmenter, or a damaged
-            one.
+        ValueError: an address of the model registry, what is no folder's path, a folder that is not
+            there, one without a segmenter, or a damaged one.
 
     Examples:
         >>> from ml import load_segmenter
         >>> model = load_segmenter(segmenter_folder)
         >>> model.config.id2label[0], model.training
         ('background', False)
+        >>> import transformers
+        >>> from ml.segmenters.processor import image_processor
+        >>> segment = transformers.pipeline(
+        ...     "image-segmentation", model=model, image_processor=image_processor(model, (64, 64))
+        ... )
+        >>> found = segment(picture, subtask="semantic")
+        >>> {entry["mask"].size for entry in found} == {picture.size}
+        True
     """
-    refuse_address(str(folder), "load_segmenter")
-    place = downloaded(Path(folder))
+    place = model_folder(folder, "load_segmenter")
     if not (place / "config.json").is_file() and (place / "model").is_dir():
         place = place / "model"
     file = place / "config.json"

@@ -22,7 +22,8 @@ def image_processor(model: PreTrainedModel, size: tuple[int, int]) -> BaseImageP
 
     The label maps of `transformers.pipeline` are close to ours, not the same: transformers enlarges
     finished scores where we enlarge the logits, which moves one or two pixels in a hundred, at the
-    edges of objects.
+    edges of objects. Call the pipeline with `subtask="semantic"`: without it transformers takes a
+    MaskFormer for a panoptic model and leaves objects out.
 
     Args:
         model: from `load_segmenter`.

@@ -6,6 +6,25 @@ from pathlib import Path
 ADDRESS = re.compile(r"^(models|runs|mlflow-artifacts):/")
 
 
+def model_folder(folder: Path | str, opener: str) -> Path:
+    """Where the files of a saved model lie. opener: what takes that folder, for messages.
+
+    Raises ValueError for an address of the registry, what is no path, and a folder that is not
+    there.
+    """
+    if not isinstance(folder, str | Path):
+        raise ValueError(f"{opener}: expected the path of a folder, got {folder!r:.80}")
+    refuse_address(str(folder), opener)
+    place = Path(folder)
+    if not place.is_dir():
+        what = "is a file" if place.exists() else "does not exist"
+        raise ValueError(
+            f"{opener}: expected a folder, and {str(place.absolute())!r} {what} "
+            f"(working directory: {str(Path.cwd())!r})"
+        )
+    return downloaded(place)
+
+
 def refuse_address(name: str, opener: str) -> None:
     """Raises ValueError for an address of the registry ("models:/grounding@champion"), saying how
     it becomes a folder. opener: what takes that folder."""

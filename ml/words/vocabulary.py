@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ml.settings.profile import find_file
+from ml.settings.profile import ROOT, find_file
 from ml.store.reading import read_yaml
 from ml.words.english import SINGULAR, plurals, singular_of, with_article
 from ml.words.spans import check_name, fold
@@ -64,7 +64,7 @@ class Vocabulary:
         ).hexdigest()
 
 
-def load_vocabulary(name: str) -> Vocabulary:
+def load_vocabulary(name: str | Path) -> Vocabulary:
     """Opens a vocabulary.
 
     A user's file has `seen:` and `unseen:` lists and optionally `words:` (class -> list of words);
@@ -78,9 +78,9 @@ def load_vocabulary(name: str) -> Vocabulary:
         Vocabulary: at most 254 classes in alphabetical order, which is that of their labels 1..n.
 
     Raises:
-        ValueError: a missing file, broken YAML, an unknown key, what is no word, more than 254
-            classes, no seen class, and classes and words that are equal, plurals, or shared by two;
-            the message names the file.
+        ValueError: what is neither a name nor a path, a missing file, broken YAML, an unknown key,
+            what is no word, more than 254 classes, no seen class, and classes and words that are
+            equal, plurals, or shared by two; the message names the file.
 
     Examples:
         >>> from ml import load_vocabulary
@@ -90,8 +90,17 @@ def load_vocabulary(name: str) -> Vocabulary:
         >>> vocabulary.words["tvmonitor"][0]
         'tv monitor'
     """
+    if not isinstance(name, str | Path):
+        raise ValueError(
+            "expected a vocabulary's name or the path of a YAML file, "
+            f"got {type(name).__name__} {_short(name)}"
+        )
+    name = str(name)
     is_path = name.endswith((".yaml", ".yml"))
     file = find_file(name) if is_path else FOLDER / f"{name}.yaml"
+    if is_path and not file.is_file():
+        looked = dict.fromkeys(str(place / name) for place in (Path.cwd(), ROOT))
+        raise ValueError(f"unknown vocabulary {name!r}: no file {' or '.join(looked)}")
     if not file.is_file():
         known = sorted(p.stem for p in FOLDER.glob("*.yaml") if p.stem != "synonyms")
         raise ValueError(f"unknown vocabulary {name!r}: expected one of {known} or a YAML file")

@@ -11,7 +11,7 @@ import transformers
 from PIL import Image
 
 import ml
-from ml import GroundedDiffusionPipeline, load_segmenter
+from ml import GroundedDiffusionPipeline, load_segmenter, load_vocabulary
 from ml.segmenters.prediction import predict
 from ml.segmenters.processor import image_processor
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
@@ -97,12 +97,51 @@ def test_an_address_of_the_registry_says_how_to_download_it(opener):
 
 
 def test_other_folders_are_refused(tmp_path, segmenter_made, grounding_folder):
-    for other in (tmp_path, tmp_path / "nowhere", segmenter_made / "model"):
+    for other in (tmp_path, segmenter_made / "model"):
         with pytest.raises(ValueError, match="no pipeline.json in .*save_pretrained.*registry"):
             GroundedDiffusionPipeline.from_pretrained(other)
-    for other in (tmp_path, grounding_folder, segmenter_made.parent / "nowhere"):
+    for other in (tmp_path, grounding_folder):
         with pytest.raises(ValueError, match="no segmenter in"):
             load_segmenter(other)
+
+
+OPENERS = [GroundedDiffusionPipeline.from_pretrained, load_segmenter]
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_a_folder_that_is_not_there_is_named_whole(opener, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for name, what in (("data/nowhere", "does not exist"), ("file", "is a file")):
+        with pytest.raises(ValueError) as error:
+            opener(name)
+        assert f"'{tmp_path / name}' {what}" in str(error.value)
+        assert f"(working directory: '{tmp_path}')" in str(error.value)
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("folder", [None, 3, ["data"]])
+def test_what_is_no_path_is_refused(opener, folder):
+    with pytest.raises(ValueError, match="_(pretrained|segmenter): expected the path of a folder"):
+        opener(folder)
+
+
+def test_a_vocabulary_that_is_not_there_is_named_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as error:
+        load_vocabulary("farm.yaml")
+    assert f"no file {tmp_path / 'farm.yaml'}" in str(error.value)
+    (tmp_path / "farm.yaml").write_text("seen: [cow]\n")
+    assert load_vocabulary(Path("farm.yaml")).seen == ("cow",)
+    for wrong in (["dog"], None, 3):
+        with pytest.raises(ValueError, match="expected a vocabulary's name or the path of a YAML"):
+            load_vocabulary(wrong)
+
+
+def test_docstrings_say_what_transformers_needs():
+    assert "preprocessor_config.json" in load_segmenter.__doc__
+    for call in (load_segmenter, image_processor):
+        assert 'subtask="semantic"' in call.__doc__ and "(64, 64)" in call.__doc__
 
 
 def test_the_grounding_module_alone_opens_too(grounding_folder, door):

@@ -1,11 +1,14 @@
 """What the pipeline takes and returns: in the manner of diffusers, each mask under its word."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from ml import GroundedOutput
+from ml.grounding.given import pictures_of
 from tests.builders.grounded import make_pipeline
 
 DOG_AND_CAT = "a photograph of a dog and a cat"
@@ -113,7 +116,8 @@ def test_seeds_and_generators(tiny):
         ({"seed": [1]}, "seed: expected one for each of 2 pictures, got 1"),
         ({"generator": [generator(1)]}, "generator: expected one for each of 2"),
         ({"generator": [1, 2]}, "expected torch.Generator, got 1"),
-        ({"generator": 7}, "generator: expected one for each of 2 pictures, got 7"),
+        ({"generator": 7}, "generator: expected a torch.Generator, or a list of .* got 7"),
+        ({"seed": torch.tensor(3)}, r"seed: expected a whole number, or .* got tensor\(3\)"),
         ({"seed": -1}, "seed: expected"),
         ({"seed": 2**32 - 1}, "seed: expected"),  # the second picture's is too large
     ):
@@ -202,12 +206,19 @@ def test_another_size_is_squeezed_in_and_its_masks_come_back(tiny):
 @pytest.mark.parametrize(
     "image, match",
     [
-        (noise(64, 64) / 255, r"expected a picture .*got float64 \(64, 64, 3\)"),
-        (noise(64, 64)[..., 0], "expected a picture"),
-        (noise(64, 64).transpose(2, 0, 1), r"got uint8 \(3, 64, 64\)"),
-        (torch.zeros(3, 64, 64), "expected a picture, or a list"),
-        (Image.new("I;16", (64, 64)), "8 bits a channel, got mode I;16"),
-        (Image.new("F", (64, 64)), "8 bits a channel, got mode F"),
+        (noise(64, 64) / 1.0, r"got floats in 0..255: scale them to 0..1"),
+        (np.full((64, 64, 3), np.nan), "got floats in nan..nan"),
+        (noise(64, 64)[..., 0], r"array \(H,W,3\) RGB, .*got an array uint8 \(64, 64\)"),
+        (np.zeros((64, 64)), r"got an array float64 \(64, 64\)"),
+        (noise(0, 64), r"got an array uint8 \(0, 64, 3\)"),
+        (torch.zeros(3, 0, 64), "got no pixels"),
+        (torch.zeros(64, 64, 3), r"tensor \(3,H,W\), .*got a tensor torch.float32 \(64, 64, 3\)"),
+        (torch.zeros(3, 64, 64, dtype=torch.uint8), "got a tensor torch.uint8"),
+        (Image.new("RGB", (0, 0)), "at least one pixel, got 0x0"),
+        (noise(1, 64, 64)[:0], "at least one picture"),
+        (noise(64, 64).transpose(2, 0, 1), r"got an array uint8 \(3, 64, 64\)"),
+        (Image.new("I;16", (64, 64)), "the PIL picture: its 16-bit values use so little"),
+        (Image.new("F", (64, 64)), "8 or 16 bits a channel, got mode F"),
         ("nowhere.png", "no file 'nowhere.png'"),
         (None, "expected a picture"),
         ([], "at least one"),
@@ -217,6 +228,107 @@ def test_another_size_is_squeezed_in_and_its_masks_come_back(tiny):
 def test_what_is_no_picture_is_refused(tiny, image, match):
     with pytest.raises(ValueError, match=match):
         tiny.ground(image, entities=["dog"])
+
+
+def seen_file(folder: Path, kind: str) -> Path:
+    """A picture file that a viewer shows otherwise than its stored samples lie."""
+    file, array = folder / f"{kind}.png", noise(48, 64)
+    if kind == "transparent":
+        alpha = np.where(np.arange(64) < 32, 0, 255).astype(np.uint8)
+        stored = np.dstack([array, np.broadcast_to(alpha, (48, 64))])
+        Image.fromarray(stored).save(file)
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(array).save(file, exif=exif)
+    else:
+        Image.fromarray(array[..., 0].astype(np.uint16) * 257).save(file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["transparent", "turned", "deep"])
+def test_a_pil_picture_is_read_as_its_file_is(kind, tmp_path):
+    """Against the array, shown by hand."""
+    array, file = noise(48, 64), seen_file(tmp_path, kind)
+    expected = {
+        "transparent": np.where(np.arange(64)[None, :, None] < 32, np.uint8(255), array),
+        "turned": np.rot90(array, -1),
+        "deep": np.repeat(array[..., :1], 3, axis=2),
+    }[kind]
+    loaded = Image.open(file)
+    loaded.load()
+    for picture in (file, Image.open(file), loaded, loaded.copy()):
+        (own,), single = pictures_of(picture)
+        assert single and own.dtype == np.uint8 and np.array_equal(own, expected)
+
+
+def test_half_a_file_is_refused_as_a_pil_picture_too(tmp_path):
+    Image.fromarray(noise(64, 64)).save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:6000])
+    with pytest.raises(ValueError, match="the PIL picture cannot be decoded"):
+        pictures_of(Image.open(tmp_path / "half.png"))
+
+
+def test_drawn_images_of_every_type_are_grounded_alike(tiny):
+    given = {"prompt": [DOG_AND_CAT] * 2, "entities": [["dog"]] * 2, "seed": 1}
+    outs = [tiny(**given, output_type=kind) for kind in ("pil", "np", "pt")]
+    first, *others = (tiny.ground(out.images, entities=[["dog"]] * 2) for out in outs)
+    assert np.array_equal(pixels(first), pixels(outs[0]))
+    for other in others:
+        assert np.array_equal(pixels(other), pixels(first))
+        for own, expected in zip(other.probabilities, first.probabilities, strict=True):
+            assert np.array_equal(own["dog"], expected["dog"])
+    alone = tiny.ground(outs[2].images[1], entities=["dog"])
+    assert np.array_equal(pixels(alone)[0], pixels(first)[1])
+
+
+def test_every_level_of_a_float_picture_is_exact():
+    levels = np.arange(256 * 3, dtype=np.uint32).reshape(16, 16, 3).astype(np.uint8)
+    for floats in (np.float32, np.float64, np.float16):
+        assert np.array_equal(pictures_of((levels / 255).astype(floats))[0][0], levels)
+
+
+@pytest.mark.parametrize("prompt", [[], None, 3, b"a dog", [None], np.array("a dog")])
+def test_what_is_no_prompt_is_refused(tiny, prompt):
+    match = "prompt: expected a text, or a list of at least one"
+    with pytest.raises(ValueError, match=match):
+        tiny(prompt, entities=[])
+    if prompt is not None:
+        with pytest.raises(ValueError, match=match):
+            tiny.ground(noise(64, 64), entities=["dog"], prompt=prompt)
+
+
+def test_words_of_numpy_become_plain_keys(tiny):
+    for image, entities in (
+        (noise(64, 64), np.array(["dog", "cat"])),
+        ([noise(64, 64)], np.array([["dog", "cat"]])),
+    ):
+        found = tiny.ground(image, entities=entities)
+        assert [type(word) for word in found.masks[0]] == [str, str]
+    with pytest.raises(ValueError, match="flat list"):
+        tiny.ground(noise(64, 64), entities=np.array([["dog"]]))
+
+
+def test_an_output_prints_as_one_line(tiny):
+    out = tiny([DOG_AND_CAT] * 2, entities=[["dog", "cat"], ["dog"]], seed=3)
+    assert repr(out) == (
+        "GroundedOutput(2 pictures: PIL 64x64 'dog', 'cat' | 64x64 'dog'; seeds: 3, 4)"
+    )
+    words = [["dog", "cat", "bus", "cow", "car"]] * 9
+    found = tiny.ground(np.stack([noise(64, 64)] * 9), entities=words, min_presence=0.0)
+    assert repr(found).endswith("| ...; presence)") and len(repr(found)) < 200
+    assert "'bus', ..." in repr(found) and "\n" not in repr(found)
+
+
+def test_both_models_move_together():
+    pipe = make_pipeline()
+    assert pipe.to("cpu") is pipe and pipe.device == torch.device("cpu")
+    assert pipe.dtype == torch.float32
+    assert pipe.to(torch.device("meta")).device.type == "meta"
+    assert {value.device.type for value in pipe.module.parameters()} == {"meta"}
+    assert pipe.pipe.unet.device.type == pipe.pipe.text_encoder.device.type == "meta"
+    with pytest.raises(ValueError, match="device 'gpu' is not available"):
+        pipe.to("gpu")
 
 
 def test_a_picture_takes_a_flat_list_and_a_prompt(tiny):

@@ -4,6 +4,7 @@ real classes, the probe on real models, and what is refused."""
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -646,7 +647,8 @@ def test_the_probe_runs_real_models(tmp_path, capsys):
     folder = tiny.save_tiny_pipeline(tmp_path / "tiny")
     done, said = run(tmp_path, capsys, small(tmp_path, folder))
     assert done == 0, said
-    assert "time on " in said and "2 pictures at once" in said and "PNG measured" in said
+    assert "time on " in said and "PNG measured" in said
+    assert re.search(r"\b[12] pictures at once", said)  # one on a machine that is busy
     assert "unknown" not in said and "not measured" not in said
     assert not list((tmp_path / "data").rglob("*"))  # nothing is kept
 

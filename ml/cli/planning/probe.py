@@ -149,8 +149,8 @@ def probe_segmenter(
     count = settings.batch_size + 1
     pictures = np.stack([images[i % len(images)] for i in range(count)])
     labels = np.stack([box_mask(pictures.shape[1], i) for i in range(count)]).astype(np.uint8)
-    device = next(model.parameters()).device if not torch.cuda.is_available() else "cuda"
-    fresh(torch.device(device))
+    device = find_device()
+    fresh(device)
 
     def steps(number: int, size: int) -> None:
         folder = Path(tempfile.mkdtemp())
@@ -162,7 +162,7 @@ def probe_segmenter(
             shutil.rmtree(folder)
 
     probe.figures = replace(probe.figures, segmenter_step=step_seconds(steps, settings.batch_size))
-    note_memory(probe, "segmenter", torch.device(device))
+    note_memory(probe, "segmenter", device)
 
 
 def note_memory(probe: Probe, stage: str, device: torch.device) -> None:

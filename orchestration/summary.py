@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import exit_path
+from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.profile import load_params
@@ -16,12 +17,6 @@ from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
 from ml.words.cells import CELLS
 from orchestration.resources import Project
-
-COLUMNS = ("seen", "unseen", "harmonic", "background")
-SEGMENTERS = {
-    "synthetic": "trained on synthetic pictures",
-    "real_upper_bound": "bound: real pictures, true labels",
-}
 
 
 def timings(workspace: Workspace) -> tuple[dict[str, float], float]:

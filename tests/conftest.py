@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ml import GroundedDiffusionPipeline
+from tests.builders import phototrees, small_stages
 from tests.builders.doors import segmenter_folder, stage_folder
 from tests.builders.tiny import save_tiny_pipeline
 
@@ -41,3 +42,15 @@ def tiny_model(tmp_path_factory) -> Path:
 def tiny_copy(tiny_model, tmp_path) -> Path:
     """A copy of the tiny pipeline's folder, to damage."""
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Three small stages in the place of the table's: `(run, workspace, ...)` of `put_in_place`."""
+    return small_stages.put_in_place(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A user's folder of labelled photographs."""
+    return phototrees.write_folder(tmp_path / "yard")

@@ -21,11 +21,6 @@ from ml.diffusion.tokens import text_length, text_width
 from ml.words.phrases import query_text
 
 
-def attribution_text(word: str) -> str:
-    """ "a photograph of a dog", the paper's text of a word."""
-    return query_text(word)
-
-
 def attribution_recorder(
     pipe: Pipeline,
     words: Sequence[Sequence[str]],
@@ -39,7 +34,7 @@ def attribution_recorder(
     ValueError for unequal lengths, no word at all, or a word that is not in its text.
     """
     if texts is None:
-        texts = [[attribution_text(word) for word in own] for own in words]
+        texts = [[query_text(word) for word in own] for own in words]
     if [len(own) for own in texts] != [len(own) for own in words] or not any(map(len, words)):
         raise ValueError(
             f"expected one attribution text a word and at least one word, got "

@@ -8,7 +8,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
-from ml.baselines.ovam import attribution_text
 from ml.diffusion.attention import (
     attention_shares,
     split_heads,
@@ -19,6 +18,7 @@ from ml.diffusion.loading import latent_shape, picture_size
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
+from ml.words.phrases import query_text
 
 ITERATIONS, LEARNING_RATE = 300, 0.01
 """Of the optimisation of a query (docs/ablations.md#ovams-optimised-queries)."""
@@ -41,7 +41,7 @@ class _Queries:
 
 def start_query(pipe: Pipeline, word: str) -> Tensor:
     """float32 (2,D): the start token's and the word's embedding in its attribution text."""
-    text = attribution_text(word)
+    text = query_text(word)
     hidden = encode_prompts(pipe, [text]).hidden[0].float()
     return torch.stack([hidden[0], hidden[word_positions(pipe, text, word)].mean(dim=0)])
 

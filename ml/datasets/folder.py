@@ -120,10 +120,6 @@ class OwnFolder(PhotoFiles):
         """The file of a picture's labels."""
         return self._masks[key]
 
-    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
-        labels = self.truth(key)
-        return labels.shape, set(np.unique(labels).tolist())
-
     def truth(self, key: str) -> np.ndarray:
         mask = open_mask(self.mask(key))
         if self.colours:
@@ -155,6 +151,3 @@ class OwnFolder(PhotoFiles):
     def label_files(self) -> list[Path]:
         lists = [self.root / f"{name}.txt" for name in ("classes", "palette", "test", "train")]
         return [path for path in lists if path.is_file()] + [self.mask(key) for key in self.keys]
-
-    def photo_files(self) -> list[Path]:
-        return [self.photo(key) for key in self.keys]

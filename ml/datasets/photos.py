@@ -31,6 +31,13 @@ class PhotoFiles(LabelledPhotos):
     def keys(self) -> Sequence[str]:
         """Of all pictures of the part, sorted."""
 
+    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
+        labels = self.truth(key)
+        return labels.shape, set(np.unique(labels).tolist())
+
+    def photo_files(self) -> list[Path]:
+        return [self.photo(key) for key in self.keys]
+
     def labelled_classes(self, vocabulary: Vocabulary) -> tuple[str, ...]:
         known = set(matches(self.names, vocabulary).values())
         return tuple(name for name in vocabulary.classes if name in known)

@@ -147,10 +147,6 @@ class Voc2012(PhotoFiles):
             return self._published_sbd / "cls" / f"{key}.mat"
         return self.aug / f"{key}.png"
 
-    def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
-        labels = self.truth(key)
-        return labels.shape, set(np.unique(labels).tolist())
-
     def truth(self, key: str) -> np.ndarray:
         path = self.mask(key)
         if path.suffix == ".mat":
@@ -163,9 +159,6 @@ class Voc2012(PhotoFiles):
 
     def label_files(self) -> list[Path]:
         return [self.mask(key) for key in self.keys]
-
-    def photo_files(self) -> list[Path]:
-        return [self.photo(key) for key in self.keys]
 
 
 def read_palette(path: Path) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""IoU of label maps and masks, its resampling, and Protocol I."""
+"""IoU of label maps and masks, its resampling, and the two protocols."""

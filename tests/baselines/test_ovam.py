@@ -10,7 +10,6 @@ from torch.nn import functional
 from ml.baselines.ovam import (
     attribution_maps,
     attribution_recorder,
-    attribution_text,
     query_maps,
     query_recorder,
 )
@@ -25,6 +24,7 @@ from ml.settings.profile import ROOT, load_params
 from ml.studies import queries
 from ml.studies import query_maps as query_maps_module
 from ml.studies.study_run import open_run
+from ml.words.phrases import query_text
 from tests.builders.tiny import WIDTH, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"
@@ -112,7 +112,7 @@ def test_recorders_leave_pictures_and_daam_as_they_are(pipe):
 
 
 def test_attribution_texts():
-    assert attribution_text("aeroplane") == "a photograph of an aeroplane"
+    assert query_text("aeroplane") == "a photograph of an aeroplane"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A Stable Diffusion of the micro world's shape with random weights, for tests.
+"""A Stable Diffusion of the micro world's shape and a backbone, of random weights, for tests.
 
 The same classes, latents (6 channels, 16x16) and cross-attention places as the trained one, a
 tenth of its size; its pictures are noise, but every contract of the code can be tested on it.
@@ -15,7 +15,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetForImageClassification
 
 from ml.diffusion.loading import load_pipeline
 from ml.foundation.tokenizer import MAX_LENGTH as LENGTH
@@ -111,9 +111,9 @@ def save_tiny_pipeline(folder: Path, prediction_type: str = "v_prediction") -> P
     return folder
 
 
-def settings(folder, **changes):
-    """Micro's diffusion settings for a model folder, on the CPU."""
-    changes = {"model": str(folder), "device": "cpu"} | changes
+def settings(folder=None, **changes):
+    """Micro's diffusion settings on the CPU; folder: of another model."""
+    changes = {"device": "cpu"} | ({} if folder is None else {"model": str(folder)}) | changes
     return dataclasses.replace(load_params().diffusion, **changes)
 
 
@@ -128,3 +128,19 @@ def edit(file: Path, **changes) -> None:
     """Changes fields of a JSON file; None takes one out."""
     values = json.loads(file.read_text()) | changes
     file.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+def tiny_backbone(folder):
+    """A random ResNet classifier, saved."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ResNetForImageClassification(
+            ResNetConfig(
+                embedding_size=32,
+                hidden_sizes=[32, 32, 32, 32],
+                num_labels=20,
+                depths=[1, 1, 1, 1],
+                layer_type="basic",
+            )
+        ).save_pretrained(folder)
+    return folder

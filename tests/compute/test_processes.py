@@ -45,7 +45,8 @@ def toys() -> tuple[Toy, Toy]:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """The same trainings in this process and in two others; folders `one` and `two`."""
-    from tests.segmenters.test_segmenter import synthetic_folder, tiny_backbone
+    from tests.builders.tiny import tiny_backbone
+    from tests.segmenters.test_segmenter import synthetic_folder
 
     root = tmp_path_factory.mktemp("processes")
     one, two = root / "one", root / "two"

@@ -28,12 +28,6 @@ from tests.builders.foreignpictures import (
 )
 from tests.builders.foreignpictures import save_turned as turned
 
-
-@pytest.fixture
-def own(tmp_path):
-    return trees.write_folder(tmp_path / "yard")
-
-
 # Masks: labels are samples
 
 

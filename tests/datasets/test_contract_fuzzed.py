@@ -17,7 +17,6 @@ from ml.store.reading import configured, read_object, read_yaml
 from ml.words.spans import check_name
 from ml.words.vocabulary import load_vocabulary
 from orchestration import run_config
-from tests.builders import small_stages
 
 # Names
 
@@ -135,11 +134,6 @@ def test_a_run_config_needs_a_file_s_name(target, capsys):
 
 
 # The workspace
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    return small_stages.put_in_place(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("name", [".shard-00099.json", ".mine.tmp", ".notes.2.txt"])

@@ -349,11 +349,6 @@ def test_a_folder_that_is_not_coco(tmp_path):
 # a user's own folder
 
 
-@pytest.fixture
-def own(tmp_path):
-    return trees.write_folder(tmp_path / "yard")
-
-
 def test_own_folder_with_classes(own):
     photos = opened("folder", own)
     photos.check(photos.keys, "official")  # there is no official count

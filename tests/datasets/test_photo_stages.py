@@ -9,9 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
-from transformers import ResNetConfig
-from transformers import ResNetForImageClassification as Classifier
 
 from ml.datasets import open_source
 from ml.datasets.photos import sample_keys
@@ -41,25 +38,14 @@ from orchestration import expectations, summary
 from orchestration.mlflow.model_card import model_card
 from tests.builders import handmade
 from tests.builders import phototrees as trees
+from tests.builders.tiny import tiny_backbone
 
 CAR, CAT, DOG = 1, 2, 3  # labels of the vocabulary below
 
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbone")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Classifier(
-            ResNetConfig(
-                embedding_size=32,
-                hidden_sizes=[32, 32, 32, 32],
-                num_labels=20,
-                depths=[1, 1, 1, 1],
-                layer_type="basic",
-            )
-        ).save_pretrained(folder)
-    return folder
+    return tiny_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 def settings(backbone, source: str, root=None, base: Params | None = None, **changes) -> Params:

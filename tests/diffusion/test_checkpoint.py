@@ -1,7 +1,6 @@
 """What a stranger meets while a model is found, downloaded and read. Nothing reaches a network:
 the hub's own exceptions are raised where its library would be called."""
 
-import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import load_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from tests.builders.tiny import tiny_pipeline
+from tests.builders.tiny import settings, tiny_pipeline
 
 ANSWER = SimpleNamespace(headers={}, request=None)
 
@@ -25,10 +24,6 @@ def hub_error(kind: type) -> Exception:
     if not issubclass(kind, errors.HfHubHTTPError):
         return kind("x", "snapshot") if kind is errors.IncompleteSnapshotError else kind("x")
     return kind("what the hub says", response=ANSWER)
-
-
-def settings(**changes):
-    return dataclasses.replace(load_params().diffusion, device="cpu", **changes)
 
 
 @pytest.mark.parametrize(

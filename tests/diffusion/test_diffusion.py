@@ -1,6 +1,5 @@
 """ml/diffusion against what is known without it: by-hand attention, plain diffusers, SD's table."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -20,9 +19,8 @@ from ml.diffusion.loading import latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
 from ml.pipeline.workspace import Workspace
-from ml.settings.profile import load_params
 from ml.words.left_out import without_phrase
-from tests.builders.tiny import LENGTH, WIDTH, save_tiny_pipeline, tiny_pipeline
+from tests.builders.tiny import LENGTH, WIDTH, save_tiny_pipeline, settings, tiny_pipeline
 
 TWO = "a photograph of a dog and a dining table"
 ONE = "a photograph of a bus"
@@ -43,10 +41,6 @@ def left_as_it_was(request):
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
         kinds = {type(p).__name__ for p in unet.attn_processors.values()}
         assert kinds == {"AttnProcessor2_0"}
-
-
-def settings(**changes):
-    return dataclasses.replace(load_params().diffusion, device="cpu", **changes)
 
 
 # --- inversion

@@ -1,6 +1,5 @@
 """Definitions, jobs, metadata and the resource; the graph on stage folders made by hand."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from orchestration import metadata
 from orchestration.definitions import defs
 from orchestration.resources import Project
 from tests.builders import handmade
+from tests.builders.dagster_cli import dagster, run_config
 
 HEAVY = {
     "torch",
@@ -150,31 +150,8 @@ def test_curve_is_drawn_small(tmp_path):
 def test_data_job_through_the_command_line(tmp_path, home):
     """The command that users type, on folders that are done: checks are judged, versions shown."""
     workspace = handmade.data_stages(tmp_path)
-    config = tmp_path / "run.yaml"
-    config.write_text(
-        yaml.safe_dump(
-            {"resources": {"project": {"config": {"profile": "ci", "root": str(tmp_path)}}}}
-        )
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "orchestration.definitions",
-            "-j",
-            "data",
-            "-c",
-            str(config),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)},
-    )
+    config = run_config(tmp_path, profile="ci", root=str(tmp_path))
+    done = dagster(home, "job", "execute", "-j", "data", "-c", config)
     assert done.returncode == 0, done.stderr[-3000:]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("images"))
@@ -196,24 +173,7 @@ def test_data_job_through_the_command_line(tmp_path, home):
 )
 def test_a_selection_that_matches_nothing_starts_nothing(select, message, home):
     """Dagster takes an empty selection for all assets: the whole graph and the studies."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dagster",
-            "asset",
-            "materialize",
-            "-m",
-            "orchestration.definitions",
-            "--select",
-            select,
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)},
-        timeout=120,
-    )
+    done = dagster(home, "asset", "materialize", "--select", select, timeout=120)
     assert done.returncode != 0 and message in done.stderr
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
@@ -238,31 +198,8 @@ def test_the_executor_is_chosen_in_run_config(kind):
 
 def test_a_profile_can_be_chosen_in_a_new_history(tmp_path, home):
     """`--partition` before any run; Dagster asks the history alone, which knows none yet."""
-    config = tmp_path / "run.yaml"
-    config.write_text(
-        yaml.safe_dump({"resources": {"project": {"config": {"root": str(tmp_path)}}}})
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dagster",
-            "asset",
-            "materialize",
-            "-m",
-            "orchestration.definitions",
-            "--select",
-            "prompts",
-            "--partition",
-            "ci",
-            "-c",
-            str(config),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)},
-        timeout=120,
-    )
+    config = run_config(tmp_path, root=str(tmp_path))
+    chosen = ("--select", "prompts", "--partition", "ci", "-c", config)
+    done = dagster(home, "asset", "materialize", *chosen, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()

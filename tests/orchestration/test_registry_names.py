@@ -1,14 +1,10 @@
 """What people call their classes, and what a store, a chart and a page make of it."""
 
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
-import yaml
 
 from ml.settings.profile import ROOT
 from ml.store.manifest import Manifest
@@ -16,6 +12,7 @@ from orchestration.mlflow.model_card import MOST_DESCRIPTION, cell, describe_ver
 from orchestration.mlflow.names import MAX_LENGTH, aliases, stored, typed
 from orchestration.mlflow.registry import registered_name
 from orchestration.mlflow.tracking import mask, resolve, with_login
+from tests.builders.dagster_cli import dagster, run_config
 
 CLASSES = [
     "men's shoe",
@@ -188,43 +185,16 @@ def test_a_database_gets_its_login_from_the_environment(monkeypatch):
 
 def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
     """Through the command line: not on the console, nor in anything that Dagster keeps."""
-    home, config = tmp_path / "dagster", tmp_path / "run.yaml"
+    home = tmp_path / "dagster"
     home.mkdir()
     shutil.copyfile(ROOT / ".dagster" / "dagster.yaml", home / "dagster.yaml")
-    config.write_text(
-        yaml.safe_dump(
-            {
-                "resources": {
-                    "project": {
-                        "config": {
-                            "profile": "ci",
-                            "root": str(tmp_path / "root"),
-                            "tracking_uri": "http://me:hunter2@127.0.0.1:9",
-                        }
-                    }
-                }
-            }
-        )
+    config = run_config(
+        tmp_path,
+        profile="ci",
+        root=str(tmp_path / "root"),
+        tracking_uri="http://me:hunter2@127.0.0.1:9",
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "orchestration.definitions",
-            "-j",
-            "data",
-            "-c",
-            str(config),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DAGSTER_HOME": str(home)},
-    )
+    done = dagster(home, "job", "execute", "-j", "data", "-c", config)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "tracking_uri holds a login (http://***@127.0.0.1:9)" in output
     assert "hunter2" not in output

@@ -18,14 +18,7 @@ from ml.store.lineage import check_lineage
 from ml.store.locks import FolderLock
 from ml.store.manifest import Manifest, read_manifest, write_manifest
 from ml.store.shards import sidecar
-from tests.builders import small_stages
 from tests.builders.small_stages import recipe, start, until
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    return small_stages.put_in_place(monkeypatch, tmp_path)
-
 
 # --- inputs were made from one another ------------------------------------------------------------
 

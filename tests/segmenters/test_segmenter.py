@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
-from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
+from transformers import MaskFormerForInstanceSegmentation
 from transformers import ResNetForImageClassification as Classifier
 
 from ml.datasets.drawn import label_maps, scene_classes
@@ -30,25 +30,10 @@ from ml.store.manifest import Manifest, describe_files, read_manifest, write_man
 from ml.store.schemas import SYNTHETIC
 from ml.store.shards import read_shards, write_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
+from tests.builders.tiny import tiny_backbone
 
 VOCABULARY = load_vocabulary("voc-1")
 NAMES = ["background", *VOCABULARY.classes]
-
-
-def tiny_backbone(folder):
-    """A random ResNet classifier, saved."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Classifier(
-            ResNetConfig(
-                embedding_size=32,
-                hidden_sizes=[32, 32, 32, 32],
-                num_labels=20,
-                depths=[1, 1, 1, 1],
-                layer_type="basic",
-            )
-        ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ from ml.segmenters import training as loop
 from ml.segmenters.backbones import load_backbone, prepared
 from ml.segmenters.pictures import Encoded, augmented, open_encoded, store_encoded
 from ml.settings.profile import load_params
-from tests.segmenters.test_segmenter import NAMES, settings, tiny_backbone
+from tests.builders.tiny import tiny_backbone
+from tests.segmenters.test_segmenter import NAMES, settings
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

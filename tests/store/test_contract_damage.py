@@ -10,13 +10,6 @@ from ml.store import files
 from ml.store.files import Damaged, read_json, write_json
 from ml.store.shards import sidecar
 from ml.store.successor import Successor
-from tests.builders import small_stages
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    return small_stages.put_in_place(monkeypatch, tmp_path)
-
 
 # --- what is damaged is named and made again alone ------------------------------------------------
 

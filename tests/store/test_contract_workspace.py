@@ -18,13 +18,7 @@ from ml.store import files
 from ml.store.files import HOST, atomic, read_json, settle, write_json
 from ml.store.manifest import Manifest, read_manifest, write_manifest
 from ml.store.successor import Successor
-from tests.builders import small_stages
 from tests.builders.small_stages import recipe, start, until
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    return small_stages.put_in_place(monkeypatch, tmp_path)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from ml.store.files import atomic, sha256_file, sha256_folder, sha256_json, writ
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards, shard_files, split, write_shards
 from ml.words.vocabulary import load_vocabulary
+from tests.builders.small_stages import rows_of
 
 # params
 
@@ -186,10 +187,6 @@ def test_digests(tmp_path):
 # shards
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
-
-
-def rows_of(group) -> pd.DataFrame:
-    return pd.DataFrame({"key": [f"k{i}" for i in group], "value": list(group)})
 
 
 def test_shards_resume_with_the_same_bytes(tmp_path):

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from ml.images.plots import LITERAL, label
 from ml.images.png import jpeg_uri
+from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline import audit
 from ml.pipeline.audit_sheet import audit_items
 from ml.pipeline.table import STAGE, Output
@@ -23,19 +24,11 @@ from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic, read_note
 from ml.store.manifest import Manifest, read_manifest
+from ml.words.cells import CELLS
 from ml.words.vocabulary import load_vocabulary
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
-
-from ml.words.cells import CELLS
-
-COLUMNS = ("seen", "unseen", "harmonic", "background")
-PROTOCOL_TWO = {
-    "synthetic": "trained on synthetic pictures",
-    "real_upper_bound": "bound: real pictures, true labels",
-}
-"""Key in the facts of benchmark_scores -> title. Without real training labels there is no bound."""
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -74,7 +67,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         unscored=segmentation.get("unscored_classes", []),
         held_out=segmentation.get("held_out_synthetic", False),
         protocol_two=[
-            (title, segmentation[key]) for key, title in PROTOCOL_TWO.items() if key in segmentation
+            (title, segmentation[key]) for key, title in SEGMENTERS.items() if key in segmentation
         ],
         per_class_chart=_per_class_chart(segmentation, vocabulary.unseen),
         promotion=facts["promotion"],

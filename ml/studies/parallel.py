@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from ml.errors import starting_workers
-from ml.store.shards import end_with_parent
+from ml.store.making import end_with_parent
 
 Task = tuple[Callable[..., object], *tuple[object, ...]]
 """A function of a module's top level and its arguments, all of which travel to a process."""

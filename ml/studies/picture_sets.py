@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ml.images.stored import Pictures
-from ml.store.shards import split, write_shards
+from ml.store.making import write_shards
+from ml.store.shards import split
 from ml.studies.picture_makers import DrawnMaker, GeneratedMaker, evidence_timesteps
 from ml.studies.records import SCHEMA, Record, read_record
 from ml.studies.sizes import FRACTIONS

@@ -16,7 +16,8 @@ from ml.baselines.daam import (
     strongest,
     threshold_masks,
 )
-from ml.store.shards import split, write_shards
+from ml.store.making import write_shards
+from ml.store.shards import split
 from ml.studies.parallel import run_tasks
 from ml.studies.prompt_sets import all_classes
 from ml.studies.query_labels import labelled_pictures, optimise, query_file, query_recipe

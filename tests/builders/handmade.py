@@ -25,9 +25,10 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import write_json
+from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
-from ml.store.shards import read_shards, split, write_shards
+from ml.store.shards import read_shards, split
 from ml.words.vocabulary import load_vocabulary
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]

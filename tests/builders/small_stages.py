@@ -20,8 +20,9 @@ from ml.pipeline.table import Output, Stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store import files
+from ml.store.making import write_shards
 from ml.store.manifest import Manifest
-from ml.store.shards import read_shards, split, write_shards
+from ml.store.shards import read_shards, split
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
 TABLE = {

@@ -272,7 +272,7 @@ def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
     that have a minute to go."""
     code = (
         "import sys, pathlib, pyarrow as pa\n"
-        "from ml.errors import exit_path\nfrom ml.store.shards import write_shards\n"
+        "from ml.errors import exit_path\nfrom ml.store.making import write_shards\n"
         "from tests import makers\n"
         "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
         "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"

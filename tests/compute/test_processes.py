@@ -23,8 +23,9 @@ from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import sha256_file
+from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
-from ml.store.shards import shard_files, write_shards
+from ml.store.shards import shard_files
 from tests.builders import makers
 from tests.grounding.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 

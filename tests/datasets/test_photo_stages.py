@@ -30,9 +30,10 @@ from ml.segmenters.held_out import keep_apart
 from ml.segmenters.prediction import predict
 from ml.settings.params import Params
 from ml.settings.profile import load_params
+from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import BENCHMARK, SYNTHETIC
-from ml.store.shards import read_shards, write_shards
+from ml.store.shards import read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from orchestration import expectations, summary
 from orchestration.mlflow.model_card import model_card

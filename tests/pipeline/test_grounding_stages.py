@@ -21,8 +21,9 @@ from ml.pipeline.stages import grounding_model, grounding_scores
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
+from ml.store.making import write_shards
 from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
-from ml.store.shards import read_shards, write_shards
+from ml.store.shards import read_shards
 from ml.words.cells import CELLS
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.tiny import save_tiny_pipeline

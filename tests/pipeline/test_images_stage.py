@@ -15,8 +15,9 @@ from ml.pipeline.stages import images
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_file
+from ml.store.making import write_shards
 from ml.store.schemas import IMAGES, PROMPTS
-from ml.store.shards import read_shards, write_shards
+from ml.store.shards import read_shards
 from tests.builders.tiny import save_tiny_pipeline
 
 SETTINGS = {

@@ -25,9 +25,10 @@ from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, jo
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import DetectorParams, TripletParams
+from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES
-from ml.store.shards import read_shards, shard_files, split, write_shards
+from ml.store.shards import read_shards, shard_files, split
 from ml.words.cells import cell_of
 from ml.words.english import with_article
 from ml.words.vocabulary import Vocabulary, load_vocabulary

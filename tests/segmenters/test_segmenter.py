@@ -26,9 +26,10 @@ from ml.segmenters import training as loop
 from ml.segmenters.mask_loss import make_targets, mask_loss
 from ml.segmenters.pictures import batch_of, batches
 from ml.settings.profile import load_params
+from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import SYNTHETIC
-from ml.store.shards import read_shards, write_shards
+from ml.store.shards import read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders.tiny import tiny_backbone
 

@@ -19,8 +19,9 @@ from ml.pipeline.table import STAGES, Output, Stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic, sha256_file, sha256_folder, sha256_json, write_json
+from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
-from ml.store.shards import read_shards, shard_files, split, write_shards
+from ml.store.shards import read_shards, shard_files, split
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.small_stages import rows_of
 

@@ -19,8 +19,8 @@ from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import config_for
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.making import write_shards
 from ml.store.schemas import IMAGES, TRIPLETS
-from ml.store.shards import write_shards
 
 
 def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figures) -> Figures:

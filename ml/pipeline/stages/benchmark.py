@@ -22,8 +22,9 @@ from ml.images.png import decode_png, encode_png
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.making import write_shards
 from ml.store.schemas import BENCHMARK
-from ml.store.shards import iter_shards, read_shards, split, write_shards
+from ml.store.shards import iter_shards, read_shards, split
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHARD_SIZE = 100

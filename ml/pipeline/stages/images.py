@@ -27,8 +27,9 @@ from ml.images.stored import load_pictures
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.making import write_shards
 from ml.store.schemas import IMAGES, PROMPTS
-from ml.store.shards import read_shards, split, write_shards
+from ml.store.shards import read_shards, split
 
 PURPOSES = ("train", "sim")  # synthetic pictures are made, and labelled, by synthetic_dataset
 SHEET = 40

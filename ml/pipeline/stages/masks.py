@@ -22,8 +22,9 @@ from ml.images.stored import load_pictures
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_shards, shard_files, write_shards
+from ml.store.shards import read_shards, shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

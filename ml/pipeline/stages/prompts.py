@@ -11,8 +11,9 @@ import pandas as pd
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.making import write_shards
 from ml.store.schemas import PROMPTS
-from ml.store.shards import split, write_shards
+from ml.store.shards import split
 from ml.words.prompts import make_prompts
 from ml.words.text_limit import find_limit
 from ml.words.texts import Text, read_texts

@@ -28,8 +28,9 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import SyntheticParams
+from ml.store.making import write_shards
 from ml.store.schemas import PROMPTS, SYNTHETIC
-from ml.store.shards import iter_shards, read_shards, split, write_shards
+from ml.store.shards import iter_shards, read_shards, split
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 24

@@ -22,8 +22,9 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import TripletParams
+from ml.store.making import write_shards
 from ml.store.schemas import TRIPLETS
-from ml.store.shards import iter_shards, read_shards, write_shards
+from ml.store.shards import iter_shards, read_shards
 from ml.words.vocabulary import load_vocabulary
 
 REASONS = {

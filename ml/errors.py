@@ -88,6 +88,12 @@ TABLE: tuple[tuple[type | str, int], ...] = (
     ("httpx2.TransportError", RESOURCES),
     ("requests.exceptions.ConnectionError", RESOURCES),
     ("requests.exceptions.Timeout", RESOURCES),
+    ("botocore.exceptions.BotoCoreError", RESOURCES),
+    ("botocore.exceptions.ClientError", RESOURCES),
+    ("aiohttp.client_exceptions.ClientError", RESOURCES),
+    ("gcsfs.retry.HttpError", RESOURCES),
+    ("google.auth.exceptions.GoogleAuthError", RESOURCES),
+    (PermissionError, RESOURCES),
     ("huggingface_hub.errors.LocalEntryNotFoundError", RESOURCES),
     ("huggingface_hub.errors.HfHubHTTPError", INPUT),  # no such repository, or a gated one
     ("safetensors._safetensors_rust.SafetensorError", INPUT),
@@ -114,6 +120,13 @@ OUT_OF = {
     errno.EAGAIN: "no more processes (ulimit -u)",
     errno.EIO: "the disk does not work",
 }
+STORES = ("botocore.", "aiohttp.", "gcsfs.", "google.auth.")
+NO_STORE = (
+    "the object store did not answer, or refused: look at the network, the bucket of --root, "
+    "AWS_ENDPOINT_URL and the keys in the environment; what is finished is kept, the same command "
+    "goes on"
+)
+"""Of a workspace on an object store: packages whose errors are about it, and what to do."""
 SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -208,6 +221,8 @@ def one_line(error: BaseException) -> str:
         return f"{text}; {OUT_OF[error.errno]}"
     if isinstance(error, ModuleNotFoundError) and not _ours(error):
         return f"{text}; use the project's environment: .venv/bin/python, which `make` makes"
+    if type(error).__module__.startswith(STORES):
+        return f"{type(error).__name__}: {text}; {NO_STORE}"
     if any(word in text.lower() for word in SAYS_FULL):
         return f"{text}; {OUT_OF[errno.ENOSPC]}"
     own = type(error).__module__ == __name__ or _ours(error)

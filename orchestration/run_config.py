@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ml.arguments import add_profile, add_root, make_parser, new_file
+from ml.arguments import add_profile, add_workspace, make_parser, new_file
 from ml.errors import exit_path
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
@@ -30,7 +30,7 @@ def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.run_config", __doc__)
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)

@@ -7,7 +7,7 @@ models, the report's path and what to look at next. It computes no score itself.
 import sys
 from pathlib import Path
 
-from ml.arguments import add_profile, add_root, make_parser
+from ml.arguments import add_profile, add_workspace, make_parser
 from ml.errors import exit_path
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline.table import STAGES
@@ -126,7 +126,7 @@ def champions_of(project: Project) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.summary", __doc__)
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)

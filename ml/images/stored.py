@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from ml.images.arrays import Picture
 from ml.images.png import decode_png
-from ml.store.shards import shard_files
+from ml.store.shards import read_frame, shard_files
 
 
 def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, Picture]:
@@ -18,7 +16,7 @@ def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, Picture]:
     wanted = set(keys)
     found: dict[str, Picture] = {}
     for path in shard_files(folder) if wanted else []:
-        frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
+        frame = read_frame(path, ["key", "image"], filters=[("key", "in", wanted)])
         found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
     if missing := sorted(wanted - set(found)):
         raise ValueError(
@@ -38,5 +36,5 @@ class Pictures:
     def read(self, shard: Path, row: int) -> Picture:
         """uint8 (H,W,3) RGB."""
         if shard != self.shard:
-            self.shard, self.data = shard, list(pd.read_parquet(shard, columns=["image"])["image"])
+            self.shard, self.data = shard, list(read_frame(shard, ["image"])["image"])
         return decode_png(self.data[row])

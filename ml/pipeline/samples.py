@@ -10,7 +10,7 @@ import pandas as pd
 from ml.grounding.samples import Sample
 from ml.images.stored import Pictures
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import read_frame, read_shards, shard_files
 
 _COLUMNS = [
     "key",
@@ -50,7 +50,7 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
     found: dict[str, Sample] = {}
     pictures = Pictures()
     for shard in shard_files(workspace.folder("images")):
-        frame = pd.read_parquet(shard, columns=_COLUMNS)
+        frame = read_frame(shard, _COLUMNS)
         for row in frame[frame.key.isin(list(wanted))].itertuples():
             found[row.key] = _sample(row, wanted[row.key], shard, pictures)
     lost = sorted(set(wanted) - set(found))

@@ -7,7 +7,9 @@ from ml.settings.params import Params
 from ml.settings.profile import ROOT
 from ml.settings.sections import DetectorParams, DiffusionParams
 from ml.store.files import sha256_file, sha256_folder
-from ml.store.successor import STATE, Successor
+from ml.store.places import is_remote, place_of
+from ml.store.stage_places import folder_of, state_of
+from ml.store.successor import Successor
 
 VERDICT = {"digest": str, "passed": bool, "failures": list}
 """What the checks' `quality.json` holds at least."""
@@ -21,19 +23,24 @@ TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
 class Workspace:
     """Where the stages of one profile keep their folders: `<root>/data/<profile>/<stage>`.
 
-    making: the stage that is being made; its `folder` is the one that will take the other's place.
+    root: a local folder or a place on an object store (`ml.store.places`). making: the stage that
+    is being made; its `folder` is the one that will take the other's place. new: that folder, where
+    the stage's name alone does not say it.
     """
 
     root: Path
     profile: str
     making: str = ""
+    new: Path | None = None
 
     @property
     def data(self) -> Path:
-        return Path(self.root) / "data" / self.profile
+        return place_of(self.root) / "data" / self.profile
 
     def folder(self, stage: str) -> Path:
-        return Successor(self.data, stage).new if stage == self.making else self.data / stage
+        if stage == self.making:
+            return self.new or Successor(self.data, stage).new
+        return folder_of(self.data, stage)
 
     def state(self, stage: str) -> Path:
         """The folder of the notes about a stage's folder: `timing.json` (how long it took),
@@ -42,14 +49,16 @@ class Workspace:
         They are kept apart from the data, so that DVC's hash of the folder depends on the data
         alone, and are replaced together with it.
         """
-        return self.data / STATE / stage
+        return state_of(self.data, stage)
 
     def model(self, name: str) -> str:
         """A model folder or file (below the root, else the checkout) as an absolute path.
 
-        A name that is neither is a hub id or a backend's own name, returned as it is.
+        A name that is neither is a hub id or a backend's own name, returned as it is. Models are
+        files of this machine: below a root on an object store none is looked for.
         """
-        for base in (Path(self.root), ROOT):
+        own = place_of(self.root)
+        for base in (ROOT,) if is_remote(own) else (own, ROOT):
             if (base / name).exists():
                 return str(base / name)
         return name

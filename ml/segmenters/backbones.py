@@ -77,6 +77,8 @@ def load_backbone(
             "revision that has it, or save the model again with save_pretrained into a folder and "
             f"name that; got {error}"
         ) from error
+    if Path(name).is_dir():  # where it lies says nothing about the model, and would be saved
+        classifier.config.name_or_path = ""
     return classifier, _normalisation(name, revision, where)
 
 

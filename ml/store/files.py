@@ -19,6 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
+from ml.store import objects
+from ml.store.places import is_remote
+
 Value = TypeVar("Value")
 Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Of a JSON object: which fields it must have, and their types."""
@@ -35,8 +38,13 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
 
     The block may make a file or a folder. An existing folder is replaced when everything in it is
     in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
-    After an exception the temporary one is removed and `path` is as it was.
+    After an exception the temporary one is removed and `path` is as it was. On an object store it
+    is a local one, uploaded at the end.
     """
+    if is_remote(path):
+        with objects.uploaded(path) as local:
+            yield local
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
@@ -78,7 +86,9 @@ def alive(process: int) -> bool:
 
 def remove(path: Path) -> None:
     """Deletes a file, a folder or a link (not its target), if there is one."""
-    if path.is_dir() and not path.is_symlink():
+    if is_remote(path):
+        objects.delete(path)
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -128,6 +138,8 @@ def replace_folder(new: Path, path: Path) -> None:
 def settle(path: Path) -> None:
     """Completes a `replace_folder` that was killed: the old folder is restored unless the new one
     is in its place. Only for the holder of the folder's lock."""
+    if is_remote(path):
+        return
     aside = aside_of(path)
     if not os.path.lexists(aside):
         return
@@ -188,10 +200,12 @@ def read_json(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
     None when there is no file. Raises Damaged naming the file and what is wrong with it.
     """
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(objects.read(path).decode("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
+        if is_remote(path) and isinstance(error, OSError):
+            raise  # a store that does not answer says nothing about the file
         raise Damaged(
             f"{path} can't be read as JSON ({error}): it was cut off or edited"
         ) from error
@@ -242,6 +256,8 @@ def say(text: str) -> None:
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
+    if is_remote(path):
+        return objects.digest(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -13,6 +13,8 @@ from typing import Any, NotRequired, TypedDict
 
 from ml.errors import ManifestError
 from ml.store.files import say, sha256_file, sha256_json, write_json
+from ml.store.objects import below, read
+from ml.store.places import is_remote
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
@@ -54,10 +56,10 @@ class Manifest:
 def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, FileEntry]:
     """The `files` entry for what lies below a folder, hidden files and the manifest left out."""
     entries: dict[str, FileEntry] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in below(folder):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not path.is_file() or hidden or name == NAME:
+        if hidden or name == NAME:
             continue
         entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         if name in rows:
@@ -86,7 +88,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             f"run `python -m ml {folder.name}` first"
         )
     try:
-        content = dict(json.loads(path.read_text()))
+        content = dict(json.loads(read(path).decode()))
     except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(
             f"{path} is not a JSON object ({error}): it was edited or damaged; make the stage again"
@@ -116,9 +118,15 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
 def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
     """What is missing or changed of a manifest's files, in words."""
     for name, entry in manifest.files.items():
-        if not (folder / name).is_file():
+        if not is_remote(folder) and not (folder / name).is_file():
             yield f"{folder / name} is missing"
-        elif (found := sha256_file(folder / name)) != entry["sha256"]:
+            continue
+        try:
+            found = sha256_file(folder / name)
+        except FileNotFoundError:
+            yield f"{folder / name} is missing"
+            continue
+        if found != entry["sha256"]:
             yield (
                 f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
                 f"{entry['sha256'][:12]})"
@@ -128,10 +136,11 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
 def strays(folder: Path, names: Collection[str]) -> list[str]:
     """Files and links below a stage's folder that are neither named nor its notes to itself."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in below(folder) if is_remote(folder) else sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         known = relative.as_posix() in names or relative.as_posix() == NAME
-        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative, names):
+        there = is_remote(folder) or path.is_file() or path.is_symlink()
+        if not known and there and not _own_note(relative, names):
             found.append(relative.as_posix())
     return found
 

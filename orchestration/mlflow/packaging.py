@@ -22,6 +22,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import sha256_folder, write_json
 from ml.store.manifest import read_manifest
+from ml.store.objects import download
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
@@ -122,13 +123,12 @@ def requirements() -> list[str]:
 def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:
     """The files that a stage's manifest names, and nothing else."""
     for name in read_manifest(workspace.folder(stage), verify=False).files:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workspace.folder(stage) / name, target / name)
+        download(workspace.folder(stage) / name, target / name)
 
 
 def pack_segmenter(workspace: Workspace, params: Params, target: Path) -> None:
     """The stage's `model/`, in `save_pretrained` form."""
-    shutil.copytree(workspace.folder("segmenter") / "model", target)
+    download(workspace.folder("segmenter") / "model", target)
 
 
 def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:

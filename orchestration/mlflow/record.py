@@ -9,7 +9,8 @@ import shutil
 import tempfile
 
 from ml.pipeline.workspace import Workspace
-from ml.store.files import atomic, read_note, write_json
+from ml.store.files import read_note, remove, write_json
+from ml.store.shelf import replaced
 from orchestration.mlflow.run_content import RECORD
 
 
@@ -22,9 +23,9 @@ def champion_record(workspace: Workspace, model: str) -> dict | None:
 
 def remove_record(workspace: Workspace, model: str) -> None:
     """Forgets the champion on record."""
-    from ml.pipeline.stages.promotion import champion_folder
+    from ml.pipeline.stages.promotion import champion_place
 
-    shutil.rmtree(champion_folder(workspace, model))
+    remove(champion_place(workspace, model))
 
 
 def restore_record(workspace: Workspace, model: str, run_id: str, former: set[str]) -> None:
@@ -34,10 +35,10 @@ def restore_record(workspace: Workspace, model: str, run_id: str, former: set[st
     """
     import mlflow
 
-    from ml.pipeline.stages.promotion import champion_folder
+    from ml.pipeline.stages.promotion import champion_place
 
-    folder = champion_folder(workspace, model)
-    with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
+    place = champion_place(workspace, model)
+    with tempfile.TemporaryDirectory() as scratch, replaced(place) as temporary:
         shutil.copytree(
             mlflow.artifacts.download_artifacts(
                 run_id=run_id, artifact_path=RECORD, dst_path=scratch

@@ -22,6 +22,7 @@ from ml.settings.profile import ROOT, load_params
 from ml.store import files
 from ml.store.making import write_shards
 from ml.store.manifest import Manifest
+from ml.store.places import place_of
 from ml.store.shards import read_shards, split
 
 SCHEMA = pa.schema([("key", pa.string()), ("value", pa.int64())])
@@ -104,7 +105,7 @@ def recipe(manifest: Manifest) -> dict:
 
 
 if __name__ == "__main__":
-    place, number, pause = Path(sys.argv[1]), int(sys.argv[2]), float((*sys.argv, 0)[3])
+    place, number, pause = place_of(sys.argv[1]), int(sys.argv[2]), float((*sys.argv, 0)[3])
     sys.modules.update(modules_of(seconds=pause))
     stages.STAGE = TABLE
     print("ready", flush=True)

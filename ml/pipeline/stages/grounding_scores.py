@@ -29,6 +29,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.store.objects import local_copy
 from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -60,7 +61,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     )
     del training
     sim = load_samples(workspace, ["sim"])
-    module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    with local_copy(workspace.folder("grounding_model")) as place:
+        module = GroundingModule.from_pretrained(place)
     pipe = load_pipeline(workspace.located(params.diffusion))
     grounded, shown, parts = GroundingEngine(pipe, module), _shown(sim), []
     for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):

@@ -24,7 +24,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import read_frame, read_shards, shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -102,7 +102,7 @@ def _shard(
     detector: Detector,
     vocabulary: Vocabulary,
 ) -> pd.DataFrame:
-    frame = pd.read_parquet(group[0], columns=[*_COLUMNS, "image"])
+    frame = read_frame(group[0], [*_COLUMNS, "image"])
     strange = sorted(set(frame.purpose) - set(ROLES))
     if strange:
         raise ValueError(
@@ -221,7 +221,7 @@ def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     pictures = load_pictures(images, shown)
     rles = (
         [
-            pd.read_parquet(path, columns=["key", "entity", "rle"], filters=[("key", "in", shown)])
+            read_frame(path, ["key", "entity", "rle"], filters=[("key", "in", shown)])
             for path in shard_files(folder)
         ]
         if shown

@@ -13,13 +13,11 @@ finished stage is not run again, and if it is (forced, or killed after it had pr
 its own candidate on record and keeps it.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ml.metrics.iou import nanmean
 from ml.metrics.protocol_one import percent
@@ -28,8 +26,11 @@ from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import Damaged, atomic, read_json, settle, sha256_file, sha256_json, write_json
+from ml.store.files import Damaged, read_json, settle, sha256_file, sha256_json, write_json
 from ml.store.manifest import read_manifest
+from ml.store.objects import download
+from ml.store.shards import read_frame
+from ml.store.shelf import files_of, replaced
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -45,7 +46,7 @@ class Contest:
 
 def grounding_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Summed IoU and number of masks: float64 (pictures, cells, 2, classes); keys ascending."""
-    rows = pd.read_parquet(path, columns=["key", "cell", "entity", "iou_ours"])
+    rows = read_frame(path, ["key", "cell", "entity", "iou_ours"])
     axes = [
         np.unique(rows[name].to_numpy(str), return_inverse=True)
         for name in ("key", "cell", "entity")
@@ -85,6 +86,11 @@ CONTESTS = {
 
 def champion_folder(workspace: Workspace, name: str) -> Path:
     """Where the champion on record is kept. name: one of CONTESTS."""
+    return files_of(champion_place(workspace, name))
+
+
+def champion_place(workspace: Workspace, name: str) -> Path:
+    """What is replaced as a whole when the champion changes."""
     return workspace.data / "champion" / name
 
 
@@ -94,8 +100,8 @@ def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> di
     None as long as there is no champion. expected: the fields that must be there. Raises ValueError
     for a record that cannot be read: which model holds the title must not be lost.
     """
+    settle(champion_place(workspace, name))  # promotion alone writes there, once at a time
     folder = champion_folder(workspace, name)
-    settle(folder)  # promotion alone writes there, and runs once at a time
     try:
         return read_json(folder / "record.json", expected)
     except Damaged as error:
@@ -196,7 +202,7 @@ def _record(workspace: Workspace, name: str, contest: Contest, candidate: Conten
     """Makes the candidate champion: replaces the champion's folder as a whole."""
     before = champion_record(workspace, name) or {}
     former = {*before.get("former", []), before.get("digest")} - {None, candidate.digest}
-    with atomic(champion_folder(workspace, name)) as temporary:
+    with replaced(champion_place(workspace, name)) as temporary:
         temporary.mkdir()
         _write(workspace, name, contest, candidate, sorted(former), temporary)
 
@@ -225,7 +231,7 @@ def _write(
 ) -> None:
     """Writes scores.parquet and record.json into an empty folder."""
     source = workspace.folder(contest.scores) / "scores.parquet"
-    shutil.copyfile(source, folder / "scores.parquet")
+    download(source, folder / "scores.parquet")
     write_json(
         folder / "record.json",
         {

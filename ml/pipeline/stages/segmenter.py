@@ -6,7 +6,6 @@ held-out pictures. Settings: seed, vocabulary, segmenter, benchmark.source. `rea
 and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.segmenters.prediction import predict_each
 from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
-from ml.store.files import atomic
+from ml.store.files import atomic, remove
 from ml.store.shards import iter_shards, read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -108,11 +107,10 @@ def fit(
         [labels[i] for i in places],
         folder / "contact_sheet.jpg",
     )
-    shutil.rmtree(folder / ".progress", ignore_errors=True)
     device = next(model.parameters()).device.type
-    return _facts(curve, labels, model, vocabulary) | {
-        "precision": usable_precision(settings.precision, device)
-    }
+    facts = _facts(curve, labels, model, vocabulary)
+    remove(folder / ".progress")  # and with it the pictures
+    return facts | {"precision": usable_precision(settings.precision, device)}
 
 
 def _facts(

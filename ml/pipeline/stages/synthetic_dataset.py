@@ -29,6 +29,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import SyntheticParams
 from ml.store.making import write_shards
+from ml.store.objects import local_copy
 from ml.store.schemas import PROMPTS, SYNTHETIC
 from ml.store.shards import iter_shards, read_shards, split
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -70,7 +71,8 @@ class ShardMaker:
 
     @cached_property
     def grounded(self) -> GroundingEngine:
-        module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
+        with local_copy(self.workspace.folder("grounding_model")) as folder:
+            module = GroundingModule.from_pretrained(folder)
         return GroundingEngine(
             load_pipeline(self.workspace.located(self.params.diffusion)),
             module,

@@ -149,7 +149,7 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
                 raise
             if os.environ.get("TRACEBACK"):
                 traceback.print_exc()
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {shown(one_line(error))}", file=sys.stderr)
             return code
         return done if isinstance(done, int) else DONE
 
@@ -212,6 +212,14 @@ def one_line(error: BaseException) -> str:
         return f"{text}; {OUT_OF[errno.ENOSPC]}"
     own = type(error).__module__ == __name__ or _ours(error)
     return text if text and own else f"{type(error).__name__}: {text}"
+
+
+def shown(text: str) -> str:
+    """A text as a terminal shows it: what is not printable, such as an escape sequence in a file's
+    name, becomes its code. Line ends stay."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _origin(error: BaseException) -> tuple[str, int]:

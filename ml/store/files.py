@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
+from ml.errors import shown
+
 Value = TypeVar("Value")
 Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Of a JSON object: which fields it must have, and their types."""
@@ -237,7 +239,7 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 @functools.cache
 def say(text: str) -> None:
     """A warning on stderr, once for each process and text."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:

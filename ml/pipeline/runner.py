@@ -101,6 +101,8 @@ def _begin(
     """
     for each in STAGE:
         check_stage(workspace.data, each)
+    if not workspace.data.exists():  # what is refused at first leaves no folder, and no lock
+        recipe_of(stage, params, workspace)
     own = locks.enter_context(lock_of(workspace.data, stage.name))
     own.read()
     for name in stage.inputs:

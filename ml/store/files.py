@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
+from ml.errors import shown, unwritten
 from ml.store import objects
 from ml.store.places import is_remote
 
@@ -38,8 +39,8 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
 
     The block may make a file or a folder. An existing folder is replaced when everything in it is
     in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
-    After an exception the temporary one is removed and `path` is as it was. On an object store it
-    is a local one, uploaded at the end.
+    After an exception the temporary one is removed and `path` is as it was; that of a full or
+    read-only disk names `path`. On an object store it is a local one, uploaded at the end.
     """
     if is_remote(path):
         with objects.uploaded(path) as local:
@@ -59,8 +60,10 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
             sync(temporary)
             os.replace(temporary, path)
             _sync_one(path.parent)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, Exception) and (told := unwritten(error, path)) is not error:
+            raise told from error
         raise
 
 
@@ -251,7 +254,7 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 @functools.cache
 def say(text: str) -> None:
     """A warning on stderr, once for each process and text."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -270,31 +273,3 @@ def sha256_json(value: object) -> str:
     plain = json.loads(json.dumps(value))  # numbers as keys become text, which sorts otherwise
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _below(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
-    """Every file below a folder, through links. within: the real folders on the way to it."""
-    if (real := folder.resolve()) in within:
-        raise ValueError(f"{folder} is a link to a folder that it lies in: remove it")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir():
-            yield from _below(path, (*within, real))
-        elif path.is_file():
-            yield path
-        elif path.is_symlink() and not path.name.startswith("."):
-            raise ValueError(
-                f"{path} is a link to nothing (half a download?): bring the model again"
-            )
-
-
-def sha256_folder(folder: Path) -> str:
-    """Hex sha256 over the relative names and bytes of every file below a folder.
-
-    Links are followed, to files and to folders, as the hub's cache has them. Raises ValueError if
-    the folder does not exist or holds no file, for a link to nothing and for one to a folder that
-    it lies in.
-    """
-    files = sorted(p for p in _below(folder, ()) if not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"no files below {folder}: expected a model folder there")
-    return sha256_json([[p.relative_to(folder).as_posix(), sha256_file(p)] for p in files])

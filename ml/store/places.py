@@ -8,6 +8,7 @@ What pathlib cannot say of objects (conditional writes, copies by the store) is 
 
 import functools
 import importlib.util
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -46,12 +47,15 @@ def address(path: Path) -> "UPath":
 
 @functools.cache
 def _be_patient() -> None:
-    """Has s3fs try again, too, where nothing listens: a server that is started again."""
+    """Has s3fs try again, too, where nothing listens: a server that is started again. Tracebacks of
+    its connections are not printed."""
     from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
     from s3fs.core import add_retryable_error
 
     for error in (EndpointConnectionError, ConnectTimeoutError):
         add_retryable_error(error)
+    # of a cut connection, whose error the caller gets anyway
+    logging.getLogger("asyncio").addFilter(lambda record: not record.exc_info)
 
 
 def is_address(text: str) -> bool:

@@ -20,7 +20,8 @@ import ml
 from ml.pipeline.picture_size import picture_side
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import sha256_folder, write_json
+from ml.store.files import write_json
+from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import read_manifest
 from ml.store.objects import download
 

@@ -45,6 +45,15 @@ def tiny_copy(tiny_model, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """The address of an S3 server on this machine with the empty bucket `object_store.BUCKET`."""
+    from tests.builders import object_store  # boto3 and moto, only where they are needed
+
+    with object_store.server() as address:
+        yield address
+
+
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Three small stages in the place of the table's: `(run, workspace, ...)` of `put_in_place`."""

@@ -19,7 +19,8 @@ from ml.store.files import atomic
 from ml.store.objects import BLOCK
 from ml.store.places import address
 
-PARTS = ("image", "label")
+KEPT = 512 * 2**20
+"""Bytes of pictures that stay in memory; every epoch asks for all, so that none is dropped."""
 
 
 def store(file: Path, frames: Iterable[pd.DataFrame]) -> None:
@@ -71,12 +72,19 @@ class _Source:
     def __init__(self, file: Path, offsets: np.ndarray) -> None:
         self.place, self.offsets = address(file), offsets
         self.own = threading.local()  # each thread goes its own way through the set
+        self.kept: dict[int, bytes] = {}  # the pictures that came first, until they fill KEPT
+        self.room = KEPT
 
     def read(self, picture: int, part: int) -> bytes:
-        block = self._block(picture)
-        start, end = self.offsets[2 * picture + part : 2 * picture + part + 2]
-        begin = self.offsets[2 * block.first]
-        return block.data[start - begin : end - begin]
+        start, middle, end = self.offsets[2 * picture : 2 * picture + 3]
+        if (pair := self.kept.get(picture)) is None:
+            block = self._block(picture)
+            begin = self.offsets[2 * block.first]
+            pair = block.data[start - begin : end - begin]
+            if self.room >= len(pair):  # threads may fill it by a picture each too much
+                self.kept[picture] = pair
+                self.room -= len(pair)
+        return pair[middle - start :] if part else pair[: middle - start]
 
     def _block(self, picture: int) -> _Block:
         known: _Block | None = getattr(self.own, "block", None)

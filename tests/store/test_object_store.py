@@ -23,12 +23,6 @@ from tests.builders import object_store, small_stages
 from tests.builders.object_store import BUCKET, Wire, client, environment, objects_at
 
 
-@pytest.fixture(scope="session")
-def s3():
-    with object_store.server() as address:
-        yield address
-
-
 @pytest.fixture
 def root(s3, tmp_path, monkeypatch):
     for name, value in object_store.KEYS.items():
@@ -234,6 +228,7 @@ def test_after_a_kill_the_next_run_goes_on_at_once(remote, s3, monkeypatch, tmp_
     assert shelf.versions == shelf.pointers == (shelf.current,)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_run_elsewhere_ends_with_its_lifetime(remote, s3, monkeypatch):
     run, workspace, runs = remote
     kill_half_way(s3, remote, machine="elsewhere")
@@ -244,6 +239,7 @@ def test_the_lock_of_a_killed_run_elsewhere_ends_with_its_lifetime(remote, s3, m
     assert runs == [[2, 3], [4, 5]]
 
 
+@pytest.mark.slow
 def test_a_run_elsewhere_that_lives_is_waited_for_by_name(remote, s3, monkeypatch):
     run, workspace, _ = remote
     monkeypatch.setattr(leases, "LIFETIME", 20)
@@ -258,6 +254,7 @@ def test_a_run_elsewhere_that_lives_is_waited_for_by_name(remote, s3, monkeypatc
     assert run("one").cached
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_one_makes_it(remote, s3):
     run, workspace, _ = remote
     both = [start(s3, workspace.root, seconds=1.5) for _ in range(2)]
@@ -268,6 +265,7 @@ def test_two_runs_at_once_one_makes_it(remote, s3):
     assert run("one").cached
 
 
+@pytest.mark.slow
 def test_a_run_that_was_paused_and_lost_its_lock_changes_nothing(remote, s3, monkeypatch):
     """It is stopped, taken over, and goes on: its version is not pointed at, by any way."""
     run, workspace, _ = remote
@@ -323,6 +321,7 @@ def test_a_reader_takes_the_number_from_a_writer_that_is_gone(root, monkeypatch)
             gone.check()
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_for_seconds_stops_nothing(s3, remote, monkeypatch, tmp_path):
     _, workspace, _ = remote
     wire = Wire(s3)
@@ -339,6 +338,7 @@ def test_a_connection_that_is_cut_for_seconds_stops_nothing(s3, remote, monkeypa
     assert read_manifest(workspace.folder("one")).digest == local("one").digest
 
 
+@pytest.mark.slow
 def test_a_connection_that_dies_half_way_through_a_shard_is_one_line(s3, remote):
     run, workspace, runs = remote
     wire = Wire(s3)
@@ -379,6 +379,7 @@ def test_a_bucket_that_is_not_there_is_one_line(s3):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_whole_stage_by_its_command(s3, tmp_path):
     done = command("--root", f"s3://{BUCKET}/{tmp_path.name}", AWS_ENDPOINT_URL=s3)
     assert done.returncode == 0, done.stderr

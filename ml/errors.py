@@ -151,7 +151,7 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
                 raise
             if os.environ.get("TRACEBACK"):
                 traceback.print_exc()
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {shown(one_line(error))}", file=sys.stderr)
             return code
         return done if isinstance(done, int) else DONE
 
@@ -229,6 +229,14 @@ def unwritten(error: Exception, path: Path) -> Exception:
 def _says(error: BaseException, words: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(word in text for word in words)
+
+
+def shown(text: str) -> str:
+    """A text as a terminal shows it: what is not printable, such as an escape sequence in a file's
+    name, becomes its code. Line ends stay."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _origin(error: BaseException) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
-from ml.errors import unwritten
+from ml.errors import shown, unwritten
 
 Value = TypeVar("Value")
 Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
@@ -242,7 +242,7 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 @functools.cache
 def say(text: str) -> None:
     """A warning on stderr, once for each process and text."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -116,7 +116,13 @@ OUT_OF = {
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Of these, those that only writing meets."""
-SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
+SAYS_FULL = (
+    "no space left",
+    "os error 28",
+    "writer failed writing",
+    "disk is full",
+    "disk i/o error",
+)
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 

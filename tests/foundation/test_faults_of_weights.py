@@ -11,6 +11,7 @@ from ml.detectors import load_detector
 from ml.diffusion.loading import load_pipeline
 from ml.errors import INPUT, exit_code, one_line
 from ml.foundation.judge import load_judge
+from ml.pipeline.workspace import Workspace
 from ml.segmenters import architecture
 from ml.settings.profile import ROOT, load_params
 from tests.builders.damage import DAMAGES, spoil
@@ -60,6 +61,27 @@ def test_a_damaged_model_is_one_clear_error(models, name, how):
     model, *_, last = path.relative_to(models).parts
     assert str(models / model) in said and (path.parent.name in said or last in said), said
     assert any(words in said for words in ("again", "expected", " set ")), said
+
+
+@pytest.mark.parametrize("place", ["diffusion.model", "detector.model", "segmenter.backbone"])
+def test_one_flipped_bit_in_a_model_is_refused_by_the_card_beside_it(models, tmp_path, place):
+    """The file is valid, and all that is made with it would be wrong."""
+    section, field = place.split(".")
+    model = models / Path(getattr(getattr(PARAMS, section), field)).name
+    params = dataclasses.replace(
+        PARAMS,
+        **{section: dataclasses.replace(getattr(PARAMS, section), **{field: str(model)})},
+    )
+    workspace = Workspace(tmp_path, "ci")
+    workspace.digest(params, place)
+    path = next(model.rglob("*.safetensors"))
+    kept = path.read_bytes()
+    spoil(path, "flipped")
+    try:
+        with pytest.raises(ValueError, match=f"{model} is not the model of .*card.json.*again"):
+            workspace.digest(params, place)
+    finally:
+        path.write_bytes(kept)
 
 
 def test_the_models_are_sound(models):

@@ -17,6 +17,7 @@ from ml.errors import RESOURCES, exit_code, one_line
 from orchestration.mlflow import absence
 from orchestration.mlflow.absence import RegistryAway, when_there
 from orchestration.mlflow.experiment import open_experiment
+from tests.builders.small_disk import leave, remount
 
 HOLD = """
 import sqlite3, sys, time
@@ -120,6 +121,28 @@ def test_a_locked_history_of_dagster_stops_before_the_first_stage_and_loses_no_r
         assert len(instance.get_runs()) == 1
         assert JOB.execute_in_process(instance=instance).success
         assert len(instance.get_runs()) == 2
+
+
+def test_a_full_disk_under_dagsters_history_and_mlflows_artifacts_is_4(small_disk):
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    remount(small_disk, "size=8m")
+    file = small_disk.parent / "model.safetensors"
+    file.write_bytes(b"x" * 100_000)
+    store = LocalArtifactRepository(str(small_disk / "artifacts"))
+    with dg.DagsterInstance.local_temp(str(small_disk)) as instance:
+        instance.create_run_for_job(JOB)
+        leave(small_disk, 0)
+        with pytest.raises(OSError) as raised:
+            store.log_artifact(str(file))
+        assert exit_code(raised.value) == RESOURCES and "free some disk" in one_line(raised.value)
+        with pytest.raises(Exception, match=r"(?i)disk is full|disk I/O error") as raised:
+            for _ in range(50):  # the pages that sqlite has already hold some
+                instance.create_run_for_job(JOB)
+        assert exit_code(raised.value) == RESOURCES
+        remount(small_disk, "size=16m")
+        store.log_artifact(str(file))
+        assert JOB.execute_in_process(instance=instance).success
 
 
 @dg.op

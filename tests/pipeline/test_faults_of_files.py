@@ -5,20 +5,21 @@ The workspace is of the whole graph, made for real (`tests.builders.tiny_graph`)
 are found, not listed, so that a new one is damaged too.
 """
 
+import dataclasses
 import sys
 import types
 
 import pytest
 
 from ml import errors
-from ml.errors import ManifestError, QualityError, exit_code
+from ml.errors import ManifestError, NotFinite, QualityError, exit_code
 from ml.pipeline.recipe import refuse_failed_inputs
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages import promotion
 from ml.pipeline.table import STAGE, STAGES
 from ml.store import files
 from ml.store.files import read_json, write_json
-from ml.store.manifest import SIDECAR
+from ml.store.manifest import SIDECAR, read_manifest
 from ml.store.seals import sealed
 from tests.builders import tiny_graph
 from tests.builders.damage import DAMAGES, flipped, spoil
@@ -110,6 +111,32 @@ def test_a_damaged_file_of_a_stage_is_noticed_where_it_is_read_and_made_again(
         path.unlink(missing_ok=True)
         path.write_bytes(whole)
         assert run(stage).cached, "the finished folder stood while its successor began"
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["segmenter", "grounding_model"])
+def test_a_training_that_leaves_the_numbers_writes_no_model(finished, tmp_path, stage):
+    """A learning rate of 1e30, which no profile may say, through the real stages: the finished
+    model stands, and no weights, checkpoint or curve of the other one are written."""
+    params, whole = finished
+    workspace = tiny_graph.copy(whole, tmp_path)
+    before = read_manifest(workspace.folder(stage)).digest
+    wild = dataclasses.replace(
+        params,
+        segmenter=dataclasses.replace(params.segmenter, learning_rate=1e30),
+        grounding=dataclasses.replace(
+            params.grounding,
+            seeded=dataclasses.replace(params.grounding.seeded, learning_rate=1e30, warm_up=0),
+        ),
+    )
+    with pytest.raises(NotFinite, match="learning_rate") as raised:
+        run_stage(stage, wild, tmp_path)
+    assert exit_code(raised.value) == errors.INPUT
+    assert read_manifest(workspace.folder(stage)).digest == before
+    left = {path.name for path in (workspace.data / ".making" / stage).rglob("*") if path.is_file()}
+    assert left <= {"pictures.arrow", "pictures.arrow.sha256.json"}, left
 
 
 # --- notes, which lie beside the folders ----------------------------------------------------------

@@ -55,17 +55,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: a batch system or `kill` ends the run. Handled wherever Ctrl-C is."""
 
 
-DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    130,
-    141,
-    143,
-)
+DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = *range(6), 130, 141, 143
 EXIT_CODES = """exit codes: 0 done; 1 a defect of this program, with a traceback; 2 a setting,
 command line or file of yours that cannot be used; 3 a stage's folder that is missing, damaged, or
 refused by its checks; 4 something ran out or is not there: memory, disk, permission, network, a

@@ -55,17 +55,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: a batch system or `kill` ends the run. Handled wherever Ctrl-C is."""
 
 
-DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    130,
-    141,
-    143,
-)
+DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = *range(6), 130, 141, 143
 EXIT_CODES = """exit codes: 0 done; 1 a defect of this program, with a traceback; 2 a setting,
 command line or file of yours that cannot be used; 3 a stage's folder that is missing, damaged, or
 refused by its checks; 4 something ran out or is not there: memory, disk, permission, network, a
@@ -129,7 +119,13 @@ NO_STORE = (
 """Of a workspace on an object store: packages whose errors are about it, and what to do."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Of these, those that only writing meets."""
-SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
+SAYS_FULL = (
+    "no space left",
+    "os error 28",
+    "writer failed writing",
+    "disk is full",
+    "disk i/o error",
+)
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 

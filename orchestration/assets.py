@@ -6,6 +6,7 @@ its output must look like in `ml/quality/rules.py`, what the UI shows of it in `
 
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from functools import partial
 
 import dagster as dg
 
@@ -59,13 +60,16 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
 
 def promote(project: Project, stage: str) -> dg.MaterializeResult:
     """Makes the stage `promotion` between two uses of the model registry: both models become
-    challengers before it, and its verdict moves the champion alias after it."""
+    challengers before it, and its verdict moves the champion alias after it. A registry that is
+    locked or gone for a while is waited for."""
+    from orchestration.mlflow.absence import when_there
     from orchestration.mlflow.registry import Registry
 
-    registry = Registry(*project.registry, project.params, project.workspace)
-    registry.log_challengers()
-    result = materialize(project, stage, force=registry.sync_champions())
-    return result._replace(metadata=result.metadata | registry.apply_verdict())
+    there = partial(when_there, project.registry[0])
+    registry = there(lambda: Registry(*project.registry, project.params, project.workspace))
+    there(registry.log_challengers)
+    result = materialize(project, stage, force=there(registry.sync_champions))
+    return result._replace(metadata=result.metadata | there(registry.apply_verdict))
 
 
 MAKERS = {"promotion": promote}  # of the stages that do more than `materialize`

@@ -6,13 +6,7 @@ from pathlib import Path
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
 from ml.settings.sections import DetectorParams, DiffusionParams
-from ml.store.files import (
-    Damaged,
-    Fields,
-    read_json,
-    sha256_file,
-    sha256_json,
-)
+from ml.store.files import read_note, sha256_file
 from ml.store.folder_digest import sha256_folder
 from ml.store.places import is_remote, place_of
 from ml.store.stage_places import folder_of, state_of
@@ -20,8 +14,6 @@ from ml.store.successor import Successor
 
 VERDICT = {"digest": str, "passed": bool, "failures": list}
 """What the checks' `quality.json` holds at least."""
-SEAL = "sha256"
-"""Of a verdict: the digest of its other fields."""
 
 
 TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
@@ -83,35 +75,32 @@ class Workspace:
 
     def digest(self, params: Params, place: str) -> str | None:
         """What a recipe holds for the setting `place` ("diffusion.model"): the sha256 of a folder
-        or file; a hub id or a backend's own name as it is; None when the setting is null."""
+        or file; a hub id or a backend's own name as it is; None when the setting is null.
+
+        Raises ValueError for a folder that is not what the card beside it says (`_check_card`).
+        """
         value = params.section(place)
         if value is None or (place == "detector.model" and _own_name(params.detector)):
             return value
         model = Path(self.model(value))
-        return (
-            sha256_folder(model)
-            if model.is_dir()
-            else sha256_file(model)
-            if model.is_file()
-            else value
+        if model.is_dir():
+            _check_card(model, digest := sha256_folder(model))
+            return digest
+        return sha256_file(model) if model.is_file() else value
+
+
+def _check_card(model: Path, digest: str) -> None:
+    """Raises ValueError when a card (`ml.foundation.card`) beside a model's folder states another
+    digest: a changed bit of its weights would spoil all that is made with it, and say nothing."""
+    card = read_note(model.parent / "card.json", {"sha256": dict}) or {"sha256": {}}
+    stated = str(card["sha256"].get(model.name, digest))
+    if stated != digest:
+        raise ValueError(
+            f"{model} is not the model of {model.parent / 'card.json'} (sha256 {digest[:12]}, "
+            f"expected {stated[:12]}): it is damaged or was changed. Bring it again (of the "
+            "checkout's own: git checkout data/foundation); if you trained it, state its digest "
+            "with python -m ml.foundation.measure"
         )
-
-
-def sealed(verdict: dict) -> dict:
-    """A verdict with its seal, as `quality.json` holds it."""
-    return verdict | {SEAL: sha256_json({k: v for k, v in verdict.items() if k != SEAL})}
-
-
-def read_verdict(path: Path, expected: Fields = VERDICT) -> dict | None:
-    """The verdict in a `quality.json`, None without one.
-
-    Raises Damaged for one that can't be read or does not fit its seal: it may have been a failure.
-    One of an earlier version has no seal.
-    """
-    verdict = read_json(path, expected)
-    if verdict is not None and SEAL in verdict and sealed(verdict) != verdict:
-        raise Damaged(f"{path} does not fit its own sha256: it was edited or damaged")
-    return verdict
 
 
 def _own_name(detector: DetectorParams) -> bool:

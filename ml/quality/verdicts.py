@@ -8,12 +8,13 @@ its key does: the data, the rules, and the settings that these depend on.
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ml.pipeline.workspace import VERDICT, Workspace, read_verdict, sealed
+from ml.pipeline.workspace import VERDICT, Workspace
 from ml.quality.page import page_of, write_page
 from ml.quality.rules import RULES, SETTINGS, SUITE_VERSION, bounds
 from ml.settings.params import Params
 from ml.store.files import Damaged, say, sha256_json, write_json
 from ml.store.manifest import read_manifest
+from ml.store.seals import read_sealed, sealed
 from ml.words.vocabulary import load_vocabulary
 
 KEPT = VERDICT | {"key": str, "results": list}
@@ -77,7 +78,7 @@ def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict |
     """
     digest = read_manifest(workspace.folder(stage), verify=False).digest
     try:
-        note = read_verdict(workspace.state(stage) / "quality.json", KEPT)
+        note = read_sealed(workspace.state(stage) / "quality.json", KEPT)
         if note is None or note["key"] != key_of(stage, digest, params):
             return None
         results = [Result(**entry) for entry in note["results"]]

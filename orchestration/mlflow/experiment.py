@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from orchestration.mlflow.absence import away, is_away
 from orchestration.mlflow.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
 
 
@@ -9,8 +10,9 @@ def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
     """Makes a store MLflow's current one and returns the id of the experiment, found or made.
 
     A store that is not there is made (sqlite: 10 s the first time). artifacts: folder or URL, None
-    for what the server decides. Raises ValueError when the store can't be opened, or the experiment
-    was deleted or keeps its artifacts at another URL already.
+    for what the server decides. Raises RegistryAway when the store is locked or does not answer,
+    ValueError when it can't be opened, or the experiment was deleted or keeps its artifacts at
+    another URL already.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -24,6 +26,8 @@ def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
         mlflow.set_registry_uri(address)
         return _experiment(mlflow.MlflowClient(), name, artifacts)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        if is_away(error):
+            raise away(tracking_uri, error) from None
         reason = (mask(str(error)).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the registry {tracking_uri} can't be opened: {reason}; look at "

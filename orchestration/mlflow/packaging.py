@@ -55,17 +55,19 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
         PACK[model](workspace, params, folder)
-        info = mlflow.pyfunc.log_model(
-            name=model,
-            registered_model_name=name,
-            python_model=str(wrapper),
-            artifacts={"model": str(folder)},
-            code_paths=[str(code)],
-            signature=SIGNATURE[model](side),
-            input_example=EXAMPLE[model](side),
-            pip_requirements=requirements(),
-        )
-    _forget(code.name)
+        try:
+            info = mlflow.pyfunc.log_model(
+                name=model,
+                registered_model_name=name,
+                python_model=str(wrapper),
+                artifacts={"model": str(folder)},
+                code_paths=[str(code)],
+                signature=SIGNATURE[model](side),
+                input_example=EXAMPLE[model](side),
+                pip_requirements=requirements(),
+            )
+        finally:
+            _forget(code.name)
     return str(info.registered_model_version)
 
 

@@ -9,7 +9,8 @@ import shutil
 import tempfile
 
 from ml.pipeline.workspace import Workspace
-from ml.store.files import read_note, remove, write_json
+from ml.store.files import Damaged, remove, say, write_json
+from ml.store.seals import read_sealed, sealed
 from ml.store.shelf import replaced
 from orchestration.mlflow.run_content import RECORD
 
@@ -18,7 +19,11 @@ def champion_record(workspace: Workspace, model: str) -> dict | None:
     """Whose record it is; None without a readable one, which the registry then brings back."""
     from ml.pipeline.stages.promotion import champion_folder
 
-    return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
+    try:
+        return read_sealed(champion_folder(workspace, model) / "record.json", {"digest": str})
+    except Damaged as error:
+        say(f"{error}; the registry brings it back")
+        return None
 
 
 def remove_record(workspace: Workspace, model: str) -> None:
@@ -46,4 +51,5 @@ def restore_record(workspace: Workspace, model: str, run_id: str, former: set[st
             temporary,
         )
         own = json.loads((temporary / "record.json").read_text())
-        write_json(temporary / "record.json", own | {"former": sorted(former - {own["digest"]})})
+        renewed = own | {"former": sorted(former - {own["digest"]})}
+        write_json(temporary / "record.json", sealed(renewed))

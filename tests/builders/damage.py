@@ -16,7 +16,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 
 def flipped(data: bytes, place: int) -> bytes:
     """The data with the lowest bit of one byte changed."""
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    return data and data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
 
 
 def spoil(path: Path, how: str) -> None:

@@ -26,9 +26,10 @@ from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import Damaged, read_json, settle, sha256_file, sha256_json, write_json
+from ml.store.files import Damaged, settle, sha256_file, sha256_json, write_json
 from ml.store.manifest import read_manifest
 from ml.store.objects import download
+from ml.store.seals import read_sealed, sealed
 from ml.store.shards import read_frame
 from ml.store.shelf import files_of, replaced
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -103,7 +104,7 @@ def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> di
     settle(champion_place(workspace, name))  # promotion alone writes there, once at a time
     folder = champion_folder(workspace, name)
     try:
-        return read_json(folder / "record.json", expected)
+        return read_sealed(folder / "record.json", expected)
     except Damaged as error:
         raise ValueError(
             f"{error}. It says who is champion: bring it back, or remove {folder} to "
@@ -234,12 +235,14 @@ def _write(
     download(source, folder / "scores.parquet")
     write_json(
         folder / "record.json",
-        {
-            "model": name,
-            "digest": candidate.digest,
-            "score": candidate.score,
-            "test_set": candidate.test_set,
-            "scores_sha256": sha256_file(source),
-            "former": former,
-        },
+        sealed(
+            {
+                "model": name,
+                "digest": candidate.digest,
+                "score": candidate.score,
+                "test_set": candidate.test_set,
+                "scores_sha256": sha256_file(source),
+                "former": former,
+            }
+        ),
     )

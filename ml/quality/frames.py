@@ -1,5 +1,7 @@
 """What the tables of pictures and entities are built from, and the type of a stage's tables."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -41,6 +43,19 @@ def entities_of(rows: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame:
     ]
     out["seen"] = out["entity"].isin(vocabulary.seen)
     return out
+
+
+def as_in(rows: pd.DataFrame, source: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """bool (n,): a row of `source` has the same values in all these columns. Lists count as they
+    stand, a missing value equals nothing."""
+    known = set(_tuples(source[columns]))
+    return np.array([values in known for values in _tuples(rows[columns])], bool)
+
+
+def _tuples(frame: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    listed = {name for name in frame if len(frame) and isinstance(frame[name].iloc[0], np.ndarray)}
+    columns = [frame[name].map(tuple) if name in listed else frame[name] for name in frame]
+    return zip(*columns, strict=True)
 
 
 def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ OPERATIONS: dict[str, tuple[Callable[[Params, Workspace], None], int]] = {
     "stage triplets": (triplets, 6000),
     **{f"checks of {name}": (checks(name), 8000) for name in CHECKED},
     "training samples": (training_samples, 6000),
-    "DAAM's threshold": (thresholds, 1500),
+    "DAAM's threshold": (thresholds, 3000),
     "segmenter's pictures": (segmenter_pictures, 1500),
     "facts and sheets": (sheets, 1500),
     "audit sheet": (audit_sheet, 1500),

@@ -22,7 +22,7 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from ml.metrics.iou import Statistic, confusion, harmonic_mean, iou_per_class, miou
-from ml.pipeline.stages.segmenter import accepted_rows
+from ml.pipeline.stages.segmenter import accepted_rows, some_of
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
@@ -114,11 +114,12 @@ def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> T
     """The benchmark, or with source none the synthetic pictures that `segmenter` did not see."""
     if params.benchmark.source == "none":
         _, held = keep_apart(accepted_rows(workspace).key, params.seed)
+        asked = set(held)
         shards = iter_shards(workspace.folder("synthetic_dataset"), ["key", "image", "label"])
         return TruthSet(
             "held-out synthetic pictures",
             held,
-            (shard[shard.key.isin(held)] for shard in shards),
+            (some_of(shard, asked) for shard in shards),
             [],
             True,
         )

@@ -7,6 +7,7 @@ it draws the pictures).
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import cell_scores
-from ml.pipeline.samples import load_samples
+from ml.pipeline.samples import iter_samples, load_samples
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -55,11 +56,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     folder = workspace.folder("grounding_scores")
-    training = load_samples(workspace, ["train", "validation"])
+    training, again = tee(iter_samples(workspace, ["train", "validation"]))
     threshold, on_training = best_threshold(
-        training, [s.daam for s in training], candidate_thresholds(params.benchmark.daam_thresholds)
+        training,
+        (sample.daam for sample in again),
+        candidate_thresholds(params.benchmark.daam_thresholds),
     )
-    del training
     sim = load_samples(workspace, ["sim"])
     with local_copy(workspace.folder("grounding_model")) as place:
         module = GroundingModule.from_pretrained(place)

@@ -7,6 +7,7 @@ rejected can be counted and looked at. Not here: finding masks (`masks`), or lea
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
-from ml.store.schemas import TRIPLETS
-from ml.store.shards import iter_shards, read_shards
+from ml.store.schemas import MASKS, TRIPLETS
+from ml.store.shards import iter_shards, read_frame, read_shards, shard_files
 from ml.words.vocabulary import load_vocabulary
 
 REASONS = {
@@ -56,7 +57,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     images, folder = workspace.folder("images"), workspace.folder("triplets")
     pictures = read_shards(images, _FACTS)
     refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
-    groups = list(iter_shards(workspace.folder("masks")))
+    masks = workspace.folder("masks")
+    groups = list(iter_shards(masks, [name for name in MASKS.names if name != "rle"]))
     rows = join(pictures, pd.concat(groups, ignore_index=True))
     whole = pictures[pictures["std"] >= params.triplets.min_std]  # blank ones repeat nothing
     facts = (list(whole[name]) for name in ("key", "dhash", "sha256"))
@@ -69,11 +71,18 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     ]
     ends = np.cumsum([len(group) for group in groups])
     plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
-    written = write_shards(
-        folder, recipe, plan, lambda part: rows.iloc[part][TRIPLETS.names], TRIPLETS
-    )
-    _sheet(images, folder / "contact_sheet.jpg", rows[rows.accepted])
-    _sheet(images, folder / "rejected.jpg", rows[~rows.accepted])
+    sources = {
+        part.start: path for part, path in zip(plan, shard_files(masks), strict=True) if part
+    }
+
+    def make(part: Sequence[int]) -> pd.DataFrame:
+        """Run lengths are read where they are written: a large set's do not fit in memory."""
+        rles = read_frame(sources[part[0]], ["rle"]).rle if part else ()
+        return rows.iloc[part].assign(rle=list(rles))[TRIPLETS.names]
+
+    written = write_shards(folder, recipe, plan, make, TRIPLETS)
+    for name, shown in (("contact_sheet", rows.accepted), ("rejected", ~rows.accepted)):
+        _sheet(images, folder, f"{name}.jpg", rows[shown])
     return Output(rows=written, facts=facts_of(rows))
 
 
@@ -162,7 +171,7 @@ def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _sheet(images: Path, path: Path, rows: pd.DataFrame) -> None:
+def _sheet(images: Path, folder: Path, name: str, rows: pd.DataFrame) -> None:
     """One tile a row, spread over reasons first, so that a rare one is seen; none for no rows."""
     if not len(rows):
         return
@@ -170,6 +179,11 @@ def _sheet(images: Path, path: Path, rows: pd.DataFrame) -> None:
     rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
     pictures = load_pictures(images, list(rows.key))
     images_shown = [pictures[key] for key in rows.key]
-    masks = [decode_rle(rle) if rle else None for rle in rows.rle]
+    stored = pd.concat(
+        read_frame(path, ["key", "entity", "rle"], [("key", "in", set(rows.key))])
+        for path in shard_files(folder)
+    ).set_index(["key", "entity"])
+    rles = [stored.rle[key, entity] for key, entity in zip(rows.key, rows.entity, strict=True)]
+    masks = [decode_rle(rle) if rle else None for rle in rles]
     captions = [f"{row.word} {row.score:.2f} {row.reason}".rstrip() for row in rows.itertuples()]
-    contact_sheet(images_shown, masks, captions, path)
+    contact_sheet(images_shown, masks, captions, folder / name)

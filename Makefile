@@ -16,7 +16,7 @@ export PROFILE RUN_CONFIG  # as the shell's variables, whatever characters are i
 test test-slow ci paper card: export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint ci paper ui mlflow card clean
+.PHONY: help run test test-slow lint ci audit sbom paper ui mlflow card clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,12 @@ ui: $(STAMP)  ## opens the Dagster UI on the same history
 mlflow: $(STAMP)  ## opens the model registry
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
 		--host 127.0.0.1 --port $(MLFLOW_PORT)
+
+audit: $(STAMP)  ## known vulnerabilities of the pinned packages, where their database can be reached
+	$(BIN)/python .ci/audit.py
+
+sbom: $(STAMP)  ## a bill of materials of the environment, sbom.json (CycloneDX), equal for equal environments
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o sbom.json $(BIN)/python
 
 paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)

@@ -4,12 +4,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ml import GroundedDiffusionPipeline
 from tests.builders import phototrees, small_stages
 from tests.builders.doors import segmenter_folder, stage_folder
 from tests.builders.small_disk import mount, umount
 from tests.builders.tiny import save_tiny_pipeline
+
+# The suite's inputs are the same each time; `make fuzz` looks for others, and for many.
+COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+settings.register_profile("suite", derandomize=True, database=None, max_examples=40, **COMMON)
+settings.register_profile("long", max_examples=2000, **COMMON)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,11 @@ from ml.store.files import atomic, sha256_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, IndexError, KeyError,
-            TypeError, ValueError, OverflowError, OSError, zipfile.BadZipFile)  # fmt: skip
+            TypeError, ValueError, OverflowError, OSError, MemoryError,
+            zipfile.BadZipFile)  # fmt: skip
 """Errors of pickle and torch for damaged content. (An OSError too: torch seeks by offsets of the
-content; that the file can be read was seen when its sha256 was taken.)"""
+content; that the file can be read was seen when its sha256 was taken. And a MemoryError: a damaged
+length asks for more than there is.)"""
 
 
 MOST_TIMES = 8

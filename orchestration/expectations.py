@@ -91,7 +91,8 @@ def open_context():
 def run_suite(
     context, name: str, rules: list[Rule], frame: pd.DataFrame, limits: dict
 ) -> list[Result]:
-    """Runs one GX suite on one table. An empty table fails here; GX would let it pass."""
+    """Runs one GX suite on one table. An empty table fails here, and so does a missing value (NaN)
+    in a column that a rule judges; GX would let both pass."""
     import great_expectations as gx
     from great_expectations import expectations
 
@@ -122,7 +123,7 @@ def run_suite(
     )
     by_rule = {r.expectation_config.meta["rule"]: r for r in outcome.results}
     return [
-        _result(rule, arguments, by_rule[rule.name], len(frame))
+        _result(rule, arguments, by_rule[rule.name], frame)
         for rule, arguments in zip(rules, resolved, strict=True)
     ]
 
@@ -132,11 +133,18 @@ def _names(arguments: dict) -> list[str]:
     return [arguments[k] for k in keys if k in arguments] + arguments.get("column_list", [])
 
 
-def _result(rule: Rule, arguments: dict, outcome, rows: int) -> Result:
-    details = outcome.result or {}
+def _result(rule: Rule, arguments: dict, outcome, frame: pd.DataFrame) -> Result:
+    details, rows = outcome.result or {}, len(frame)
     if outcome.exception_info.get("raised_exception"):
         observed = outcome.exception_info.get("exception_message", "an exception")
         return Result(rule.name, False, str(observed), rule.demand(arguments), 100.0, [])
+    missing = frame[frame[_names(arguments)].isna().any(axis=1)]
+    if len(missing):
+        named = missing[[c for c in frame.columns if c in NAMES]].head(EXAMPLES)
+        examples = [", ".join(f"{n} {v}" for n, v in row.items()) for _, row in named.iterrows()]
+        observed = f"{len(missing)} of {rows} rows have no value"
+        share = 100 * len(missing) / rows
+        return Result(rule.name, False, observed, rule.demand(arguments), share, examples)
     count = details.get("unexpected_count", 0)
     observed = details.get("observed_value", f"{count} of {rows} rows break it")
     rows_found = details.get("partial_unexpected_index_list") or []

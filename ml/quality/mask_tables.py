@@ -19,7 +19,7 @@ from ml.store.shards import iter_shards
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary
 
-PLACED = 0.7
+PLACED = 0.9
 """Median `inside_rank` of a class whose things the heat maps find. Of the micro model's 20 classes
 19 have 0.94 or more, and "potted plant" 0.2: its heat lies around the pot."""
 LOOKED_AT = 4096

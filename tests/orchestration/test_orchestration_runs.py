@@ -308,3 +308,12 @@ def test_a_run_that_was_killed_before_it_began_is_written_off(home, monkeypatch)
         states = {instance.get_run_by_id(each).status.value for each in (run, starting)}
         assert states == {"FAILURE"}
         assert begun.write_off_the_dead(instance) == []
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/folder", "/proc/nowhere"])
+def test_a_history_that_is_not_there_is_one_line(value, monkeypatch, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("DAGSTER_HOME", value)
+    assert begun.main() == 2
+    assert "error: DAGSTER_HOME is" in (said := capsys.readouterr().err) and "export" in said

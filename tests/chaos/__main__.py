@@ -103,11 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
     if short and not wrong:
         print(f"time was up after {minutes:.0f} minutes: raise --minutes")
     print(f"{count} of {chosen.kills} kills, {len(wrong)} faults, {minutes:.1f} minutes")
+    result = table.as_json(rounds, expected, command, minutes)
     if chosen.json:
-        result = table.as_json(rounds, expected, command, minutes)
         chosen.json.write_text(json.dumps(result, indent=1) + "\n")
     if chosen.page:
-        table.write_section(chosen.page, table.section(rounds, expected, command, minutes))
+        table.write_section(chosen.page, table.section([result]))
     return 1 if wrong or short else 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ml.store.training_state import save_state
-from tests.chaos import history, table
+from tests.chaos import history, processes, table
 from tests.chaos.checkout import age, data_of
 from tests.chaos.disk import NAMES, describe, held_locks, left_over
 from tests.chaos.judge import Memory, Undisturbed, read_undisturbed, wrong_end, wrong_seal
@@ -227,7 +227,7 @@ def test_a_cache_that_lacks_what_the_lock_names_is_found(checkout, expected):
 TREE = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.fork()\ntime.sleep(600)"
 
 
-def test_every_descendant_is_found_and_killed(tmp_path):
+def test_every_descendant_is_found_and_killed(tmp_path, monkeypatch):
     """Also those that left the session; what only the parent's death leaves is an orphan."""
     checkout = tmp_path / "checkout"
     checkout.mkdir()
@@ -240,6 +240,7 @@ def test_every_descendant_is_found_and_killed(tmp_path):
         end = time.monotonic() + 60
         while len(run.descendants()) < 2 and time.monotonic() < end:
             time.sleep(0.05)
+        monkeypatch.setattr(processes, "PATIENCE", 0.1)
         assert len(run.left()) == 3
         run.kill_child(run.descendants()[0])
         run.kill_all()
@@ -257,8 +258,10 @@ def test_the_page_keeps_its_introduction_and_the_other_headings(tmp_path, expect
     page = write(
         tmp_path / "page.md", "# Page\n\n## Killed anywhere\n\nIntro.\n\n## Faults\n\nTable.\n"
     )
+    result = json.loads(json.dumps(table.as_json(rounds, expected, "make chaos", 1.0)))
+    assert table.rounds_of(result) == rounds
     for _ in range(2):
-        table.write_section(page, table.section(rounds, expected, "make chaos", 1.0))
+        table.write_section(page, table.section([result]))
     text = page.read_text()
     assert text.count("| 1 | cli 1 | all | drawn | `images` | 2 shards | images/shard") == 1
     assert "Intro." in text and text.endswith("\n## Faults\n\nTable.\n")

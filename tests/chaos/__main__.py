@@ -69,7 +69,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=90, help="stops then, and says so")
     parser.add_argument("--together", action="store_true", help="all engines at once")
-    parser.add_argument("--folder", type=Path, help="for the checkouts (default: a temporary one)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="for the checkouts (default: a temporary one); an undisturbed run in it is used again",
+    )
     parser.add_argument("--json", type=Path, help="where the result goes")
     parser.add_argument("--page", type=Path, help=f"page whose '{table.HEADING}' gets the result")
     chosen = parser.parse_args(arguments)

@@ -6,6 +6,7 @@ Read with plain file operations, not with the program's own readers: they are wh
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -83,10 +84,11 @@ def _is_whole(folder: Path) -> bool:
 
 def making(data: Path) -> str:
     """The stage that is being made, "" between two."""
-    for name in NAMES:
-        if (data / ".making" / f"{name}.json").exists():
-            return name
-    return ""
+    try:
+        notes = os.listdir(data / ".making")
+    except FileNotFoundError:
+        return ""
+    return next((name for name in NAMES if f"{name}.json" in notes), "")
 
 
 def describe(data: Path, recipes: dict[str, dict]) -> str:

@@ -1,5 +1,6 @@
 """A round: one workspace, killed and started again until its kills are spent, then let alone."""
 
+import json
 import random
 import shutil
 import subprocess
@@ -54,7 +55,11 @@ class Round:
 
 
 def undisturbed(engine: Engine, folder: Path, settings: dict | None = None) -> Undisturbed:
-    """Runs the graph once. Raises RuntimeError with the end of its output when that fails."""
+    """Runs the graph once, or finds that an earlier call did. Raises RuntimeError with the end of
+    its output when that fails."""
+    note = folder.with_name(f"{folder.name}.json")
+    if note.is_file():
+        return _with_start(read_undisturbed(data_of(folder)), json.loads(note.read_text())["start"])
     checkout = make_checkout(folder, engine.settings | (settings or {}))
     attempt = Attempt.start(engine.command, checkout, uuid.uuid4().hex, folder / "log.txt")
     begun, started = time.monotonic(), 0.0
@@ -64,8 +69,12 @@ def undisturbed(engine: Engine, folder: Path, settings: dict | None = None) -> U
         time.sleep(0.01)
     if attempt.process.returncode:
         raise RuntimeError(f"the undisturbed run failed:\n{attempt.log.read_text()[-3000:]}")
-    found = read_undisturbed(data_of(checkout))
-    return Undisturbed(**vars(found) | {"seconds": {START: started} | found.seconds})
+    note.write_text(json.dumps({"start": started}))
+    return _with_start(read_undisturbed(data_of(checkout)), started)
+
+
+def _with_start(found: Undisturbed, seconds: float) -> Undisturbed:
+    return Undisturbed(**vars(found) | {"seconds": {START: seconds} | found.seconds})
 
 
 class Watcher:

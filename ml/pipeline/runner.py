@@ -33,7 +33,6 @@ from ml.store.manifest import (
     describe_files,
     read_manifest,
     strays,
-    write_manifest,
 )
 from ml.store.successor import Successor, check_shards
 
@@ -113,7 +112,7 @@ def _begin(
 
 
 def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
-    """Writes metrics and, last, the manifest; then the folder takes its place."""
+    """Writes metrics; then the folder gets its manifest and takes its place."""
     name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     for source in STAGE[name].inputs:
         if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
@@ -127,7 +126,6 @@ def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) 
     manifest = Manifest(**recipe, files=files, facts=output.facts)
     spent = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_manifest(folder, manifest)
     Successor(workspace.data, name).finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
     return StageReport(name, manifest.digest, False, spent, peak, output.facts)
 

@@ -6,7 +6,6 @@ held-out pictures. Settings: seed, vocabulary, segmenter, benchmark.source. `rea
 and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
 """
 
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from ml.segmenters.prediction import predict_each
 from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.store.manifest import PROGRESS
 from ml.store.shards import iter_shards, read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -46,7 +46,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         kept, _ = keep_apart(rows.key, params.seed)  # the others are all there is to score on
         rows = rows[rows.key.isin(kept)]
     source = workspace.folder("synthetic_dataset")
-    file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
+    file = workspace.folder("segmenter") / PROGRESS / "pictures.arrow"
 
     def store() -> None:
         if not is_stored(file):
@@ -92,7 +92,7 @@ def fit(
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
     )
-    curve = train(model, images, labels, settings, folder / ".progress", params.seed)
+    curve = train(model, images, labels, settings, folder / PROGRESS, params.seed)
     if not processes.is_main():
         return {}
     with atomic(folder / "model") as temporary:
@@ -108,7 +108,6 @@ def fit(
         [labels[i] for i in places],
         folder / "contact_sheet.jpg",
     )
-    shutil.rmtree(folder / ".progress", ignore_errors=True)
     device = next(model.parameters()).device.type
     return _facts(curve, labels, model, vocabulary) | {
         "precision": usable_precision(settings.precision, device)

@@ -36,14 +36,20 @@ class View:
 
 @dataclass(frozen=True)
 class Moment:
-    """label: for the table. stage: from which it may come. seen: whether it is now. delay: seconds
-    to wait after that. how: "all", "parent", "child"."""
+    """label: for the table. stage: from which it may come. seen: whether it is now, or over. delay:
+    seconds to wait after that. how: "all", "parent", "child". holds: what was aimed at."""
 
     label: str
     stage: str
     seen: Callable[[View], bool]
     delay: float = 0.0
     how: str = "all"
+    holds: Callable[[View], bool] | None = None
+
+    def label_after(self, view: View) -> str:
+        """The label of a kill that has been done: whether it came in time."""
+        late = self.holds is not None and not self.holds(view)
+        return f"{self.label} (just after)" if late else self.label
 
 
 def _reached(stage: str, view: View, beyond: int = 0) -> bool:
@@ -85,6 +91,10 @@ def _in_stage(stage: str, holds: Callable[[View], bool]) -> Callable[[View], boo
     return lambda view: holds(view) or _reached(stage, view, beyond=1)
 
 
+def _exact(label: str, stage: str, holds: Callable[[View], bool]) -> Moment:
+    return Moment(label, stage, _in_stage(stage, holds), holds=holds)
+
+
 def _half_checkpoint(folder: Path) -> bool:
     try:
         return any(".pt." in name and name.endswith(".tmp") for name in os.listdir(folder))
@@ -117,15 +127,15 @@ def aimed(chance: random.Random, shards: Mapping[str, int], dagster: bool) -> li
 
     def crowned(view: View) -> bool:
         record = ("champion", "grounding", "record.json")
-        return view.there(*record) and not view.there("promotion", "manifest.json")
+        return view.there(*record) and view.there(".making", "promotion.json")
 
     moments = [
-        Moment("last shard, no manifest", sharded, _in_stage(sharded, after_last_shard)),
-        Moment("manifest, not renamed", any_stage, _in_stage(any_stage, after_manifest)),
-        Moment("between the renames", any_stage, _in_stage(any_stage, between_renames)),
-        Moment("old folder set aside", any_stage, _in_stage(any_stage, set_aside)),
-        Moment("checkpoint half-written", training, _in_stage(training, checkpoint)),
-        Moment("champion recorded, no verdict", "promotion", _in_stage("promotion", crowned)),
+        _exact("last shard, no manifest", sharded, after_last_shard),
+        _exact("manifest, not renamed", any_stage, after_manifest),
+        _exact("between the renames", any_stage, between_renames),
+        _exact("old folder set aside", any_stage, set_aside),
+        _exact("checkpoint half-written", training, checkpoint),
+        _exact("champion recorded, no verdict", "promotion", crowned),
     ]
     return moments + (_of_dagster(chance) if dagster else [])
 
@@ -157,7 +167,7 @@ def _of_dagster(chance: random.Random) -> list[Moment]:
         Moment("run recorded, not begun", START, no_file_yet),
         Moment("checks", judged, _in_stage(judged, judging), chance.uniform(0, 1)),
         Moment("registry made", "promotion", store, chance.uniform(0, 5)),
-        Moment("registering", "promotion", _in_stage("promotion", registering)),
+        _exact("registering", "promotion", registering),
         Moment("registering", "promotion", _in_stage("promotion", registering), 1.0),
         Moment("sealing", "report", sealing),
         Moment("sealing", "report", sealing, chance.uniform(0, 2), "parent"),

@@ -21,7 +21,7 @@ from tests.chaos.engines import Engine
 from tests.chaos.judge import Memory, Undisturbed, read_undisturbed, wrong_end
 from tests.chaos.moments import START, Moment, View, aimed, drawn, in_order
 from tests.chaos.processes import Attempt
-from tests.chaos.training import TRAININGS, shown
+from tests.chaos.training import TRAININGS, output_of, shown
 
 LOOK = 0.001  # seconds between two looks at the disk
 SLOWEST = 10
@@ -120,14 +120,15 @@ class Watcher:
                 killed.moment = moment.label_after(view) if gone else moment.label
                 self.result.kills.append(killed)
                 if gone:
-                    self._look(run, log, trainings, killed)
+                    self._look(killed)
+                    killed.wrong += self._trained(log, trainings, view.since)
                     return False
                 hurt = True
             time.sleep(LOOK)
         ended_well = run.process.returncode == 0
         if not ended_well and not hurt:
             self.result.wrong.append(f"start {self.result.starts} failed: {_tail(log)}")
-        self.result.wrong += self._trained(log, trainings)
+        self.result.wrong += self._trained(log, trainings, view.since)
         self.result.wrong += [f"orphan {line}" for line in run.left()]
         return ended_well
 
@@ -147,13 +148,13 @@ class Watcher:
             run.kill_all()
         return killed, True
 
-    def _look(self, run: Attempt, log: Path, trainings: list[str], killed: Kill) -> None:
+    def _look(self, killed: Kill) -> None:
         killed.on_disk = describe(self.data, self.expected.recipes)
         killed.wrong += self.memory.look(self.data, self.expected.recipes)
-        killed.wrong += self._trained(log, trainings)
 
-    def _trained(self, log: Path, trainings: list[str]) -> list[str]:
-        return self.memory.trained(self.data, shown(log, trainings), self.every)
+    def _trained(self, log: Path, trainings: list[str], since: float) -> list[str]:
+        bars = shown(output_of(log, self.checkout, since), trainings)
+        return self.memory.trained(self.data, bars, self.every)
 
     def end(self) -> None:
         """Judges the round once a run has ended well."""

@@ -18,7 +18,7 @@ from tests.chaos.disk import NAMES, describe, held_locks, left_over
 from tests.chaos.judge import Memory, Undisturbed, read_undisturbed, wrong_end, wrong_seal
 from tests.chaos.processes import Attempt, living
 from tests.chaos.rounds import Kill, Round
-from tests.chaos.training import shown
+from tests.chaos.training import output_of, shown
 
 PAGE = "<tr><td>images</td><td>{seconds}</td><td>mIoU {miou}</td></tr>"
 EVERY = {"grounding_model": 40, "segmenter": 100, "real_bound": 100}
@@ -156,12 +156,15 @@ def test_steps_are_read_from_the_progress_bars(tmp_path):
         "segmenter:  40%|████      | 100/250 [00:00<?, ?step/s]\r",
     )
     stages = ["grounding_model", "real_bound", "segmenter"]
-    assert shown(log, stages) == {
+    output = output_of(log, tmp_path, 0)
+    assert shown(output, stages) == {
         "grounding_model": (40, 80),
         "real_bound": (0, 250),
         "segmenter": (100, 100),
     }
-    assert shown(log, stages[:1]) == {"grounding_model": (40, 80)}
+    assert shown(output, stages[:1]) == {"grounding_model": (40, 80)}
+    write(tmp_path / ".dagster/storage/run/compute_logs/x.err", "grounding:  5%|  | 8/160 [00:00")
+    assert shown(output_of(log, tmp_path, 0), stages) == {"grounding_model": (8, 8)}
 
 
 def test_leftovers_and_locks_are_found(checkout, expected):

@@ -24,13 +24,21 @@ def checkpoint_step(data: Path, stage: str) -> int | None:
     return 0
 
 
-def shown(log: Path, stages: list[str]) -> dict[str, tuple[int, int]]:
+def output_of(log: Path, checkout: Path, since: float) -> str:
+    """What a run that began at `since` wrote: to its own output, or to the files that Dagster leads
+    a run's output to (it passes them on a second later, which a kill prevents)."""
+    files = (checkout / ".dagster" / "storage").glob("*/compute_logs/*.err")
+    led = [file for file in files if file.stat().st_mtime >= since]
+    return "\n".join(file.read_text(errors="replace") for file in led or [log])
+
+
+def shown(output: str, stages: list[str]) -> dict[str, tuple[int, int]]:
     """First and last step that the bars of a run's output show, by stage.
 
     stages: the trainings in the order in which the run began them.
     """
     bars: list[tuple[str, int, int]] = []
-    for name, step in BAR.findall(log.read_text(errors="replace")):
+    for name, step in BAR.findall(output):
         number = int(step)
         if bars and bars[-1][0] == name and number >= bars[-1][2]:
             bars[-1] = (name, bars[-1][1], number)

@@ -16,7 +16,7 @@ export PROFILE RUN_CONFIG  # as the shell's variables, whatever characters are i
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz lint ci audit sbom paper ui mlflow card clean
+.PHONY: help run test test-slow fuzz lint chaos ci audit sbom paper ui mlflow card clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,10 @@ lint: $(STAMP)  ## ruff, its formatter, the import contracts, the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+chaos: $(STAMP)  ## kills the graph at random moments and judges what is left (KILLS, ENGINES, SEED, MINUTES)
+	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(ENGINES),--engines $(ENGINES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 ci: $(STAMP)  ## the whole graph on the cut-down ci profile
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml

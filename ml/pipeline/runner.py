@@ -32,7 +32,6 @@ from ml.store.manifest import (
     describe_files,
     read_manifest,
     strays,
-    write_manifest,
 )
 from ml.store.places import place_of
 from ml.store.stage_places import check_stage, lock_of, successor_of
@@ -131,7 +130,7 @@ def _finish(
     started: float,
     successor: Successor | Version,
 ) -> StageReport:
-    """Writes metrics and, last, the manifest; then the folder takes its place."""
+    """Writes metrics; then the folder gets its manifest and takes its place."""
     name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     for source in STAGE[name].inputs:
         if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
@@ -145,7 +144,6 @@ def _finish(
     manifest = Manifest(**recipe, files=files, facts=output.facts)
     spent = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_manifest(folder, manifest)
     successor.finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
     return StageReport(name, manifest.digest, False, spent, peak, output.facts)
 

@@ -18,6 +18,8 @@ from ml.store.places import is_remote
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+PROGRESS = ".progress"
+"""Below a stage's folder: what its training goes on from, until the folder is whole."""
 SIDECAR = re.compile(r"\.(shard-\d+)\.json")
 HALF = re.compile(r"\..+\.\d+\.tmp")
 """What `ml.store.files.atomic` calls a file that is not whole yet."""
@@ -174,7 +176,7 @@ def _own_note(relative: Path, names: Collection[str]) -> bool:
     half-written."""
     found = SIDECAR.fullmatch(relative.as_posix())
     return (
-        relative.parts[0] == ".progress"
+        relative.parts[0] == PROGRESS
         or HALF.fullmatch(relative.name) is not None
         or (found is not None and found[1] + ".parquet" in names)
     )

@@ -15,7 +15,7 @@ from ml.errors import ManifestError, WorkspaceBusy
 from ml.store import objects
 from ml.store.files import read_note, sha256_json, write_json
 from ml.store.leases import Lease
-from ml.store.manifest import NAME, Manifest, Recipe, read_manifest
+from ml.store.manifest import NAME, PROGRESS, Manifest, Recipe, read_manifest, write_manifest
 from ml.store.shards import read_sidecar, shard_files, sidecar
 from ml.store.shelf import Shelf, clear, lock_in, look, version_in
 from ml.store.successor import MADE
@@ -112,13 +112,14 @@ class Version:
                 objects.delete(version_in(self.place, number))
 
     def finish(self, manifest: Manifest, timing: dict[str, Any]) -> None:
-        """Points at `new`, which has its manifest. Raises WorkspaceBusy, and changes nothing, when
-        another run has taken over."""
+        """Gives `new` its manifest, last, and points at it. Raises WorkspaceBusy, and changes
+        nothing, when another run has taken over."""
         shelf = look(self.place)
         state = version_in(self.place, self.number) / STATE
         write_json(state / "timing.json", timing)
         made = {"stage": self.stage, "digest": manifest.digest, "files": sorted(manifest.files)}
         write_json(state / MADE, made)
+        write_manifest(self.new, manifest)
         self.lock.check()
         if not shelf.point(self.number):
             raise WorkspaceBusy(
@@ -126,6 +127,7 @@ class Version:
                 "nothing of it was changed. Wait for that one"
             )
         self.lock.check()
+        objects.delete(self.new / PROGRESS)
         self._clear(shelf, self.number)
 
     def _clear(self, shelf: Shelf, current: int) -> None:
@@ -141,6 +143,7 @@ class Version:
             made = read_note(version_in(self.place, number) / STATE / MADE, _MADE)
             if made is not None and self._digest(number) == made["digest"]:
                 shelf.point(number)
+                objects.delete(self._files(number) / PROGRESS)
                 break
         if (current := look(self.place).current) is not None:
             self._clear(shelf, current)

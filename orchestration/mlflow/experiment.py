@@ -1,9 +1,17 @@
 """An MLflow store opened, and the experiment of a profile in it."""
 
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ml.store.files import atomic
 from orchestration.mlflow.absence import away, is_away
 from orchestration.mlflow.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
+from orchestration.turns import NO_LOCKS
 
 
 def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
@@ -21,7 +29,7 @@ def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
     address = with_login(tracking_uri)
     try:
         if address.startswith(SQLITE):
-            Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            _make_store(Path(address.removeprefix(SQLITE)))
         mlflow.set_tracking_uri(address)
         mlflow.set_registry_uri(address)
         return _experiment(mlflow.MlflowClient(), name, artifacts)
@@ -34,6 +42,36 @@ def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
             f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
             "environment"
         ) from None  # its traceback may hold the password
+
+
+def _make_store(file: Path) -> None:
+    """Makes an sqlite store that is not there yet, elsewhere first: MLflow takes 10 s for its fifty
+    tables, and refuses a store in which a killed run left some of them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file.parent):
+        if file.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with tempfile.TemporaryDirectory() as scratch, atomic(file) as temporary:
+            whole = Path(scratch) / file.name
+            SqlAlchemyStore(f"{SQLITE}{whole}", "mlruns").engine.dispose()
+            shutil.copyfile(whole, temporary)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; a file system without locks makes nobody wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _experiment(client, name: str, artifacts: str | None) -> str:

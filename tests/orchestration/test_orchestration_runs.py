@@ -289,6 +289,27 @@ def test_who_is_written_off(home, monkeypatch):
         assert states == {"ours": "FAILURE", "another's": "STARTED", "alive": "STARTED"}
 
 
+def test_a_run_that_was_killed_before_it_began_is_written_off(home, monkeypatch):
+    """`dagster job execute` records a run first and begins it then; the UI, which begins it in a
+    process of its own, has a while for that."""
+    job, code = defs.resolve_job_def("data"), "orchestration.definitions"
+    origin = JobPythonOrigin(
+        "data", RepositoryPythonOrigin(sys.executable, ModuleCodePointer(code, "defs"))
+    )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = instance.create_run_for_job(job, job_code_origin=origin).run_id
+        starting = instance.create_run_for_job(job, job_code_origin=origin).run_id
+        instance.report_dagster_event(
+            DagsterEvent(DagsterEventType.RUN_STARTING.value, "data"), starting
+        )
+        assert begun.write_off_the_dead(instance) == []
+        monkeypatch.setattr(begun, "UNBEGUN", -1.0)
+        assert set(begun.write_off_the_dead(instance)) == {run, starting}
+        states = {instance.get_run_by_id(each).status.value for each in (run, starting)}
+        assert states == {"FAILURE"}
+        assert begun.write_off_the_dead(instance) == []
+
+
 @pytest.mark.parametrize("value", [None, "", "relative/folder", "/proc/nowhere"])
 def test_a_history_that_is_not_there_is_one_line(value, monkeypatch, capsys):
     monkeypatch.delenv("DAGSTER_HOME", raising=False)

@@ -29,7 +29,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import GroundingParams
-from ml.store.files import remove
+from ml.store.manifest import PROGRESS
 from ml.store.objects import written
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -47,7 +47,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     pipe = load_pipeline(workspace.located(params.diffusion))
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
-        pipe, samples, params, params.grounding.variant, folder / ".progress"
+        pipe, samples, params, params.grounding.variant, folder / PROGRESS
     )
     if not processes.is_main():
         return Output()
@@ -55,7 +55,6 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         module.save_pretrained(place)
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
-    remove(folder / ".progress")
     precision = usable_precision(params.grounding.precision, pipe.device.type)
     return Output(facts=_facts(module, progress, samples) | {"precision": precision})
 

@@ -9,8 +9,9 @@ A champion that is scored again on another test set stays champion, and its reco
 scores: the next candidate is compared on that test set.
 
 The verdict depends on the champion at the time, which is not part of the recipe. That is safe: a
-finished stage is not run again, and if it is (forced, or killed after it had promoted), it finds
-its own candidate on record and keeps it.
+finished stage is not run again, and if it is forced, it finds its own candidate on record and keeps
+it. verdict.json is written before the first record, so that a run that was killed while it promoted
+is completed by its own verdict.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +27,14 @@ from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import Damaged, settle, sha256_file, sha256_json, write_json
+from ml.store.files import (
+    Damaged,
+    read_note,
+    settle,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from ml.store.manifest import read_manifest
 from ml.store.objects import download
 from ml.store.seals import read_sealed, sealed
@@ -118,23 +126,28 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     Raises ValueError when a champion's scores are not the ones it was promoted on.
     """
     vocabulary = load_vocabulary(params.vocabulary)
-    verdicts = {}
+    file = workspace.folder("promotion") / "verdict.json"
+    decided = read_note(file, dict.fromkeys(CONTESTS, dict)) or {}  # by a run that was killed
+    verdicts, promoted = {}, {}
     for name, contest in CONTESTS.items():
         facts = read_manifest(workspace.folder(contest.scores)).facts
         policy = policy_of(name, params, vocabulary, facts.get("unscored_classes", ()))
         candidate = _candidate(workspace, contest, policy)
         champion = _champion(workspace, name, contest)
         former = (champion_record(workspace, name) or {}).get("former", [])
-        verdict = decide(candidate, champion, policy, former)
-        if verdict.promote or (verdict.state == "kept" and not comparable(candidate, champion)):
-            _record(workspace, name, contest, candidate)
-        verdicts[name] = describe(verdict, candidate, champion)
+        verdict = describe(decide(candidate, champion, policy, former), candidate, champion)
         if facts.get("held_out_synthetic"):
-            verdicts[name] |= {
-                "held_out_synthetic": True,
-                "reason": f"{verdict.reason}; {NO_BENCHMARK}",
-            }
-    write_json(workspace.folder("promotion") / "verdict.json", verdicts)
+            reason = f"{verdict['reason']}; {NO_BENCHMARK}"
+            verdict |= {"held_out_synthetic": True, "reason": reason}
+        verdicts[name] = decided.get(name, verdict)
+        recorded = champion is not None and champion.digest == candidate.digest
+        if verdicts[name]["digest_after"] == candidate.digest and not (
+            recorded and comparable(candidate, champion)
+        ):
+            promoted[name] = candidate
+    write_json(file, verdicts)
+    for name, candidate in promoted.items():
+        _record(workspace, name, CONTESTS[name], candidate)
     return Output(facts=verdicts)
 
 

@@ -27,7 +27,8 @@ from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.segmenters.prediction import predict_each
 from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
-from ml.store.files import atomic, remove
+from ml.store.files import atomic
+from ml.store.manifest import PROGRESS
 from ml.store.shards import iter_shards, read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -45,7 +46,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         kept, _ = keep_apart(rows.key, params.seed)  # the others are all there is to score on
         rows = rows[rows.key.isin(kept)]
     source = workspace.folder("synthetic_dataset")
-    file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
+    file = workspace.folder("segmenter") / PROGRESS / "pictures.arrow"
 
     def store() -> None:
         if not is_stored(file):
@@ -96,7 +97,7 @@ def fit(
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
     )
-    curve = train(model, images, labels, settings, folder / ".progress", params.seed)
+    curve = train(model, images, labels, settings, folder / PROGRESS, params.seed)
     if not processes.is_main():
         return {}
     with atomic(folder / "model") as temporary:
@@ -114,7 +115,6 @@ def fit(
     )
     device = next(model.parameters()).device.type
     facts = _facts(curve, labels, model, vocabulary)
-    remove(folder / ".progress")  # and with it the pictures
     return facts | {"precision": usable_precision(settings.precision, device)}
 
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 import dagster as dg
 
-from ml.errors import WorkerLost
+from ml.errors import WorkerLost, shown
 from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
 from orchestration.expectations import ensure_quality
@@ -49,7 +49,7 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
         report = make(project, stage, force)
     except Exception as error:
         lost = isinstance(error, WorkerLost)
-        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=lost) from error
+        raise dg.Failure(shown(f"{type(error).__name__}: {error}"), allow_retries=lost) from error
     return dg.MaterializeResult(
         metadata=describe(report, project.workspace.folder(stage)),
         data_version=dg.DataVersion(report.digest),

@@ -115,7 +115,7 @@ class ShardParams:
 
 @dataclass(frozen=True)
 class ExecutorParams:
-    """Where shards are made and models trained: how fast, never what. No stage's recipe has it, so
+    """Where shards are made: how fast, never what. No stage's recipe has it, so
     that another executor goes on with what one has begun, and makes nothing finished again.
 
     One worker on this machine is this process itself. More need the extra `[ray]`: a Ray of this
@@ -128,7 +128,6 @@ class ExecutorParams:
     num_cpus: Annotated[float, Range(0, 1024, above=True)]  # of Ray's, that a worker takes
     num_gpus: Annotated[float, Range(0, 1)] | None  # that a worker takes; null: one where there
     # are any, on this machine a part of one where workers are more
-    training_workers: Annotated[int, Range(1, 1024)]  # processes that share a training
 
 
 @dataclass(frozen=True)

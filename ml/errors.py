@@ -47,6 +47,10 @@ class WorkspaceBusy(RuntimeError):
     """Another run is writing in the same workspace."""
 
 
+class WorkerLost(RuntimeError):
+    """Worker processes were killed or their machine went away, again and again."""
+
+
 class NotFinite(RuntimeError):
     """A model gave NaN or infinite numbers: its precision or its settings do not fit it."""
 
@@ -69,11 +73,14 @@ TABLE: tuple[tuple[type | str, int], ...] = (
     (QualityError, STAGE),
     (NotFinite, INPUT),
     (OutOfMemory, RESOURCES),
+    (WorkerLost, RESOURCES),
     (MemoryError, RESOURCES),
     ("torch.OutOfMemoryError", RESOURCES),
     ("concurrent.futures.process.BrokenProcessPool", RESOURCES),
     (ConnectionError, RESOURCES),  # huggingface's offline mode is one
     (TimeoutError, RESOURCES),
+    ("ray.exceptions.RayTaskError", DEFECT),  # of an error that could not travel
+    ("ray.exceptions.RayError", RESOURCES),
     ("urllib.error.URLError", RESOURCES),
     ("httpx2.TransportError", RESOURCES),
     ("requests.exceptions.ConnectionError", RESOURCES),
@@ -167,17 +174,6 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
     return run
 
 
-@contextmanager
-def starting_workers() -> Iterator[None]:
-    """Processes that are started in the block hear of Ctrl-C when `quiet_worker` runs in them, and
-    so does this one when the block ends: half-imported, they would print a traceback each."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def quiet_worker() -> None:
     """In a worker process: Ctrl-C and SIGTERM end it silently, since its parent reports."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -260,7 +256,7 @@ def _origin(error: BaseException) -> tuple[str, int]:
 
 def _ours(error: BaseException) -> bool:
     """Whether a `raise` statement of ours raised it, so that its message is meant for people."""
-    if type(error.__cause__).__name__ == "_RemoteTraceback":
+    if type(error.__cause__).__name__.startswith(("_RemoteTraceback", "RayTaskError")):
         return True  # in a worker process, which cannot send its frames
     file, line = _origin(error)
     return file.startswith(OWN) and linecache.getline(file, line).lstrip().startswith("raise")

@@ -4,13 +4,12 @@ Names, labels and dependencies are the table's. What a stage does is in `ml/pipe
 its output must look like in `ml/quality/rules.py`, what the UI shows of it in `metadata.py`.
 """
 
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
 
 import dagster as dg
 
-from ml.errors import shown
+from ml.errors import WorkerLost, shown
 from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
 from orchestration.expectations import ensure_quality
@@ -44,14 +43,14 @@ def make(project: Project, stage: str, force: bool) -> StageReport:
 def materialize(project: Project, stage: str, *, force: bool = False) -> dg.MaterializeResult:
     """Makes the stage and describes it for the UI.
 
-    Raises Dagster's Failure, which is tried again only when a process was killed: otherwise the
+    Raises Dagster's Failure, which is tried again only when workers were lost: otherwise the
     same data and settings would fail again.
     """
     try:
         report = make(project, stage, force)
     except Exception as error:
-        killed = isinstance(error.__cause__, BrokenProcessPool)
-        raise dg.Failure(shown(f"{type(error).__name__}: {error}"), allow_retries=killed) from error
+        lost = isinstance(error, WorkerLost)
+        raise dg.Failure(shown(f"{type(error).__name__}: {error}"), allow_retries=lost) from error
     return dg.MaterializeResult(
         metadata=describe(report, project.workspace.folder(stage)),
         data_version=dg.DataVersion(report.digest),

@@ -69,7 +69,7 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
         raise ValueError(
             f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
             f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
-            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs"
+            f"`python -m ml {name}`; executor.workers spreads the making of shards over GPUs"
         )
     with ExitStack() as locks:
         begun: list[Successor | Version] = []  # of the process that writes

@@ -258,10 +258,10 @@ def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
     code = (
         "import sys, pathlib, pyarrow as pa\n"
         "from ml.errors import exit_path\nfrom ml.store.making import write_shards\n"
-        "from tests import makers\n"
+        "from ml.studies.parallel import processes\nfrom tests.builders import makers\n"
         "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
         "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
-        "                                 makers.sleepy, schema, processes=2))\n"
+        "                                 makers.sleepy, schema, processes(2)))\n"
     )
     process = start("-c", code, str(tmp_path / "out"))
     if working:

@@ -272,7 +272,7 @@ def _files(rng) -> Iterator[Case]:
                 "segmenter: {scale_range: [0.5, 2.0]}",
                 "benchmark: {source: folder}",
                 "benchmark: {root: somewhere}",
-                "shards: {processes: 2}\ndiffusion: {device: 'cuda:1'}",
+                "executor: {workers: 2}\ndiffusion: {device: 'cuda:1'}",
                 "prompts: {train_one: 0, train_two: 0}",
             )
         ),

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import dagster as dg
@@ -21,7 +20,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
-from ml.errors import QualityError, WorkspaceBusy
+from ml.errors import QualityError, WorkerLost, WorkspaceBusy
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
@@ -244,8 +243,7 @@ def test_what_is_tried_again(tmp_path):
             patch.setattr(assets, "make", raising(error))
             assets.materialize(Project(root=str(tmp_path)), "images")
         assert caught.value.allow_retries is again
-    killed = RuntimeError("a process was killed")
-    killed.__cause__ = BrokenProcessPool()
+    killed = WorkerLost("a worker was lost 3 times")
     with pytest.raises(dg.Failure) as caught, pytest.MonkeyPatch.context() as patch:
         patch.setattr(assets, "make", raising(killed))
         assets.materialize(Project(root=str(tmp_path)), "images")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml.compute.workers import Workers
 from ml.detectors import Detector, Instances, load_detector
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
@@ -44,7 +45,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     images, folder = workspace.folder("images"), workspace.folder("masks")
     plan = [[path] for path in shard_files(images)]
     make = ShardMaker(params, workspace, vocabulary)
-    rows = write_shards(folder, recipe, plan, make, MASKS, params.shards.processes)
+    rows = write_shards(
+        folder, recipe, plan, make, MASKS, Workers(params.executor, params.diffusion.device)
+    )
     masks = read_shards(folder, [name for name in MASKS.names if name != "rle"])
     _sheet(images, folder, masks)
     unknown = sorted(set(vocabulary.classes) - set(make.asked["oracle"]))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml.compute.workers import Workers
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import refuse_long_prompts
 from ml.grounding.engine import GroundingEngine
@@ -56,7 +57,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     refuse_long_prompts(workspace.located(params.diffusion), prompts.to_dict("records"))
     plan = split(prompts.to_dict("records"), params.shards.size)
     rows = write_shards(
-        folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC, params.shards.processes
+        folder,
+        recipe,
+        plan,
+        ShardMaker(params, workspace),
+        SYNTHETIC,
+        Workers(params.executor, params.diffusion.device),
     )
     _sheet(folder)
     return Output(facts=facts_of(folder, vocabulary), rows=rows)

@@ -12,7 +12,6 @@ from orchestration.runs import in_process_or_multiprocess
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
 
-
 def given(name: str) -> str:
     """What the surroundings give a resource unless the run config says otherwise (an image, a
     chart): Dagster shows the variable's name and reads it when a run begins. "" without it."""

@@ -180,7 +180,9 @@ def test_the_chart_renders_with_our_values(tmp_path):
     assert refused.returncode != 0 and "port" in refused.stderr, "the schema is in force"
 
     by_name = {(one["kind"], one["metadata"]["name"]): one for one in manifests}
-    instance = yaml.safe_load(by_name["ConfigMap", "words-dagster-instance"]["data"]["dagster.yaml"])
+    instance = yaml.safe_load(
+        by_name["ConfigMap", "words-dagster-instance"]["data"]["dagster.yaml"]
+    )
     for store in ("run_storage", "event_log_storage", "schedule_storage"):
         database = instance[store]["config"]["postgres_db"]
         assert database["scheme"] == "postgresql+psycopg2"

@@ -1,37 +1,20 @@
-"""Dagster's history and MLflow's registry in a real PostgreSQL, its password as awkward as they come."""
+"""Dagster's history and MLflow's registry in a real PostgreSQL, its password an awkward one."""
 
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
 
-from ml.pipeline.table import STAGES
 from ml.settings.profile import ROOT
-from orchestration.definitions import defs
 from orchestration.mlflow.experiment import open_experiment
 from tests.builders import postgres
-from tests.builders.dagster_cli import dagster, run_config
 
 pytestmark = pytest.mark.skipif(postgres.BINARIES is None, reason=postgres.MISSING)
-SMALL = {
-    "base": "ci",
-    "prompts": {"train_one": 40, "train_two": 60, "synthetic_one": 20, "synthetic_two": 20},
-    "shards": {"size": 16},
-    "diffusion": {"steps": 5},
-    "grounding": {"steps": 60, "evaluate_every": 30},
-    "segmenter": {"steps": 160},
-    "benchmark": {"bootstrap": 100, "daam_thresholds": 8},
-    "promotion": {"min_grounding": 0.0, "min_segmenter": 0.0},
-}
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,8 @@ OUT_OF = {
     errno.EAGAIN: "no more processes (ulimit -u)",
     errno.EIO: "the disk does not work",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of these, those that only writing meets."""
 SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -149,7 +151,7 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
                 raise
             if os.environ.get("TRACEBACK"):
                 traceback.print_exc()
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {shown(one_line(error))}", file=sys.stderr)
             return code
         return done if isinstance(done, int) else DONE
 
@@ -177,11 +179,12 @@ def quiet_worker() -> None:
 def exit_code(error: BaseException) -> int:
     """The code of what went wrong: its own, else that of what caused it, else DEFECT."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    if not isinstance(error, ValueError) and not _ours(error) and _says(error, SAYS_FULL):
+        return RESOURCES  # in whatever library: safetensors, sqlite under MLflow
     for kind, code in TABLE:
         if kind in names or (isinstance(kind, type) and isinstance(error, kind)):
             return code
-    text = str(error).lower()
-    if not isinstance(error, ValueError) and any(w in text for w in (*SAYS_FULL, *SAYS_MEMORY)):
+    if not isinstance(error, ValueError) and _says(error, SAYS_FULL + SAYS_MEMORY):
         return RESOURCES
     if isinstance(error, OSError):
         return RESOURCES if error.errno in OUT_OF else INPUT
@@ -208,10 +211,32 @@ def one_line(error: BaseException) -> str:
         return f"{text}; {OUT_OF[error.errno]}"
     if isinstance(error, ModuleNotFoundError) and not _ours(error):
         return f"{text}; use the project's environment: .venv/bin/python, which `make` makes"
-    if any(word in text.lower() for word in SAYS_FULL):
+    if _says(error, SAYS_FULL):
         return f"{text}; {OUT_OF[errno.ENOSPC]}"
     own = type(error).__module__ == __name__ or _ours(error)
     return text if text and own else f"{type(error).__name__}: {text}"
+
+
+def unwritten(error: Exception, path: Path) -> Exception:
+    """What to raise when `path` could not be written: an OSError that names it, where the disk is
+    full or read-only or a limit is reached, whichever library met that; else the error itself."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in FULL and not isinstance(error, ValueError) and _says(error, SAYS_FULL):
+        number = errno.ENOSPC
+    return OSError(number, os.strerror(number), str(path)) if number in FULL else error
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in words)
+
+
+def shown(text: str) -> str:
+    """A text as a terminal shows it: what is not printable, such as an escape sequence in a file's
+    name, becomes its code. Line ends stay."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _origin(error: BaseException) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 import dagster as dg
 
+from ml.errors import shown
 from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
 from orchestration.expectations import ensure_quality
@@ -50,7 +51,7 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
         report = make(project, stage, force)
     except Exception as error:
         killed = isinstance(error.__cause__, BrokenProcessPool)
-        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=killed) from error
+        raise dg.Failure(shown(f"{type(error).__name__}: {error}"), allow_retries=killed) from error
     return dg.MaterializeResult(
         metadata=describe(report, project.workspace.folder(stage)),
         data_version=dg.DataVersion(report.digest),

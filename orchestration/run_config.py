@@ -22,8 +22,11 @@ from ml.store.files import atomic
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
     """The models of a profile that are not files of this machine: hub ids, published weights."""
     places = dict.fromkeys(place for stage in STAGES for place in stage.models)
-    names = [params.section(place) for place in places]
-    return [name for name in names if name is not None and not Path(workspace.model(name)).exists()]
+    names = {place: params.section(place) for place in places}
+    found = {place: workspace.model(name) for place, name in names.items() if name is not None}
+    # a backend's own name ("coco") is no folder that happens to be called so
+    found["detector.model"] = workspace.detector(params.detector)
+    return [names[place] for place, model in found.items() if not Path(model).exists()]
 
 
 @exit_path

@@ -163,9 +163,21 @@ def in_process_or_multiprocess(init_context) -> Beginning:
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 
+def open_history() -> dg.DagsterInstance:
+    """The history in $DAGSTER_HOME. Raises ValueError where that is none."""
+    try:
+        return dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        raise ValueError(
+            f"DAGSTER_HOME is {os.environ.get('DAGSTER_HOME', '')!r}: expected the folder of a "
+            f"Dagster history, as an absolute path ({str(error).splitlines()[0]}). `make ui` sets "
+            "it; by hand: export DAGSTER_HOME=$PWD/.dagster"
+        ) from error
+
+
 @exit_path
 def main() -> None:
-    with dg.DagsterInstance.get() as instance:
+    with open_history() as instance:
         write_off_the_dead(instance)
         instance.add_dynamic_partitions(PROFILES.name, known_profiles())
 

@@ -8,6 +8,7 @@ import pytest
 from ml import GroundedDiffusionPipeline
 from tests.builders import phototrees, small_stages
 from tests.builders.doors import segmenter_folder, stage_folder
+from tests.builders.small_disk import mount, umount
 from tests.builders.tiny import save_tiny_pipeline
 
 
@@ -48,6 +49,15 @@ def tiny_copy(tiny_model, tmp_path) -> Path:
 def small(monkeypatch, tmp_path):
     """Three small stages in the place of the table's: `(run, workspace, ...)` of `put_in_place`."""
     return small_stages.put_in_place(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB."""
+    folder = tmp_path / "small"
+    mount(folder)
+    yield folder
+    umount(folder)
 
 
 @pytest.fixture

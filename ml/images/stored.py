@@ -1,6 +1,6 @@
 """Pictures by their keys, out of a stage's shards."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +10,18 @@ from ml.images.png import decode_png
 from ml.store.shards import shard_files
 
 
-def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, Picture]:
+def load_pictures(
+    folder: Path, keys: Sequence[str], shards: Collection[Path] | None = None
+) -> dict[str, Picture]:
     """The pictures uint8 (H,W,3) of some keys, out of shards with the columns `key` and `image`.
 
-    Raises ValueError naming a key that is not there.
+    shards: the only ones of the folder to look into; None for all. Raises ValueError naming a key
+    that is not there.
     """
     wanted = set(keys)
     found: dict[str, Picture] = {}
-    for path in shard_files(folder) if wanted else []:
+    files = [path for path in shard_files(folder) if shards is None or path in shards]
+    for path in files if wanted else []:
         frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
         found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
     if missing := sorted(wanted - set(found)):

@@ -90,6 +90,8 @@ def _begin(
     """
     for each in STAGE:
         Successor(workspace.data, each).check()
+    if not workspace.data.exists():  # what is refused at first leaves no folder, and no lock
+        recipe_of(stage, params, workspace)
     own = locks.enter_context(FolderLock(workspace.data, stage.name))
     own.read()
     for name in stage.inputs:

@@ -6,11 +6,20 @@ from pathlib import Path
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
 from ml.settings.sections import DetectorParams, DiffusionParams
-from ml.store.files import sha256_file, sha256_folder
+from ml.store.files import (
+    Damaged,
+    Fields,
+    read_json,
+    sha256_file,
+    sha256_folder,
+    sha256_json,
+)
 from ml.store.successor import STATE, Successor
 
 VERDICT = {"digest": str, "passed": bool, "failures": list}
 """What the checks' `quality.json` holds at least."""
+SEAL = "sha256"
+"""Of a verdict: the digest of its other fields."""
 
 
 TIMING = {"seconds": (int, float), "peak_rss_mb": (int, float)}
@@ -77,6 +86,23 @@ class Workspace:
             if model.is_file()
             else value
         )
+
+
+def sealed(verdict: dict) -> dict:
+    """A verdict with its seal, as `quality.json` holds it."""
+    return verdict | {SEAL: sha256_json({k: v for k, v in verdict.items() if k != SEAL})}
+
+
+def read_verdict(path: Path, expected: Fields = VERDICT) -> dict | None:
+    """The verdict in a `quality.json`, None without one.
+
+    Raises Damaged for one that can't be read or does not fit its seal: it may have been a failure.
+    One of an earlier version has no seal.
+    """
+    verdict = read_json(path, expected)
+    if verdict is not None and SEAL in verdict and sealed(verdict) != verdict:
+        raise Damaged(f"{path} does not fit its own sha256: it was edited or damaged")
+    return verdict
 
 
 def _own_name(detector: DetectorParams) -> bool:

@@ -1,9 +1,12 @@
 """What the tables of pictures and entities are built from, and the type of a stage's tables."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ml.images.near_copies import near_earlier
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_shards
 from ml.words.spans import fold, named_in
@@ -42,6 +45,19 @@ def entities_of(rows: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame:
     return out
 
 
+def as_in(rows: pd.DataFrame, source: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """bool (n,): a row of `source` has the same values in all these columns. Lists count as they
+    stand, a missing value equals nothing."""
+    known = set(_tuples(source[columns]))
+    return np.array([values in known for values in _tuples(rows[columns])], bool)
+
+
+def _tuples(frame: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    listed = {name for name in frame if len(frame) and isinstance(frame[name].iloc[0], np.ndarray)}
+    columns = [frame[name].map(tuple) if name in listed else frame[name] for name in frame]
+    return zip(*columns, strict=True)
+
+
 def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
     """One row per class: its count and the count as a multiple of the even share."""
     counts = entities.value_counts().reindex(list(classes), fill_value=0)
@@ -57,8 +73,4 @@ def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
 
 def near_duplicates(hashes: pd.Series, bits: int) -> np.ndarray:
     """bool (n,): an earlier row's 64-bit difference hash is at most so many bits away."""
-    values = np.array([int(text, 16) for text in hashes], np.uint64)
-    near = np.zeros(len(values), bool)
-    for index in range(1, len(values)):
-        near[index] = (np.bitwise_count(values[:index] ^ values[index]) <= bits).any()
-    return near
+    return near_earlier(list(hashes), bits)

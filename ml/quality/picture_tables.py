@@ -1,24 +1,28 @@
-"""What the checks judge of prompts, images, masks, triplets and the synthetic set.
+"""What the checks judge of prompts and images.
 
 Settings that a rule depends on are turned into columns here ("expected", "share_of_even"), so that
-the rules stay literal. Pixels are decoded for the synthetic set alone: its labels, and leaks.
+the rules stay literal. No picture is decoded here; latents and heat maps are read as numbers.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ml.pipeline.picture_size import picture_side
 from ml.pipeline.workspace import Workspace
-from ml.quality.frames import Tables, balance, entities_of, facts, near_duplicates, one_row
+from ml.quality.captions import caption_fault
+from ml.quality.frames import Tables, as_in, balance, entities_of, facts, near_duplicates, one_row
+from ml.quality.heat import read_heat
 from ml.settings.params import Params
-from ml.store.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
+from ml.store.schemas import IMAGES, PROMPTS
 from ml.store.shards import iter_shards
-from ml.words.spans import named_in
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.vocabulary import load_vocabulary
 
 
 def prompt_tables(params: Params, workspace: Workspace) -> Tables:
     rows, vocabulary = facts(workspace, "prompts", PROMPTS), load_vocabulary(params.vocabulary)
+    rows["caption_fault"] = [caption_fault(text) for text in rows["text"]]
     entities, asked = entities_of(rows, vocabulary), params.prompts
     train = entities[entities["purpose"] == "train"]
     cells = rows[rows["purpose"] == "sim"]["cell"].value_counts()
@@ -54,7 +58,10 @@ def image_tables(params: Params, workspace: Workspace) -> Tables:
     side = picture_side(params, workspace)
     rows["expected_side"] = side or rows["width"].mode()[0]
     rows["near_duplicate"] = near_duplicates(rows["dhash"], params.triplets.duplicate_bits)
+    rows["whiteness"] = whiteness(rows)
     prompts = facts(workspace, "prompts", PROMPTS)
+    rows["as_prompted"] = as_in(rows, prompts, PROMPTS.names)
+    rows = pd.concat([rows, number_facts(workspace)], axis=1)
     wanted = set(prompts[prompts["purpose"] != "synthetic"]["key"])
     return {
         "rows": rows,
@@ -67,95 +74,34 @@ def image_tables(params: Params, workspace: Workspace) -> Tables:
     }
 
 
-def mask_tables(params: Params, workspace: Workspace) -> Tables:
-    rows, vocabulary = facts(workspace, "masks", MASKS), load_vocabulary(params.vocabulary)
-    rows["has_rle"] = rows["rle"].str.len() > 0
-    asked = entities_of(facts(workspace, "images", IMAGES), vocabulary)
-    pairs = set(zip(rows["key"], rows["entity"], strict=True))
-    wanted = set(zip(asked["key"], asked["entity"], strict=True))
-    labels, found = rows[rows["role"] == "labeller"], rows[rows["found"]]
-    return {
-        "rows": rows,
-        "labels": labels,
-        "found": found,
-        "classes": balance(labels[labels["found"]]["entity"], vocabulary.seen),
-        "total": one_row(
-            missing=len(wanted - pairs),
-            unasked=len(pairs - wanted),
-            found_share=float(rows["found"].mean()),
-            labels_found_share=float(labels["found"].mean()),
-        ),
-    }
+def whiteness(rows: pd.DataFrame) -> pd.Series:
+    """How little neighbouring pixels have in common: 1 for white noise, whose Laplacian has 20
+    times the variance of its levels; 0.005 to 0.09 for drawn scenes. 0 for one level."""
+    variance = 20 * rows["std"] ** 2
+    return (rows["sharpness"] / variance.where(variance > 0, np.inf)).astype(float)
 
 
-def triplet_tables(params: Params, workspace: Workspace) -> Tables:
-    rows, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
-    rows["named_in_text"] = [
-        named_in(text, [word])[0] for word, text in zip(rows["word"], rows["text"], strict=True)
-    ]
-    rows["has_rle"] = rows["rle"].str.len() > 0
-    rows["no_reason"] = rows["reason"] == ""
-    labels = rows[rows["subset"].isin(["train", "validation"])]
-    accepted = rows[rows["accepted"]]
-    return {
-        "rows": rows,
-        "accepted": accepted,
-        "labels": labels,
-        "classes": balance(labels[labels["accepted"]]["entity"], vocabulary.seen),
-        "total": one_row(
-            yield_share=float(labels["accepted"].mean()),
-            validation=int((accepted["subset"] == "validation").sum()),
-            sim=int((accepted["subset"] == "sim").sum()),
-        ),
-    }
-
-
-def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
-    rows = facts(workspace, "synthetic_dataset", SYNTHETIC)
-    vocabulary = load_vocabulary(params.vocabulary)
-    rows["expected_side"] = picture_side(params, workspace) or rows["width"].mode()[0]
-    rows = pd.concat([rows, label_facts(workspace, vocabulary)], axis=1)
-    accepted = rows[rows["accepted"]]
-    entities = accepted["entities"].explode()
-    return {
-        "rows": rows,
-        "accepted": accepted,
-        "entities": entities_of(rows, vocabulary),
-        "classes": balance(entities, vocabulary.classes),
-        "total": one_row(
-            accepted=len(accepted),
-            yield_share=float(rows["accepted"].mean()),
-            in_benchmark=int(rows["in_benchmark"].sum()),
-            mean_ignored=float(accepted["ignored"].mean()),
-        ),
-    }
-
-
-def label_facts(workspace: Workspace, vocabulary: Vocabulary) -> pd.DataFrame:
-    """Per synthetic picture, from its pixels: is the label map as large as the picture, are its
-    labels those of the prompt, is the picture (or nearly) one of the benchmark's."""
-    from ml.images.leaks import find_overlap, small
-    from ml.images.overlays import IGNORED
-    from ml.images.png import decode_png
-
-    real = [
-        small(decode_png(data))
-        for shard in iter_shards(workspace.folder("benchmark"), ["image"])
-        for data in shard["image"]
-    ]
-    found = []
-    columns = ["key", "entities", "image", "label"]
-    for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
-        pictures = [decode_png(data) for data in shard["image"]]
-        leaked = set(find_overlap([small(p) for p in pictures], real)) if real else set()
-        for index, (row, picture) in enumerate(zip(shard.itertuples(), pictures, strict=True)):
-            label = decode_png(row.label)
-            named = {vocabulary.label(e) for e in row.entities if e in vocabulary.classes}
+def number_facts(workspace: Workspace) -> pd.DataFrame:
+    """Of each picture: are latent and heat maps arrays of the shape they state, of finite numbers;
+    is the latent shaped like the first one, and not one value all over; one heat map a word?"""
+    first: list[int] = []
+    found: list[dict[str, bool]] = []
+    columns = ["entities", "latent", "latent_shape", "daam", "daam_shape"]
+    for shard in iter_shards(workspace.folder("images"), columns):
+        for row in shard.itertuples():
+            first = first or list(row.latent_shape)
+            heat = read_heat(row.daam, row.daam_shape)
             found.append(
                 {
-                    "label_fits": label.shape == picture.shape[:2],
-                    "labels_named": set(np.unique(label).tolist()) <= named | {0, IGNORED},
-                    "in_benchmark": index in leaked,
+                    "latent_sound": list(row.latent_shape) == first and _alive(row),
+                    "heat_sound": heat is not None and len(heat) == len(row.entities),
                 }
             )
     return pd.DataFrame(found)
+
+
+def _alive(row: Any) -> bool:
+    if len(row.latent) != 4 * int(np.prod(row.latent_shape)):
+        return False
+    values = np.frombuffer(row.latent, "<f4")
+    return bool(np.isfinite(values).all() and values.std() > 0)

@@ -10,12 +10,14 @@ docs/checks.md.
 import sys
 
 from ml.errors import exit_path
-from ml.quality.rules_data import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
+from ml.quality.rules_data import BENCHMARK, IMAGES, PROMPTS
+from ml.quality.rules_labels import SYNTHETIC
+from ml.quality.rules_masks import MASKS, TRIPLETS
 from ml.quality.rules_models import BENCHMARK_SCORES, GROUNDING_SCORES, MODEL
 from ml.settings.params import Params
 from ml.words.vocabulary import load_vocabulary
 
-SUITE_VERSION = 3
+SUITE_VERSION = 4
 
 
 DOCS = "docs/checks.md"
@@ -31,6 +33,7 @@ SETTINGS = (
     "diffusion.model",
     "detector.score_threshold",
     "synthetic.max_ignore",
+    "synthetic.min_area",
 )
 
 
@@ -56,9 +59,11 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
         "classes": list(vocabulary.classes),
         "seen": list(vocabulary.seen),
         "min_std": filters.min_std,
+        "min_score": filters.min_score,
         "min_area": filters.min_area,
         "max_area": filters.max_area,
         "score_threshold": params.detector.score_threshold,
+        "min_label": params.synthetic.min_area,
         "max_ignore": params.synthetic.max_ignore,
     }
     if stage == "triplets":  # the stage's module imports torch

@@ -2,6 +2,8 @@
 the stage's rules (`ml.quality.rules`) name."""
 
 from ml.quality.benchmark_tables import benchmark_tables
+from ml.quality.label_tables import synthetic_tables
+from ml.quality.mask_tables import mask_tables, triplet_tables
 from ml.quality.model_tables import (
     benchmark_score_tables,
     grounding_model_tables,
@@ -9,13 +11,7 @@ from ml.quality.model_tables import (
     real_bound_tables,
     segmenter_tables,
 )
-from ml.quality.picture_tables import (
-    image_tables,
-    mask_tables,
-    prompt_tables,
-    synthetic_tables,
-    triplet_tables,
-)
+from ml.quality.picture_tables import image_tables, prompt_tables
 
 TABLES = {
     "benchmark": benchmark_tables,

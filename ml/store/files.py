@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
+from ml.errors import shown, unwritten
+
 Value = TypeVar("Value")
 Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Of a JSON object: which fields it must have, and their types."""
@@ -35,7 +37,8 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
 
     The block may make a file or a folder. An existing folder is replaced when everything in it is
     in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
-    After an exception the temporary one is removed and `path` is as it was.
+    After an exception the temporary one is removed and `path` is as it was; that of a full or
+    read-only disk names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
@@ -51,8 +54,10 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
             sync(temporary)
             os.replace(temporary, path)
             _sync_one(path.parent)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, Exception) and (told := unwritten(error, path)) is not error:
+            raise told from error
         raise
 
 
@@ -237,7 +242,7 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 @functools.cache
 def say(text: str) -> None:
     """A warning on stderr, once for each process and text."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
 from ml.errors import ManifestError
@@ -101,6 +101,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             f"{path}: fields {sorted(content)}, expected those of "
             "ml.store.manifest.Manifest; make the stage again"
         ) from error
+    if wrong := _misfit(manifest):
+        raise ManifestError(f"{path}: {wrong}: it was edited or damaged; make the stage again")
     if manifest.digest != stated:
         raise ManifestError(
             f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
@@ -111,6 +113,28 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             raise ManifestError(f"{problem}; make the stage {folder.name!r} again")
         _judge_strays(folder, manifest)
     return manifest
+
+
+def _misfit(manifest: Manifest) -> str:
+    """What is wrong with the kinds of a manifest's values, "" for nothing."""
+    kinds = {
+        "stage": str,
+        "version": int,
+        "params": dict,
+        "inputs": dict,
+        "files": dict,
+        "facts": dict,
+    }
+    for field, kind in kinds.items():
+        if not isinstance(value := getattr(manifest, field), kind):
+            return f"{field} is {value!r:.60}"
+    for name, entry in manifest.files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\0" in name:
+            return f"the file {name!r:.80} leaves its folder"
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            return f"the entry of {name!r:.80} is {entry!r:.60}"
+    return ""
 
 
 def damage(folder: Path, manifest: Manifest) -> Iterator[str]:

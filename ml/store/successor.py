@@ -121,7 +121,7 @@ class Successor:
                 "the place of: move the data here, or link the whole of "
                 f"{self.data.parent} to where there is room"
             )
-        folders = [self.data / MAKING, self.new, self.new_state, self.state]
+        folders = [self.data / MAKING, self.data / STATE, self.new, self.new_state, self.state]
         wrong = [
             path for path in folders if path.is_symlink() or (path.exists() and not path.is_dir())
         ]
@@ -136,8 +136,9 @@ class Successor:
         ]
         if wrong:
             raise ManifestError(
-                f"{wrong[0]} is in the way: it was not made by the stage "
-                f"{self.stage!r}, which writes there. Move it elsewhere"
+                f"{wrong[0]} is in the way: it was not made by the stage {self.stage!r}, which "
+                f"writes there. Move it elsewhere (to keep data on another disk, link the whole of "
+                f"{self.data} there)"
             )
 
     def forget(self, recipe: Recipe) -> None:

@@ -64,9 +64,9 @@ def modules_of(runs: list | None = None, seconds: float = 0.0) -> dict[str, type
     return modules
 
 
-def put_in_place(monkeypatch, root: Path):
+def put_in_place(monkeypatch, root: Path, runs: list | None = None):
     """(run(stage, seed, force) in a root, its workspace, the groups made so far), for a test."""
-    runs: list = []
+    runs = [] if runs is None else runs
     for name, module in modules_of(runs).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(stages, "STAGE", TABLE)

@@ -10,7 +10,6 @@ import importlib
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -54,20 +53,6 @@ def said(err: str) -> str:
     lines = [line.rpartition("\r")[2] for line in err.splitlines()]
     assert len([line for line in lines if line.startswith("error: ")]) <= 1, err
     return lines[-1]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 1 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(autouse=True)

@@ -292,3 +292,12 @@ def test_who_is_written_off(home, monkeypatch):
         assert begun.write_off_the_dead(instance) == [ids["ours"]]
         states = {name: instance.get_run_by_id(run).status.value for name, run in ids.items()}
         assert states.pop("ours") == "FAILURE" and set(states.values()) == {"STARTED"}
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/folder", "/proc/nowhere"])
+def test_a_history_that_is_not_there_is_one_line(value, monkeypatch, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("DAGSTER_HOME", value)
+    assert begun.main() == 2
+    assert "error: DAGSTER_HOME is" in (said := capsys.readouterr().err) and "export" in said

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ml.images.contact_sheet import contact_sheet, spread
-from ml.images.near_copies import close_pairs, same_picture
+from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.stages.masks import refuse_unseen
@@ -44,7 +44,7 @@ would judge a model by a picture that does not.
 """
 MASK_REASONS = ("no_mask", "low_score", "too_small", "too_large")
 SHEET_PICTURES = 24
-_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash")
+_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash", "sha256")
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -58,7 +58,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
     groups = list(iter_shards(workspace.folder("masks")))
     rows = join(pictures, pd.concat(groups, ignore_index=True))
-    repeats = find_repeats(pictures, images, params.triplets)
+    whole = pictures[pictures["std"] >= params.triplets.min_std]  # blank ones repeat nothing
+    facts = (list(whole[name]) for name in ("key", "dhash", "sha256"))
+    repeats = find_repeats(images, *facts, bits=params.triplets.duplicate_bits)
     rows["reason"] = judge(rows, repeats, params.triplets)
     rows["accepted"] = rows.reason == ""
     rows["subset"] = [
@@ -99,30 +101,6 @@ def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
             "again"
         )
     return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
-
-
-def find_repeats(pictures: pd.DataFrame, images: Path, params: TripletParams) -> dict[str, str]:
-    """{key: key of the earlier picture that it repeats}, blank pictures left out.
-
-    A close hash alone is no proof: two flat pictures of one class can share theirs. Only pictures
-    that also agree pixel by pixel (`ml.images.near_copies.same_picture`) are repeats.
-    """
-    whole = pictures[pictures["std"] >= params.min_std]
-    keys = list(whole.key)
-    pairs = close_pairs(list(whole.dhash), params.duplicate_bits)
-    pixels = load_pictures(images, [keys[i] for i in np.unique(pairs)])
-    return first_of_each(
-        [(keys[i], keys[j]) for i, j in pairs if same_picture(pixels[keys[i]], pixels[keys[j]])]
-    )
-
-
-def first_of_each(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """{later: earlier} from sorted pairs (earlier, later); a repeat makes no further repeats."""
-    repeats: dict[str, str] = {}
-    for earlier, later in pairs:
-        if earlier not in repeats:
-            repeats.setdefault(later, earlier)
-    return repeats
 
 
 def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) -> pd.Series:

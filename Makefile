@@ -13,10 +13,10 @@ RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.ya
 export PROFILE RUN_CONFIG  # as the shell's variables, whatever characters are in them
 
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
-test test-slow ci paper card: export HF_HUB_OFFLINE ?= 1
+test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow lint ci paper ui mlflow card clean
+.PHONY: help run test test-slow fuzz lint chaos ci audit sbom paper ui mlflow card clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,11 +33,19 @@ test: $(STAMP) lint  ## makes the environment, passes lint and the tests
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow
 
+fuzz: $(STAMP)  ## hostile input by the thousand, other each time (an hour; SEED=7 for other commands)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile long
+	$(BIN)/python -m tests.fuzz --seed $(or $(SEED),7) --count 400
+
 lint: $(STAMP)  ## ruff, its formatter, the import contracts, the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+chaos: $(STAMP)  ## kills the graph at random moments and judges what is left (KILLS, ENGINES, SEED, MINUTES)
+	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(ENGINES),--engines $(ENGINES)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 ci: $(STAMP)  ## the whole graph on the cut-down ci profile
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c profiles/ci.run.yaml
@@ -50,6 +58,12 @@ ui: $(STAMP)  ## opens the Dagster UI on the same history
 mlflow: $(STAMP)  ## opens the model registry
 	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
 		--host 127.0.0.1 --port $(MLFLOW_PORT)
+
+audit: $(STAMP)  ## known vulnerabilities of the pinned packages, where their database can be reached
+	$(BIN)/python .ci/audit.py
+
+sbom: $(STAMP)  ## a bill of materials of the environment, sbom.json (CycloneDX), equal for equal environments
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o sbom.json $(BIN)/python
 
 paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)

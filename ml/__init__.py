@@ -10,6 +10,7 @@ Names are imported when they are first asked for: `import ml` alone loads neithe
 diffusers.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from ml.grounding.pipeline import GroundedDiffusionPipeline
     from ml.segmenters import load_segmenter
     from ml.words.vocabulary import load_vocabulary
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+"""A thread of torch that waits for the others sleeps. By default it spins, and holds a core that
+those it waits for may need: beside other work a training then takes several times as long
+(docs/reliability.md#a-busy-machine). OpenMP reads this once, when torch is imported, so it stands
+in the module that every process of ours imports first. Your own value is kept."""
 
 __all__ = [
     "GroundedDiffusionPipeline",

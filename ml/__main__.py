@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     import importlib  # in here, like all that follows: so Ctrl-C is quiet from the start
     import json
 
-    from ml.arguments import add_profile, add_root, make_parser
+    from ml.arguments import add_profile, add_workspace, make_parser
     from ml.compute import processes
     from ml.pipeline.runner import run_stage
     from ml.pipeline.table import STAGES
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m ml", __doc__)
     parser.add_argument("stage", choices=[*names, "all", *COMMANDS])
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--force", action="store_true", help="make it again from nothing")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)

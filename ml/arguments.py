@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ml.errors import EXIT_CODES
 from ml.settings.profile import ROOT
+from ml.store.places import EXPECTED, is_address, is_remote, place_of
 
 Number = TypeVar("Number", int, float)
 
@@ -27,7 +28,29 @@ def add_profile(parser: argparse.ArgumentParser, default: str = "micro") -> None
 
 
 def add_root(parser: argparse.ArgumentParser, help: str = "folder that holds data/") -> None:
+    """For commands that need a local folder."""
     parser.add_argument("--root", type=folder, default=ROOT, help=help)
+
+
+def add_workspace(parser: argparse.ArgumentParser) -> None:
+    """For commands that take a workspace wherever it lies (docs/cluster.md)."""
+    parser.add_argument(
+        "--root",
+        type=workspace_root,
+        default=ROOT,
+        help=f"what holds data/: {EXPECTED} (default: the checkout)",
+    )
+
+
+def workspace_root(text: str) -> Path:
+    """A folder, or an address on an object store, which is not asked yet."""
+    if not is_address(text):
+        return folder(text)
+    try:
+        place = place_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None  # without the text: it may be secret
+    return place if is_remote(place) else folder(str(place))
 
 
 def folder(text: str) -> Path:
@@ -35,6 +58,8 @@ def folder(text: str) -> Path:
     path = Path(os.path.expanduser(text))
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a folder, got nothing (an unset variable?)")
+    if is_address(text):
+        raise argparse.ArgumentTypeError("expected a folder of this machine, got an address")
     there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"expected a folder, but {there} is none")

@@ -47,6 +47,10 @@ class WorkspaceBusy(RuntimeError):
     """Another run is writing in the same workspace."""
 
 
+class WorkerLost(RuntimeError):
+    """Worker processes were killed or their machine went away, again and again."""
+
+
 class NotFinite(RuntimeError):
     """A model gave NaN or infinite numbers: its precision or its settings do not fit it."""
 
@@ -55,17 +59,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: a batch system or `kill` ends the run. Handled wherever Ctrl-C is."""
 
 
-DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = (
-    0,
-    1,
-    2,
-    3,
-    4,
-    5,
-    130,
-    141,
-    143,
-)
+DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = *range(6), 130, 141, 143
 EXIT_CODES = """exit codes: 0 done; 1 a defect of this program, with a traceback; 2 a setting,
 command line or file of yours that cannot be used; 3 a stage's folder that is missing, damaged, or
 refused by its checks; 4 something ran out or is not there: memory, disk, permission, network, a
@@ -79,15 +73,24 @@ TABLE: tuple[tuple[type | str, int], ...] = (
     (QualityError, STAGE),
     (NotFinite, INPUT),
     (OutOfMemory, RESOURCES),
+    (WorkerLost, RESOURCES),
     (MemoryError, RESOURCES),
     ("torch.OutOfMemoryError", RESOURCES),
     ("concurrent.futures.process.BrokenProcessPool", RESOURCES),
     (ConnectionError, RESOURCES),  # huggingface's offline mode is one
     (TimeoutError, RESOURCES),
+    ("ray.exceptions.RayTaskError", DEFECT),  # of an error that could not travel
+    ("ray.exceptions.RayError", RESOURCES),
     ("urllib.error.URLError", RESOURCES),
     ("httpx2.TransportError", RESOURCES),
     ("requests.exceptions.ConnectionError", RESOURCES),
     ("requests.exceptions.Timeout", RESOURCES),
+    ("botocore.exceptions.BotoCoreError", RESOURCES),
+    ("botocore.exceptions.ClientError", RESOURCES),
+    ("aiohttp.client_exceptions.ClientError", RESOURCES),
+    ("gcsfs.retry.HttpError", RESOURCES),
+    ("google.auth.exceptions.GoogleAuthError", RESOURCES),
+    (PermissionError, RESOURCES),
     ("huggingface_hub.errors.LocalEntryNotFoundError", RESOURCES),
     ("huggingface_hub.errors.HfHubHTTPError", INPUT),  # no such repository, or a gated one
     ("safetensors._safetensors_rust.SafetensorError", INPUT),
@@ -114,7 +117,22 @@ OUT_OF = {
     errno.EAGAIN: "no more processes (ulimit -u)",
     errno.EIO: "the disk does not work",
 }
-SAYS_FULL = ("no space left", "os error 28", "writer failed writing", "disk is full")
+STORES = ("botocore.", "aiohttp.", "gcsfs.", "google.auth.")
+NO_STORE = (
+    "the object store did not answer, or refused: look at the network, the bucket of --root, "
+    "AWS_ENDPOINT_URL and the keys in the environment; what is finished is kept, the same command "
+    "goes on"
+)
+"""Of a workspace on an object store: packages whose errors are about it, and what to do."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Of these, those that only writing meets."""
+SAYS_FULL = (
+    "no space left",
+    "os error 28",
+    "writer failed writing",
+    "disk is full",
+    "disk i/o error",
+)
 SAYS_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -149,22 +167,11 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
                 raise
             if os.environ.get("TRACEBACK"):
                 traceback.print_exc()
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {shown(one_line(error))}", file=sys.stderr)
             return code
         return done if isinstance(done, int) else DONE
 
     return run
-
-
-@contextmanager
-def starting_workers() -> Iterator[None]:
-    """Processes that are started in the block hear of Ctrl-C when `quiet_worker` runs in them, and
-    so does this one when the block ends: half-imported, they would print a traceback each."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def quiet_worker() -> None:
@@ -177,11 +184,12 @@ def quiet_worker() -> None:
 def exit_code(error: BaseException) -> int:
     """The code of what went wrong: its own, else that of what caused it, else DEFECT."""
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    if not isinstance(error, ValueError) and not _ours(error) and _says(error, SAYS_FULL):
+        return RESOURCES  # in whatever library: safetensors, sqlite under MLflow
     for kind, code in TABLE:
         if kind in names or (isinstance(kind, type) and isinstance(error, kind)):
             return code
-    text = str(error).lower()
-    if not isinstance(error, ValueError) and any(w in text for w in (*SAYS_FULL, *SAYS_MEMORY)):
+    if not isinstance(error, ValueError) and _says(error, SAYS_FULL + SAYS_MEMORY):
         return RESOURCES
     if isinstance(error, OSError):
         return RESOURCES if error.errno in OUT_OF else INPUT
@@ -208,10 +216,34 @@ def one_line(error: BaseException) -> str:
         return f"{text}; {OUT_OF[error.errno]}"
     if isinstance(error, ModuleNotFoundError) and not _ours(error):
         return f"{text}; use the project's environment: .venv/bin/python, which `make` makes"
-    if any(word in text.lower() for word in SAYS_FULL):
+    if type(error).__module__.startswith(STORES):
+        return f"{type(error).__name__}: {text}; {NO_STORE}"
+    if _says(error, SAYS_FULL):
         return f"{text}; {OUT_OF[errno.ENOSPC]}"
     own = type(error).__module__ == __name__ or _ours(error)
     return text if text and own else f"{type(error).__name__}: {text}"
+
+
+def unwritten(error: Exception, path: Path) -> Exception:
+    """What to raise when `path` could not be written: an OSError that names it, where the disk is
+    full or read-only or a limit is reached, whichever library met that; else the error itself."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number not in FULL and not isinstance(error, ValueError) and _says(error, SAYS_FULL):
+        number = errno.ENOSPC
+    return OSError(number, os.strerror(number), str(path)) if number in FULL else error
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in words)
+
+
+def shown(text: str) -> str:
+    """A text as a terminal shows it: what is not printable, such as an escape sequence in a file's
+    name, becomes its code. Line ends stay."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _origin(error: BaseException) -> tuple[str, int]:
@@ -224,7 +256,7 @@ def _origin(error: BaseException) -> tuple[str, int]:
 
 def _ours(error: BaseException) -> bool:
     """Whether a `raise` statement of ours raised it, so that its message is meant for people."""
-    if type(error.__cause__).__name__ == "_RemoteTraceback":
+    if type(error.__cause__).__name__.startswith(("_RemoteTraceback", "RayTaskError")):
         return True  # in a worker process, which cannot send its frames
     file, line = _origin(error)
     return file.startswith(OWN) and linecache.getline(file, line).lstrip().startswith("raise")

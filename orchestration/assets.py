@@ -4,11 +4,12 @@ Names, labels and dependencies are the table's. What a stage does is in `ml/pipe
 its output must look like in `ml/quality/rules.py`, what the UI shows of it in `metadata.py`.
 """
 
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from functools import partial
 
 import dagster as dg
 
+from ml.errors import WorkerLost, shown
 from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
 from orchestration.expectations import ensure_quality
@@ -42,14 +43,14 @@ def make(project: Project, stage: str, force: bool) -> StageReport:
 def materialize(project: Project, stage: str, *, force: bool = False) -> dg.MaterializeResult:
     """Makes the stage and describes it for the UI.
 
-    Raises Dagster's Failure, which is tried again only when a process was killed: otherwise the
+    Raises Dagster's Failure, which is tried again only when workers were lost: otherwise the
     same data and settings would fail again.
     """
     try:
         report = make(project, stage, force)
     except Exception as error:
-        killed = isinstance(error.__cause__, BrokenProcessPool)
-        raise dg.Failure(f"{type(error).__name__}: {error}", allow_retries=killed) from error
+        lost = isinstance(error, WorkerLost)
+        raise dg.Failure(shown(f"{type(error).__name__}: {error}"), allow_retries=lost) from error
     return dg.MaterializeResult(
         metadata=describe(report, project.workspace.folder(stage)),
         data_version=dg.DataVersion(report.digest),
@@ -58,13 +59,16 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
 
 def promote(project: Project, stage: str) -> dg.MaterializeResult:
     """Makes the stage `promotion` between two uses of the model registry: both models become
-    challengers before it, and its verdict moves the champion alias after it."""
+    challengers before it, and its verdict moves the champion alias after it. A registry that is
+    locked or gone for a while is waited for."""
+    from orchestration.mlflow.absence import when_there
     from orchestration.mlflow.registry import Registry
 
-    registry = Registry(*project.registry, project.params, project.workspace)
-    registry.log_challengers()
-    result = materialize(project, stage, force=registry.sync_champions())
-    return result._replace(metadata=result.metadata | registry.apply_verdict())
+    there = partial(when_there, project.registry[0])
+    registry = there(lambda: Registry(*project.registry, project.params, project.workspace))
+    there(registry.log_challengers)
+    result = materialize(project, stage, force=there(registry.sync_champions))
+    return result._replace(metadata=result.metadata | there(registry.apply_verdict))
 
 
 MAKERS = {"promotion": promote}  # of the stages that do more than `materialize`

@@ -15,6 +15,7 @@ from pydantic import PrivateAttr
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
+from ml.store.places import is_remote, place_of
 from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"
@@ -22,8 +23,10 @@ PARTITION = "dagster/partition"  # the run's tag that Dagster reads
 
 
 def home_of(root: str) -> Path:
-    """The folder that a `root` in run config means: "" is this checkout."""
-    return Path(root).resolve() if root else ROOT
+    """The place that a `root` in run config means: "" is this checkout. Raises ValueError as
+    `ml.store.places.place_of`."""
+    place = place_of(root) if root else ROOT
+    return place if is_remote(place) else place.resolve()
 
 
 def known_profiles() -> list[str]:
@@ -58,7 +61,7 @@ class Project(dg.ConfigurableResource):
     """A checkout and a profile; the default is the micro profile of this checkout."""
 
     profile: str = DEFAULT  # name in profiles/, or the path of a YAML file
-    root: str = ""  # folder that holds data/; "" is this checkout
+    root: str = ""  # folder or address (s3://bucket/prefix) that holds data/; "" is this checkout
     tracking_uri: str = ""  # of MLflow, without a login; "" is sqlite:///<root>/mlflow.db
     artifacts: str = ""  # folder or URL; "" is <root>/mlartifacts, or what the server decides
     _partition: str = PrivateAttr(default="")  # of the run, when it was started on one

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from ml.arguments import add_profile, add_root, make_parser, new_file
+from ml.arguments import add_profile, add_workspace, make_parser, new_file
 from ml.errors import exit_path
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
@@ -22,15 +22,18 @@ from ml.store.files import atomic
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
     """The models of a profile that are not files of this machine: hub ids, published weights."""
     places = dict.fromkeys(place for stage in STAGES for place in stage.models)
-    names = [params.section(place) for place in places]
-    return [name for name in names if name is not None and not Path(workspace.model(name)).exists()]
+    names = {place: params.section(place) for place in places}
+    found = {place: workspace.model(name) for place, name in names.items() if name is not None}
+    # a backend's own name ("coco") is no folder that happens to be called so
+    found["detector.model"] = workspace.detector(params.detector)
+    return [names[place] for place, model in found.items() if not Path(model).exists()]
 
 
 @exit_path
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.run_config", __doc__)
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)

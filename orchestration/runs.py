@@ -26,6 +26,10 @@ DEAD = (
 MODULE = "orchestration.definitions"
 GRACE = 60.0
 """Seconds after its start by which a run of ours has certainly left its file."""
+UNBEGUN = 300.0
+"""Seconds after it was recorded by which a run of ours has certainly started (the UI starts it in a
+process of its own, which has to import everything). One that starts later is refused by Dagster."""
+NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 _alive = []  # this process's locked files; the kernel closes them when the process has ended
 
 
@@ -58,15 +62,16 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
                     gone.add(path.name)
         except FileNotFoundError:
             continue  # another run has removed it
-    under_way = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, *NOT_BEGUN]
     dead = []
-    for record in instance.get_run_records(under_way):
-        run, age = record.dagster_run, time.time() - (record.start_time or time.time())
-        silent = (
-            is_ours(run)
-            and age > GRACE
-            and not (folder_of_the_living(instance) / run.run_id).exists()
-        )
+    for record in instance.get_run_records(dg.RunsFilter(statuses=under_way)):
+        run = record.dagster_run
+        if run.status in NOT_BEGUN:
+            late = time.time() - record.create_timestamp.timestamp() > UNBEGUN
+        else:
+            late = time.time() - (record.start_time or time.time()) > GRACE
+        silent = is_ours(run) and late
+        silent = silent and not (folder_of_the_living(instance) / run.run_id).exists()
         if run.run_id in gone or silent:
             instance.report_run_failed(run, DEAD)
             dead.append(run.run_id)
@@ -146,9 +151,21 @@ def in_process_or_multiprocess(init_context) -> Beginning:
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 
+def open_history() -> dg.DagsterInstance:
+    """The history in $DAGSTER_HOME. Raises ValueError where that is none."""
+    try:
+        return dg.DagsterInstance.get()
+    except dg.DagsterError as error:
+        raise ValueError(
+            f"DAGSTER_HOME is {os.environ.get('DAGSTER_HOME', '')!r}: expected the folder of a "
+            f"Dagster history, as an absolute path ({str(error).splitlines()[0]}). `make ui` sets "
+            "it; by hand: export DAGSTER_HOME=$PWD/.dagster"
+        ) from error
+
+
 @exit_path
 def main() -> None:
-    with dg.DagsterInstance.get() as instance:
+    with open_history() as instance:
         write_off_the_dead(instance)
         instance.add_dynamic_partitions(PROFILES.name, known_profiles())
 

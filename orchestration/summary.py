@@ -7,7 +7,7 @@ models, the report's path and what to look at next. It computes no score itself.
 import sys
 from pathlib import Path
 
-from ml.arguments import add_profile, add_root, make_parser
+from ml.arguments import add_profile, add_workspace, make_parser
 from ml.errors import exit_path
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline.table import STAGES
@@ -35,7 +35,7 @@ def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
     return seconds | {"checks": round(checks, 2)}, round(peak, 1)
 
 
-def summarize(workspace: Workspace, champions: dict[str, str]) -> dict:
+def summarize(workspace: Workspace, champions: dict[str, str] | None) -> dict:
     """The content of summary.json. Raises ManifestError when a scores stage has not finished."""
     grounding = read_manifest(workspace.folder("grounding_scores"), verify=False).facts
     segmentation = read_manifest(workspace.folder("benchmark_scores"), verify=False).facts
@@ -55,7 +55,7 @@ def summarize(workspace: Workspace, champions: dict[str, str]) -> dict:
             for key in ("benchmark", "held_out_synthetic")
             if key in segmentation
         },
-        "champion": {name: champions.get(name) for name in ("grounding", "segmenter")},
+        "champion": {name: (champions or {}).get(name) for name in ("grounding", "segmenter")},
         "wall_seconds": {"total": round(sum(seconds.values()), 2)} | seconds,
         "peak_rss_mb": peak,
     }
@@ -71,7 +71,16 @@ def table(title: str, columns: list[str], rows: list[tuple[str, list[float | Non
     return "\n".join(lines)
 
 
-def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
+def promoted(champions: dict[str, str] | None) -> str:
+    """Which models hold the title, in words."""
+    if champions is None:
+        return "no registry yet: the stage `promotion` makes it under Dagster (`make run`)"
+    return ", ".join(f"{name} {champions.get(name, 'none')}" for name in ("grounding", "segmenter"))
+
+
+def page(
+    summary: dict, champions: dict[str, str] | None, workspace: Workspace, unchanged: bool
+) -> str:
     """What is printed at the end of a run."""
     grounding, segmentation = summary["grounding"], summary["segmentation"]
     methods = {"ours": "this module", "daam": "DAAM, best threshold"}
@@ -79,7 +88,6 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
     title = (
         "NO REAL BENCHMARK: " if segmentation.get("held_out_synthetic") else "Protocol II: "
     ) + title
-    champion = summary["champion"]
     minutes = summary["wall_seconds"]["total"] / 60
     spent = "nothing had to be done; it was made" if unchanged else "made"
     report = workspace.folder("report") / "report.html"
@@ -102,8 +110,7 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
                 ],
             ),
             "",
-            f"Promoted: grounding {champion['grounding'] or 'none'}, "
-            f"segmenter {champion['segmenter'] or 'none'}",
+            f"Promoted: {promoted(champions)}",
             f"Report:   {report}" + ("" if report.is_file() else " (not made yet)"),
             f"Time:     {spent} in {minutes:.1f} min, {summary['peak_rss_mb']:.0f} MB at most",
             "Look:     `make ui` opens the graph and its history, `make mlflow` the registry",
@@ -112,11 +119,11 @@ def page(summary: dict, workspace: Workspace, unchanged: bool) -> str:
     )
 
 
-def champions_of(project: Project) -> dict[str, str]:
-    """The champions' URIs; none when the registry was never made."""
+def champions_of(project: Project) -> dict[str, str] | None:
+    """The champions' URIs; None when the registry was never made."""
     uri, artifacts = project.registry
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        return {}
+        return None
     from orchestration.mlflow.registry import Registry
 
     return Registry(uri, artifacts, project.params, project.workspace).champions()
@@ -126,7 +133,7 @@ def champions_of(project: Project) -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.summary", __doc__)
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
@@ -134,12 +141,13 @@ def main(arguments: list[str] | None = None) -> int:
         profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri
     )
     workspace = Workspace(chosen.root, params.profile)
-    summary = summarize(workspace, champions_of(project))
+    champions = champions_of(project)
+    summary = summarize(workspace, champions)
     path = workspace.data / "summary.json"
     # A stage that is made again leaves another time: an equal summary means that nothing was made.
     unchanged = read_note(path, dict) == summary
     write_json(path, summary)
-    print(page(summary, workspace, unchanged))
+    print(page(summary, champions, workspace, unchanged))
     return 0
 
 

@@ -6,7 +6,9 @@ forever unless a daemon clears it. A lock on an open file can't outlive its proc
 
 import errno
 import fcntl
+import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from typing import TypeVar
 import dagster as dg
 
 from ml.errors import WorkspaceBusy
+from ml.store.places import is_remote
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # raised on some network file systems
 PATIENCE = 2.0  # seconds between two looks at a busy workspace
@@ -28,8 +31,9 @@ def turn(path: Path, who: str) -> Iterator[None]:
 
     who: the name of this holder that a waiting run shows. The file is never removed: a lock belongs
     to the open file, so that two could hold "the lock" of a path whose file was replaced. On a file
-    system without locks nobody waits.
+    system without locks nobody waits. For a place on an object store the lock is this machine's.
     """
+    path = path if not is_remote(path) else _here(str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -51,9 +55,22 @@ def turn(path: Path, who: str) -> Iterator[None]:
         yield
 
 
+def _here(address: str) -> Path:
+    """A lock file of this machine and user for something on an object store."""
+    folder = Path(tempfile.gettempdir()) / f"words-to-masks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ValueError(
+            f"{folder} is another user's: locks of this one belong there. Set TMPDIR to a folder "
+            "of your own"
+        )
+    return folder / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
 def gpu_turn(home: Path, who: str):
-    """One GPU stage at a time on a checkout's data, whatever its profile, run or history."""
-    return turn(home / "data" / ".gpu.lock", who)
+    """One GPU stage at a time on a checkout's data, whatever its profile, run or history; with a
+    root on an object store one on this machine, whose GPU it is."""
+    return turn(_here("gpu") if is_remote(home) else home / "data" / ".gpu.lock", who)
 
 
 def try_lock(file) -> bool:

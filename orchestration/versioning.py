@@ -13,6 +13,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import read_note, sha256_file, write_json
 from ml.store.manifest import read_manifest
+from ml.store.places import is_remote, place_of
 from orchestration.turns import turn
 
 
@@ -22,7 +23,11 @@ class SealError(RuntimeError):
 
 def reason_to_skip(workspace: Workspace) -> str:
     """Why this workspace cannot be sealed, "" when it can."""
-    root = Path(workspace.root)
+    root = place_of(workspace.root)
+    if is_remote(root):
+        return (
+            f"{root} is on an object store: its own versioning keeps what was there, DVC does not"
+        )
     default = load_params().profile
     if workspace.profile != default:
         return f"dvc.yaml describes data/{default}, this is data/{workspace.profile}"

@@ -4,11 +4,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ml import GroundedDiffusionPipeline
 from tests.builders import phototrees, small_stages
 from tests.builders.doors import segmenter_folder, stage_folder
+from tests.builders.small_disk import mount, umount
 from tests.builders.tiny import save_tiny_pipeline
+
+# The suite's inputs are the same each time; `make fuzz` looks for others, and for many.
+COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+settings.register_profile("suite", derandomize=True, database=None, max_examples=40, **COMMON)
+settings.register_profile("long", max_examples=2000, **COMMON)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +52,28 @@ def tiny_copy(tiny_model, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
 
 
+@pytest.fixture(scope="session")
+def s3():
+    """The address of an S3 server on this machine with the empty bucket `object_store.BUCKET`."""
+    from tests.builders import object_store  # boto3 and moto, only where they are needed
+
+    with object_store.server() as address:
+        yield address
+
+
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Three small stages in the place of the table's: `(run, workspace, ...)` of `put_in_place`."""
     return small_stages.put_in_place(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of 1 MB."""
+    folder = tmp_path / "small"
+    mount(folder)
+    yield folder
+    umount(folder)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ The maps are those of the sampling run that made the picture, summed over all of
 (`ml.diffusion.sampling`); the threshold is chosen on seen training pictures.
 """
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -64,18 +65,19 @@ def candidate_thresholds(count: int) -> np.ndarray:
 
 
 def best_threshold(
-    samples: Sequence[Sample],
-    maps: Sequence[np.ndarray],
+    samples: Iterable[Sample],
+    maps: Iterable[np.ndarray],
     candidates: Sequence[float],
     scale: Scale = expand_as,
 ) -> tuple[float, float]:
     """The candidate with the best mIoU on accepted masks, and that mIoU in percent.
 
-    maps: (n_i,h,w) of each sample. The lowest wins a tie. Raises ValueError for no candidate.
+    samples, maps (n_i,h,w) of each: looked at once, side by side, and not kept. The lowest wins a
+    tie. Raises ValueError for no candidate.
     """
     if not len(candidates):
         raise ValueError("no candidate threshold; set benchmark.daam_thresholds to 1 or more")
-    ious: list[list[float]] = [[] for _ in candidates]
+    ious = [array("d") for _ in candidates]
     classes: list[str] = []
     for sample, own in zip(tqdm(samples, desc="threshold"), maps, strict=True):
         enlarged, masks = scale(own, sample.size), sample.masks

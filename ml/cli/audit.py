@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ml.arguments import add_profile, add_root, make_parser
+from ml.arguments import add_profile, add_workspace, make_parser
+from ml.errors import shown
 from ml.pipeline.audit import STAGE, precision, read_ticks
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> int:
     parser = make_parser("python -m ml audit", __doc__)
     parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     chosen = parser.parse_args(arguments)
     workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
     rows = precision(read_ticks(chosen.ticks, workspace))
@@ -28,6 +29,6 @@ def main(arguments: list[str]) -> int:
     path = workspace.state(STAGE) / "audit.json"
     write_json(path, {"precision": rows})
     table = pd.DataFrame(rows).round(1)
-    print(table.to_string(index=False))
+    print(shown(table.to_string(index=False)))
     print(f"precision in percent with its Wilson 95 % interval; written: {path}")
     return 0

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ml.errors import NotFinite
-from ml.store.reading import configured
+from ml.store.reading import configured, read_object
 
 Model = TypeVar("Model", bound=nn.Module)
 COMPUTED = (
@@ -47,6 +47,8 @@ def load_whole(
     errors. Raises ValueError for weights that are missing, unknown, of another shape or not finite;
     the library's own errors for missing or damaged files are not caught.
     """
+    for index in sorted(Path(where[0]).glob("*.safetensors.index.json")) if where[0] else ():
+        index_files(index)
     loader: Any = kind  # the method is of the libraries' mixins, which share no type
     try:
         with configured(source), _quiet():
@@ -72,6 +74,26 @@ def load_whole(
     loaded: Model = model
     check_numbers(source, loaded.state_dict())
     return loaded
+
+
+def index_files(index: Path) -> list[str]:
+    """The names of the files that a model's weights are spread over, all beside their index.
+
+    Raises ValueError for an index that is damaged, or names a file elsewhere.
+    """
+    listed = read_object(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+        raise ValueError(
+            f"{index} is damaged: expected weight_map, the file of each weight; bring "
+            "the model again"
+        )
+    names = sorted(set(listed.values()))
+    if odd := [name for name in names if Path(name).name != name or name in ("", "..")]:
+        raise ValueError(
+            f"{index} lists {odd[0]!r:.80}, which leaves its folder: expected names of files "
+            "beside it; bring the model again, as it was published"
+        )
+    return names
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ml.datasets.matching import class_table, known_as, matches
 from ml.datasets.protocol import LabelledPhotos
+from ml.errors import shown
 from ml.images.overlays import IGNORED
 from ml.images.photographs import picture_size
 from ml.words.vocabulary import Vocabulary
@@ -48,13 +49,15 @@ def check_photos(
     if photos.skipped:
         named = ", ".join(photos.skipped[:SHOWN])
         print(
-            f"{photos.title}: {len(photos.skipped)} files that a system left there are skipped: "
-            f"{named}",
+            shown(
+                f"{photos.title}: {len(photos.skipped)} files that a system left there are "
+                f"skipped: {named}"
+            ),
             file=sys.stderr,
         )
     seen: set[int] = set()
     unlabelled = []
-    for key in tqdm(keys, desc=f"checking {photos.title}", unit="picture"):
+    for key in tqdm(keys, desc=shown(f"checking {photos.title}"), unit="picture"):
         size, labels = photos.labelled(key)
         _require_one_size(photos, key, size)
         seen.update(labels)
@@ -64,8 +67,10 @@ def check_photos(
         raise ValueError(f"{photos.title}: {_nothing_labelled(photos, seen, list(names.values()))}")
     if unlabelled and photos.official is None:
         print(
-            f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
-            f"(ignored) and no class, first {unlabelled[0]!r}",
+            shown(
+                f"{photos.title}: {len(unlabelled)} of {len(keys)} label maps hold {IGNORED} "
+                f"(ignored) and no class, first {unlabelled[0]!r}"
+            ),
             file=sys.stderr,
         )
 
@@ -86,8 +91,10 @@ def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
             )
     if ignored:
         print(
-            f"{photos.title}: not in the vocabulary, so ignored ({IGNORED}): "
-            f"{', '.join(map(repr, ignored))}",
+            shown(
+                f"{photos.title}: not in the vocabulary, so ignored ({IGNORED}): "
+                f"{', '.join(map(repr, ignored))}"
+            ),
             file=sys.stderr,
         )
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.datasets.coco_annotations import Entry, annotation_mask, read_annotations
+from ml.datasets.coco_annotations import Entry, annotation_runs, read_annotations
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
 from ml.datasets.photos import PhotoFiles
 from ml.images.overlays import IGNORED
+from ml.images.run_lengths import runs_to_mask
 
 CLASSES = (
     "person",
@@ -134,22 +135,11 @@ class Coco2017(PhotoFiles):
         return read_annotations(self.file, CATEGORIES)
 
     @cached_property
-    def _places(self) -> tuple[Path, Path]:
-        return self.pictures.resolve(), self.root.resolve()
-
-    @cached_property
     def keys(self) -> tuple[str, ...]:
         return tuple(f"{image_id:012d}" for image_id in sorted(self._index[0]))
 
     def photo(self, key: str) -> Path:
-        path = self.pictures / str(self._index[0][int(key)]["file_name"])
-        # a link in an archive from elsewhere must not lead to other files of this machine
-        place = path.resolve()
-        if not any(place.is_relative_to(root) for root in self._places):
-            raise ValueError(
-                f"{path} is a link to {place}, outside of {self.root}; copy the picture there"
-            )
-        return path
+        return self.inside(self.pictures / str(self._index[0][int(key)]["file_name"]))
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
         image, annotations = self._index[0][int(key)], self._index[1][int(key)]
@@ -159,15 +149,15 @@ class Coco2017(PhotoFiles):
     def truth(self, key: str) -> np.ndarray:
         image, annotations = self._index[0][int(key)], self._index[1][int(key)]
         label = np.zeros((image["height"], image["width"]), np.uint8)
-        instances = []
+        instances = []  # as run lengths: many masks of a large picture would fill the memory
         for ann in annotations:
-            mask = annotation_mask(ann, *label.shape)
+            runs = annotation_runs(ann, *label.shape)
             if ann.get("iscrowd", 0):
-                label[mask] = IGNORED
+                label[runs_to_mask(runs, *label.shape)] = IGNORED
             else:
-                instances.append((-int(mask.sum()), ann["id"], mask, ann["category_id"]))
-        for _, _, mask, category in sorted(instances, key=lambda item: item[:2]):
-            label[mask] = category
+                instances.append((-sum(runs[1::2]), ann["id"], runs, ann["category_id"]))
+        for _, _, runs, category in sorted(instances, key=lambda item: item[:2]):
+            label[runs_to_mask(runs, *label.shape)] = category
         return label
 
     def label_files(self) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ml.images.decoding import MAX_PIXELS
-from ml.images.run_lengths import run_lengths, runs_to_mask
+from ml.images.run_lengths import run_lengths
 from ml.store.reading import read_text
 
 Entry = dict[str, Any]
@@ -22,6 +22,9 @@ read. Before that a value may be anything."""
 SHOWN = 3
 FAR = 2
 """Coordinates beyond so many of a picture's longer sides are not of that picture."""
+MOST_BYTES, MOST_LISTS, MOST_PARTS = 1 << 30, 10_000_000, 100_000_000
+"""Of the file, some twice what train2017 has (0.5 GB, 4 million lists and objects, 40 million
+values): JSON of a few bytes a list takes a hundred times its size in memory, 8 GB at these."""
 AGAIN = "half a download? Unpack annotations_trainval2017.zip again"
 
 
@@ -34,7 +37,7 @@ def read_annotations(
     cannot be honoured.
     """
     try:
-        values = json.loads(read_text(file))
+        values = json.loads(_bounded(read_text(file, MOST_BYTES)))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not COCO's annotations ({error}): {AGAIN}") from error
     parts = ("categories", "images", "annotations")
@@ -67,14 +70,25 @@ def read_annotations(
     return pictures, by_image
 
 
-def annotation_mask(annotation: Entry, height: int, width: int) -> np.ndarray:
-    """The mask bool (H,W) of a checked annotation."""
+def _bounded(text: str) -> str:
+    """The text itself. Raises ValueError for more lists or values than a data set has."""
+    lists, parts = text.count("[") + text.count("{"), text.count(",")
+    if lists > MOST_LISTS or parts > MOST_PARTS:
+        raise ValueError(
+            f"it has {lists:,} lists and objects and {parts:,} values, expected {MOST_LISTS:,} and "
+            f"{MOST_PARTS:,} at most"
+        )
+    return text
+
+
+def annotation_runs(annotation: Entry, height: int, width: int) -> list[int]:
+    """The run lengths of a checked annotation's mask, down the columns, background first."""
     shape = annotation["segmentation"]
     if isinstance(shape, dict):
-        return runs_to_mask(_runs(shape["counts"]), height, width)
+        return _runs(shape["counts"])
     polygons = [part for part in shape if len(part) >= 6]  # two points cover nothing
     merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return np.asarray(coco_mask.decode(merged), bool)
+    return run_lengths(merged["counts"].decode("ascii"))
 
 
 def _check_categories(file: Path, listed: list[Any], expected: Mapping[int, str]) -> None:

@@ -26,10 +26,22 @@ class PhotoFiles(LabelledPhotos):
     sizes_differ = True
     skipped: Sequence[str] = ()
 
+    root: Path
+
     @property
     @abstractmethod
     def keys(self) -> Sequence[str]:
         """Of all pictures of the part, sorted."""
+
+    def inside(self, path: Path) -> Path:
+        """The path itself. Raises ValueError for a link in an unpacked archive that leads to other
+        files of this machine; the data set's folders themselves may be links."""
+        place = path.resolve()
+        if not any(place.is_relative_to(base.resolve()) for base in (path.parent, self.root)):
+            raise ValueError(
+                f"{path} is a link to {place}, outside of {self.root}; copy the file there"
+            )
+        return path
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
         labels = self.truth(key)

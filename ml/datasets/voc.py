@@ -137,10 +137,13 @@ class Voc2012(PhotoFiles):
         return None if self.aug.is_dir() else self.sbd
 
     def photo(self, key: str) -> Path:
-        return self.folder / "JPEGImages" / f"{key}.jpg"
+        return self.inside(self.folder / "JPEGImages" / f"{key}.jpg")
 
     def mask(self, key: str) -> Path:
         """The file of a picture's labels."""
+        return self.inside(self._mask(key))
+
+    def _mask(self, key: str) -> Path:
         if self.part == "test" or key in self._own:
             return self.folder / "SegmentationClass" / f"{key}.png"
         if self._published_sbd is not None:

@@ -9,6 +9,7 @@ file a backend wants.
 import collections
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,9 +23,16 @@ from ml.store.files import atomic, sha256_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, IndexError, KeyError,
-            TypeError, ValueError, OverflowError, OSError)  # fmt: skip
+            TypeError, ValueError, OverflowError, OSError, MemoryError,
+            zipfile.BadZipFile)  # fmt: skip
 """Errors of pickle and torch for damaged content. (An OSError too: torch seeks by offsets of the
-content; that the file can be read was seen when its sha256 was taken.)"""
+content; that the file can be read was seen when its sha256 was taken. And a MemoryError: a damaged
+length asks for more than there is.)"""
+
+
+MOST_TIMES = 8
+"""How much larger than its file the tensors may be: a few names can share one tensor, but a tensor
+that is shown a million times, or packed bytes, would fill the memory."""
 
 
 class Refused(ValueError):
@@ -79,6 +87,7 @@ def _convert(file: Path, kept: Path) -> None:
             with file.open("rb") as handle:
                 payload = _ArraysOnly(file, handle).load()
         else:
+            _refuse_packed(file)
             payload = torch.load(file, map_location="cpu", weights_only=True)
     except Refused:
         raise
@@ -90,6 +99,19 @@ def _convert(file: Path, kept: Path) -> None:
     notes = {"format": "pt", "author": author, "heuristics": str(heuristics).lower()}
     with atomic(kept) as temporary:
         save_file(tensors, temporary, metadata=notes)
+
+
+def _refuse_packed(file: Path) -> None:
+    """torch keeps its bytes unpacked: a packed part may hold a thousand times its size."""
+    if not zipfile.is_zipfile(file):
+        return  # an older torch's, or damaged
+    with zipfile.ZipFile(file) as opened:
+        parts = opened.infolist()
+    if packed := [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]:
+        raise Refused(
+            f"weight file {file} holds packed parts ({packed[0]!r:.60}), which torch does not "
+            "write. Take the file from its publisher again, or use a .safetensors file"
+        )
 
 
 def _take_apart(file: Path, payload: object) -> tuple[dict[str, torch.Tensor], str, bool]:
@@ -107,8 +129,21 @@ def _take_apart(file: Path, payload: object) -> tuple[dict[str, torch.Tensor], s
     if file.suffix == ".pkl" and not author:
         author, heuristics = "Caffe2", True
         inner = {name: value for name, value in inner.items() if not name.endswith("_momentum")}
+    size = sum(_size(value) for value in inner.values())
+    if size > MOST_TIMES * file.stat().st_size:
+        raise Refused(
+            f"weight file {file} of {file.stat().st_size:,} bytes stands for {size:,} bytes of "
+            "tensors: expected one tensor a name. Take the file from its publisher again"
+        )
     tensors = {str(name): _tensor(file, name, value) for name, value in inner.items()}
     return tensors, author, heuristics
+
+
+def _size(value: object) -> int:
+    """Bytes of an array or a tensor when it is copied; 0 of anything else."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return value.nbytes if isinstance(value, np.ndarray | np.generic) else 0
 
 
 def _tensor(file: Path, name: str, value: object) -> torch.Tensor:

@@ -20,7 +20,7 @@ from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
 from ml.diffusion.weight_files import parts_of, weight_files
 from ml.settings.sections import DiffusionParams
-from ml.store.reading import configured
+from ml.store.reading import configured, read_object
 
 # At 512x512 (latents of 64) decoding a batch at once takes gigabytes and no less time than one
 # picture after the other; at the micro size (latents of 16) the batch is faster.
@@ -87,6 +87,9 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
         )
         for part in parts_of(folder)
     }
+    for part in ("scheduler", "tokenizer", "tokenizer_2"):
+        for file in sorted((folder / part).glob("*.json")):
+            read_object(file)  # the libraries' errors do not name it
     with configured(f"{folder}, its scheduler or tokenizer"):
         pipe = cast(Pipeline, kind.from_pretrained(str(folder), dtype=dtype, **parts, **extra))
         pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)

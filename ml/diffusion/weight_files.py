@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from ml.compute.weights import index_files
 from ml.diffusion.configurations import INDEX, class_of
 from ml.store.reading import read_object
 
@@ -63,13 +64,7 @@ def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:
         return [single]
     if not index.is_file():
         return []
-    listed = read_object(index).get("weight_map")
-    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-        raise ValueError(
-            f"{index} is damaged: expected weight_map, the file of each weight; bring "
-            "the model again"
-        )
-    return [folder / name for name in sorted(set(listed.values()))]
+    return [folder / name for name in index_files(index)]
 
 
 def _without_safetensors(folder: Path, variant: str | None) -> str:

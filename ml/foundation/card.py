@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ml.store.files import write_json
+from ml.store.files import sha256_folder, write_json
 
 # (part, figure, what it is, unit, target); a figure without a target has None.
 FIGURES = (
@@ -57,6 +57,8 @@ def update_card(folder: Path, training: Path, part: str, figures: dict) -> None:
     card["checkpoints"] = {
         name: weigh(folder / name) for name in CHECKPOINTS if (folder / name).is_dir()
     }
+    models = sorted({name.partition("/")[0] for name in card["checkpoints"]})
+    card["sha256"] = {name: sha256_folder(folder / name) for name in models}  # stages compare it
     trained = card.setdefault("trained", {})
     for name in TRAINERS:
         settings, curve = training / name / "settings.json", training / name / "curve.csv"

@@ -16,19 +16,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ml.compute.weights import fill
 from ml.drawn_world.placement import SIZE
 from ml.drawn_world.world import CLASSES
-from ml.errors import EXIT_CODES, exit_path
+from ml.errors import EXIT_CODES, exit_path, one_line
 from ml.foundation.batches import classification_figures, label_loss, multi_hot, to_pixels
 from ml.foundation.scenes import load_scenes
 from ml.foundation.schedule import Schedule
 from ml.foundation.training import Training, add_arguments, run_training
 from ml.images.photographs import open_picture
-from ml.store.files import atomic, read_json, write_json
+from ml.store.files import Damaged, atomic, read_json, write_json
 
 WIDTHS = (24, 48, 80, 112)
 TRAIN_SCENES, EVAL_SCENES = 20_000, 500
@@ -81,15 +82,23 @@ class Judge(nn.Module):
 
 
 def load_judge(folder: Path = FOLDER) -> Judge:
-    """The judge of a checkpoint folder, in eval mode."""
+    """The judge of a checkpoint folder, in eval mode. Raises ValueError naming a damaged file."""
     if not (Path(folder) / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder}: expected config.json and model.safetensors of the judge; "
             "train it with: python -m ml.foundation.judge train"
         )
-    config = read_json(Path(folder) / "config.json", {"widths": list})
+    weights = Path(folder) / "model.safetensors"
+    try:
+        config = read_json(Path(folder) / "config.json", {"widths": list})
+        tensors = load_file(weights)
+    except (Damaged, SafetensorError, OSError) as error:
+        raise ValueError(
+            f"the judge in {folder} is incomplete or damaged ({one_line(error)}): half a download? "
+            "Bring it again"
+        ) from error
     model = Judge(config["widths"])
-    fill(model, load_file(Path(folder) / "model.safetensors"), str(folder))
+    fill(model, tensors, str(folder))
     return model.eval()
 
 

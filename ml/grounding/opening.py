@@ -19,7 +19,8 @@ from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
 from ml.settings.sections import SCHEDULERS, DiffusionParams
-from ml.store.files import atomic, say, sha256_folder, write_json
+from ml.store.files import atomic, say, write_json
+from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import NAME as MANIFEST
 from ml.store.manifest import Manifest, read_manifest
 from ml.store.reading import read_object

@@ -32,6 +32,9 @@ def ask(
     articles. Raises ValueError for lists of unequal length, what is no list of words, a word that
     is asked for twice, or a word or phrase that doesn't stand in its prompt for itself.
     """
+    for what, given in (("words", entities), ("prompts", prompts), ("phrases", phrases)):
+        if not hasattr(given, "__len__") and (given is not None or what == "words"):
+            raise ValueError(f"expected the {what} of each picture in a list, got {given!r:.80}")
     words = [_listed(own, "words") for own in entities]
     if not all(words):
         raise ValueError(

@@ -4,9 +4,13 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ml.images.arrays import Labels, Picture
+from ml.images.decoding import open_header
+
+FORMATS = ("PNG", "JPEG")
+"""A photograph's JPEG bytes are kept where they can be (`ml.images.photographs`)."""
 
 
 def encode_png(picture: Picture | Labels) -> bytes:
@@ -30,15 +34,17 @@ def jpeg_uri(data: bytes) -> str:
 def decode_png(data: bytes) -> Picture:
     """The uint8 array that `encode_png` took; of a palette PNG (VOC's label maps) the indices.
 
-    Raises ValueError for bytes that are not a whole image.
+    Raises ValueError for bytes that are not a whole image, or one of more than
+    `ml.images.decoding.MAX_PIXELS`.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data))
+        image: Image.Image = open_header(io.BytesIO(data), "the picture", FORMATS)
         image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds of errors for damaged bytes
         raise ValueError(
-            f"expected the bytes of a PNG, got {len(data or b'')} bytes that start "
-            f"with {bytes(data or b'')[:8]!r}: make this sample again"
+            f"expected the bytes of a PNG, got {data!r:.40} ({error}): make this sample again"
         ) from error
     if image.mode not in ("L", "P", "RGB"):
         image = image.convert("RGB")

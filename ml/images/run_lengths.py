@@ -7,6 +7,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ml.images.arrays import Masks
+from ml.images.decoding import MAX_PIXELS
 
 
 def encode_rle(mask: Masks) -> str:
@@ -22,6 +23,8 @@ def decode_rle(text: str) -> Masks:
     try:
         rle = json.loads(text)
         (height, width), runs = (int(side) for side in rle["size"]), run_lengths(rle["counts"])
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"more than {MAX_PIXELS:,} pixels")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f'expected JSON {{"size": [h, w], "counts": str}}, got {text[:60]!r} '

@@ -1,24 +1,26 @@
 """Pictures by their keys, out of a stage's shards."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-
-import pandas as pd
 
 from ml.images.arrays import Picture
 from ml.images.png import decode_png
-from ml.store.shards import shard_files
+from ml.store.shards import read_frame, shard_files
 
 
-def load_pictures(folder: Path, keys: Sequence[str]) -> dict[str, Picture]:
+def load_pictures(
+    folder: Path, keys: Sequence[str], shards: Collection[Path] | None = None
+) -> dict[str, Picture]:
     """The pictures uint8 (H,W,3) of some keys, out of shards with the columns `key` and `image`.
 
-    Raises ValueError naming a key that is not there.
+    shards: the only ones of the folder to look into; None for all. Raises ValueError naming a key
+    that is not there.
     """
     wanted = set(keys)
     found: dict[str, Picture] = {}
-    for path in shard_files(folder) if wanted else []:
-        frame = pd.read_parquet(path, columns=["key", "image"], filters=[("key", "in", wanted)])
+    files = [path for path in shard_files(folder) if shards is None or path in shards]
+    for path in files if wanted else []:
+        frame = read_frame(path, ["key", "image"], filters=[("key", "in", wanted)])
         found |= {key: decode_png(data) for key, data in zip(frame.key, frame.image, strict=True)}
     if missing := sorted(wanted - set(found)):
         raise ValueError(
@@ -38,5 +40,5 @@ class Pictures:
     def read(self, shard: Path, row: int) -> Picture:
         """uint8 (H,W,3) RGB."""
         if shard != self.shard:
-            self.shard, self.data = shard, list(pd.read_parquet(shard, columns=["image"])["image"])
+            self.shard, self.data = shard, list(read_frame(shard, ["image"])["image"])
         return decode_png(self.data[row])

@@ -10,7 +10,7 @@ from ml.images.overlays import overlay
 from ml.images.png import decode_png, jpeg_uri
 from ml.pipeline.audit import ITEMS, STAGE, choose_items
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import read_frame, read_shards, shard_files
 from ml.words.vocabulary import Vocabulary
 
 THUMBNAIL = 224
@@ -31,9 +31,7 @@ def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list
     pixels = (
         pd.concat(
             [
-                pd.read_parquet(
-                    path, columns=["key", "image", "label"], filters=[("key", "in", keys)]
-                )
+                read_frame(path, ["key", "image", "label"], filters=[("key", "in", keys)])
                 for path in shard_files(folder)
             ]
         ).set_index("key")

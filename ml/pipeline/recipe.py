@@ -6,9 +6,10 @@ from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
 from ml.settings.profile import find_file
 from ml.settings.sections import PHOTO_SOURCES
-from ml.store.files import Damaged, read_json, sha256_file
+from ml.store.files import Damaged, sha256_file
 from ml.store.lineage import check_lineage
 from ml.store.manifest import read_manifest
+from ml.store.seals import read_sealed
 from ml.words.vocabulary import load_vocabulary
 
 
@@ -51,7 +52,7 @@ def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
     for name in stage.inputs:
         path = workspace.state(name) / "quality.json"
         try:
-            verdict = read_json(path, VERDICT)
+            verdict = read_sealed(path, VERDICT)
         except Damaged as error:  # it may have been a failure
             raise QualityError(
                 f"stage {stage.name!r} refuses its input {name!r}, whose checks "

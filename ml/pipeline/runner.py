@@ -26,16 +26,17 @@ from ml.store.files import (
     sha256_json,
     write_json,
 )
-from ml.store.locks import FolderLock
 from ml.store.manifest import (
     Manifest,
     damage,
     describe_files,
     read_manifest,
     strays,
-    write_manifest,
 )
+from ml.store.places import place_of
+from ml.store.stage_places import check_stage, lock_of, successor_of
 from ml.store.successor import Successor, check_shards
+from ml.store.versions import Version
 
 
 @dataclass(frozen=True)
@@ -63,55 +64,73 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
     """
     if name not in STAGE:
         raise ValueError(f"unknown stage {name!r}; expected one of {[s.name for s in STAGES]}")
-    stage, workspace = STAGE[name], Workspace(Path(root), params.profile)
+    stage, workspace = STAGE[name], Workspace(place_of(root), params.profile)
     if processes.count() > 1 and not stage.trains:
         raise ValueError(
             f"stage {name!r} runs in one process, not in {processes.count()}: expected one of "
             f"{[s.name for s in STAGES if s.trains]} under accelerate launch. Start it with "
-            f"`python -m ml {name}`; shards.processes spreads the making of shards over GPUs"
+            f"`python -m ml {name}`; executor.workers spreads the making of shards over GPUs"
         )
     with ExitStack() as locks:
-        recipe, done = processes.on_main(lambda: _begin(stage, params, workspace, force, locks))
+        begun: list[Successor | Version] = []  # of the process that writes
+        recipe, new, done = processes.on_main(
+            lambda: _begin(stage, params, workspace, force, locks, begun)
+        )
         if done:
             return done
         started = time.perf_counter()
         module = importlib.import_module(f"ml.pipeline.stages.{name}")
-        writing = replace(workspace, making=name)
+        writing = replace(workspace, making=name, new=new)
         output = module.run(params, writing, sha256_json(recipe))
-        return processes.on_main(lambda: _finish(writing, recipe, output, started))
+        return processes.on_main(lambda: _finish(writing, recipe, output, started, begun[0]))
 
 
 def _begin(
-    stage: Stage, params: Params, workspace: Workspace, force: bool, locks: ExitStack
-) -> tuple[dict, StageReport | None]:
+    stage: Stage,
+    params: Params,
+    workspace: Workspace,
+    force: bool,
+    locks: ExitStack,
+    begun: list[Successor | Version],
+) -> tuple[dict, Path | None, StageReport | None]:
     """The stage's recipe, and its report when it is done already; else prepares its new folder.
 
-    locks: takes the locks that this process holds until the stage is done.
+    locks: takes the locks that this process holds until the stage is done. begun: takes what will
+    put the new folder into its place.
     """
     for each in STAGE:
-        Successor(workspace.data, each).check()
-    own = locks.enter_context(FolderLock(workspace.data, stage.name))
+        check_stage(workspace.data, each)
+    if not workspace.data.exists():  # what is refused at first leaves no folder, and no lock
+        recipe_of(stage, params, workspace)
+    own = locks.enter_context(lock_of(workspace.data, stage.name))
     own.read()
     for name in stage.inputs:
-        locks.enter_context(FolderLock(workspace.data, name)).read()
+        locks.enter_context(lock_of(workspace.data, name)).read()
     recipe = recipe_of(stage, params, workspace)
     refuse_failed_inputs(stage, workspace)
     claim(workspace.data, params.file, ROOT)
-    successor = Successor(workspace.data, stage.name)
+    successor = successor_of(workspace.data, stage.name, own)
     if not force and not successor.waits() and (done := _finished(workspace, recipe)):
-        return recipe, done
+        return recipe, None, done
     own.write()
     successor.settle()
     done = None if force else _finished(workspace, recipe)
     if done:
         successor.forget(recipe)
-    else:
-        successor.start(recipe, force)
-    return recipe, done
+        return recipe, None, done
+    successor.start(recipe, force)
+    begun.append(successor)
+    return recipe, successor.new, None
 
 
-def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) -> StageReport:
-    """Writes metrics and, last, the manifest; then the folder takes its place."""
+def _finish(
+    workspace: Workspace,
+    recipe: dict,
+    output: Output,
+    started: float,
+    successor: Successor | Version,
+) -> StageReport:
+    """Writes metrics; then the folder gets its manifest and takes its place."""
     name, folder = recipe["stage"], workspace.folder(recipe["stage"])
     for source in STAGE[name].inputs:
         if read_manifest(workspace.folder(source), verify=False).digest != recipe["inputs"][source]:
@@ -125,8 +144,7 @@ def _finish(workspace: Workspace, recipe: dict, output: Output, started: float) 
     manifest = Manifest(**recipe, files=files, facts=output.facts)
     spent = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    write_manifest(folder, manifest)
-    Successor(workspace.data, name).finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
+    successor.finish(manifest, {"seconds": spent, "peak_rss_mb": peak})
     return StageReport(name, manifest.digest, False, spent, peak, output.facts)
 
 

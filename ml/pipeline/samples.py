@@ -1,16 +1,15 @@
 """Training samples read from a workspace: the pictures of `images` with the masks of `triplets`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ml.grounding.samples import Sample
 from ml.images.stored import Pictures
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import iter_shards, read_frame, shard_files
 
 _COLUMNS = [
     "key",
@@ -34,37 +33,46 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
     """The pictures of these subsets with at least one accepted mask, in the order of their keys.
 
     subsets: of "train", "validation" and "sim". Pixels and masks stay in their shards until they
-    are asked for. Raises ValueError when there is no such picture, or when `images` lacks one that
-    `triplets` names.
+    are asked for; latents and heat maps are in memory. Raises ValueError when there is no such
+    picture, or when `images` lacks one that `triplets` names.
     """
-    triplets = read_shards(
-        workspace.folder("triplets"), ["key", "entity", "subset", "accepted", "rle"]
-    )
-    triplets = triplets[triplets.subset.isin(list(subsets)) & triplets.accepted]
-    if triplets.empty:
-        raise ValueError(
-            f"no accepted triplet in the subsets {sorted(subsets)} of "
-            f"{workspace.folder('triplets')}: look at the reasons of the rejected"
-        )
-    wanted = {key: group for key, group in triplets.groupby("key", sort=True)}
-    found: dict[str, Sample] = {}
-    pictures = Pictures()
+    return sorted(iter_samples(workspace, subsets), key=lambda sample: sample.key)
+
+
+def iter_samples(workspace: Workspace, subsets: Collection[str]) -> Iterator[Sample]:
+    """As `load_samples`, one after the other in the order of the shards, which the stage `images`
+    writes in that of the keys: for whoever needs no more than one at a time."""
+    wanted = _accepted(workspace, set(subsets))
+    pictures, found = Pictures(), set()
     for shard in shard_files(workspace.folder("images")):
-        frame = pd.read_parquet(shard, columns=_COLUMNS)
-        for row in frame[frame.key.isin(list(wanted))].itertuples():
-            found[row.key] = _sample(row, wanted[row.key], shard, pictures)
-    lost = sorted(set(wanted) - set(found))
-    if lost:
+        frame = read_frame(shard, _COLUMNS)
+        for row in frame[frame.key.map(wanted.__contains__).astype(bool)].itertuples():
+            found.add(row.key)
+            yield _sample(row, *wanted[row.key], shard, pictures)
+    if lost := sorted(wanted.keys() - found):
         raise ValueError(
             f"{len(lost)} pictures of triplets are not in "
             f"{workspace.folder('images')}, e.g. {lost[0]!r}; make triplets again"
         )
-    return [found[key] for key in wanted]
 
 
-def _sample(row: Any, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -> Sample:
-    """One sample. row: a named tuple of the stage `images` with _COLUMNS; triplets: of its key."""
-    rles = dict(zip(triplets.entity, triplets.rle, strict=True))
+def _accepted(workspace: Workspace, subsets: set[str]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Key of a picture -> its subset, and the accepted masks by entity."""
+    folder = workspace.folder("triplets")
+    wanted: dict[str, tuple[str, dict[str, str]]] = {}
+    for frame in iter_shards(folder, ["key", "entity", "subset", "accepted", "rle"]):
+        for row in frame[frame.subset.isin(list(subsets)) & frame.accepted].itertuples():
+            wanted.setdefault(row.key, (row.subset, {}))[1][row.entity] = row.rle
+    if not wanted:
+        raise ValueError(
+            f"no accepted triplet in the subsets {sorted(subsets)} of "
+            f"{folder}: look at the reasons of the rejected"
+        )
+    return wanted
+
+
+def _sample(row: Any, subset: str, rles: dict[str, str], shard: Path, pictures: Pictures) -> Sample:
+    """One sample. row: a named tuple of the stage `images` with _COLUMNS; rles: by entity."""
     return Sample(
         key=row.key,
         text=row.text,
@@ -72,7 +80,7 @@ def _sample(row: Any, triplets: pd.DataFrame, shard: Path, pictures: Pictures) -
         words=tuple(row.words),
         phrases=tuple(row.phrases),
         cell=row.cell,
-        subset=triplets.subset.iloc[0],
+        subset=subset,
         seed=int(row.seed),
         size=(int(row.height), int(row.width)),
         shard=shard,

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ml.images.near_copies import near_earlier
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_shards
 from ml.words.spans import fold, named_in
@@ -72,8 +73,4 @@ def balance(entities: pd.Series, classes: tuple[str, ...]) -> pd.DataFrame:
 
 def near_duplicates(hashes: pd.Series, bits: int) -> np.ndarray:
     """bool (n,): an earlier row's 64-bit difference hash is at most so many bits away."""
-    values = np.array([int(text, 16) for text in hashes], np.uint64)
-    near = np.zeros(len(values), bool)
-    for index in range(1, len(values)):
-        near[index] = (np.bitwise_count(values[:index] ^ values[index]) <= bits).any()
-    return near
+    return near_earlier(list(hashes), bits)

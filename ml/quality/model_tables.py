@@ -9,15 +9,18 @@ from ml.pipeline.workspace import Workspace
 from ml.quality.frames import Tables, one_row
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
+from ml.store.objects import below
 
 
 def curve_tables(workspace: Workspace, stage: str) -> Tables:
     """The loss at every step, and how the last quarter compares with the first."""
-    curve = pd.read_csv(workspace.folder(stage) / "curve.csv").dropna(subset=["step"])
+    folder = workspace.folder(stage)
+    with (folder / "curve.csv").open() as file:
+        curve = pd.read_csv(file).dropna(subset=["step"])
     loss = curve["loss"].dropna() if curve["loss"].notna().any() else curve["loss"]
     quarter = max(len(loss) // 4, 1)
     ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
-    weights = workspace.folder(stage).rglob("*.safetensors")
+    weights = [path for path in below(folder) if path.suffix == ".safetensors"]
     return {
         "loss": pd.DataFrame({"loss": loss.astype(float)}),
         "total": one_row(

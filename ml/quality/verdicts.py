@@ -12,8 +12,9 @@ from ml.pipeline.workspace import VERDICT, Workspace
 from ml.quality.page import page_of, write_page
 from ml.quality.rules import RULES, SETTINGS, SUITE_VERSION, bounds
 from ml.settings.params import Params
-from ml.store.files import read_note, sha256_json, write_json
+from ml.store.files import Damaged, say, sha256_json, write_json
 from ml.store.manifest import read_manifest
+from ml.store.seals import read_sealed, sealed
 from ml.words.vocabulary import load_vocabulary
 
 KEPT = VERDICT | {"key": str, "results": list}
@@ -77,11 +78,14 @@ def known_verdict(stage: str, params: Params, workspace: Workspace) -> Verdict |
     """
     digest = read_manifest(workspace.folder(stage), verify=False).digest
     try:
-        note = read_note(workspace.state(stage) / "quality.json", KEPT)
+        note = read_sealed(workspace.state(stage) / "quality.json", KEPT)
         if note is None or note["key"] != key_of(stage, digest, params):
             return None
         results = [Result(**entry) for entry in note["results"]]
         return Verdict(stage, digest, results, page_of(workspace))
+    except Damaged as error:
+        say(f"{error}; judged again")
+        return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -90,13 +94,15 @@ def keep_verdict(verdict: Verdict, seconds: float, params: Params, workspace: Wo
     """Writes a verdict to the stage's state, and the page anew. seconds: that judging took."""
     write_json(
         workspace.state(verdict.stage) / "quality.json",
-        {
-            "digest": verdict.digest,
-            "key": key_of(verdict.stage, verdict.digest, params),
-            "passed": verdict.passed,
-            "failures": verdict.failures,
-            "results": [asdict(result) for result in verdict.results],
-            "seconds": seconds,
-        },
+        sealed(
+            {
+                "digest": verdict.digest,
+                "key": key_of(verdict.stage, verdict.digest, params),
+                "passed": verdict.passed,
+                "failures": verdict.failures,
+                "results": [asdict(result) for result in verdict.results],
+                "seconds": seconds,
+            }
+        ),
     )
     write_page(workspace)

@@ -77,6 +77,8 @@ def load_backbone(
             "revision that has it, or save the model again with save_pretrained into a folder and "
             f"name that; got {error}"
         ) from error
+    if Path(name).is_dir():  # where it lies says nothing about the model, and would be saved
+        classifier.config.name_or_path = ""
     return classifier, _normalisation(name, revision, where)
 
 
@@ -102,13 +104,25 @@ def normalisation(given: Mapping[str, Any], where: str) -> PixelStatistics:
         given.get(name) if given.get("do_normalize", True) else None
         for name in ("image_mean", "image_std")
     )
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        if not (values is None or isinstance(values, list) and all(map(_is_number, values))):
+            raise ValueError(
+                f"{where}: its preprocessor_config.json has {name} {values!r:.80}: expected three "
+                "numbers, or null"
+            )
+    factor = given.get("rescale_factor", 1 / 255)
+    if not _is_number(factor) or factor < 1e-9:
+        raise ValueError(
+            f"{where}: its preprocessor_config.json has rescale_factor {factor!r:.80}: expected a "
+            "number above 0"
+        )
     if given.get("do_flip_channel_order"):
         raise ValueError(
             f"{where}: its preprocessor_config.json has do_flip_channel_order: "
             "expected a backbone that takes RGB"
         )
     # What one step of 0..255 becomes there, against 1 / 255 here.
-    scale = 255 * given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 255
+    scale = 255 * factor if given.get("do_rescale", True) else 255
     if not math.isclose(scale, 1):
         mean, std = (
             [value / scale for value in values] for values in (mean or [0.0] * 3, std or [1.0] * 3)
@@ -125,6 +139,10 @@ def normalisation(given: Mapping[str, Any], where: str) -> PixelStatistics:
             f"{where}: its preprocessor_config.json has image_std {std}: expected numbers above 0"
         )
     return {"pixel_mean": mean, "pixel_std": std}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def load_saved(kind: type[Model], folder: Path) -> Model:

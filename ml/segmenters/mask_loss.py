@@ -13,6 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from ml.compute.weights import check_loss
+
 IGNORED = 255
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
 WEIGHT_CLASS, WEIGHT_MASK, WEIGHT_DICE = 1.0, 20.0, 1.0  # MaskFormer's defaults
@@ -122,7 +124,8 @@ def _match(
     """The cheapest one-to-one assignment of queries to masks, in every layer and picture.
 
     Returns int64 vectors of one length: layer, picture, query and mask of every matched pair.
-    Costs are taken at the resolution of the predicted masks.
+    Costs are taken at the resolution of the predicted masks. Raises NotFinite for outputs that are
+    not finite.
     """
     layers, batch, queries, height, width = mask_logits.shape
     masks = functional.interpolate(targets.masks, (height, width), mode="nearest").flatten(2)
@@ -139,6 +142,7 @@ def _match(
     probable = class_logits.softmax(-1)
     wanted = targets.classes.clamp(min=0)[None, :, None].expand(layers, -1, queries, -1)
     costs = (cost - WEIGHT_CLASS * probable.gather(3, wanted)).cpu().numpy()
+    check_loss(float(costs.sum(dtype="float64")), "MaskFormer")  # the matching takes no NaN
     known = (targets.classes >= 0).sum(1).tolist()
     pairs = [
         (layer, picture, query, target)

@@ -18,8 +18,10 @@ from PIL import Image, ImageEnhance
 
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png
+from ml.segmenters import fetched
 from ml.settings.sections import SegmenterParams
 from ml.store.files import atomic, read_note, sha256_file, write_json
+from ml.store.places import is_remote
 
 THREADS = 4
 """That decode and resize; PIL releases Python's global lock while it works."""
@@ -58,7 +60,10 @@ class Encoded(Sequence[np.ndarray]):
 
 def store_encoded(file: Path, frames: Iterable[pd.DataFrame]) -> None:
     """Writes the columns `image` and `label` (bytes) of the frames for `open_encoded`, and the
-    file's digest beside it."""
+    file's digest beside it. On an object store nothing is kept on this machine."""
+    if is_remote(file):
+        fetched.store(file, frames)
+        return
     with (
         atomic(file) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
@@ -73,6 +78,8 @@ def store_encoded(file: Path, frames: Iterable[pd.DataFrame]) -> None:
 
 def is_stored(file: Path) -> bool:
     """Whether `store_encoded` left the file, and it is as it was then."""
+    if is_remote(file):
+        return fetched.is_whole(file)
     return file.is_file() and read_note(_digest_of(file), str) == sha256_file(file)
 
 
@@ -80,8 +87,11 @@ def _digest_of(file: Path) -> Path:
     return file.with_name(f"{file.name}.sha256.json")
 
 
-def open_encoded(file: Path) -> tuple[Encoded, Encoded]:
-    """Pictures and label maps of a stored file: mapped, not read, and shared by all processes."""
+def open_encoded(file: Path) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """Pictures and label maps of a stored file: mapped, not read, and shared by all processes; on
+    an object store fetched one by one."""
+    if is_remote(file):
+        return fetched.open_parts(file)
     table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
     return Encoded(table["image"]), Encoded(table["label"])
 

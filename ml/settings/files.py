@@ -19,6 +19,8 @@ INSTALLED = Path(__file__).resolve().parents[1] / "defaults"
 """params.yaml and profiles/ of a wheel; in a checkout there is none."""
 Layer: TypeAlias = tuple[Path, dict[str, Any], dict[str, int]]
 """A file of a profile, its values, and the lines of their keys."""
+MOVED = {"shards.processes": "executor.workers"}
+"""Settings of earlier versions: what to write instead."""
 RESERVED = ("foundation", "real")  # folders below data/ that are not a profile's
 
 
@@ -192,6 +194,8 @@ def _merge(
         if key not in values:
             near = difflib.get_close_matches(str(key), values, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {sorted(values)}"
+            if full in MOVED:
+                hint = f"it is {MOVED[full]!r} now, with the same values: write that instead"
             raise ValueError(
                 f"{Place(0, str(file), lines.get(full))}: unknown setting {full!r}; {hint}"
             )

@@ -10,6 +10,7 @@ from ml.settings.sections import (
     BenchmarkParams,
     DetectorParams,
     DiffusionParams,
+    ExecutorParams,
     GroundingParams,
     PromotionParams,
     PromptParams,
@@ -30,6 +31,7 @@ class Params:
     detector: DetectorParams
     prompts: PromptParams
     shards: ShardParams
+    executor: ExecutorParams
     triplets: TripletParams
     grounding: GroundingParams
     synthetic: SyntheticParams
@@ -42,9 +44,8 @@ class Params:
 
     def section(self, name: str) -> object:
         """The value of a field ("benchmark") or of one of its fields ("benchmark.source") as plain
-        data (dict, str or int), as it goes into a manifest; fields marked EXECUTION left out."""
+        data (dict, str or int), as it goes into a manifest."""
         value = functools.reduce(getattr, name.split("."), self)
-        if not dataclasses.is_dataclass(value):
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
             return value
-        execution = {f.name for f in dataclasses.fields(value) if "execution" in f.metadata}
-        return {k: v for k, v in dataclasses.asdict(value).items() if k not in execution}
+        return dataclasses.asdict(value)

@@ -10,7 +10,8 @@ def relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bo
     """What fields must be together: the fields, the first of which is expected to be ..., its
     value, and whether it is. The error names the file that set one of them last."""
     prompts, triplets, grounding = params.prompts, params.triplets, params.grounding
-    segmenter, benchmark = params.segmenter, params.benchmark
+    segmenter, benchmark, executor = params.segmenter, params.benchmark, params.executor
+    alone = executor.address is None and executor.workers == 1
     yield (
         ("prompts.train_one", "prompts.train_two"),
         "2 or more training prompts together with prompts.train_two",
@@ -24,11 +25,17 @@ def relations(params: Params) -> Iterator[tuple[tuple[str, ...], str, object, bo
         prompts.synthetic_one + prompts.synthetic_two >= 1,
     )
     yield (
-        ("diffusion.device", "shards.processes"),
-        "auto, cuda or cpu, with no number, when "
-        "shards.processes is not 1: each takes a GPU of its own",
+        ("diffusion.device", "executor.workers", "executor.address"),
+        "auto, cuda or cpu, with no number, unless one worker on this machine (executor.workers 1, "
+        "executor.address null) makes the shards: each is given a GPU of its own",
         params.diffusion.device,
-        params.shards.processes == 1 or ":" not in params.diffusion.device,
+        alone or ":" not in params.diffusion.device,
+    )
+    yield (
+        ("executor.num_gpus", "diffusion.device"),
+        "more than 0, or null, with diffusion.device cuda",
+        executor.num_gpus,
+        alone or executor.num_gpus != 0 or not params.diffusion.device.startswith("cuda"),
     )
     yield (
         ("triplets.max_area", "triplets.min_area"),

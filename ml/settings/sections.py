@@ -1,6 +1,5 @@
 """The sections of a profile: frozen dataclasses, a range beside each field."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
@@ -28,10 +27,6 @@ Scheduler = Literal[
 """Of diffusers, that draw with Stable Diffusion. Each ends where the closed form of a known case
 says (tests/diffusion/test_contract_schedulers.py)."""
 SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
-EXECUTION = {"execution": True}
-"""Marks a field that changes only how fast a result is made, so it is not part of a recipe."""
-
-
 Text = Annotated[str, TEXT]
 
 
@@ -67,6 +62,11 @@ Inside = Annotated[float, Range(0, 1, above=True, below=True)]
 
 Device = Annotated[
     str, Pattern(r"auto|cpu|mps|(cuda|xpu|hpu|npu)(:\d{1,3})?", "auto, cpu, cuda, cuda:1, ...")
+]
+
+
+Address = Annotated[
+    str, Pattern(r"auto|(ray://)?[A-Za-z0-9.-]+:\d{1,5}", "auto, host:port or ray://host:port")
 ]
 
 
@@ -111,9 +111,23 @@ class PromptParams:
 @dataclass(frozen=True)
 class ShardParams:
     size: Annotated[int, Range(1, 1_000_000)]  # samples a shard
-    processes: Annotated[int, Range(0, 1024)] = dataclasses.field(
-        metadata=EXECUTION
-    )  # making shards; 0: one a GPU
+
+
+@dataclass(frozen=True)
+class ExecutorParams:
+    """Where shards are made: how fast, never what. No stage's recipe has it, so
+    that another executor goes on with what one has begun, and makes nothing finished again.
+
+    One worker on this machine is this process itself. More need the extra `[ray]`: a Ray of this
+    machine, which ends with the command, or a cluster that runs already (docs/cluster.md).
+    """
+
+    address: Address | None  # of a Ray cluster that runs; null: this machine
+    workers: Annotated[int, Range(0, 1024)]  # making shards at once; 0: one a GPU, or on a
+    # cluster as many as there is room for
+    num_cpus: Annotated[float, Range(0, 1024, above=True)]  # of Ray's, that a worker takes
+    num_gpus: Annotated[float, Range(0, 1)] | None  # that a worker takes; null: one where there
+    # are any, on this machine a part of one where workers are more
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
+from ml.errors import shown, unwritten
+from ml.store import objects
+from ml.store.places import is_remote
+
 Value = TypeVar("Value")
 Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Of a JSON object: which fields it must have, and their types."""
@@ -35,8 +39,13 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
 
     The block may make a file or a folder. An existing folder is replaced when everything in it is
     in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
-    After an exception the temporary one is removed and `path` is as it was.
+    After an exception the temporary one is removed and `path` is as it was; that of a full or
+    read-only disk names `path`. On an object store it is a local one, uploaded at the end.
     """
+    if is_remote(path):
+        with objects.uploaded(path) as local:
+            yield local
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path)
     temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
@@ -51,8 +60,10 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
             sync(temporary)
             os.replace(temporary, path)
             _sync_one(path.parent)
-    except BaseException:
+    except BaseException as error:
         remove(temporary)
+        if isinstance(error, Exception) and (told := unwritten(error, path)) is not error:
+            raise told from error
         raise
 
 
@@ -78,7 +89,9 @@ def alive(process: int) -> bool:
 
 def remove(path: Path) -> None:
     """Deletes a file, a folder or a link (not its target), if there is one."""
-    if path.is_dir() and not path.is_symlink():
+    if is_remote(path):
+        objects.delete(path)
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -128,6 +141,8 @@ def replace_folder(new: Path, path: Path) -> None:
 def settle(path: Path) -> None:
     """Completes a `replace_folder` that was killed: the old folder is restored unless the new one
     is in its place. Only for the holder of the folder's lock."""
+    if is_remote(path):
+        return
     aside = aside_of(path)
     if not os.path.lexists(aside):
         return
@@ -188,10 +203,12 @@ def read_json(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
     None when there is no file. Raises Damaged naming the file and what is wrong with it.
     """
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = json.loads(objects.read(path).decode("utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
+        if is_remote(path) and isinstance(error, OSError):
+            raise  # a store that does not answer says nothing about the file
         raise Damaged(
             f"{path} can't be read as JSON ({error}): it was cut off or edited"
         ) from error
@@ -237,11 +254,13 @@ def read_note(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
 @functools.cache
 def say(text: str) -> None:
     """A warning on stderr, once for each process and text."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {shown(text)}", file=sys.stderr, flush=True)
 
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
+    if is_remote(path):
+        return objects.digest(path)
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -254,31 +273,3 @@ def sha256_json(value: object) -> str:
     plain = json.loads(json.dumps(value))  # numbers as keys become text, which sorts otherwise
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _below(folder: Path, within: tuple[Path, ...]) -> Iterator[Path]:
-    """Every file below a folder, through links. within: the real folders on the way to it."""
-    if (real := folder.resolve()) in within:
-        raise ValueError(f"{folder} is a link to a folder that it lies in: remove it")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir():
-            yield from _below(path, (*within, real))
-        elif path.is_file():
-            yield path
-        elif path.is_symlink() and not path.name.startswith("."):
-            raise ValueError(
-                f"{path} is a link to nothing (half a download?): bring the model again"
-            )
-
-
-def sha256_folder(folder: Path) -> str:
-    """Hex sha256 over the relative names and bytes of every file below a folder.
-
-    Links are followed, to files and to folders, as the hub's cache has them. Raises ValueError if
-    the folder does not exist or holds no file, for a link to nothing and for one to a folder that
-    it lies in.
-    """
-    files = sorted(p for p in _below(folder, ()) if not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"no files below {folder}: expected a model folder there")
-    return sha256_json([[p.relative_to(folder).as_posix(), sha256_file(p)] for p in files])

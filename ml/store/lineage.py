@@ -12,6 +12,7 @@ from typing import Any
 from ml.errors import ManifestError
 from ml.store.files import sha256_json
 from ml.store.manifest import NAME, Manifest, Recipe, read_manifest
+from ml.store.stage_places import folder_of
 
 DIGEST = "vocabulary_digest"
 FREE = ("vocabulary", "texts_digest", "benchmark.root")
@@ -58,12 +59,15 @@ def upstream_of(recipe: Recipe, data: Path) -> dict[str, Manifest]:
     open_ = list(recipe["inputs"])
     while open_:
         name = open_.pop()
-        if name in found or not _is_stage(name) or not (data / name / NAME).is_file():
+        if name in found or not _is_stage(name):
             continue
-        found[name] = read_manifest(data / name, verify=False)
+        folder = folder_of(data, name)
+        if not (folder / NAME).is_file():
+            continue
+        found[name] = read_manifest(folder, verify=False)
         if found[name].stage != name:
             raise ManifestError(
-                f"{data / name / NAME} is of the stage {found[name].stage!r}: this "
+                f"{folder / NAME} is of the stage {found[name].stage!r}: this "
                 f"is not the folder of {name!r}; bring that back"
             )
         open_ += found[name].inputs

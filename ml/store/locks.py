@@ -13,7 +13,7 @@ import os
 import time
 from pathlib import Path
 
-from ml.errors import WorkspaceBusy
+from ml.errors import WorkspaceBusy, unwritten
 from ml.store.files import HOST, Damaged, read_json, say
 
 FOLDER = ".locks"
@@ -44,13 +44,12 @@ class FolderLock:
         self._take(fcntl.LOCK_SH)
 
     def write(self) -> None:
-        """Alone. Raises WorkspaceBusy naming who makes or reads the stage, ValueError where
+        """Alone. Raises WorkspaceBusy naming who makes or reads the stage, PermissionError where
         nothing can be written."""
         self._take(fcntl.LOCK_EX)
         if self.handle is None:
-            raise ValueError(
-                f"{self.data} can't be written by this user: expected a folder of "
-                "your own as --root, or the rights to write there"
+            raise PermissionError(
+                errno.EACCES, "this user can't write here (a read-only disk?)", str(self.data)
             )
         holder = {
             "pid": os.getpid(),
@@ -58,8 +57,13 @@ class FolderLock:
             "stage": self.stage,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, json.dumps(holder).encode(), 0)
+        try:
+            os.ftruncate(self.handle, 0)
+            os.pwrite(self.handle, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            if (told := unwritten(error, self.path)) is error:
+                raise
+            raise told from error
 
     def _take(self, kind: int) -> None:
         if self.handle is None:

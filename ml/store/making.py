@@ -1,28 +1,74 @@
-"""Making the shards of a folder: those that are not in place yet, here or in several processes."""
+"""Making the shards of a folder: those that are not in place yet, here or by workers elsewhere.
 
-import multiprocessing
-import os
-import threading
+Who calls the function that makes a shard is an `Executor`: `here`, one shard after the other, or
+the workers of a Ray cluster (`ml.compute.workers`).
+"""
+
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from ml.errors import quiet_worker, starting_workers
-from ml.store.shards import rows_in_place, shard_name, write_shard
-
-if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
+from ml.errors import WorkerLost
+from ml.store.files import remove
+from ml.store.shards import read_sidecar, rows_in_place, shard_name, write_shard
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 Make: TypeAlias = Callable[[Sequence[Item]], pd.DataFrame]
 """The rows of one shard out of one group of the plan."""
-Todo: TypeAlias = dict[str, Sequence[Item]]
+PATIENCE = 90.0
+"""Seconds in which a file that another machine wrote must be seen here (NFS remembers for a minute
+that a name was not there)."""
+
+
+class Executor(Protocol):
+    """Calls `work` on every item; yields the item's place and the result, as they are done.
+
+    `work` may travel to other processes by pickle; there it stays for all its items, so that what
+    it loads is loaded once a process. An exception of it is raised by the iterator.
+    """
+
+    def __call__(
+        self, work: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[int, Result]]: ...
+
+
+def here(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    """The executor of one process: one item after the other, in this one."""
+    for place, item in enumerate(items):
+        yield place, work(item)
+
+
+@dataclass(frozen=True)
+class Shard(Generic[Item]):
+    """One shard that is to be made, and out of what."""
+
+    path: Path
+    group: Sequence[Item]
+
+    def __str__(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Making(Generic[Item]):
+    """Makes one shard and writes it; returns its rows. One that is in place already, because the
+    worker that wrote it was lost before it could say so, is not made again."""
+
+    recipe: str
+    make: Make[Item]
+    schema: pa.Schema
+
+    def __call__(self, shard: Shard[Item]) -> int:
+        if (rows := rows_in_place(shard.path, self.recipe)) is not None:
+            return rows
+        return write_shard(shard.path, self.recipe, self.make(shard.group), self.schema)
 
 
 def write_shards(
@@ -31,118 +77,52 @@ def write_shards(
     plan: Sequence[Sequence[Item]],
     make: Make[Item],
     schema: pa.Schema,
-    processes: int = 1,
+    executor: Executor = here,
 ) -> dict[str, int]:
     """Makes the shards that are not in place yet; returns rows by file name.
 
     `make` turns one group of the plan into the rows of one shard, in the columns of `schema`
-    (further columns are an error). `recipe` is the digest of everything the rows depend on.
-    processes: 1 makes one shard after the other here; more start that many, the n-th on the n-th
-    GPU where there are GPUs, 0 as many as there are GPUs. `make` then travels to each of them by
-    pickle and should load its model there, when it is first called. An exception of `make` is
-    raised here; RuntimeError when a process was killed.
+    (further columns are an error). `recipe` is the digest of everything the rows depend on. With an
+    executor of other processes, `make` travels to each of them by pickle and should load its model
+    there, when it is first called. An exception of `make` is raised here; WorkerLost when workers
+    were lost again and again; ValueError when what they wrote is not to be seen here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, int] = {}
-    todo: dict[str, Sequence[Item]] = {}
+    todo: list[Shard[Item]] = []
     for i, group in enumerate(plan):
-        name = shard_name(i)
-        if (count := rows_in_place(folder / name, recipe)) is None:
-            todo[name] = group
+        path = folder / shard_name(i)
+        if (count := rows_in_place(path, recipe)) is None:
+            todo.append(Shard(path, group))
         else:
-            rows[name] = count
-    total, left = (sum(map(len, groups)) for groups in (plan, todo.values()))
-    workers = min(processes or _gpus(), len(todo))
+            rows[path.name] = count
+    total, left = sum(map(len, plan)), sum(len(shard.group) for shard in todo)
     with tqdm(
         total=total, initial=total - left, desc=folder.name, unit="row", disable=left == 0
     ) as bar:
-        made = (
-            _make_here(folder, recipe, todo, make, schema)
-            if workers <= 1
-            else _make_apart(folder, recipe, todo, make, schema, workers)
-        )
-        for name, count in made:
-            rows[name] = count
-            bar.update(len(todo[name]))
+        try:
+            for place, count in executor(Making(recipe, make, schema), todo):
+                shard = todo[place]
+                _refuse_unseen(shard.path)
+                rows[shard.path.name] = count
+                bar.update(len(shard.group))
+        except WorkerLost as lost:
+            lost.add_note(f"of {folder}; shards that are done stay: start the same command again")
+            raise
+    if executor is not here:
+        for half in folder.glob(".shard-*.tmp"):  # of workers that were lost on other machines
+            remove(half)
     return {name: rows[name] for name in map(shard_name, range(len(plan)))}
 
 
-def _make_here(
-    folder: Path, recipe: str, todo: Todo[Item], make: Make[Item], schema: pa.Schema
-) -> Iterator[tuple[str, int]]:
-    for name, group in todo.items():
-        yield name, write_shard(folder / name, recipe, make(group), schema)
-
-
-def _make_apart(
-    folder: Path,
-    recipe: str,
-    todo: Todo[Item],
-    make: Make[Item],
-    schema: pa.Schema,
-    workers: int,
-) -> Iterator[tuple[str, int]]:
-    """Makes shards in several processes; yields the name and rows of each that is done."""
-    import torch  # slow to import, and needed only here
-
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    start = (make, torch.get_num_threads(), context.Value("i", 0))
-    with ProcessPoolExecutor(workers, context, _start_worker, start) as pool:
-        try:
-            with starting_workers():
-                futures = {
-                    pool.submit(_make_in_worker, folder / name, recipe, group, schema): name
-                    for name, group in todo.items()
-                }
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process that made shards of {folder} was killed (out of memory?) or could not "
-                "start; what it said stands above. Shards that are done stay: start the stage "
-                "again, with fewer shards.processes if memory is short"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_maker: Make[Any] | None = None
-"""In a worker process: its own copy of `make`."""
-
-
-def _start_worker(make: Make[Any], threads: int, started: "Synchronized[int]") -> None:
-    """threads: the parent's, since the number of threads may change a sum's last digits."""
-    import torch
-
-    global _maker
-    _maker = make
-    with started.get_lock():
-        place = started.value
-        started.value += 1
-    if torch.cuda.is_available():
-        torch.cuda.set_device(place % torch.cuda.device_count())
-    torch.set_num_threads(threads)
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """In a worker: a killed parent must not leave processes behind that hold GPUs."""
-    quiet_worker()
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
-
-
-def _wait_for_the_end() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
-
-
-def _make_in_worker(path: Path, recipe: str, group: Sequence[Any], schema: pa.Schema) -> int:
-    assert _maker is not None, "_start_worker was not called"
-    return write_shard(path, recipe, _maker(group), schema)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
+def _refuse_unseen(path: Path) -> None:
+    """Raises ValueError for a shard that a worker wrote where this process does not see it."""
+    end = time.monotonic() + PATIENCE
+    while read_sidecar(path) is None:
+        if time.monotonic() > end:
+            raise ValueError(
+                f"{path} was written by a worker and is not to be seen here: expected a folder "
+                "that all machines of the cluster share at the same path. Put data/ (--root) on "
+                "a common file system"
+            )
+        time.sleep(1)

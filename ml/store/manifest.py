@@ -8,14 +8,18 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
 from ml.errors import ManifestError
 from ml.store.files import say, sha256_file, sha256_json, write_json
+from ml.store.objects import below, read
+from ml.store.places import is_remote
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
+PROGRESS = ".progress"
+"""Below a stage's folder: what its training goes on from, until the folder is whole."""
 SIDECAR = re.compile(r"\.(shard-\d+)\.json")
 HALF = re.compile(r"\..+\.\d+\.tmp")
 """What `ml.store.files.atomic` calls a file that is not whole yet."""
@@ -54,10 +58,10 @@ class Manifest:
 def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, FileEntry]:
     """The `files` entry for what lies below a folder, hidden files and the manifest left out."""
     entries: dict[str, FileEntry] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in below(folder):
         name = path.relative_to(folder).as_posix()
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if not path.is_file() or hidden or name == NAME:
+        if hidden or name == NAME:
             continue
         entries[name] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
         if name in rows:
@@ -86,7 +90,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             f"run `python -m ml {folder.name}` first"
         )
     try:
-        content = dict(json.loads(path.read_text()))
+        content = dict(json.loads(read(path).decode()))
     except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(
             f"{path} is not a JSON object ({error}): it was edited or damaged; make the stage again"
@@ -101,6 +105,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             f"{path}: fields {sorted(content)}, expected those of "
             "ml.store.manifest.Manifest; make the stage again"
         ) from error
+    if wrong := _misfit(manifest):
+        raise ManifestError(f"{path}: {wrong}: it was edited or damaged; make the stage again")
     if manifest.digest != stated:
         raise ManifestError(
             f"{path} fails its own digest (states {stated}, is {manifest.digest}): "
@@ -113,12 +119,40 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
     return manifest
 
 
+def _misfit(manifest: Manifest) -> str:
+    """What is wrong with the kinds of a manifest's values, "" for nothing."""
+    kinds = {
+        "stage": str,
+        "version": int,
+        "params": dict,
+        "inputs": dict,
+        "files": dict,
+        "facts": dict,
+    }
+    for field, kind in kinds.items():
+        if not isinstance(value := getattr(manifest, field), kind):
+            return f"{field} is {value!r:.60}"
+    for name, entry in manifest.files.items():
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\0" in name:
+            return f"the file {name!r:.80} leaves its folder"
+        if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+            return f"the entry of {name!r:.80} is {entry!r:.60}"
+    return ""
+
+
 def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
     """What is missing or changed of a manifest's files, in words."""
     for name, entry in manifest.files.items():
-        if not (folder / name).is_file():
+        if not is_remote(folder) and not (folder / name).is_file():
             yield f"{folder / name} is missing"
-        elif (found := sha256_file(folder / name)) != entry["sha256"]:
+            continue
+        try:
+            found = sha256_file(folder / name)
+        except FileNotFoundError:
+            yield f"{folder / name} is missing"
+            continue
+        if found != entry["sha256"]:
             yield (
                 f"{folder / name} is not what its manifest says (sha256 {found[:12]}, expected "
                 f"{entry['sha256'][:12]})"
@@ -128,10 +162,11 @@ def damage(folder: Path, manifest: Manifest) -> Iterator[str]:
 def strays(folder: Path, names: Collection[str]) -> list[str]:
     """Files and links below a stage's folder that are neither named nor its notes to itself."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in below(folder) if is_remote(folder) else sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         known = relative.as_posix() in names or relative.as_posix() == NAME
-        if not known and (path.is_file() or path.is_symlink()) and not _own_note(relative, names):
+        there = is_remote(folder) or path.is_file() or path.is_symlink()
+        if not known and there and not _own_note(relative, names):
             found.append(relative.as_posix())
     return found
 
@@ -141,7 +176,7 @@ def _own_note(relative: Path, names: Collection[str]) -> bool:
     half-written."""
     found = SIDECAR.fullmatch(relative.as_posix())
     return (
-        relative.parts[0] == ".progress"
+        relative.parts[0] == PROGRESS
         or HALF.fullmatch(relative.name) is not None
         or (found is not None and found[1] + ".parquet" in names)
     )

@@ -1,11 +1,14 @@
 """Text and YAML files of users: read in one way everywhere, or refused with file and line.
 
 A byte-order mark is no part of the text, a file that is not UTF-8 is refused, and a key that
-stands twice in a YAML mapping is an error, not the loss of the first.
+stands twice in a YAML mapping is an error, not the loss of the first. A device, a pipe, or a file
+that was made to fill memory is refused before it is read.
 """
 
 import json
+import os
 import re
+import stat
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,25 +18,49 @@ import yaml
 
 MOST_VALUES = 100_000
 """Of a YAML file, aliases followed: a few lines of them can stand for more than memory holds."""
+MOST_BYTES = 64 << 20
+"""Of a text file: half a million long lines."""
+MOST_SETTINGS = 16 << 20
+"""Of a YAML file or a model's JSON, whose values take some thirty times their bytes."""
 
 
-def read_text(file: Path | str) -> str:
+def read_text(file: Path | str, most: int = MOST_BYTES) -> str:
     """The text of a user's file, UTF-8 with or without a byte-order mark; line ends are \\n.
 
-    Raises ValueError naming the file when it is missing, a folder, unreadable or not UTF-8.
+    Raises ValueError naming the file when it is missing, no plain file, of more than `most` bytes,
+    unreadable or not UTF-8.
     """
     file = Path(file)
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{file}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
-        ) from error
+        data = _bytes(file, most)
     except OSError as error:
         raise ValueError(
             f"{file} can't be read: {error.strerror or error}; expected a text file"
         ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{file}, line {line}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _bytes(file: Path, most: int) -> bytes:
+    """The bytes of a plain file. ValueError for a pipe or a device, whose end nobody knows."""
+    with open(
+        file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+    ) as handle:
+        state = os.fstat(handle.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError(f"{file} is no plain file: expected a text file; copy it into one")
+        if state.st_size > most:
+            raise ValueError(
+                f"{file} has {state.st_size:,} bytes, expected {most:,} at most: is it the file "
+                "that is meant?"
+            )
+        return handle.read()
 
 
 def read_yaml(file: Path | str) -> object:
@@ -42,7 +69,7 @@ def read_yaml(file: Path | str) -> object:
     Raises ValueError with file and line for what `read_text` refuses, for broken YAML and for a
     key that stands twice.
     """
-    text = read_text(file)
+    text = read_text(file, MOST_SETTINGS)
     try:
         return _bounded(yaml.load(text, Loader=_Strict), file)
     except RecursionError as error:
@@ -62,7 +89,7 @@ def read_object(file: Path | str) -> dict[str, Any]:
 
     Raises ValueError naming the file for what `read_text` refuses and for anything else.
     """
-    text = read_text(file)
+    text = read_text(file, MOST_SETTINGS)
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -111,7 +138,13 @@ def _bounded(value: object, file: Path | str) -> object:
 
 class _Strict(yaml.SafeLoader):
     """SafeLoader that refuses a key that stands twice, and numbers that YAML 1.1 reads otherwise
-    than people do: 010 is 8, 1:30 is 90."""
+    than people do: 010 is 8, 1:30 is 90. It stops at MOST_VALUES, which take it seconds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes = getattr(self, "nodes", 0) + 1
+        if self.nodes > MOST_VALUES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MOST_VALUES:,} values")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml.store.files import atomic, read_note, sha256_file, write_json
+from ml.store.objects import opened
+from ml.store.places import is_remote
 
 Item = TypeVar("Item")
 
@@ -68,10 +70,24 @@ def shard_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.parquet"))
 
 
+def read_frame(
+    path: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame:
+    """A Parquet file, or the named columns of the rows that pyarrow's `filters` let through.
+
+    Of an object store only the bytes of those columns are fetched.
+    """
+    wanted = None if columns is None else list(columns)
+    if not is_remote(path):
+        return pd.read_parquet(path, columns=wanted, filters=filters)
+    with opened(path, whole=False) as handle:
+        return pd.read_parquet(handle, columns=wanted, filters=filters)
+
+
 def iter_shards(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
     """One frame a shard, in order; only the named columns are read from disk."""
     for path in shard_files(folder):
-        yield pd.read_parquet(path, columns=list(columns) if columns else None)
+        yield read_frame(path, columns or None)
 
 
 def read_shards(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

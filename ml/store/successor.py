@@ -28,7 +28,17 @@ from ml.store.files import (
     sync,
     write_json,
 )
-from ml.store.manifest import HALF, NAME, FileEntry, Manifest, Recipe, read_manifest, strays
+from ml.store.manifest import (
+    HALF,
+    NAME,
+    PROGRESS,
+    FileEntry,
+    Manifest,
+    Recipe,
+    read_manifest,
+    strays,
+    write_manifest,
+)
 from ml.store.shards import read_sidecar, shard_files, sidecar
 
 MAKING, STRAYS, STATE = ".making", ".strays", ".state"
@@ -121,7 +131,7 @@ class Successor:
                 "the place of: move the data here, or link the whole of "
                 f"{self.data.parent} to where there is room"
             )
-        folders = [self.data / MAKING, self.new, self.new_state, self.state]
+        folders = [self.data / MAKING, self.data / STATE, self.new, self.new_state, self.state]
         wrong = [
             path for path in folders if path.is_symlink() or (path.exists() and not path.is_dir())
         ]
@@ -136,8 +146,9 @@ class Successor:
         ]
         if wrong:
             raise ManifestError(
-                f"{wrong[0]} is in the way: it was not made by the stage "
-                f"{self.stage!r}, which writes there. Move it elsewhere"
+                f"{wrong[0]} is in the way: it was not made by the stage {self.stage!r}, which "
+                f"writes there. Move it elsewhere (to keep data on another disk, link the whole of "
+                f"{self.data} there)"
             )
 
     def forget(self, recipe: Recipe) -> None:
@@ -159,7 +170,11 @@ class Successor:
                 _link(path, self.new / path.name)
 
     def finish(self, manifest: Manifest, timing: dict[str, Any]) -> None:
-        """Puts `new`, which has its manifest, into the place of the finished folder."""
+        """Gives `new` its manifest and puts it into the place of the finished folder.
+
+        The manifest is last: from then on a run that was killed is completed by `settle`, and until
+        then a training has its checkpoint.
+        """
         with atomic(self.new_state) as temporary:
             temporary.mkdir()
             write_json(temporary / "timing.json", timing)
@@ -167,11 +182,13 @@ class Successor:
                 temporary / MADE,
                 {"stage": self.stage, "digest": manifest.digest, "files": sorted(manifest.files)},
             )
+        write_manifest(self.new, manifest)
         self._replace()
 
     def _replace(self) -> None:
         if self.new.exists():
             self.check()
+            remove(self.new / PROGRESS)
             sync(self.new)
             moved = self._move_strays()
             replace_folder(self.new, self.folder)

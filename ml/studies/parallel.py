@@ -1,15 +1,20 @@
 """Tasks of a study in several processes, each in one thread, with a line for each that is done."""
 
-import multiprocessing
+import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 
-from ml.errors import starting_workers
-from ml.store.making import end_with_parent
+from ml.compute.workers import Workers
+from ml.settings.profile import load_params
 
 Task = tuple[Callable[..., object], *tuple[object, ...]]
 """A function of a module's top level and its arguments, all of which travel to a process."""
+
+
+def processes(count: int, threads: int | None = None) -> Workers:
+    """An executor of so many processes on this machine. threads: torch's in each of several."""
+    executor = dataclasses.replace(load_params().executor, workers=count)
+    return Workers(executor, threads=threads)
 
 
 def run_tasks(title: str, tasks: Sequence[Task], workers: int) -> None:
@@ -19,25 +24,10 @@ def run_tasks(title: str, tasks: Sequence[Task], workers: int) -> None:
     processes of one thread do nearly twice the work of one process of two.
     """
     started = time.perf_counter()
-    for i, (message, spent) in enumerate(_each(tasks, min(workers, len(tasks))), start=1):
+    done = processes(workers, threads=1)(_timed, tasks)
+    for i, (_, (message, spent)) in enumerate(done, start=1):
         so_far = (time.perf_counter() - started) / 60
         print(f"{title} {i}/{len(tasks)}: {message} ({spent:.0f} s; {so_far:.1f} min)", flush=True)
-
-
-def _each(tasks: Sequence[Task], workers: int) -> Iterator[tuple[str, float]]:
-    """Message and seconds of each task, as they finish."""
-    if workers <= 1:
-        yield from (_timed(task) for task in tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _one_thread) as pool:
-        try:
-            with starting_workers():
-                futures = [pool.submit(_timed, task) for task in tasks]
-            for done in as_completed(futures):
-                yield done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _timed(task: Task) -> tuple[str, float]:
@@ -46,10 +36,3 @@ def _timed(task: Task) -> tuple[str, float]:
     result = function(*arguments)
     message = result if isinstance(result, str) else function.__name__
     return message, time.perf_counter() - started
-
-
-def _one_thread() -> None:
-    import torch
-
-    end_with_parent()
-    torch.set_num_threads(1)

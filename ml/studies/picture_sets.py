@@ -7,6 +7,7 @@ import pandas as pd
 from ml.images.stored import Pictures
 from ml.store.making import write_shards
 from ml.store.shards import split
+from ml.studies.parallel import processes
 from ml.studies.picture_makers import DrawnMaker, GeneratedMaker, evidence_timesteps
 from ml.studies.records import SCHEMA, Record, read_record
 from ml.studies.sizes import FRACTIONS
@@ -37,7 +38,7 @@ def drawn(run: StudyRun, name: str, classes: Sequence[tuple[str, ...]], start: i
 def _made(run: StudyRun, name: str, asked: list, make, recipe: str) -> list[Record]:
     folder = run.folder / "pictures" / name
     plan = split(asked, run.size.shard)
-    shards = write_shards(folder, recipe, plan, make, SCHEMA, run.workers)
+    shards = write_shards(folder, recipe, plan, make, SCHEMA, processes(run.workers))
     pictures, columns = Pictures(), [column for column in SCHEMA.names if column != "image"]
     return [
         read_record(row, name, folder / shard, pictures)

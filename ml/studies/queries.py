@@ -18,7 +18,7 @@ from ml.baselines.daam import (
 )
 from ml.store.making import write_shards
 from ml.store.shards import split
-from ml.studies.parallel import run_tasks
+from ml.studies.parallel import processes, run_tasks
 from ml.studies.prompt_sets import all_classes
 from ml.studies.query_labels import labelled_pictures, optimise, query_file, query_recipe
 from ml.studies.query_maps import (
@@ -58,7 +58,7 @@ def make(run: StudyRun) -> None:
             split(asked, run.size.shard),
             QueryMapMaker(run),
             MAP_SCHEMA,
-            run.workers,
+            processes(run.workers),
         )
         run.sign(map_folder(run, name), recipe)
 

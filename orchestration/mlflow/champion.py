@@ -7,7 +7,7 @@ says: `previous`, `challenger` or a number. It stays champion until a new model 
 
 import sys
 
-from ml.arguments import add_profile, add_root, make_parser
+from ml.arguments import add_profile, add_workspace, make_parser
 from ml.errors import exit_path
 from orchestration.resources import Project
 
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="previous, challenger or the number of a version",
     )
     add_profile(parser)
-    add_root(parser)
+    add_workspace(parser)
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     project = Project(

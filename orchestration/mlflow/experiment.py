@@ -1,16 +1,26 @@
 """An MLflow store opened, and the experiment of a profile in it."""
 
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from ml.store.files import atomic
+from orchestration.mlflow.absence import away, is_away
 from orchestration.mlflow.tracking import PASSWORD, SQLITE, URL, USER, mask, with_login
+from orchestration.turns import NO_LOCKS
 
 
 def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
     """Makes a store MLflow's current one and returns the id of the experiment, found or made.
 
     A store that is not there is made (sqlite: 10 s the first time). artifacts: folder or URL, None
-    for what the server decides. Raises ValueError when the store can't be opened, or the experiment
-    was deleted or keeps its artifacts at another URL already.
+    for what the server decides. Raises RegistryAway when the store is locked or does not answer,
+    ValueError when it can't be opened, or the experiment was deleted or keeps its artifacts at
+    another URL already.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -19,17 +29,49 @@ def open_experiment(tracking_uri: str, name: str, artifacts: str | None) -> str:
     address = with_login(tracking_uri)
     try:
         if address.startswith(SQLITE):
-            Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            _make_store(Path(address.removeprefix(SQLITE)))
         mlflow.set_tracking_uri(address)
         mlflow.set_registry_uri(address)
         return _experiment(mlflow.MlflowClient(), name, artifacts)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        if is_away(error):
+            raise away(tracking_uri, error) from None
         reason = (mask(str(error)).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the registry {tracking_uri} can't be opened: {reason}; look at "
             f"tracking_uri, at the server, and at {USER} and {PASSWORD} in the "
             "environment"
         ) from None  # its traceback may hold the password
+
+
+def _make_store(file: Path) -> None:
+    """Makes an sqlite store that is not there yet, elsewhere first: MLflow takes 10 s for its fifty
+    tables, and refuses a store in which a killed run left some of them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file.parent):
+        if file.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with tempfile.TemporaryDirectory() as scratch, atomic(file) as temporary:
+            whole = Path(scratch) / file.name
+            SqlAlchemyStore(f"{SQLITE}{whole}", "mlruns").engine.dispose()
+            shutil.copyfile(whole, temporary)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; a file system without locks makes nobody wait."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _experiment(client, name: str, artifacts: str | None) -> str:

@@ -20,8 +20,10 @@ import ml
 from ml.pipeline.picture_size import picture_side
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import sha256_folder, write_json
+from ml.store.files import write_json
+from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import read_manifest
+from ml.store.objects import download
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
@@ -53,17 +55,19 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
         PACK[model](workspace, params, folder)
-        info = mlflow.pyfunc.log_model(
-            name=model,
-            registered_model_name=name,
-            python_model=str(wrapper),
-            artifacts={"model": str(folder)},
-            code_paths=[str(code)],
-            signature=SIGNATURE[model](side),
-            input_example=EXAMPLE[model](side),
-            pip_requirements=requirements(),
-        )
-    _forget(code.name)
+        try:
+            info = mlflow.pyfunc.log_model(
+                name=model,
+                registered_model_name=name,
+                python_model=str(wrapper),
+                artifacts={"model": str(folder)},
+                code_paths=[str(code)],
+                signature=SIGNATURE[model](side),
+                input_example=EXAMPLE[model](side),
+                pip_requirements=requirements(),
+            )
+        finally:
+            _forget(code.name)
     return str(info.registered_model_version)
 
 
@@ -122,13 +126,12 @@ def requirements() -> list[str]:
 def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:
     """The files that a stage's manifest names, and nothing else."""
     for name in read_manifest(workspace.folder(stage), verify=False).files:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(workspace.folder(stage) / name, target / name)
+        download(workspace.folder(stage) / name, target / name)
 
 
 def pack_segmenter(workspace: Workspace, params: Params, target: Path) -> None:
     """The stage's `model/`, in `save_pretrained` form."""
-    shutil.copytree(workspace.folder("segmenter") / "model", target)
+    download(workspace.folder("segmenter") / "model", target)
 
 
 def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:

@@ -9,7 +9,9 @@ import shutil
 import tempfile
 
 from ml.pipeline.workspace import Workspace
-from ml.store.files import atomic, read_note, write_json
+from ml.store.files import Damaged, remove, say, write_json
+from ml.store.seals import read_sealed, sealed
+from ml.store.shelf import replaced
 from orchestration.mlflow.run_content import RECORD
 
 
@@ -17,14 +19,18 @@ def champion_record(workspace: Workspace, model: str) -> dict | None:
     """Whose record it is; None without a readable one, which the registry then brings back."""
     from ml.pipeline.stages.promotion import champion_folder
 
-    return read_note(champion_folder(workspace, model) / "record.json", {"digest": str})
+    try:
+        return read_sealed(champion_folder(workspace, model) / "record.json", {"digest": str})
+    except Damaged as error:
+        say(f"{error}; the registry brings it back")
+        return None
 
 
 def remove_record(workspace: Workspace, model: str) -> None:
     """Forgets the champion on record."""
-    from ml.pipeline.stages.promotion import champion_folder
+    from ml.pipeline.stages.promotion import champion_place
 
-    shutil.rmtree(champion_folder(workspace, model))
+    remove(champion_place(workspace, model))
 
 
 def restore_record(workspace: Workspace, model: str, run_id: str, former: set[str]) -> None:
@@ -34,10 +40,10 @@ def restore_record(workspace: Workspace, model: str, run_id: str, former: set[st
     """
     import mlflow
 
-    from ml.pipeline.stages.promotion import champion_folder
+    from ml.pipeline.stages.promotion import champion_place
 
-    folder = champion_folder(workspace, model)
-    with tempfile.TemporaryDirectory() as scratch, atomic(folder) as temporary:
+    place = champion_place(workspace, model)
+    with tempfile.TemporaryDirectory() as scratch, replaced(place) as temporary:
         shutil.copytree(
             mlflow.artifacts.download_artifacts(
                 run_id=run_id, artifact_path=RECORD, dst_path=scratch
@@ -45,4 +51,5 @@ def restore_record(workspace: Workspace, model: str, run_id: str, former: set[st
             temporary,
         )
         own = json.loads((temporary / "record.json").read_text())
-        write_json(temporary / "record.json", own | {"former": sorted(former - {own["digest"]})})
+        renewed = own | {"former": sorted(former - {own["digest"]})}
+        write_json(temporary / "record.json", sealed(renewed))

@@ -75,6 +75,7 @@ class Registry:
                 self.client, run.info.run_id, model, made, scores, self.params, self.workspace
             )
         if version is None:
+            self._remove_unregistered(run.info.run_id)
             with self.mlflow.start_run(run_id=run.info.run_id):
                 version = log_pyfunc(model, name, self.workspace, self.params)
         if "manifest_sha" not in self.client.get_model_version(name, version).tags:
@@ -84,6 +85,12 @@ class Registry:
         if self.alias(model, "challenger") != version:
             self.client.set_registered_model_alias(name, "challenger", version)
         return f"models:/{name}/{version}"
+
+    def _remove_unregistered(self, run_id: str) -> None:
+        """Removes what a run that was killed had logged of its model, and not registered."""
+        for logged in self.client.search_logged_models([self.experiment]):
+            if logged.source_run_id == run_id:
+                self.client.delete_logged_model(logged.model_id)
 
     def _run(self, model: str, made: Manifest):
         """The run of a model, found by its tags or made."""

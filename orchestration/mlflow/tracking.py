@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from ml.store.places import is_remote
+
 SQLITE = "sqlite:///"
 SERVERS = ("http", "https", "databricks")
 DATABASES = ("postgresql", "mysql", "mssql")
@@ -56,16 +58,21 @@ def resolve(tracking_uri: str, artifacts: str, home: Path) -> tuple[str, str | N
     """Tracking URI and artifact location; None leaves that to the server.
 
     "" is `mlflow.db` below `home`, and `mlartifacts` there. A relative sqlite file or folder is
-    below `home`, a URL is passed through. Raises ValueError for what MLflow can't open, for a
-    login in an address, and for a folder of this machine as the artifacts of a server.
+    below `home`, a URL is passed through. With a home on an object store a tracking URI must be
+    given, and the artifacts of a database are `mlartifacts` there. Raises ValueError for what
+    MLflow can't open, for a login in an address, and for a folder of this machine as the artifacts
+    of a server.
     """
+    if is_remote(home):
+        artifacts = _remote(tracking_uri, artifacts, home)
     uri = refuse_login("tracking_uri", tracking_uri or f"{SQLITE}mlflow.db")
     artifacts = refuse_login("artifacts", artifacts)
     scheme = uri.split(":", 1)[0].split("+", 1)[0]
     is_url = bool(URL.match(artifacts))
     if uri.startswith(SQLITE):
+        file = uri.removeprefix(SQLITE)
         return (
-            f"{SQLITE}{home / uri.removeprefix(SQLITE)}",
+            f"{SQLITE}{file if is_remote(home) else home / file}",
             artifacts if is_url else (home / (artifacts or "mlartifacts")).resolve().as_uri(),
         )
     if scheme in SERVERS:
@@ -88,6 +95,21 @@ def resolve(tracking_uri: str, artifacts: str, home: Path) -> tuple[str, str | N
             "the URL (s3://bucket/path) or the folder in which all find them"
         )
     return uri, artifacts if is_url else (home / artifacts).resolve().as_uri()
+
+
+def _remote(tracking_uri: str, artifacts: str, home: Path) -> str:
+    """The artifacts of a home on an object store. Raises ValueError for a tracking URI that would
+    be a file there."""
+    uri = tracking_uri.strip()
+    if not uri or uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}/"):
+        raise ValueError(
+            f"tracking_uri: {'missing' if not uri else 'a relative file'}, and the root {home} is "
+            "an object store, which holds no sqlite file: expected the address of an MLflow server "
+            "(http://...), a database (postgresql://...) or sqlite:////absolute/path/mlflow.db"
+        )
+    if artifacts or uri.split(":", 1)[0].split("+", 1)[0] in SERVERS:
+        return artifacts
+    return str(home / "mlartifacts")
 
 
 def with_login(uri: str) -> str:

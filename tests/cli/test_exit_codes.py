@@ -10,7 +10,6 @@ import importlib
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -54,20 +53,6 @@ def said(err: str) -> str:
     lines = [line.rpartition("\r")[2] for line in err.splitlines()]
     assert len([line for line in lines if line.startswith("error: ")]) <= 1, err
     return lines[-1]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 1 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)], capture_output=True
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(autouse=True)
@@ -273,10 +258,10 @@ def test_ctrl_c_with_worker_processes_is_one_line(tmp_path, working):
     code = (
         "import sys, pathlib, pyarrow as pa\n"
         "from ml.errors import exit_path\nfrom ml.store.making import write_shards\n"
-        "from tests import makers\n"
+        "from ml.studies.parallel import processes\nfrom tests.builders import makers\n"
         "schema = pa.schema([('key', pa.string()), ('x', pa.float64())])\n"
         "sys.exit(exit_path(write_shards)(pathlib.Path(sys.argv[1]), 'r', [[1], [2]],\n"
-        "                                 makers.sleepy, schema, processes=2))\n"
+        "                                 makers.sleepy, schema, processes(2)))\n"
     )
     process = start("-c", code, str(tmp_path / "out"))
     if working:

@@ -33,7 +33,7 @@ from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter, maskformer, segformer
 from ml.segmenters.backbones import load_backbone
 from ml.settings.profile import ROOT, load_params
-from ml.store.files import sha256_folder
+from ml.store.folder_digest import sha256_folder
 from tests.builders.tiny import LENGTH, edit, load, save_tiny_pipeline, tiny_pipeline
 
 MICRO = ROOT / "data/foundation/micro"

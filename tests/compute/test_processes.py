@@ -1,6 +1,5 @@
-"""Several processes: the same losses as one gives, and the same bytes of shards."""
+"""Several processes that share a training: the same losses as one gives."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 import yaml
@@ -22,14 +20,8 @@ from ml.grounding.training import train
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
-from ml.store.files import sha256_file
-from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
-from ml.store.shards import shard_files
-from tests.builders import makers
 from tests.grounding.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
-
-SCHEMA = pa.schema([("key", pa.string()), ("x", pa.float64())])
 
 
 def toys() -> tuple[Toy, Toy]:
@@ -224,50 +216,7 @@ def test_one_picture_that_does_not_fit_is_an_error():
         gradients.backward_in_parts(torch.nn.Linear(1, 1), range(4), 4, loss_of)
 
 
-# --- shards -------------------------------------------------------------------------------------
-
-PLAN = [range(start, start + 2) for start in range(0, 8, 2)]
-
-
-def digests(folder) -> dict:
-    return {path.name: sha256_file(path) for path in shard_files(folder)}
-
-
-def test_a_killed_worker_is_told_and_its_shard_is_made_the_next_time(tmp_path):
-    with pytest.raises(RuntimeError, match="was killed.*start the stage again"):
-        write_shards(tmp_path / "two", "r", PLAN, makers.mortal, SCHEMA, processes=2)
-    assert "shard-00002.parquet" not in digests(tmp_path / "two")
-    rows = write_shards(tmp_path / "two", "r", PLAN, makers.rows_of, SCHEMA)
-    assert list(rows.values()) == [2] * 4
-    write_shards(tmp_path / "one", "r", PLAN, makers.rows_of, SCHEMA)
-    assert digests(tmp_path / "two") == digests(tmp_path / "one")
-
-
-def test_two_workers_make_the_bytes_of_one_and_an_error_of_theirs_is_raised_here(tmp_path):
-    """Pictures of a random-weight pipeline, which each worker loads; the third shard is unsound."""
-    from ml.pipeline.stages import images
-    from ml.store.schemas import IMAGES
-    from tests.builders.tiny import save_tiny_pipeline
-    from tests.pipeline.test_images_stage import PROMPT_ROWS, SETTINGS
-
-    base = load_params()
-    params = dataclasses.replace(base, diffusion=dataclasses.replace(base.diffusion, **SETTINGS))
-    space = Workspace(tmp_path, "micro")
-    save_tiny_pipeline(tmp_path / "model")
-    plan = [PROMPT_ROWS[:3], PROMPT_ROWS[4:], [PROMPT_ROWS[3] | {"words": ["zebra"]}]]
-    found = []
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        with pytest.raises(ValueError, match="zebra"):
-            write_shards(folder, "r", plan, images.ShardMaker(params, space), IMAGES, count)
-        found.append(digests(folder))
-    assert list(found[0]) == ["shard-00000.parquet", "shard-00001.parquet"]
-    assert found[0] == found[1]
-
-
-def test_how_many_make_shards_is_no_part_of_a_recipe():
-    params = load_params()
-    assert params.section("shards") == {"size": params.shards.size}
+# --- the launcher -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

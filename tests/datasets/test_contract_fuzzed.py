@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from ml.cli.own_words.classes import parse_classes
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.split_lists import read_list
+from ml.detectors.weights import load_weights
 from ml.errors import ManifestError
 from ml.grounding.prompting import ask
+from ml.segmenters.backbones import normalisation
 from ml.store.files import Damaged, read_json, settle
 from ml.store.locks import FolderLock
 from ml.store.reading import configured, read_object, read_yaml
@@ -68,7 +71,36 @@ def test_a_word_of_a_given_prompt_may_bring_its_article():
     assert ask([["the dog"]], prompts=["the dog on grass"])[0].words == ["the dog"]
 
 
+@pytest.mark.parametrize("value", [None, 7, True])
+def test_what_is_no_list_is_asked_for_by_nobody(value):
+    with pytest.raises(ValueError, match="expected the words of each picture in a list"):
+        ask(value)
+
+
 # Files
+
+
+@pytest.mark.parametrize(
+    "given, match",
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [None, 0.5, 0.5]}, "image_std"),
+        ({"image_mean": "x", "image_std": [0.5] * 3}, "image_mean"),
+        ({"rescale_factor": "x"}, "rescale_factor"),
+        ({"rescale_factor": 0}, "above 0"),
+        ({"rescale_factor": True}, "rescale_factor"),
+    ],
+)
+def test_a_preprocessor_of_other_values_is_refused(given, match):
+    with pytest.raises(ValueError, match=f"a backbone: its preprocessor_config.json .*{match}"):
+        normalisation(given, "a backbone")
+
+
+def test_a_pickle_whose_length_is_damaged_is_damaged(tmp_path):
+    data = bytearray(pickle.dumps({"model": {}}, 4))
+    data[8] = 1  # the length of its frame: 2**48 more
+    (tmp_path / "w.pkl").write_bytes(data)
+    with pytest.raises(ValueError, match="w.pkl is damaged"):
+        load_weights(tmp_path / "w.pkl")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.datasets.listing import PHOTO_SUFFIXES
 from tests.fuzz import yards
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import labels, stage, write_profile, write_vocabulary
@@ -67,10 +66,6 @@ def cases(rng: random.Random) -> Iterator[Case]:
         every += [
             _case(name, change, False, rng.randrange(10**6), *names)
             for name, (change, *names) in NONSENSE.items()
-        ]
-        every += [
-            _case(f"noise {suffix}", yards.noisy(suffix), True, rng.randrange(10**6), either=True)
-            for suffix in (*PHOTO_SUFFIXES, "mask.png", "mask.tif", "mask.tiff")
         ]
         yield from rng.sample(every, len(every))
 

@@ -3,22 +3,18 @@
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ml.datasets import open_source
-from ml.settings.profile import load_params
 from tests.builders import phototrees as trees
 from tests.fuzz.harness import Case
 from tests.fuzz.parts import benchmark_of, labels
 
 
 def cases(rng: random.Random) -> list[Case]:
-    every = [_mat(rng.randrange(10**6)) for _ in range(8)]
-    return every + [_voc(name, edit, sound, *names) for name, (edit, sound, *names) in VOC.items()]
+    return [_voc(name, edit, sound, *names) for name, (edit, sound, *names) in VOC.items()]
 
 
 def _voc(name: str, edit: Callable[[Path], object], sound: bool, *names: str) -> Case:
@@ -95,31 +91,3 @@ VOC: dict[str, tuple] = {
         "SegmentationClass",
     ),
 }
-
-
-def _read_train(arguments) -> int:
-    """SBD's masks, as the real bound reads them."""
-    benchmark = replace(load_params().benchmark, source="voc2012", root="x", subset="any")
-    photos = open_source(benchmark, "train", arguments[0])
-    photos.check(photos.keys, "any")
-    return 0
-
-
-def _mat(seed: int) -> Case:
-    """A MATLAB file of SBD, cut or with other bytes."""
-
-    def prepare(folder: Path) -> list[str]:
-        rng = random.Random(seed)
-        trees.write_voc(folder / "voc")
-        trees.write_sbd(folder / "voc")
-        file = rng.choice(sorted((folder / "voc").rglob("*.mat")))
-        data = bytearray(file.read_bytes())
-        if rng.random() < 0.3:
-            del data[rng.randrange(len(data)) :]
-        else:
-            for _ in range(rng.choice((1, 5, 50))):
-                data[rng.randrange(len(data))] = rng.randrange(256)
-        file.write_bytes(data)
-        return [str(folder / "voc")]
-
-    return Case("published", f"SBD with noise ({seed})", True, prepare, _read_train, either=True)

@@ -63,32 +63,6 @@ class Yard:
 Change = Callable[[Yard, random.Random], object]
 
 
-def noisy(suffix: str) -> Change:
-    """Some bytes of a picture's file are others: a reader may see it, and may not fall."""
-
-    def change(yard: Yard, rng) -> None:
-        key = rng.choice(list(yard.photos))
-        if suffix.startswith("mask"):
-            yard.mask(key).unlink()
-            path = yard.mask(key, suffix.removeprefix("mask"))
-            Image.fromarray(yard.masks[key]).save(path)
-        else:
-            yard.photo(key).unlink()
-            path = yard.photo(key, suffix)
-            exif = Image.Exif()
-            exif[274], exif[315] = 1, "x" * 9
-            Image.fromarray(yard.photos[key]).save(
-                path,
-                **({"exif": exif} if suffix in (".jpg", ".jpeg", ".png", ".webp", ".tif") else {}),
-            )
-        data = bytearray(path.read_bytes())
-        for _ in range(rng.choice((1, 3, 20))):
-            data[rng.randrange(min(len(data), rng.choice((64, 10**6))))] = rng.randrange(256)
-        path.write_bytes(data)
-
-    return change
-
-
 def photo_as(suffix: str, mode: str = "RGB", **how) -> Change:
     def change(yard: Yard, rng) -> None:
         for key in rng.sample(list(yard.photos), 2):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import dagster as dg
@@ -21,7 +20,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.loader import LoadingContextForTest
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
-from ml.errors import QualityError, WorkspaceBusy
+from ml.errors import QualityError, WorkerLost, WorkspaceBusy
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
@@ -244,8 +243,7 @@ def test_what_is_tried_again(tmp_path):
             patch.setattr(assets, "make", raising(error))
             assets.materialize(Project(root=str(tmp_path)), "images")
         assert caught.value.allow_retries is again
-    killed = RuntimeError("a process was killed")
-    killed.__cause__ = BrokenProcessPool()
+    killed = WorkerLost("a worker was lost 3 times")
     with pytest.raises(dg.Failure) as caught, pytest.MonkeyPatch.context() as patch:
         patch.setattr(assets, "make", raising(killed))
         assets.materialize(Project(root=str(tmp_path)), "images")
@@ -287,3 +285,33 @@ def test_who_is_written_off(home, monkeypatch):
         assert begun.write_off_the_dead(instance) == [ids["ours"]]
         states = {name: instance.get_run_by_id(run).status.value for name, run in ids.items()}
         assert states == {"ours": "FAILURE", "another's": "STARTED", "alive": "STARTED"}
+
+
+def test_a_run_that_was_killed_before_it_began_is_written_off(home, monkeypatch):
+    """`dagster job execute` records a run first and begins it then; the UI, which begins it in a
+    process of its own, has a while for that."""
+    job, code = defs.resolve_job_def("data"), "orchestration.definitions"
+    origin = JobPythonOrigin(
+        "data", RepositoryPythonOrigin(sys.executable, ModuleCodePointer(code, "defs"))
+    )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        run = instance.create_run_for_job(job, job_code_origin=origin).run_id
+        starting = instance.create_run_for_job(job, job_code_origin=origin).run_id
+        instance.report_dagster_event(
+            DagsterEvent(DagsterEventType.RUN_STARTING.value, "data"), starting
+        )
+        assert begun.write_off_the_dead(instance) == []
+        monkeypatch.setattr(begun, "UNBEGUN", -1.0)
+        assert set(begun.write_off_the_dead(instance)) == {run, starting}
+        states = {instance.get_run_by_id(each).status.value for each in (run, starting)}
+        assert states == {"FAILURE"}
+        assert begun.write_off_the_dead(instance) == []
+
+
+@pytest.mark.parametrize("value", [None, "", "relative/folder", "/proc/nowhere"])
+def test_a_history_that_is_not_there_is_one_line(value, monkeypatch, capsys):
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    if value is not None:
+        monkeypatch.setenv("DAGSTER_HOME", value)
+    assert begun.main() == 2
+    assert "error: DAGSTER_HOME is" in (said := capsys.readouterr().err) and "export" in said

@@ -6,7 +6,7 @@ import pytest
 
 from ml.pipeline.workspace import Workspace
 from ml.store.files import write_json
-from orchestration.summary import main, table
+from orchestration.summary import main, promoted, table
 from tests.builders import handmade
 
 CELLS = {"one_seen", "one_unseen", "two_seen", "two_mixed", "two_unseen"}
@@ -43,6 +43,13 @@ def test_form_of_the_summary(workspace, capsys):
     printed = capsys.readouterr().out
     for expected in ("Protocol I", "DAAM", "80.0", "58.0", "report.html", "make ui"):
         assert expected in printed
+    assert "Promoted: no registry yet" in printed
+
+
+def test_a_registry_without_a_champion_is_none_and_no_registry_is_said():
+    assert promoted({}) == "grounding none, segmenter none"
+    assert promoted({"segmenter": "models:/x/1"}) == "grounding none, segmenter models:/x/1"
+    assert "make run" in promoted(None)
 
 
 def test_a_second_run_says_that_nothing_was_done(workspace, capsys):

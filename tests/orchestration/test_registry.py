@@ -162,6 +162,18 @@ def versions(registry: Registry, name: str) -> list[str]:
     )
 
 
+def test_a_model_that_was_logged_and_not_registered_is_removed(workspace):
+    """MLflow records a model before its files and its version: a kill in between leaves it."""
+    registry = registry_of(workspace)
+    client, model = registry.client, "segmenter"
+    (first,) = [m for m in client.search_logged_models([registry.experiment]) if m.name == model]
+    client.delete_model_version(registry.names[model], "1")
+    half = client.create_logged_model(registry.experiment, model, first.source_run_id)
+    assert registry.log_challenger(model) == "models:/segmenter-ci/2"
+    (left,) = [m for m in client.search_logged_models([registry.experiment]) if m.name == model]
+    assert left.model_id not in (first.model_id, half.model_id) and left.status == "READY"
+
+
 def test_a_version_tells_what_it_is(promoted):
     registry = registry_of(promoted)
     version = registry.client.get_model_version_by_alias("segmenter-ci", "champion")

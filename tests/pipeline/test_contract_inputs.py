@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ml.__main__ import main
 from ml.errors import ManifestError, WorkspaceBusy
 from ml.pipeline.table import STAGE, STAGES
 from ml.store.files import sha256_json, write_json
@@ -205,3 +206,17 @@ def test_an_input_that_changes_meanwhile_is_noticed(small, monkeypatch):
     monkeypatch.setattr(module, "run", slow)
     with pytest.raises(ManifestError, match="one changed while 'two' was made from it"):
         run("two")
+
+
+@pytest.mark.parametrize(
+    "stage, words, code",
+    [("prompts", "seen: []\n", 2), ("prompts", "seen: [dog, dogs]\n", 2), ("masks", None, 3)],
+)
+def test_a_refusal_at_first_leaves_nothing_at_all(tmp_path, capsys, stage, words, code):
+    profile = tmp_path / "yard.yaml"
+    profile.write_text(f"vocabulary: {tmp_path / 'words.yaml' if words else 'voc-1'}\n")
+    if words:
+        (tmp_path / "words.yaml").write_text(words)
+    root = tmp_path / "root"
+    assert main([stage, "--profile", str(profile), "--root", str(root)]) == code
+    assert capsys.readouterr().err.count("error: ") == 1 and not root.exists()

@@ -21,7 +21,7 @@ from ml.images.run_lengths import decode_rle
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages import masks as masks_stage
 from ml.pipeline.stages.masks import classes_by_role, mask_rows
-from ml.pipeline.stages.triplets import REASONS, find_repeats, first_of_each, join, judge, subset_of
+from ml.pipeline.stages.triplets import REASONS, join, judge, subset_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import DetectorParams, TripletParams
@@ -368,35 +368,11 @@ def test_a_training_picture_keeps_what_was_found_and_a_sim_picture_does_not():
     ]
 
 
-def test_first_of_each_keeps_the_first_of_a_chain():
-    """b repeats a; c is near b alone, which is gone, so c stays."""
-    assert first_of_each([("a", "b"), ("b", "c")]) == {"b": "a"}
-    assert first_of_each([("a", "b"), ("a", "c"), ("b", "c")]) == {"b": "a", "c": "a"}
-
-
 def test_subset_is_a_share_of_pictures_and_never_of_sim():
     subsets = [subset_of(f"train-{i:06d}", "train", 0.2) for i in range(5000)]
     assert abs(subsets.count("validation") / 5000 - 0.2) < 0.02  # 3.5 standard deviations
     assert subset_of("train-000007", "train", 0.2) == subsets[7]
     assert subset_of("sim-000001", "sim", 0.2) == "sim"
-
-
-def test_repeats_need_pixels_not_only_hashes(tmp_path):
-    """Two flat pictures of other colours share a hash but are no repeats; a noisy copy is one."""
-    scene = draw_scene(scene_seed("test", 6000), classes=["dog"])
-    noise = np.random.default_rng(0).integers(-2, 3, scene.image.shape)
-    copy = np.clip(scene.image + noise, 0, 255).astype(np.uint8)
-    step = np.zeros((64, 64, 3), np.uint8)
-    step[:, 32:] = 60  # dark left half, bright right half: one hash whatever the levels are
-    images = [scene.image, step, copy, step + 100, np.zeros_like(step), np.zeros_like(step)]
-    rows = [
-        image_row(f"train-{i:06d}", scene, ("horse",), "train", image)
-        for i, image in enumerate(images)
-    ]
-    assert rows[1]["dhash"] == rows[3]["dhash"]
-    write_images(tmp_path, rows, size=2)
-    repeats = find_repeats(pd.DataFrame(rows), Workspace(tmp_path, "micro").folder("images"), RULES)
-    assert repeats == {"train-000002": "train-000000"}
 
 
 def test_triplets_stage_end_to_end(tmp_path, drawn, true_detector):

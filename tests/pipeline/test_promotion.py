@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -18,7 +21,7 @@ from ml.pipeline.stages.promotion import (
     grounding_statistic,
 )
 from ml.pipeline.workspace import Workspace
-from ml.settings.profile import load_params
+from ml.settings.profile import ROOT, load_params
 from ml.store.files import sha256_json
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.words.vocabulary import load_vocabulary
@@ -271,3 +274,41 @@ def test_tampered_champion_is_refused(gate):
 def test_unfinished_scores_are_refused(gate):
     with pytest.raises(ManifestError, match="grounding_scores"):
         gate[1]()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ml.pipeline.runner import run_stage
+from ml.pipeline.stages import promotion
+from ml.settings.profile import load_params
+
+record, left = promotion._record, [int(sys.argv[2])]
+def and_die(*arguments):
+    record(*arguments)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+promotion._record = and_die
+run_stage("promotion", load_params(), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_a_run_killed_after_it_had_promoted_ends_with_the_verdict_of_one_that_was_not(
+    tmp_path, records
+):
+    """The verdict depends on who is champion, and the killed run has changed that already."""
+    digests = {}
+    for name in ("killed", "undisturbed"):
+        workspace = Workspace(tmp_path / name, "micro")
+        put_scores(workspace, "a", right=0.7)
+        if name == "killed":
+            command = [sys.executable, "-c", KILLED, str(workspace.root), str(records)]
+            assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+            assert champion_record(workspace, "grounding")["digest"] == "g-a"
+        report = run_stage("promotion", load_params(), workspace.root)
+        assert {facts["state"] for facts in report.facts.values()} == {"promoted"}
+        assert champion_record(workspace, "segmenter")["digest"] == "s-a"
+        digests[name] = report.digest
+    assert digests["killed"] == digests["undisturbed"]

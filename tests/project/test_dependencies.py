@@ -15,7 +15,10 @@ from orchestration.mlflow.packaging import NEEDED
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LIBRARY = [ROOT / room.replace(".", "/") for room in PROJECT["tool"]["mypy"]["packages"]]
-OPTIONAL = {"detectron2"}  # no release for this Python: whoever wants it builds it
+OPTIONAL = {
+    "detectron2",  # no release for this Python: whoever wants it builds it
+    "ray",  # for several workers; who asks for them without it is told
+}
 GIVEN = {"ml", "orchestration", "tests", "benchmarks", "_typeshed"} | set(sys.stdlib_module_names)
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 

@@ -420,12 +420,12 @@ def test_float16_needs_a_gpu(folders, tmp_path, monkeypatch):
             "ema_decay: expected a number from 0 and below 1, got 1.0",
         ),
         ("segmenter", {"colour_jitter": 2}, "colour_jitter: expected a number from 0 to 1, got 2"),
-        ("shards", {"processes": -1}, "processes: expected a whole number from 0 to 1,024, got -1"),
+        ("executor", {"workers": -1}, "workers: expected a whole number from 0 to 1,024, got -1"),
         ("diffusion", {"device": "cuda:1"}, "diffusion.device: expected auto, cuda or cpu"),
     ],
 )
 def test_settings_that_are_refused_at_once(tmp_path, section, changes, message):
-    profile = {section: changes} | ({"shards": {"processes": 2}} if section == "diffusion" else {})
+    profile = {section: changes} | ({"executor": {"workers": 2}} if section == "diffusion" else {})
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(profile))
     with pytest.raises(ValueError, match=message):
         load_params(str(tmp_path / "mine.yaml"))

@@ -190,7 +190,7 @@ def test_nonsense_is_refused(text, checkout):
         ),
         ("segmenter: {crop_size: 64, scale_range: [2, 1]}", "scale_range: expected .*low <= high"),
         (
-            "shards: {processes: 2}\ndiffusion: {device: 'cuda:1'}",
+            "executor: {workers: 2}\ndiffusion: {device: 'cuda:1'}",
             "diffusion.device: expected auto",
         ),
     ],

@@ -16,7 +16,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store import files
 from ml.store.files import HOST, atomic, read_json, settle, write_json
-from ml.store.manifest import Manifest, read_manifest, write_manifest
+from ml.store.manifest import Manifest, read_manifest
 from ml.store.successor import Successor
 from tests.builders.small_stages import recipe, start, until
 
@@ -95,24 +95,32 @@ def test_a_kill_at_any_step_loses_neither_the_old_folder_nor_the_new_one(tmp_pat
         def make(which: dict, text: str, successor=successor, recipes=recipes) -> str:
             successor.settle()
             successor.start(recipes[text], False)
+            (successor.new / ".progress").mkdir(exist_ok=True)
+            (successor.new / ".progress" / "training.pt").touch()
             for name, data in which.items():
                 (successor.new / name).parent.mkdir(parents=True, exist_ok=True)
                 (successor.new / name).write_bytes(data)
             manifest = Manifest(
                 **recipes[text], facts={}, files=stages.describe_files(successor.new, {})
             )
-            write_manifest(successor.new, manifest)
             successor.finish(manifest, {"seconds": 1.0, "peak_rss_mb": 1.0})
             return manifest.digest
 
         first = make(old, "old")
         status = killed_at(number, lambda make=make: make(new, "new"))
+        whole = (successor.new / "manifest.json").exists()
+        worked = (successor.new / "sub" / "b").exists()
+        goes_on = (successor.new / ".progress" / "training.pt").exists()
         successor.settle()
         found = read_manifest(successor.folder)  # whole, whichever it is
         made = read_json(successor.state / "made.json", dict)
         assert found.digest == made["digest"]
         assert {name: (successor.folder / name).read_bytes() for name in old} in (old, new)
         assert (found.digest == first) == ((successor.folder / "a").read_bytes() == b"old")
+        if whole:
+            assert found.digest != first, "what has its manifest is not made again"
+        elif worked and found.digest == first:
+            assert goes_on, "a training keeps its checkpoint until then"
         second = make(new, "new")
         assert read_manifest(successor.folder).digest == second != first
         assert sorted(p.name for p in root.iterdir()) == [".making", ".state", "one"]

@@ -18,7 +18,8 @@ from ml.pipeline.runner import run_stage
 from ml.pipeline.table import STAGES, Output, Stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
-from ml.store.files import atomic, sha256_file, sha256_folder, sha256_json, write_json
+from ml.store.files import atomic, sha256_file, sha256_json, write_json
+from ml.store.folder_digest import sha256_folder
 from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards, shard_files, split

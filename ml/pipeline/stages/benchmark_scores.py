@@ -22,7 +22,7 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from ml.metrics.iou import Statistic, confusion, harmonic_mean, iou_per_class, miou
-from ml.pipeline.stages.segmenter import accepted_rows
+from ml.pipeline.stages.segmenter import accepted_rows, some_of
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
@@ -31,7 +31,8 @@ from ml.segmenters.prediction import predict_each
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest
-from ml.store.shards import iter_shards, read_shards
+from ml.store.objects import local_copy
+from ml.store.shards import iter_shards, read_frame, read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MODELS = {"synthetic": "segmenter", "real_upper_bound": "real_bound"}
@@ -79,7 +80,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     folder = workspace.folder("benchmark_scores")
     tested = truth_set(params, workspace, vocabulary)
     models = {
-        name: load_segmenter(workspace.folder(stage) / "model").to(own_device())
+        name: _opened(workspace.folder(stage) / "model")
         for name, stage in MODELS.items()
         if has_model(workspace, stage)
     }
@@ -104,15 +105,21 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     )
 
 
+def _opened(folder: Path) -> nn.Module:
+    with local_copy(folder) as place:
+        return load_segmenter(place).to(own_device())
+
+
 def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> TruthSet:
     """The benchmark, or with source none the synthetic pictures that `segmenter` did not see."""
     if params.benchmark.source == "none":
         _, held = keep_apart(accepted_rows(workspace).key, params.seed)
+        asked = set(held)
         shards = iter_shards(workspace.folder("synthetic_dataset"), ["key", "image", "label"])
         return TruthSet(
             "held-out synthetic pictures",
             held,
-            (shard[shard.key.isin(held)] for shard in shards),
+            (some_of(shard, asked) for shard in shards),
             [],
             True,
         )
@@ -225,7 +232,7 @@ def write_scores(path: Path, keys: list[str], stacks: dict[str, np.ndarray]) -> 
 
 def read_scores(path: Path, model: str = "synthetic") -> tuple[list[str], np.ndarray]:
     """Keys and per-picture confusions int64 (P, n+1, n+1) that `write_scores` left."""
-    rows = pd.read_parquet(path, filters=[("model", "==", model)])
+    rows = read_frame(path, filters=[("model", "==", model)])
     if rows.empty:
         raise ValueError(f"no scores of {model!r} in {path}: make benchmark_scores again")
     stack = np.stack(list(rows.confusion))

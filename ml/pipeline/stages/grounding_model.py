@@ -4,7 +4,6 @@ Leaves config.json, model.safetensors, curve.csv and a contact sheet of validati
 here: the module and the training loop (`ml.grounding`), scores (`grounding_scores`).
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,8 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import GroundingParams
+from ml.store.manifest import PROGRESS
+from ml.store.objects import written
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 24
@@ -46,14 +47,14 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     pipe = load_pipeline(workspace.located(params.diffusion))
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
-        pipe, samples, params, params.grounding.variant, folder / ".progress"
+        pipe, samples, params, params.grounding.variant, folder / PROGRESS
     )
     if not processes.is_main():
         return Output()
-    module.save_pretrained(folder)
+    with written(folder) as place:
+        module.save_pretrained(place)
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
-    shutil.rmtree(folder / ".progress", ignore_errors=True)
     precision = usable_precision(params.grounding.precision, pipe.device.type)
     return Output(facts=_facts(module, progress, samples) | {"precision": precision})
 

@@ -7,6 +7,7 @@ it draws the pictures).
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import tee
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import cell_scores
-from ml.pipeline.samples import load_samples
+from ml.pipeline.samples import iter_samples, load_samples
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.store.objects import local_copy
 from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -54,13 +56,15 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     folder = workspace.folder("grounding_scores")
-    training = load_samples(workspace, ["train", "validation"])
+    training, again = tee(iter_samples(workspace, ["train", "validation"]))
     threshold, on_training = best_threshold(
-        training, [s.daam for s in training], candidate_thresholds(params.benchmark.daam_thresholds)
+        training,
+        (sample.daam for sample in again),
+        candidate_thresholds(params.benchmark.daam_thresholds),
     )
-    del training
     sim = load_samples(workspace, ["sim"])
-    module = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    with local_copy(workspace.folder("grounding_model")) as place:
+        module = GroundingModule.from_pretrained(place)
     pipe = load_pipeline(workspace.located(params.diffusion))
     grounded, shown, parts = GroundingEngine(pipe, module), _shown(sim), []
     for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ml.compute.batching import Batches
+from ml.compute.workers import Workers
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import Samples, sample
@@ -52,7 +53,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     make = ShardMaker(params, workspace)
     refuse_long_prompts(workspace.located(params.diffusion), wanted.to_dict("records"))
     plan = split(wanted.to_dict("records"), params.shards.size)
-    rows = write_shards(folder, recipe, plan, make, IMAGES, params.shards.processes)
+    rows = write_shards(
+        folder, recipe, plan, make, IMAGES, Workers(params.executor, params.diffusion.device)
+    )
     _contact_sheet(folder)
     return Output(facts=_facts(folder), rows=rows)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml.compute.workers import Workers
 from ml.detectors import Detector, Instances, load_detector
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
@@ -24,7 +25,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import read_frame, read_shards, shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -44,7 +45,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     images, folder = workspace.folder("images"), workspace.folder("masks")
     plan = [[path] for path in shard_files(images)]
     make = ShardMaker(params, workspace, vocabulary)
-    rows = write_shards(folder, recipe, plan, make, MASKS, params.shards.processes)
+    rows = write_shards(
+        folder, recipe, plan, make, MASKS, Workers(params.executor, params.diffusion.device)
+    )
     masks = read_shards(folder, [name for name in MASKS.names if name != "rle"])
     _sheet(images, folder, masks)
     unknown = sorted(set(vocabulary.classes) - set(make.asked["oracle"]))
@@ -102,7 +105,7 @@ def _shard(
     detector: Detector,
     vocabulary: Vocabulary,
 ) -> pd.DataFrame:
-    frame = pd.read_parquet(group[0], columns=[*_COLUMNS, "image"])
+    frame = read_frame(group[0], [*_COLUMNS, "image"])
     strange = sorted(set(frame.purpose) - set(ROLES))
     if strange:
         raise ValueError(
@@ -221,7 +224,7 @@ def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     pictures = load_pictures(images, shown)
     rles = (
         [
-            pd.read_parquet(path, columns=["key", "entity", "rle"], filters=[("key", "in", shown)])
+            read_frame(path, ["key", "entity", "rle"], filters=[("key", "in", shown)])
             for path in shard_files(folder)
         ]
         if shown

@@ -9,17 +9,16 @@ A champion that is scored again on another test set stays champion, and its reco
 scores: the next candidate is compared on that test set.
 
 The verdict depends on the champion at the time, which is not part of the recipe. That is safe: a
-finished stage is not run again, and if it is (forced, or killed after it had promoted), it finds
-its own candidate on record and keeps it.
+finished stage is not run again, and if it is forced, it finds its own candidate on record and keeps
+it. verdict.json is written before the first record, so that a run that was killed while it promoted
+is completed by its own verdict.
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ml.metrics.iou import nanmean
 from ml.metrics.protocol_one import percent
@@ -28,8 +27,19 @@ from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.store.files import Damaged, atomic, read_json, settle, sha256_file, sha256_json, write_json
+from ml.store.files import (
+    Damaged,
+    read_note,
+    settle,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
 from ml.store.manifest import read_manifest
+from ml.store.objects import download
+from ml.store.seals import read_sealed, sealed
+from ml.store.shards import read_frame
+from ml.store.shelf import files_of, replaced
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 
@@ -45,7 +55,7 @@ class Contest:
 
 def grounding_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
     """Summed IoU and number of masks: float64 (pictures, cells, 2, classes); keys ascending."""
-    rows = pd.read_parquet(path, columns=["key", "cell", "entity", "iou_ours"])
+    rows = read_frame(path, ["key", "cell", "entity", "iou_ours"])
     axes = [
         np.unique(rows[name].to_numpy(str), return_inverse=True)
         for name in ("key", "cell", "entity")
@@ -85,6 +95,11 @@ CONTESTS = {
 
 def champion_folder(workspace: Workspace, name: str) -> Path:
     """Where the champion on record is kept. name: one of CONTESTS."""
+    return files_of(champion_place(workspace, name))
+
+
+def champion_place(workspace: Workspace, name: str) -> Path:
+    """What is replaced as a whole when the champion changes."""
     return workspace.data / "champion" / name
 
 
@@ -94,10 +109,10 @@ def champion_record(workspace: Workspace, name: str, expected: dict = WHO) -> di
     None as long as there is no champion. expected: the fields that must be there. Raises ValueError
     for a record that cannot be read: which model holds the title must not be lost.
     """
+    settle(champion_place(workspace, name))  # promotion alone writes there, once at a time
     folder = champion_folder(workspace, name)
-    settle(folder)  # promotion alone writes there, and runs once at a time
     try:
-        return read_json(folder / "record.json", expected)
+        return read_sealed(folder / "record.json", expected)
     except Damaged as error:
         raise ValueError(
             f"{error}. It says who is champion: bring it back, or remove {folder} to "
@@ -111,23 +126,28 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     Raises ValueError when a champion's scores are not the ones it was promoted on.
     """
     vocabulary = load_vocabulary(params.vocabulary)
-    verdicts = {}
+    file = workspace.folder("promotion") / "verdict.json"
+    decided = read_note(file, dict.fromkeys(CONTESTS, dict)) or {}  # by a run that was killed
+    verdicts, promoted = {}, {}
     for name, contest in CONTESTS.items():
         facts = read_manifest(workspace.folder(contest.scores)).facts
         policy = policy_of(name, params, vocabulary, facts.get("unscored_classes", ()))
         candidate = _candidate(workspace, contest, policy)
         champion = _champion(workspace, name, contest)
         former = (champion_record(workspace, name) or {}).get("former", [])
-        verdict = decide(candidate, champion, policy, former)
-        if verdict.promote or (verdict.state == "kept" and not comparable(candidate, champion)):
-            _record(workspace, name, contest, candidate)
-        verdicts[name] = describe(verdict, candidate, champion)
+        verdict = describe(decide(candidate, champion, policy, former), candidate, champion)
         if facts.get("held_out_synthetic"):
-            verdicts[name] |= {
-                "held_out_synthetic": True,
-                "reason": f"{verdict.reason}; {NO_BENCHMARK}",
-            }
-    write_json(workspace.folder("promotion") / "verdict.json", verdicts)
+            reason = f"{verdict['reason']}; {NO_BENCHMARK}"
+            verdict |= {"held_out_synthetic": True, "reason": reason}
+        verdicts[name] = decided.get(name, verdict)
+        recorded = champion is not None and champion.digest == candidate.digest
+        if verdicts[name]["digest_after"] == candidate.digest and not (
+            recorded and comparable(candidate, champion)
+        ):
+            promoted[name] = candidate
+    write_json(file, verdicts)
+    for name, candidate in promoted.items():
+        _record(workspace, name, CONTESTS[name], candidate)
     return Output(facts=verdicts)
 
 
@@ -196,7 +216,7 @@ def _record(workspace: Workspace, name: str, contest: Contest, candidate: Conten
     """Makes the candidate champion: replaces the champion's folder as a whole."""
     before = champion_record(workspace, name) or {}
     former = {*before.get("former", []), before.get("digest")} - {None, candidate.digest}
-    with atomic(champion_folder(workspace, name)) as temporary:
+    with replaced(champion_place(workspace, name)) as temporary:
         temporary.mkdir()
         _write(workspace, name, contest, candidate, sorted(former), temporary)
 
@@ -225,15 +245,17 @@ def _write(
 ) -> None:
     """Writes scores.parquet and record.json into an empty folder."""
     source = workspace.folder(contest.scores) / "scores.parquet"
-    shutil.copyfile(source, folder / "scores.parquet")
+    download(source, folder / "scores.parquet")
     write_json(
         folder / "record.json",
-        {
-            "model": name,
-            "digest": candidate.digest,
-            "score": candidate.score,
-            "test_set": candidate.test_set,
-            "scores_sha256": sha256_file(source),
-            "former": former,
-        },
+        sealed(
+            {
+                "model": name,
+                "digest": candidate.digest,
+                "score": candidate.score,
+                "test_set": candidate.test_set,
+                "scores_sha256": sha256_file(source),
+                "former": former,
+            }
+        ),
     )

@@ -27,6 +27,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
 from ml.settings.params import Params
+from ml.store.manifest import PROGRESS
 from ml.store.shards import iter_shards, split
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -48,7 +49,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         return Output(facts={"model": False, "why": str(absent)})
     counts = [len(entities) for entities in accepted_rows(workspace).entities]
     keys = pictures.choose(counts, vocabulary, params.seed)
-    file = workspace.folder("real_bound") / ".progress" / "pictures.arrow"
+    file = workspace.folder("real_bound") / PROGRESS / "pictures.arrow"
 
     def store() -> None:
         if not is_stored(file):

@@ -158,7 +158,8 @@ def _figure_uri(figure: Figure) -> str:
 
 def _curve(path: Path) -> str:
     """Loss, and validation mIoU beside it where the training has one."""
-    frame = pd.read_csv(path)
+    with path.open() as file:
+        frame = pd.read_csv(file)
     figure, axis = pyplot.subplots(figsize=(9, 2.6))
     loss = frame.dropna(subset=["loss"])
     axis.plot(loss["step"], loss["loss"], color="#4a7fb5", label="loss")

@@ -6,8 +6,7 @@ held-out pictures. Settings: seed, vocabulary, segmenter, benchmark.source. `rea
 and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
 """
 
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from ml.segmenters.prediction import predict_each
 from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
 from ml.store.files import atomic
+from ml.store.manifest import PROGRESS
 from ml.store.shards import iter_shards, read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -46,15 +46,20 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         kept, _ = keep_apart(rows.key, params.seed)  # the others are all there is to score on
         rows = rows[rows.key.isin(kept)]
     source = workspace.folder("synthetic_dataset")
-    file = workspace.folder("segmenter") / ".progress" / "pictures.arrow"
+    file = workspace.folder("segmenter") / PROGRESS / "pictures.arrow"
 
     def store() -> None:
         if not is_stored(file):
-            frames = iter_shards(source, ["key", "image", "label"])
-            store_encoded(file, (frame[frame.key.isin(rows.key)] for frame in frames))
+            wanted, frames = set(rows.key), iter_shards(source, ["key", "image", "label"])
+            store_encoded(file, (some_of(frame, wanted) for frame in frames))
 
     processes.on_main(store)
     return Output(facts=fit("segmenter", *open_encoded(file), params, workspace))
+
+
+def some_of(frame: pd.DataFrame, keys: Set[str]) -> pd.DataFrame:
+    """The rows with these keys. (`isin` would go through all the keys again for each shard.)"""
+    return frame[frame.key.map(keys.__contains__).astype(bool)]
 
 
 def accepted_rows(workspace: Workspace, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:
@@ -92,7 +97,7 @@ def fit(
     model = architecture(settings.architecture).build(
         workspace.model(settings.backbone), ["background", *vocabulary.classes], settings
     )
-    curve = train(model, images, labels, settings, folder / ".progress", params.seed)
+    curve = train(model, images, labels, settings, folder / PROGRESS, params.seed)
     if not processes.is_main():
         return {}
     with atomic(folder / "model") as temporary:
@@ -108,11 +113,9 @@ def fit(
         [labels[i] for i in places],
         folder / "contact_sheet.jpg",
     )
-    shutil.rmtree(folder / ".progress", ignore_errors=True)
     device = next(model.parameters()).device.type
-    return _facts(curve, labels, model, vocabulary) | {
-        "precision": usable_precision(settings.precision, device)
-    }
+    facts = _facts(curve, labels, model, vocabulary)
+    return facts | {"precision": usable_precision(settings.precision, device)}
 
 
 def _facts(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ml.compute.workers import Workers
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import refuse_long_prompts
 from ml.grounding.engine import GroundingEngine
@@ -29,6 +30,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import SyntheticParams
 from ml.store.making import write_shards
+from ml.store.objects import local_copy
 from ml.store.schemas import PROMPTS, SYNTHETIC
 from ml.store.shards import iter_shards, read_shards, split
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -55,7 +57,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     refuse_long_prompts(workspace.located(params.diffusion), prompts.to_dict("records"))
     plan = split(prompts.to_dict("records"), params.shards.size)
     rows = write_shards(
-        folder, recipe, plan, ShardMaker(params, workspace), SYNTHETIC, params.shards.processes
+        folder,
+        recipe,
+        plan,
+        ShardMaker(params, workspace),
+        SYNTHETIC,
+        Workers(params.executor, params.diffusion.device),
     )
     _sheet(folder)
     return Output(facts=facts_of(folder, vocabulary), rows=rows)
@@ -70,7 +77,8 @@ class ShardMaker:
 
     @cached_property
     def grounded(self) -> GroundingEngine:
-        module = GroundingModule.from_pretrained(self.workspace.folder("grounding_model"))
+        with local_copy(self.workspace.folder("grounding_model")) as folder:
+            module = GroundingModule.from_pretrained(folder)
         return GroundingEngine(
             load_pipeline(self.workspace.located(self.params.diffusion)),
             module,

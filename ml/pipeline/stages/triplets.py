@@ -7,6 +7,7 @@ rejected can be counted and looked at. Not here: finding masks (`masks`), or lea
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ml.images.contact_sheet import contact_sheet, spread
-from ml.images.near_copies import close_pairs, same_picture
+from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.stages.masks import refuse_unseen
@@ -23,8 +24,8 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
-from ml.store.schemas import TRIPLETS
-from ml.store.shards import iter_shards, read_shards
+from ml.store.schemas import MASKS, TRIPLETS
+from ml.store.shards import iter_shards, read_frame, read_shards, shard_files
 from ml.words.vocabulary import load_vocabulary
 
 REASONS = {
@@ -44,7 +45,7 @@ would judge a model by a picture that does not.
 """
 MASK_REASONS = ("no_mask", "low_score", "too_small", "too_large")
 SHEET_PICTURES = 24
-_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash")
+_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash", "sha256")
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
@@ -56,9 +57,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     images, folder = workspace.folder("images"), workspace.folder("triplets")
     pictures = read_shards(images, _FACTS)
     refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
-    groups = list(iter_shards(workspace.folder("masks")))
+    masks = workspace.folder("masks")
+    groups = list(iter_shards(masks, [name for name in MASKS.names if name != "rle"]))
     rows = join(pictures, pd.concat(groups, ignore_index=True))
-    repeats = find_repeats(pictures, images, params.triplets)
+    whole = pictures[pictures["std"] >= params.triplets.min_std]  # blank ones repeat nothing
+    facts = (list(whole[name]) for name in ("key", "dhash", "sha256"))
+    repeats = find_repeats(images, *facts, bits=params.triplets.duplicate_bits)
     rows["reason"] = judge(rows, repeats, params.triplets)
     rows["accepted"] = rows.reason == ""
     rows["subset"] = [
@@ -67,11 +71,18 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     ]
     ends = np.cumsum([len(group) for group in groups])
     plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
-    written = write_shards(
-        folder, recipe, plan, lambda part: rows.iloc[part][TRIPLETS.names], TRIPLETS
-    )
-    _sheet(images, folder / "contact_sheet.jpg", rows[rows.accepted])
-    _sheet(images, folder / "rejected.jpg", rows[~rows.accepted])
+    sources = {
+        part.start: path for part, path in zip(plan, shard_files(masks), strict=True) if part
+    }
+
+    def make(part: Sequence[int]) -> pd.DataFrame:
+        """Run lengths are read where they are written: a large set's do not fit in memory."""
+        rles = read_frame(sources[part[0]], ["rle"]).rle if part else ()
+        return rows.iloc[part].assign(rle=list(rles))[TRIPLETS.names]
+
+    written = write_shards(folder, recipe, plan, make, TRIPLETS)
+    for name, shown in (("contact_sheet", rows.accepted), ("rejected", ~rows.accepted)):
+        _sheet(images, folder, f"{name}.jpg", rows[shown])
     return Output(rows=written, facts=facts_of(rows))
 
 
@@ -99,30 +110,6 @@ def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
             "again"
         )
     return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
-
-
-def find_repeats(pictures: pd.DataFrame, images: Path, params: TripletParams) -> dict[str, str]:
-    """{key: key of the earlier picture that it repeats}, blank pictures left out.
-
-    A close hash alone is no proof: two flat pictures of one class can share theirs. Only pictures
-    that also agree pixel by pixel (`ml.images.near_copies.same_picture`) are repeats.
-    """
-    whole = pictures[pictures["std"] >= params.min_std]
-    keys = list(whole.key)
-    pairs = close_pairs(list(whole.dhash), params.duplicate_bits)
-    pixels = load_pictures(images, [keys[i] for i in np.unique(pairs)])
-    return first_of_each(
-        [(keys[i], keys[j]) for i, j in pairs if same_picture(pixels[keys[i]], pixels[keys[j]])]
-    )
-
-
-def first_of_each(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """{later: earlier} from sorted pairs (earlier, later); a repeat makes no further repeats."""
-    repeats: dict[str, str] = {}
-    for earlier, later in pairs:
-        if earlier not in repeats:
-            repeats.setdefault(later, earlier)
-    return repeats
 
 
 def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) -> pd.Series:
@@ -184,7 +171,7 @@ def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _sheet(images: Path, path: Path, rows: pd.DataFrame) -> None:
+def _sheet(images: Path, folder: Path, name: str, rows: pd.DataFrame) -> None:
     """One tile a row, spread over reasons first, so that a rare one is seen; none for no rows."""
     if not len(rows):
         return
@@ -192,6 +179,11 @@ def _sheet(images: Path, path: Path, rows: pd.DataFrame) -> None:
     rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
     pictures = load_pictures(images, list(rows.key))
     images_shown = [pictures[key] for key in rows.key]
-    masks = [decode_rle(rle) if rle else None for rle in rows.rle]
+    stored = pd.concat(
+        read_frame(path, ["key", "entity", "rle"], [("key", "in", set(rows.key))])
+        for path in shard_files(folder)
+    ).set_index(["key", "entity"])
+    rles = [stored.rle[key, entity] for key, entity in zip(rows.key, rows.entity, strict=True)]
+    masks = [decode_rle(rle) if rle else None for rle in rles]
     captions = [f"{row.word} {row.score:.2f} {row.reason}".rstrip() for row in rows.itertuples()]
-    contact_sheet(images_shown, masks, captions, path)
+    contact_sheet(images_shown, masks, captions, folder / name)

@@ -1,0 +1,58 @@
+"""OpenMP reads how its threads wait once, when torch is imported: every process of ours must have
+said it before. libgomp prints what it read, so a process is asked for that, not for its
+environment."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ml.settings.profile import ROOT
+
+ENTRIES = {
+    "python -m ml, the studies, the door": ["-c", "import ml, torch"],
+    "Dagster's code location": ["-c", "import orchestration.definitions, torch"],
+    "a trainer": ["-m", "ml.foundation.train_diffusion", "--help"],  # imports torch by itself
+    "a benchmark": ["-m", "benchmarks.training_speed", "--help"],
+}
+WORKER = """
+import multiprocessing, ml
+if __name__ == "__main__":
+    worker = multiprocessing.get_context("spawn").Process(target=__import__, args=("torch",))
+    worker.start(), worker.join()
+"""
+
+
+def spins(command: list[str], **own: str) -> list[str]:
+    """How often a waiting thread looks before it sleeps, as each libgomp of the process says."""
+    ours = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
+    env = {k: v for k, v in os.environ.items() if k not in ours} | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=env | own, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    return re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stdout + done.stderr)
+
+
+def test_openmp_alone_spins():
+    """What the other tests look at is there to be seen, and is not the default."""
+    assert set(spins(["-c", "import torch"])) == {"300000"}
+
+
+@pytest.mark.parametrize("command", ENTRIES.values(), ids=ENTRIES)
+def test_threads_sleep_in_every_process_of_ours(command):
+    assert set(spins(command)) == {"0"}
+
+
+def test_worker_processes_have_it_too(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(WORKER)
+    assert set(spins([str(script)], PYTHONPATH=str(ROOT))) == {"0"}
+
+
+def test_the_users_own_value_is_kept():
+    (active,) = spins(["-c", "import ml, torch"], OMP_WAIT_POLICY="ACTIVE")
+    assert int(active) > 300_000
+    assert spins(["-c", "import ml, torch"], GOMP_SPINCOUNT="77") == ["77"]

@@ -80,6 +80,16 @@ MASKS = (
         "in nine of ten classes a word's heat map is hotter in its masks than beside them",
         mostly=0.9,
     ),
+    # The next two rules look at such classes alone; where most are none, all masks are in doubt.
+    between(
+        "heat_places_classes",
+        "heat classes",
+        "median",
+        0.9,
+        1,
+        "in six of ten classes the heat maps find the masks clearly",
+        mostly=0.6,
+    ),
     # In classes with a median above 0.9 no sound mask of 1,900 is below 0.8.
     between(
         "masks_hot",

@@ -74,7 +74,7 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
         except FileNotFoundError:
             continue  # another run has removed it
     under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    if isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # a pod may wait for a GPU for hours
+    if isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # a pod may wait for a GPU
         under_way += NOT_BEGUN
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=under_way)):

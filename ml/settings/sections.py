@@ -131,6 +131,15 @@ class ExecutorParams:
 
 
 @dataclass(frozen=True)
+class CheckParams:
+    """Which checks judge what was made. No stage's recipe has it: data that failed a check which is
+    then left out is judged again, not made again."""
+
+    placement: bool  # rules that hold masks against edges and heat maps (docs/checks.md); their
+    # bounds were measured on the drawn world alone
+
+
+@dataclass(frozen=True)
 class TripletParams:
     min_score: Share  # detector score of an accepted mask
     min_area: Share  # of the picture

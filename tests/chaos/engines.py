@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Engine:
     """command: run in the checkout. settings: laid over the small profile. dagster: whether there
-    are a history, a registry and a seal to judge. refused: why it can't run here, "" when it
-    can."""
+    are a history, a registry and a seal to judge."""
 
     name: str
     command: tuple[str, ...]
@@ -26,5 +25,7 @@ ENGINES = {
             + ("-m", "orchestration.definitions", "-j", "pipeline"),
             dagster=True,
         ),
+        # A Ray of this machine with a token of its own, which ends with the command.
+        Engine("ray", (sys.executable, "-m", "ml", "all"), {"executor": {"workers": 2}}),
     )
 }

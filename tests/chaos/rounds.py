@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from ml.errors import RESOURCES
 from orchestration.runs import UNBEGUN
 from tests.chaos import history
 from tests.chaos.checkout import age, data_of, environment, make_checkout, scratch_of
@@ -26,6 +27,7 @@ from tests.chaos.training import TRAININGS, output_of, shown
 LOOK = 0.001  # seconds between two looks at the disk
 SLOWEST = 10
 """Times the undisturbed run's time after which a run that nobody killed counts as hanging."""
+REFUSALS = 5  # in a round at most
 CHECKPOINTS = 100  # steps between those of a segmenter
 
 
@@ -49,6 +51,7 @@ class Round:
     successor: bool  # over a finished workspace of an earlier version
     kills: list[Kill] = field(default_factory=list)
     starts: int = 0
+    refused: int = 0  # of these, by a machine with too much else to do
     repeated: int = 0  # training steps
     whole: int = 0  # files that were whole at a kill and are the same at the end
     scratch: int = 0  # files that killed processes left in TMPDIR
@@ -126,11 +129,19 @@ class Watcher:
                 hurt = True
             time.sleep(LOOK)
         ended_well = run.process.returncode == 0
-        if not ended_well and not hurt:
+        if not ended_well and not hurt and self._refused(run, log):
+            self.result.refused += 1
+        elif not ended_well and not hurt:
             self.result.wrong.append(f"start {self.result.starts} failed: {_tail(log)}")
         self.result.wrong += self._trained(log, trainings, view.since)
         self.result.wrong += [f"orphan {line}" for line in run.left()]
         return ended_well
+
+    def _refused(self, run: Attempt, log: Path) -> bool:
+        """Whether a start ended with the documented code and asks for another one."""
+        text = self.engine.refusal
+        told = bool(text) and run.process.returncode == RESOURCES and text in log.read_text()
+        return told and self.result.refused < REFUSALS
 
     def _kill(self, run: Attempt, moment: Moment, chance: random.Random) -> tuple[Kill, bool]:
         """The row of the table, and whether the run is over by that."""

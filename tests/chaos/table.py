@@ -40,9 +40,10 @@ def summary(rounds: Sequence[Round]) -> str:
     for each in rounds:
         end = "as undisturbed" if each.ended else "time was up"
         end = "**wrong**" if faults([each]) else end
+        starts = f"{each.starts} ({each.refused} told to wait)" if each.refused else each.starts
         before = "of an earlier version" if each.successor else "empty"
         lines.append(
-            f"| {each.engine} {each.number} | {before} | {len(each.kills)} | {each.starts} | "
+            f"| {each.engine} {each.number} | {before} | {len(each.kills)} | {starts} | "
             f"{each.whole} files | {each.repeated} | {end} |"
         )
     return "\n".join(lines)

@@ -30,7 +30,7 @@ SOURCE = (
     "README.md",
     "LICENSE",
 )
-EXTRAS = ("pipeline", "tracking", "dev")
+EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes", "dev")
 
 
 def copy_source(target: Path) -> Path:

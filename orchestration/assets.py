@@ -14,6 +14,7 @@ from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
 from orchestration.expectations import ensure_quality
 from orchestration.metadata import describe
+from orchestration.pods import GPU_POD
 from orchestration.resources import PROFILES, Project
 from orchestration.turns import gpu_turn, when_free
 
@@ -23,7 +24,7 @@ CPU = COMMON | {"tags": {"compute": "cpu"}, "op_tags": {"compute": "cpu"}}
 # Tried again, a step whose process was killed continues from its finished shards and checkpoints.
 GPU = COMMON | {
     "tags": {"compute": "gpu"},
-    "op_tags": {"compute": "gpu"},
+    "op_tags": {"compute": "gpu"} | GPU_POD,
     "retry_policy": dg.RetryPolicy(max_retries=1),
 }
 

@@ -23,6 +23,7 @@ from ml.store.manifest import read_manifest
 from orchestration.turns import turn
 
 EXAMPLES = 5  # offending rows that a result keeps
+NOT_JUDGED = "not judged: checks.placement is false"
 
 
 # What names a row in the tables, and is shown of an offending one.
@@ -124,6 +125,8 @@ def run_suite(
     by_rule = {r.expectation_config.meta["rule"]: r for r in outcome.results}
     return [
         _result(rule, arguments, by_rule[rule.name], frame)
+        if limits.get("placement", True) or not rule.placement
+        else Result(rule.name, True, NOT_JUDGED, rule.demand(arguments), 0.0, [])
         for rule, arguments in zip(rules, resolved, strict=True)
     ]
 

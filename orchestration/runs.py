@@ -7,6 +7,7 @@ orchestration.runs` does what needs no run, so that `make ui` shows a history wi
 """
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from ml.errors import exit_path
+from orchestration.pods import NAME, pods
 from orchestration.resources import PARTITION, PROFILES, known_profiles, profile_name
 from orchestration.turns import try_lock
 
@@ -30,6 +32,7 @@ UNBEGUN = 300.0
 """Seconds after it was recorded by which a run of ours has certainly started (the UI starts it in a
 process of its own, which has to import everything). One that starts later is refused by Dagster."""
 NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+PLACE = "words-to-masks/place"  # a run's tag: where its file is, since machines may share a history
 _alive = []  # this process's locked files; the kernel closes them when the process has ended
 
 
@@ -37,8 +40,14 @@ def folder_of_the_living(instance: dg.DagsterInstance) -> Path:
     return Path(instance.root_directory) / "alive"
 
 
+def place(instance: dg.DagsterInstance) -> str:
+    """This machine (or container) and its folder of the living."""
+    return f"{socket.gethostname()}:{folder_of_the_living(instance)}"
+
+
 def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
     """Leaves a file that is locked for as long as this process lives."""
+    instance.add_run_tags(run_id, {PLACE: place(instance)})
     folder = folder_of_the_living(instance)
     folder.mkdir(parents=True, exist_ok=True)
     young = folder / f".{run_id}.{os.getpid()}"
@@ -51,8 +60,10 @@ def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
 def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
     """Marks the runs whose process is gone as failed; returns their ids.
 
-    Nothing ever waits for such a run, since its locks ended with it (`orchestration.turns`).
+    Nothing ever waits for such a run, since its locks ended with it (`orchestration.turns`). The
+    runs of another machine are left to it, and to Dagster's daemon.
     """
+    here = place(instance)
     gone = set()
     for path in folder_of_the_living(instance).glob("[!.]*"):
         try:
@@ -62,7 +73,9 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
                     gone.add(path.name)
         except FileNotFoundError:
             continue  # another run has removed it
-    under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING, *NOT_BEGUN]
+    under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    if isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # a pod may wait for a GPU
+        under_way += NOT_BEGUN
     dead = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=under_way)):
         run = record.dagster_run
@@ -70,6 +83,7 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
             late = time.time() - record.create_timestamp.timestamp() > UNBEGUN
         else:
             late = time.time() - (record.start_time or time.time()) > GRACE
+        late = late and run.tags.get(PLACE, here) == here
         silent = is_ours(run) and late
         silent = silent and not (folder_of_the_living(instance) / run.run_id).exists()
         if run.run_id in gone or silent:
@@ -138,16 +152,21 @@ class Beginning(dg.Executor):
             {
                 "in_process": dg.in_process_executor.config_schema.as_field(),
                 "multiprocess": dg.multiprocess_executor.config_schema.as_field(),
+                NAME: dg.Field(dg.Permissive()),
             }
         ),
         default_value={"in_process": {}},
     ),
-    requirements=dg.multi_or_in_process_executor.get_requirements,
+    requirements=lambda config: dg.multi_or_in_process_executor.get_requirements(
+        {"multiprocess": {}} if NAME in config else config
+    ),
 )
 def in_process_or_multiprocess(init_context) -> Beginning:
     """One process by default: every further one pays 11 s of imports, more than most of the micro
     profile's stages take. `execution: {config: {multiprocess: {max_concurrent: 2}}}` in run config
-    gives every step a process of its own."""
+    gives every step a process of its own, `{kubernetes: {}}` a pod."""
+    if NAME in init_context.executor_config:
+        return Beginning(pods(init_context, init_context.executor_config[NAME]))
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 

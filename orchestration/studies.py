@@ -7,12 +7,13 @@ study does is in `ml/studies/`; here are only names, labels and what the UI show
 import dagster as dg
 
 from ml.studies.catalogue import ABOUT, STUDIES
+from orchestration.pods import GPU_POD
 from orchestration.resources import home_of
 from orchestration.turns import gpu_turn
 
 GROUP = "paper"
 LABELS = {"group_name": GROUP, "owners": ["team:grounding"]}
-GPU = {"tags": {"compute": "gpu"}, "op_tags": {"compute": "gpu"}}
+GPU = {"tags": {"compute": "gpu"}, "op_tags": {"compute": "gpu"} | GPU_POD}
 
 
 class PaperRun(dg.ConfigurableResource):

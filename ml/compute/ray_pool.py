@@ -112,7 +112,7 @@ class _Run:
         if place is None:
             self.lost[None] = 0
             theirs, token = result
-            check_worker(theirs, token, self.pool.open)
+            check_worker(theirs, token, self.pool.open, versions())
         if self.waiting:
             following = self.waiting.popleft()
             self.busy[actor.do.remote(self.items[following])] = actor, following
@@ -155,9 +155,10 @@ class _Run:
         say(f"{message}: waiting")
 
 
-def check_worker(theirs: dict[str, str], token: bool, open_will_do: bool) -> None:
-    """Raises ValueError for a worker's first answer: other versions than here, or no token."""
-    ours = versions()
+def check_worker(
+    theirs: dict[str, str], token: bool, open_will_do: bool, ours: dict[str, str]
+) -> None:
+    """Raises ValueError for a worker with other versions than the command's, or no token."""
     for name in ours:
         if theirs.get(name) != ours[name]:
             raise ValueError(

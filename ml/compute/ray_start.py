@@ -1,9 +1,10 @@
 """Ray for this process: one of its own on this machine, or a cluster that runs already.
 
-Ray listens on every interface, whatever address it is given, and runs the code that it is sent. So
-a Ray of ours asks for a token (`RAY_AUTH_MODE=token`) that this process has just drawn and that
-only its own children know, has no dashboard, and its sockets and logs lie in a folder that other
-users cannot open. Not here: what Ray is used for (`ml.compute.ray_pool`, `.ray_training`).
+Ray runs the code that it is sent, and by itself listens on every interface. A Ray of ours listens
+on 127.0.0.1 alone, asks for a token (`RAY_AUTH_MODE=token`) that this process has just drawn
+and that only its own children know, has no dashboard, and its sockets and logs lie in a folder
+that other users cannot open.
+Not here: what Ray is used for (`ml.compute.ray_pool`, `.ray_training`).
 """
 
 import atexit
@@ -13,8 +14,11 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml.errors import WorkerLost
 
@@ -77,15 +81,29 @@ def _start(cpus: int, gpus: int) -> None:
     _set_token(secrets.token_hex(32))
     folder = tempfile.mkdtemp(prefix="ray-")  # mode 0700; Ray's own place is shared by all users
     _here = cpus, folder
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        num_gpus=gpus,
-        object_store_memory=OBJECTS,
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-        _temp_dir=folder,
-    )
+    with _on_loopback():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            num_gpus=gpus,
+            object_store_memory=OBJECTS,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            _temp_dir=folder,
+        )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Within, Ray takes 127.0.0.1 for this machine's address, as it does on macOS and Windows, and
+    binds to it. Given that address it would replace it by another and listen on every interface."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @atexit.register

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ml.store.files import sha256_folder, write_json
+from ml.store.files import write_json
+from ml.store.folder_digest import sha256_folder
 
 # (part, figure, what it is, unit, target); a figure without a target has None.
 FIGURES = (

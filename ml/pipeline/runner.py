@@ -10,9 +10,11 @@ import resource
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ml.compute import processes
+from ml.compute.ray_training import in_processes
 from ml.errors import ManifestError
 from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
 from ml.pipeline.table import STAGE, STAGES, Output, Stage
@@ -81,7 +83,8 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
         started = time.perf_counter()
         module = importlib.import_module(f"ml.pipeline.stages.{name}")
         writing = replace(workspace, making=name, new=new)
-        output = module.run(params, writing, sha256_json(recipe))
+        run = partial(module.run, params, writing, sha256_json(recipe))
+        output = in_processes(run, params.executor, writing.folder(name)) if stage.trains else run()
         return processes.on_main(lambda: _finish(writing, recipe, output, started, begun[0]))
 
 

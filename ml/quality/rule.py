@@ -3,7 +3,7 @@
 No import of GX: the names of checks are needed where it is not installed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -14,6 +14,7 @@ class Rule:
     kind: str  # expectation class of great_expectations.expectations
     arguments: dict[str, Any]  # of that class; "@name" is a bound that depends on the settings
     says: str  # what must hold, shown in the UI and in the report
+    placement: bool = False  # judged where checks.placement is on
 
     def resolved(self, limits: dict[str, object]) -> dict[str, Any]:
         """The arguments with the bounds in place of their names: "@name" becomes limits["name"]."""
@@ -72,6 +73,11 @@ def together(name: str, table: str, columns: list[str], says: str) -> Rule:
     """No combination of the values of several columns is there twice."""
     arguments = {"column_list": columns}
     return Rule(name, table, "ExpectCompoundColumnsToBeUnique", arguments, says)
+
+
+def placed(*rules: Rule) -> tuple[Rule, ...]:
+    """Rules that are judged only where `checks.placement` is on."""
+    return tuple(replace(rule, placement=True) for rule in rules)
 
 
 PURPOSES = ["train", "sim", "synthetic"]

@@ -65,6 +65,7 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
         "score_threshold": params.detector.score_threshold,
         "min_label": params.synthetic.min_area,
         "max_ignore": params.synthetic.max_ignore,
+        "placement": params.checks.placement,
     }
     if stage == "triplets":  # the stage's module imports torch
         from ml.pipeline.stages.triplets import REASONS
@@ -88,6 +89,10 @@ def explained() -> str:
         "--force`). If the data is right and a bound that comes from the profile (*@name*) is "
         "too narrow for it, change that setting: the data is judged anew at the next run.",
         "",
+        "Checks with *checks.placement* hold masks against edges and heat maps. Their bounds were "
+        "measured on the drawn world alone: `checks: {placement: false}`, which the profiles of "
+        "Stable Diffusion have, leaves them out.",
+        "",
     ]
     for stage, rules in RULES.items():
         lines += [f"## {stage}", "", "| check | of | demands |", "|---|---|---|"]
@@ -97,6 +102,8 @@ def explained() -> str:
                 for key, value in rule.arguments.items()
                 if isinstance(value, str) and value.startswith("@")
             ]
+            if rule.placement:
+                limits.append("checks.placement")
             lines.append(
                 f"| `{rule.name}` | {rule.table} | "
                 f"{'; '.join([rule.says, *(f'*{limit}*' for limit in limits)])} |"

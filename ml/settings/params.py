@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from ml.settings.ranges import Range
 from ml.settings.sections import (
     BenchmarkParams,
+    CheckParams,
     DetectorParams,
     DiffusionParams,
     ExecutorParams,
@@ -32,6 +33,7 @@ class Params:
     prompts: PromptParams
     shards: ShardParams
     executor: ExecutorParams
+    checks: CheckParams
     triplets: TripletParams
     grounding: GroundingParams
     synthetic: SyntheticParams

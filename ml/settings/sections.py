@@ -128,6 +128,16 @@ class ExecutorParams:
     num_cpus: Annotated[float, Range(0, 1024, above=True)]  # of Ray's, that a worker takes
     num_gpus: Annotated[float, Range(0, 1)] | None  # that a worker takes; null: one where there
     # are any, on this machine a part of one where workers are more
+    training_workers: Annotated[int, Range(1, 1024)]  # processes that share a training, one a GPU
+
+
+@dataclass(frozen=True)
+class CheckParams:
+    """Which checks judge what was made. No stage's recipe has it: data that failed a check which is
+    then left out is judged again, not made again."""
+
+    placement: bool  # rules that hold masks against edges and heat maps (docs/checks.md); their
+    # bounds were measured on the drawn world alone
 
 
 @dataclass(frozen=True)

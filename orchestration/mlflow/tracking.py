@@ -113,11 +113,14 @@ def _remote(tracking_uri: str, artifacts: str, home: Path) -> str:
 
 
 def with_login(uri: str) -> str:
-    """A database's address with the login of the environment; others read the environment by
-    themselves. Never shown, kept or logged."""
-    user = os.environ.get(USER)
-    if not user or uri.split(":", 1)[0].split("+", 1)[0] not in DATABASES:
+    """A database's address as it is opened: with the login of the environment, and the driver that
+    the extra `kubernetes` installs, since SQLAlchemy's own choice for PostgreSQL is another. What
+    else has a login reads the environment by itself. Never shown, kept or logged."""
+    name, _, rest = uri.partition("://")
+    if name.split("+", 1)[0] not in DATABASES:
         return uri
-    scheme, rest = uri.split("://", 1)
+    scheme = "postgresql+psycopg2" if name == "postgresql" else name
+    if not (user := os.environ.get(USER)):
+        return f"{scheme}://{rest}"
     password = os.environ.get(PASSWORD, "")
     return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"

@@ -95,12 +95,12 @@ def test_another_version_or_an_open_cluster_is_refused():
     """A worker's first answer, before it is given any work."""
     check = ray_pool.check_worker
     same = ray_pool.versions()
-    check(same, True, False)
-    check(same, False, True)
+    check(same, True, False, same)
+    check(same, False, True, same)
     with pytest.raises(ValueError, match="has torch 0.1, expected .* as here"):
-        check(same | {"torch": "0.1"}, True, False)
+        check(same | {"torch": "0.1"}, True, False, same)
     with pytest.raises(ValueError, match="asks for no token"):
-        check(same, False, False)
+        check(same, False, False, same)
 
 
 def test_the_executor_is_no_part_of_a_recipe():

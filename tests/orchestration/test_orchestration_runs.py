@@ -4,6 +4,7 @@ goes on by itself, with no daemon. A profile is a partition of every asset and c
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -259,7 +260,7 @@ def raising(error: Exception):
 
 def test_who_is_written_off(home, monkeypatch):
     """A run that left no file, killed in the moment between its start and that, after a while;
-    not one of another project in the same history, nor one that lives."""
+    not one of another project or another machine in the same history, nor one that lives."""
     job = defs.resolve_job_def("data")
     origins = {
         "ours": ModuleCodePointer("orchestration.definitions", "defs"),
@@ -267,7 +268,7 @@ def test_who_is_written_off(home, monkeypatch):
     }
     with dg.DagsterInstance.from_config(str(home)) as instance:
         ids = {}
-        for name in ("ours", "another's", "alive"):
+        for name in ("ours", "another's", "elsewhere", "alive"):
             pointer = origins.get(name, origins["ours"])
             run = instance.create_run_for_job(
                 job,
@@ -280,11 +281,15 @@ def test_who_is_written_off(home, monkeypatch):
             )
             ids[name] = run.run_id
         begun.stay_alive(instance, ids["alive"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "gethostname", lambda: "another pod")
+            begun.stay_alive(instance, ids["elsewhere"])
+        (home / "alive" / ids["elsewhere"]).unlink()  # its folder is not this one
         assert begun.write_off_the_dead(instance) == []
         monkeypatch.setattr(begun, "GRACE", -1.0)
         assert begun.write_off_the_dead(instance) == [ids["ours"]]
         states = {name: instance.get_run_by_id(run).status.value for name, run in ids.items()}
-        assert states == {"ours": "FAILURE", "another's": "STARTED", "alive": "STARTED"}
+        assert states.pop("ours") == "FAILURE" and set(states.values()) == {"STARTED"}
 
 
 def test_a_run_that_was_killed_before_it_began_is_written_off(home, monkeypatch):

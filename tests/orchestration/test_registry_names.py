@@ -178,7 +178,8 @@ def test_where_artifacts_go(tmp_path):
 def test_a_database_gets_its_login_from_the_environment(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a/b@c")
-    assert with_login("postgresql://host/db") == "postgresql://me:a%2Fb%40c@host/db"
+    assert with_login("postgresql://host/db") == "postgresql+psycopg2://me:a%2Fb%40c@host/db"
+    assert with_login("mysql+pymysql://host/db") == "mysql+pymysql://me:a%2Fb%40c@host/db"
     assert with_login("http://host") == "http://host", "MLflow reads it there by itself"
     assert with_login("sqlite:////x.db") == "sqlite:////x.db"
 

@@ -121,6 +121,20 @@ def test_great_expectations_and_the_bench_agree(stage, name, level, rule, sound,
     assert sorted(failed) == sorted(failures(copy, stage, params))
 
 
+def test_placement_is_not_judged_where_its_bounds_were_not_measured(sound, copy):
+    """`checks.placement: false` leaves out the rules on edges and heat maps, and no other."""
+    spoil(named("masks", "all masks shifted"), 4, sound, copy)
+    strict = handmade.params_of(sound)
+    lax = dataclasses.replace(strict, checks=dataclasses.replace(strict.checks, placement=False))
+    tables = TABLES["masks"](strict, copy)
+    for params in (strict, lax):
+        results = expectations.judge("masks", tables, bounds("masks", params))
+        failed = {result.name for result in results if not result.passed}
+        assert ("masks_in_place" in failed) is params.checks.placement
+    left_out = {r.name for r in results if r.observed == expectations.NOT_JUDGED}
+    assert left_out == {rule.name for rule in RULES["masks"] if rule.placement} != set()
+
+
 def test_the_bench_finds_nothing_in_sound_data(sound):
     for stage in ("prompts", "images", "masks", "triplets", "synthetic_dataset", "benchmark"):
         assert failures(sound, stage, handmade.params_of(sound)) == []

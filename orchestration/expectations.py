@@ -16,7 +16,6 @@ from ml.pipeline.workspace import Workspace
 from ml.quality.page import page_of
 from ml.quality.rule import Rule
 from ml.quality.rules import RULES, bounds
-from ml.quality.tables import TABLES
 from ml.quality.verdicts import Result, Verdict, keep_verdict, known_verdict
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
@@ -37,6 +36,8 @@ def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
     """
     if known := known_verdict(stage, params, workspace):
         return known
+    from ml.quality.tables import TABLES  # heavy, and definitions load without it
+
     with turn(page_of(workspace).with_name(".lock"), f"judging {workspace.folder(stage)}"):
         if known := known_verdict(stage, params, workspace):  # of the run that we waited for
             return known

@@ -30,6 +30,7 @@ SETTINGS = (
     "triplets",
     "benchmark.source",
     "benchmark.subset",
+    "checks.placement",
     "diffusion.model",
     "detector.score_threshold",
     "synthetic.max_ignore",

@@ -221,7 +221,7 @@ def test_two_profiles_keep_histories_of_their_own(tmp_path):
 
 
 def test_a_runs_profile_is_its_partition(tmp_path, small):
-    assert known_profiles()[:2] == ["ci", "micro"] and "paper" not in known_profiles()
+    assert known_profiles()[:3] == ["ci", "cluster", "micro"] and "paper" not in known_profiles()
     assert profile_name({}) == "micro"
     run_config = {"resources": {"project": {"config": {"profile": str(small)}}}}
     assert profile_name(run_config) == "small"

@@ -16,8 +16,12 @@ from orchestration.mlflow.packaging import NEEDED
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LIBRARY = [ROOT / room.replace(".", "/") for room in PROJECT["tool"]["mypy"]["packages"]]
 OPTIONAL = {
+    "boto3",  # of the tests: moto brings it
+    "botocore",  # of s3fs
     "detectron2",  # no release for this Python: whoever wants it builds it
+    "grpc",  # of the tests: Dagster and Ray bring it
     "kubernetes_validate",  # of one test, which says how to run it
+    "s3fs",  # for a root on S3; who asks for one without it is told
     "ray",  # for several workers; who asks for them without it is told
 }
 GIVEN = {"ml", "orchestration", "tests", "benchmarks", "_typeshed"} | set(sys.stdlib_module_names)

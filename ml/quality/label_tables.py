@@ -41,7 +41,7 @@ def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
     rows["whiteness"] = whiteness(rows)
     near = near_duplicates(rows["dhash"], params.triplets.duplicate_bits)
     found: list[dict[str, Any]] = []
-    moved = placement(label_facts(workspace, vocabulary, found))
+    moved = placement(label_facts(workspace, vocabulary, found, params.checks.placement))
     rows = pd.concat([rows, pd.DataFrame(found)], axis=1)
     accepted = rows[rows["accepted"]]
     entities = accepted["entities"].explode()
@@ -63,10 +63,10 @@ def synthetic_tables(params: Params, workspace: Workspace) -> Tables:
 
 
 def label_facts(
-    workspace: Workspace, vocabulary: Vocabulary, found: list[dict[str, Any]]
+    workspace: Workspace, vocabulary: Vocabulary, found: list[dict[str, Any]], edges: bool
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields edges and outlines of every mask of the synthetic pictures, a shard in memory at a
-    time; fills `found`, a row a picture, with what its pixels say of it."""
+    """Yields edges and outlines of every mask of the synthetic pictures if `edges`, a shard in
+    memory at a time; fills `found`, a row a picture, with what its pixels say of it."""
     real = [
         small(decode_png(data))
         for shard in iter_shards(workspace.folder("benchmark"), ["image"])
@@ -82,9 +82,9 @@ def label_facts(
             masks = read_masks(row.rles, label.shape)
             found.append(pixel_facts(row, picture, label, masks, vocabulary))
             found[-1]["in_benchmark"] = index in leaked
-            if row.accepted:
-                edges = edge_map(picture)
-                yield from ((edges, outline(mask)) for mask in masks if mask is not None)
+            if edges and row.accepted:
+                shown = edge_map(picture)
+                yield from ((shown, outline(mask)) for mask in masks if mask is not None)
 
 
 def read_masks(rles: Any, size: tuple[int, ...]) -> list[np.ndarray | None]:

@@ -24,6 +24,8 @@ PLACED = 0.9
 19 have 0.94 or more, and "potted plant" 0.2: its heat lies around the pot."""
 LOOKED_AT = 4096
 """Pictures, evenly spread, whose edges are looked at: 20 s at 512 pixels."""
+NO_MASK = {"fits": True, "area_true": True, "fine": True, "inside": 0.0, "own_hottest": False}
+"""The new columns of a row whose mask nobody can look at."""
 
 
 def mask_tables(params: Params, workspace: Workspace) -> Tables:
@@ -31,9 +33,8 @@ def mask_tables(params: Params, workspace: Workspace) -> Tables:
     rows["has_rle"] = rows["rle"].str.len() > 0
     asked = entities_of(facts(workspace, "images", IMAGES), vocabulary)
     rows["as_pictured"] = as_in(rows, asked, ["key", "entity", "word", "purpose", "cell"])
-    rows, moved = beside_pictures(workspace, rows)
-    pairs = set(zip(rows["key"], rows["entity"], strict=True))
-    wanted = set(zip(asked["key"], asked["entity"], strict=True))
+    rows, moved = beside_pictures(workspace, rows, edges=params.checks.placement)
+    pairs, wanted = pairs_of(rows), pairs_of(asked)
     labels, found = rows[rows["role"] == "labeller"], rows[rows["found"]]
     return {
         "rows": rows,
@@ -48,6 +49,11 @@ def mask_tables(params: Params, workspace: Workspace) -> Tables:
             **moved,
         ),
     } | heat_tables(found)
+
+
+def pairs_of(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    """(key, entity) of the rows."""
+    return set(zip(rows["key"], rows["entity"], strict=True))
 
 
 def heat_tables(found: pd.DataFrame) -> Tables:
@@ -69,40 +75,35 @@ def heat_tables(found: pd.DataFrame) -> Tables:
 
 
 def beside_pictures(
-    workspace: Workspace, rows: pd.DataFrame
+    workspace: Workspace, rows: pd.DataFrame, *, edges: bool
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The rows with what their masks are beside picture and heat maps, and `edges.placement`.
+    """The rows with what their masks are beside picture and heat maps, and `edges.placement`, of
+    no picture unless `edges`.
 
     New columns: fits (as large as the picture), area_true, fine (not made of blocks), inside
     (`inside_rank`), own_hottest, others (the other entities of the picture).
     """
     made: dict[int, dict[str, Any]] = {}
-    moved = placement(_judged(workspace, rows, made))
-    blank = {
-        "fits": True,
-        "area_true": True,
-        "fine": True,
-        "inside": 0.0,
-        "own_hottest": False,
-        "others": (),
-    }
+    moved = placement(_judged(workspace, rows, made, LOOKED_AT if edges else 0))
+    blank = NO_MASK | {"others": ()}
     found = pd.DataFrame([made.get(index, blank) for index in range(len(rows))], index=rows.index)
     return pd.concat([rows, found], axis=1), moved
 
 
 def _judged(
-    workspace: Workspace, rows: pd.DataFrame, made: dict[int, dict[str, Any]]
+    workspace: Workspace, rows: pd.DataFrame, made: dict[int, dict[str, Any]], looked_at: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields edges and outlines of every mask of the pictures looked at, a shard of pictures in
     memory at a time; fills `made`, row number -> new columns."""
     places = rows.groupby("key").indices
-    step, seen = max(1, len(places) // LOOKED_AT), 0
+    step, seen = max(1, len(places) // max(1, looked_at)), 0
     records = list(rows.itertuples())
     columns = ["key", "entities", "width", "height", "image", "daam", "daam_shape"]
     for shard in iter_shards(workspace.folder("images"), columns):
         for picture in shard.itertuples():
             heat = read_heat(picture.daam, picture.daam_shape)
-            edges = edge_map(decode_png(picture.image)) if seen % step == 0 else None
+            looked = looked_at and seen % step == 0
+            edges = edge_map(decode_png(picture.image)) if looked else None
             seen += 1
             for place in places.get(picture.key, ()):
                 made[place], mask = mask_facts(records[place], picture, heat)
@@ -115,14 +116,8 @@ def mask_facts(
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """The new columns of one row of `masks`, and its mask where there is one to look at."""
     names = list(picture.entities)
-    out: dict[str, Any] = {
-        "fits": True,
-        "area_true": True,
-        "fine": True,
-        "inside": 0.0,
-        "own_hottest": False,
-        "others": tuple(name for name in names if name != row.entity),
-    }
+    others = tuple(name for name in names if name != row.entity)
+    out: dict[str, Any] = NO_MASK | {"others": others}
     if not row.rle:
         return out | {"area_true": not row.found}, None
     try:
@@ -172,10 +167,7 @@ def triplet_tables(params: Params, workspace: Workspace) -> Tables:
         "labels": labels,
         "classes": balance(labels[labels["accepted"]]["entity"], vocabulary.seen),
         "total": one_row(
-            missing=len(
-                set(zip(masks["key"], masks["entity"], strict=True))
-                - set(zip(rows["key"], rows["entity"], strict=True))
-            ),
+            missing=len(pairs_of(masks) - pairs_of(rows)),
             yield_share=float(labels["accepted"].mean()),
             in_two_subsets=int((subsets > 1).sum()),
             validation=int((accepted["subset"] == "validation").sum()),

@@ -1,6 +1,14 @@
 """Rules for prompts, images and the benchmark."""
 
 from ml.quality.rule import HUGE, PURPOSES, between, pair, unique, within
+from ml.quality.rules_shared import (
+    AS_LARGE_AS_MODEL,
+    AS_PROMPTED,
+    FEW_NEAR_DUPLICATES,
+    NOT_BLANK,
+    NOT_NOISE,
+    WORDS_NAMED,
+)
 from ml.words.cells import CELLS
 
 PROMPTS = (
@@ -17,20 +25,7 @@ PROMPTS = (
         "captions hold no invisible characters, markup or formulas, and 1000 letters at most",
     ),
     within("entities_in_vocabulary", "entities", "entity", "@classes", "only known classes"),
-    within(
-        "entities_named_in_text",
-        "entities",
-        "named_in_text",
-        [True],
-        "the text holds the word of every entity",
-    ),
-    within(
-        "words_mean_entities",
-        "entities",
-        "word_means_entity",
-        [True],
-        "every word is one of its class's synonyms",
-    ),
+    *WORDS_NAMED,
     within("training_classes_seen", "train", "entity", "@seen", "training names seen classes only"),
     # Made balanced, so far off means a broken generator; 0.5 leaves room for sets of 3 a class.
     between(
@@ -57,20 +52,12 @@ IMAGES = (
     unique("keys_unique", "rows", "key", "no two pictures share a key"),
     between("all_made", "total", "missing", 0, 0, "every training and sim prompt has its picture"),
     between("none_unasked", "total", "unasked", 0, 0, "no picture without its prompt"),
-    within(
-        "as_prompted",
-        "rows",
-        "as_prompted",
-        [True],
-        "text, words, seed and all else that was asked are those of the prompt of that key",
-    ),
-    pair("width_as_model", "rows", "width", "expected_side", "as wide as the model draws"),
-    pair("height_as_model", "rows", "height", "expected_side", "as high as the model draws"),
+    AS_PROMPTED,
+    *AS_LARGE_AS_MODEL,
     # Drawn scenes have std 22 to 73, entropy 3.5 to 6.2 bits, mean 149 to 228 (300 scenes).
-    between("not_blank", "rows", "std", "@min_std", 128, "grey levels vary", mostly=0.98),
+    NOT_BLANK,
     between("entropy_in_range", "rows", "entropy", 1.5, 8, "neither flat nor noise", mostly=0.98),
-    # White noise has 1, whatever its levels; drawn scenes have 0.005 to 0.09 (2,600 pictures).
-    between("not_noise", "rows", "whiteness", 0, 0.5, "neighbours are alike", mostly=0.98),
+    NOT_NOISE,
     between("mean_in_range", "rows", "mean", 8, 248, "neither black nor white", mostly=0.98),
     within(
         "latents_sound",
@@ -81,30 +68,9 @@ IMAGES = (
     ),
     within("heat_sound", "rows", "heat_sound", [True], "a heat map a word, of finite numbers"),
     unique("no_exact_duplicates", "rows", "sha256", "no picture twice"),
-    # 2 % of drawn scenes from different seeds have a hash that close by chance (35 of 1,500).
-    between(
-        "few_near_duplicates",
-        "total",
-        "near_duplicate_share",
-        0,
-        0.15,
-        "at most 15 % of the pictures nearly repeat an earlier one",
-    ),
+    FEW_NEAR_DUPLICATES,
     within("entities_in_vocabulary", "entities", "entity", "@classes", "only known classes"),
-    within(
-        "entities_named_in_text",
-        "entities",
-        "named_in_text",
-        [True],
-        "the text holds the word of every entity",
-    ),
-    within(
-        "words_mean_entities",
-        "entities",
-        "word_means_entity",
-        [True],
-        "every word is one of its class's synonyms",
-    ),
+    *WORDS_NAMED,
 )
 
 

@@ -1,27 +1,22 @@
 """Rules for the synthetic set."""
 
-from ml.quality.rule import HUGE, between, pair, unique, within
+from ml.quality.rule import HUGE, between, unique, within
 from ml.quality.rules_masks import lying
+from ml.quality.rules_shared import (
+    AS_LARGE_AS_MODEL,
+    AS_PROMPTED,
+    FEW_NEAR_DUPLICATES,
+    NOT_BLANK,
+    NOT_NOISE,
+    WORDS_NAMED,
+)
 
 SYNTHETIC = (
     unique("keys_unique", "rows", "key", "no two pictures share a key"),
     unique("no_exact_duplicates", "rows", "sha256", "no picture twice"),
     between("all_made", "total", "missing", 0, 0, "every synthetic prompt has its picture"),
-    within(
-        "as_prompted",
-        "rows",
-        "as_prompted",
-        [True],
-        "text, words, seed and all else that was asked are those of the prompt of that key",
-    ),
-    between(
-        "few_near_duplicates",
-        "total",
-        "near_duplicate_share",
-        0,
-        0.15,
-        "at most 15 % of the pictures nearly repeat an earlier one",
-    ),
+    AS_PROMPTED,
+    FEW_NEAR_DUPLICATES,
     within("no_overlap_flagged", "rows", "benchmark_overlap", [False], "no overlap was flagged"),
     between(
         "no_overlap_found",
@@ -31,10 +26,9 @@ SYNTHETIC = (
         0,
         "no picture is nearly one of the benchmark's, mirrored or not (compared here again)",
     ),
-    pair("width_as_model", "rows", "width", "expected_side", "as wide as the model draws"),
-    pair("height_as_model", "rows", "height", "expected_side", "as high as the model draws"),
-    between("not_blank", "rows", "std", "@min_std", 128, "grey levels vary", mostly=0.98),
-    between("not_noise", "rows", "whiteness", 0, 0.5, "neighbours are alike", mostly=0.98),
+    *AS_LARGE_AS_MODEL,
+    NOT_BLANK,
+    NOT_NOISE,
     within("labels_fit", "rows", "label_fits", [True], "label maps are as large as the pictures"),
     within(
         "labels_named",
@@ -63,20 +57,7 @@ SYNTHETIC = (
     ),
     within("masks_fine", "accepted", "fine", [True], "masks as fine as the pictures", mostly=0.9),
     *lying("total"),
-    within(
-        "entities_named_in_text",
-        "entities",
-        "named_in_text",
-        [True],
-        "the text holds the word of every entity",
-    ),
-    within(
-        "words_mean_entities",
-        "entities",
-        "word_means_entity",
-        [True],
-        "every word is one of its class's synonyms",
-    ),
+    *WORDS_NAMED,
     between("ignored_per_picture", "accepted", "ignored", 0, "@max_ignore", "as the filter's"),
     between("ignored_on_average", "total", "mean_ignored", 0, 0.2, "20 % ignored at most"),
     between("yield_share", "total", "yield_share", 0.2, 1, "20 % or more were accepted"),

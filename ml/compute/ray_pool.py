@@ -7,14 +7,13 @@ own restarts are not used: a lost worker's item would wait for room for a new wo
 have nothing to do. Not here: how Ray is started (`ml.compute.ray_start`).
 """
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ml.compute.ray_start import OPEN, asks_for_token, import_ray
+from ml.compute.ray_start import OPEN, asks_for_token, import_ray, open_will_do, worker_environment
 from ml.compute.versions import versions
 from ml.errors import WorkerLost
 from ml.store.files import say
@@ -50,7 +49,6 @@ class RayPool:
     num_cpus: float  # of Ray's that a worker takes
     num_gpus: float
     threads: int  # torch's, in each worker
-    open: bool = False  # whether a cluster that asks for no token will do
 
     def __call__(
         self, work: Callable[[Item], Result], items: Sequence[Item]
@@ -88,8 +86,7 @@ class _Run:
             num_gpus=pool.num_gpus,
             max_restarts=0,
             scheduling_strategy="SPREAD",
-            # Else it would be num_cpus; another number of threads may change a sum's last digits
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(pool.threads)} | _passed()},
+            runtime_env={"env_vars": worker_environment(pool.threads)},
         )
 
     def start(self) -> None:
@@ -112,7 +109,7 @@ class _Run:
         if place is None:
             self.lost[None] = 0
             theirs, token = result
-            check_worker(theirs, token, self.pool.open, versions())
+            check_worker(theirs, token, open_will_do(), versions())
         if self.waiting:
             following = self.waiting.popleft()
             self.busy[actor.do.remote(self.items[following])] = actor, following
@@ -156,7 +153,7 @@ class _Run:
 
 
 def check_worker(
-    theirs: dict[str, str], token: bool, open_will_do: bool, ours: dict[str, str]
+    theirs: dict[str, str], token: bool, unguarded: bool, ours: dict[str, str]
 ) -> None:
     """Raises ValueError for a worker with other versions than the command's, or no token."""
     for name in ours:
@@ -166,11 +163,5 @@ def check_worker(
                 f"{ours[name]} as here: other versions may make other pictures. Bring the same "
                 "checkout and environment to every machine"
             )
-    if not (token or open_will_do):
+    if not (token or unguarded):
         raise ValueError(f"the Ray cluster asks for no token: {OPEN}")
-
-
-def _passed() -> dict[str, str]:
-    """What a worker on another machine must know of this process's environment."""
-    names = ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG")
-    return {name: os.environ[name] for name in names if name in os.environ}

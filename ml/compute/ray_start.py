@@ -129,7 +129,7 @@ def connect(address: str) -> None:
                 f"this process has a Ray of its own already: expected another process for {address}"
             )
         return
-    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "disabled":
+    if not open_will_do():
         if not _has_token():
             raise ValueError(f"executor.address {address}: no token for this cluster; {OPEN}")
         _set_token(None)
@@ -145,6 +145,19 @@ def connect(address: str) -> None:
 def asks_for_token() -> bool:
     """Whether the Ray that this process is part of asks for a token."""
     return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
+def open_will_do() -> bool:
+    """Whether a cluster that asks for no token is wanted: its network is closed."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """What a worker, maybe on another machine, must know of this process's environment. threads:
+    torch's, which Ray would set to num_cpus; another number may change a sum's last digits."""
+    names = ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    return found | {"OMP_NUM_THREADS": str(threads)}
 
 
 def _has_token() -> bool:

@@ -18,7 +18,14 @@ from typing import Any, TypeVar, cast
 
 from ml.compute import processes
 from ml.compute.ray_pool import check_worker
-from ml.compute.ray_start import asks_for_token, connect, import_ray, start_here
+from ml.compute.ray_start import (
+    asks_for_token,
+    connect,
+    import_ray,
+    open_will_do,
+    start_here,
+    worker_environment,
+)
 from ml.compute.versions import versions
 from ml.errors import WorkerLost
 from ml.settings.sections import ExecutorParams
@@ -51,7 +58,7 @@ def in_processes(work: Callable[[], Result], settings: ExecutorParams, folder: P
         return work()
     gpu = _find_ray(settings)
     ours = versions()
-    unguarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
+    unguarded = open_will_do()
 
     def part() -> Result:
         check_worker(versions(), asks_for_token(), unguarded, ours)
@@ -104,7 +111,7 @@ def _fit(
     train, ray_torch = map(importlib.import_module, ("ray.train", "ray.train.torch"))
 
     resources = {"CPU": settings.num_cpus} | ({"GPU": 1.0} if gpu else {})
-    environment = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = worker_environment(torch.get_num_threads())
     if not gpu:
         environment["ACCELERATE_USE_CPU"] = "true"
     place = tempfile.mkdtemp(prefix="ray-training-")  # Ray's own, of no use to us

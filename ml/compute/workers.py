@@ -1,7 +1,6 @@
 """The executor that a profile asks for: this process, a Ray of this machine, or a cluster."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -50,9 +49,8 @@ class Workers:
         room = sum(
             int(min(node.get(name, 0) / n for name, n in wanted.items() if n)) for node in nodes
         )
-        unguarded = os.environ.get("RAY_AUTH_MODE", "").lower() == "disabled"
         workers = settings.workers or max(1, room)
-        return RayPool(workers, settings.num_cpus, gpus, self._threads(), unguarded)
+        return RayPool(workers, settings.num_cpus, gpus, self._threads())
 
     def _machine(self, workers: int) -> RayPool:
         """The GPUs are dealt out evenly, several workers to one if need be."""

@@ -91,15 +91,15 @@ def thresholds(params: Params, workspace: Workspace) -> None:
 
 def segmenter_pictures(params: Params, workspace: Workspace) -> None:
     """What `segmenter` reads: stored once, then each picture and label map decoded."""
-    from ml.pipeline.stages.segmenter import accepted_rows, some_of
+    from ml.pipeline.stages.segmenter import accepted_rows
     from ml.segmenters.pictures import open_encoded, store_encoded
-    from ml.store.shards import iter_shards
+    from ml.store.shards import iter_shards, with_keys
 
     wanted = set(accepted_rows(workspace).key)
     frames = iter_shards(workspace.folder("synthetic_dataset"), ["key", "image", "label"])
     with TemporaryDirectory(dir=workspace.root) as folder:
         file = Path(folder) / "pictures.arrow"
-        store_encoded(file, (some_of(frame, wanted) for frame in frames))
+        store_encoded(file, (with_keys(frame, wanted) for frame in frames))
         images, labels = open_encoded(file)
         for place in range(len(images)):
             assert images[place].shape[:2] == labels[place].shape

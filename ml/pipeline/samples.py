@@ -9,7 +9,7 @@ import numpy as np
 from ml.grounding.samples import Sample
 from ml.images.stored import Pictures
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import iter_shards, read_frame, shard_files
+from ml.store.shards import iter_shards, read_frame, shard_files, with_keys
 
 _COLUMNS = [
     "key",
@@ -46,7 +46,7 @@ def iter_samples(workspace: Workspace, subsets: Collection[str]) -> Iterator[Sam
     pictures, found = Pictures(), set()
     for shard in shard_files(workspace.folder("images")):
         frame = read_frame(shard, _COLUMNS)
-        for row in frame[frame.key.map(wanted.__contains__).astype(bool)].itertuples():
+        for row in with_keys(frame, wanted).itertuples():
             found.add(row.key)
             yield _sample(row, *wanted[row.key], shard, pictures)
     if lost := sorted(wanted.keys() - found):

@@ -5,7 +5,7 @@ sha256 of the file. Batches never cross shards, so a resumed run gives the same 
 several processes that each make some of the shards.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,6 +82,19 @@ def read_frame(
         return pd.read_parquet(path, columns=wanted, filters=filters)
     with opened(path, whole=False) as handle:
         return pd.read_parquet(handle, columns=wanted, filters=filters)
+
+
+def shards_of(folder: Path, recipe: str) -> Iterator[Path]:
+    """The shards of a folder whose sidecars name this recipe, in order."""
+    for shard in shard_files(folder):
+        note = read_sidecar(shard)
+        if note is not None and note["recipe"] == recipe:
+            yield shard
+
+
+def with_keys(frame: pd.DataFrame, keys: Container[str]) -> pd.DataFrame:
+    """The rows with these keys. (`isin` would go through all the keys again for each shard.)"""
+    return frame[frame.key.map(keys.__contains__).astype(bool)]
 
 
 def iter_shards(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:

@@ -39,14 +39,14 @@ from ml.store.manifest import (
     strays,
     write_manifest,
 )
-from ml.store.shards import read_sidecar, shard_files, sidecar
+from ml.store.shards import read_sidecar, shard_files, shards_of, sidecar
 
 MAKING, STRAYS, STATE = ".making", ".strays", ".state"
 MADE = "made.json"
 """In the state of a folder: that we made it, and which files. Written before it takes its place."""
-_MADE = {"stage": str, "digest": str, "files": list}
+MADE_NOTE = {"stage": str, "digest": str, "files": list}
+RECIPE_NOTE = {"stage": str, "inputs": dict}
 _MANIFEST = {"schema": int, "stage": str, "files": dict}
-_RECIPE = {"stage": str, "inputs": dict}
 OLD_NOTE = "recipe.json"
 """Earlier versions wrote folders in their final place; their state had this file instead."""
 
@@ -106,7 +106,7 @@ class Successor:
         """Prepares `new` for a recipe; what the same recipe left there, or in the finished folder,
         is kept unless `afresh`."""
         self._check_places()
-        waiting = read_note(self.note, _RECIPE)
+        waiting = read_note(self.note, RECIPE_NOTE)
         if self.new.exists() and not self.note.exists():
             raise ManifestError(
                 f"{self.new} is in the way: it has no note {self.note.name} of "
@@ -153,7 +153,7 @@ class Successor:
 
     def forget(self, recipe: Recipe) -> None:
         """Removes an unfinished folder whose recipe is finished already."""
-        waiting = read_note(self.note, _RECIPE)
+        waiting = read_note(self.note, RECIPE_NOTE)
         if waiting is not None and sha256_json(waiting) == sha256_json(recipe):
             remove(self.new)
             remove(self.new_state)
@@ -162,12 +162,10 @@ class Successor:
     def _take_over(self, recipe: str) -> None:
         """Links the finished folder's shards of the same recipe into `new`, so that only what is
         missing or damaged is made again."""
-        for shard in shard_files(self.folder):
-            note = read_sidecar(shard)
-            if note is None or note["recipe"] != recipe or (self.new / shard.name).exists():
-                continue
-            for path in (shard, sidecar(shard)):
-                _link(path, self.new / path.name)
+        for shard in shards_of(self.folder, recipe):
+            if not (self.new / shard.name).exists():
+                for path in (shard, sidecar(shard)):
+                    _link(path, self.new / path.name)
 
     def finish(self, manifest: Manifest, timing: dict[str, Any]) -> None:
         """Gives `new` its manifest and puts it into the place of the finished folder.
@@ -177,11 +175,7 @@ class Successor:
         """
         with atomic(self.new_state) as temporary:
             temporary.mkdir()
-            write_json(temporary / "timing.json", timing)
-            write_json(
-                temporary / MADE,
-                {"stage": self.stage, "digest": manifest.digest, "files": sorted(manifest.files)},
-            )
+            write_state(temporary, manifest, timing)
         write_manifest(self.new, manifest)
         self._replace()
 
@@ -200,7 +194,7 @@ class Successor:
         """Completes what a kill interrupted between the last byte and the last rename."""
         settle(self.folder)
         settle(self.state)
-        made = read_note(self.new_state / MADE, _MADE)
+        made = read_note(self.new_state / MADE, MADE_NOTE)
         if made is None:
             return
         whole = self.new if self.new.exists() else self.folder
@@ -223,10 +217,10 @@ class Successor:
         """The files in the finished folder that we made; None when it carries no mark of ours."""
         if (named := self._named(self.folder)) is not None:
             return named
-        made = read_note(self.state / MADE, _MADE)
+        made = read_note(self.state / MADE, MADE_NOTE)
         if made is not None and made["stage"] == self.stage:
             return set(made["files"])
-        old = read_note(self.state / OLD_NOTE, _RECIPE)
+        old = read_note(self.state / OLD_NOTE, RECIPE_NOTE)
         if old is not None and old["stage"] == self.stage:
             return {path.name for path in shard_files(self.folder) if sidecar(path).is_file()} | {
                 "metrics.json"
@@ -261,6 +255,17 @@ class Successor:
             else:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(path, place)
+
+
+def write_state(folder: Path, manifest: Manifest, timing: dict[str, Any]) -> None:
+    """Writes the notes about a stage's folder that is whole but for its manifest."""
+    write_json(folder / "timing.json", timing)
+    made = {
+        "stage": manifest.stage,
+        "digest": manifest.digest,
+        "files": sorted(manifest.files),
+    }
+    write_json(folder / MADE, made)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -16,13 +16,11 @@ from ml.store import objects
 from ml.store.files import read_note, sha256_json, write_json
 from ml.store.leases import Lease
 from ml.store.manifest import NAME, PROGRESS, Manifest, Recipe, read_manifest, write_manifest
-from ml.store.shards import read_sidecar, shard_files, sidecar
+from ml.store.shards import shards_of, sidecar
 from ml.store.shelf import Shelf, clear, lock_in, look, version_in
-from ml.store.successor import MADE
+from ml.store.successor import MADE, MADE_NOTE, RECIPE_NOTE, write_state
 
 NOTE, STATE = "recipe.json", "state"
-_RECIPE = {"stage": str, "inputs": dict}
-_MADE = {"stage": str, "digest": str, "files": list}
 
 
 @dataclass(frozen=True)
@@ -84,18 +82,14 @@ class Version:
         return sorted((n for n in shelf.versions if current < n < self.number), reverse=True)
 
     def _recipe(self, number: int) -> str:
-        note = read_note(version_in(self.place, number) / NOTE, _RECIPE)
+        note = read_note(version_in(self.place, number) / NOTE, RECIPE_NOTE)
         return "" if note is None else sha256_json(note)
 
     def _take_over(self, current: int, recipe: str) -> None:
         """Copies the finished version's shards of the same recipe, so that only what is missing or
         damaged is made again."""
-        own: list[Path] = []
-        for shard in shard_files(self._files(current)):
-            note = read_sidecar(shard)
-            if note is not None and note["recipe"] == recipe:
-                own += [shard, sidecar(shard)]
-        self._bring(current, own)
+        own = list(shards_of(self._files(current), recipe))
+        self._bring(current, [*own, *map(sidecar, own)])
 
     def _bring(self, number: int, files: list[Path]) -> None:
         """Copies files of another version that this one does not have yet."""
@@ -115,10 +109,7 @@ class Version:
         """Gives `new` its manifest, last, and points at it. Raises WorkspaceBusy, and changes
         nothing, when another run has taken over."""
         shelf = look(self.place)
-        state = version_in(self.place, self.number) / STATE
-        write_json(state / "timing.json", timing)
-        made = {"stage": self.stage, "digest": manifest.digest, "files": sorted(manifest.files)}
-        write_json(state / MADE, made)
+        write_state(version_in(self.place, self.number) / STATE, manifest, timing)
         write_manifest(self.new, manifest)
         self.lock.check()
         if not shelf.point(self.number):
@@ -140,7 +131,7 @@ class Version:
         """Completes what a kill interrupted between the last byte and the last deletion."""
         shelf = look(self.place)
         for number in self._half_made(shelf):
-            made = read_note(version_in(self.place, number) / STATE / MADE, _MADE)
+            made = read_note(version_in(self.place, number) / STATE / MADE, MADE_NOTE)
             if made is not None and self._digest(number) == made["digest"]:
                 shelf.point(number)
                 objects.delete(self._files(number) / PROGRESS)

@@ -22,7 +22,7 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.metrics.bootstrap import bootstrap_interval, paired_bootstrap
 from ml.metrics.iou import Statistic, confusion, harmonic_mean, iou_per_class, miou
-from ml.pipeline.stages.segmenter import accepted_rows, some_of
+from ml.pipeline.stages.segmenter import accepted_rows
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
@@ -32,7 +32,7 @@ from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import read_manifest
 from ml.store.objects import local_copy
-from ml.store.shards import iter_shards, read_frame, read_shards
+from ml.store.shards import iter_shards, read_frame, read_shards, with_keys
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 MODELS = {"synthetic": "segmenter", "real_upper_bound": "real_bound"}
@@ -119,7 +119,7 @@ def truth_set(params: Params, workspace: Workspace, vocabulary: Vocabulary) -> T
         return TruthSet(
             "held-out synthetic pictures",
             held,
-            (some_of(shard, asked) for shard in shards),
+            (with_keys(shard, asked) for shard in shards),
             [],
             True,
         )

@@ -6,7 +6,7 @@ held-out pictures. Settings: seed, vocabulary, segmenter, benchmark.source. `rea
 and the training loop (`ml.segmenters`), scores (`benchmark_scores`).
 """
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ml.segmenters.training import hold_out, train
 from ml.settings.params import Params
 from ml.store.files import atomic
 from ml.store.manifest import PROGRESS
-from ml.store.shards import iter_shards, read_shards
+from ml.store.shards import iter_shards, read_shards, with_keys
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 SHEET_PICTURES = 12
@@ -51,15 +51,10 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     def store() -> None:
         if not is_stored(file):
             wanted, frames = set(rows.key), iter_shards(source, ["key", "image", "label"])
-            store_encoded(file, (some_of(frame, wanted) for frame in frames))
+            store_encoded(file, (with_keys(frame, wanted) for frame in frames))
 
     processes.on_main(store)
     return Output(facts=fit("segmenter", *open_encoded(file), params, workspace))
-
-
-def some_of(frame: pd.DataFrame, keys: Set[str]) -> pd.DataFrame:
-    """The rows with these keys. (`isin` would go through all the keys again for each shard.)"""
-    return frame[frame.key.map(keys.__contains__).astype(bool)]
 
 
 def accepted_rows(workspace: Workspace, columns: Iterable[str] = COLUMNS) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from orchestration.mlflow.packaging import NEEDED
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LIBRARY = [ROOT / room.replace(".", "/") for room in PROJECT["tool"]["mypy"]["packages"]]
 OPTIONAL = {
-    "boto3",  # of the tests: moto brings it
     "botocore",  # of s3fs
     "detectron2",  # no release for this Python: whoever wants it builds it
     "grpc",  # of the tests: Dagster and Ray bring it

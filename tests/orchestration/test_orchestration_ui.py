@@ -66,6 +66,8 @@ def server(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
+    # As `make ui`: two processes that make the history's tables at once can spoil them.
+    subprocess.run([sys.executable, "-m", "orchestration.runs"], cwd=ROOT, env=env, check=True)
     with (
         started(
             "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port), env=env

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml.errors import WorkerLost
+from ml.errors import WorkerLost, one_line
+from ml.store.files import say
 
 OBJECTS = 200 * 2**20
 """Bytes of the object store of our own Ray; what travels is small, pictures go to the disk."""
@@ -68,7 +69,9 @@ def start_here(cpus: int, gpus: int) -> None:
             return _start(cpus, gpus)
         except Exception as error:  # Ray has no kind for it: its 30 s for a start are over
             stop_here()
-            if not tries:
+            if tries:
+                say(f"Ray did not start, {tries} more tries: {one_line(error)}")
+            else:
                 raise WorkerLost(
                     f"Ray did not start on this machine in {TRIES} tries ({error}): expected room "
                     "for its processes, 1 GB and a share of a core"

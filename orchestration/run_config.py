@@ -17,7 +17,8 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
-from orchestration.resources import Project
+from orchestration.home import home_of
+from orchestration.mlflow.tracking import resolve
 
 
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         project["root"] = str(chosen.root)
     if chosen.tracking_uri:
         project["tracking_uri"] = chosen.tracking_uri
-    _ = Project(**project).registry  # refused now, and not after Dagster's start
+    # what the run would refuse is refused now, and not after Dagster's start
+    resolve(chosen.tracking_uri, "", home_of(str(chosen.root)))
     config = {
         "resources": {"project": {"config": project}},
         "loggers": {"console": {"config": {"log_level": "WARNING"}}},

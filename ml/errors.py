@@ -279,7 +279,12 @@ def _stoppable() -> Iterator[None]:
         yield
         return
 
+    owner = os.getpid()
+
     def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:  # a copy that is about to become another program: no word of it
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ml.errors import WorkerLost
+from ml.errors import WorkerLost, one_line
+from ml.store.files import say
 
 OBJECTS = 200 * 2**20
 """Bytes of the object store of our own Ray; what travels is small, pictures go to the disk."""
@@ -68,7 +69,9 @@ def start_here(cpus: int, gpus: int) -> None:
             return _start(cpus, gpus)
         except Exception as error:  # Ray has no kind for it: its 30 s for a start are over
             stop_here()
-            if not tries:
+            if tries:
+                say(f"Ray did not start, {tries} more tries: {one_line(error)}")
+            else:
                 raise WorkerLost(
                     f"Ray did not start on this machine in {TRIES} tries ({error}): expected room "
                     "for its processes, 1 GB and a share of a core"
@@ -129,10 +132,7 @@ def connect(address: str) -> None:
                 f"this process has a Ray of its own already: expected another process for {address}"
             )
         return
-    if not open_will_do():
-        if not _has_token():
-            raise ValueError(f"executor.address {address}: no token for this cluster; {OPEN}")
-        _set_token(None)
+    take_token(f"executor.address {address}")
     try:
         ray.init(address=address, logging_level=logging.WARNING)
     except ConnectionError as error:
@@ -140,6 +140,18 @@ def connect(address: str) -> None:
             f"executor.address {address}: expected a Ray cluster there, which answers to this "
             f"process's token (docs/cluster.md): {error}"
         ) from error
+
+
+def take_token(cluster: str) -> None:
+    """This process shows its token to every cluster from now on, unless an open one is wanted.
+
+    cluster: how a message names it. Raises ValueError without a token.
+    """
+    if open_will_do():
+        return
+    if not _has_token():
+        raise ValueError(f"{cluster}: no token for this cluster; {OPEN}")
+    _set_token(None)
 
 
 def asks_for_token() -> bool:

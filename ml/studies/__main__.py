@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_root(parser, "folder that holds data/ and docs/")
     parser.add_argument(
-        "--workers", type=number(int, 1, 1024), help="processes; one a core by default"
+        "--workers",
+        type=number(int, 1, 1024),
+        help="processes; one a core by default, without the extra [ray] one",
     )
     parser.add_argument(
         "--page-only", action="store_true", help="only write the pages of what is finished"

@@ -5,6 +5,7 @@ Everything lies below `data/paper[-quick]/`: `pictures/<set>` in shards, `models
 so that a run that was stopped goes on, and a changed setting makes anew what depends on it.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.settings.sections import DiffusionParams
-from ml.store.files import atomic, read_note, sha256_json, write_json
+from ml.store.files import atomic, read_note, say, sha256_json, write_json
 from ml.studies.sizes import SHARED, SIZES, Size
 
 VERSION = 2
@@ -100,10 +101,22 @@ def _note(path: Path) -> Path:
 
 
 def open_run(size: str, root: Path = ROOT, workers: int | None = None) -> StudyRun:
-    """The run of a size, "full" or "quick". workers: one a core by default.
+    """The run of a size, "full" or "quick". workers: one a core by default, one without Ray.
 
     Raises ValueError for an unknown size.
     """
     if size not in SIZES:
         raise ValueError(f"unknown size {size!r}: expected one of {sorted(SIZES)}")
-    return StudyRun(SIZES[size], Path(root), workers or len(os.sched_getaffinity(0)))
+    return StudyRun(SIZES[size], Path(root), workers or _default_workers())
+
+
+def _default_workers() -> int:
+    """One a core; without Ray one, with a word about it."""
+    cores = len(os.sched_getaffinity(0))
+    if cores > 1 and importlib.util.find_spec("ray") is None:
+        say(
+            f"one worker on {cores} cores: more need Ray, which is not installed "
+            "(pip install '.[ray]')"
+        )
+        return 1
+    return cores

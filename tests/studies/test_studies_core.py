@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import sys
 import time
 from itertools import combinations
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_a_training_is_of_the_settings_of_its_pictures_and_masks_too(section, se
     other = dataclasses.replace(own, **{setting: getattr(own, setting) / 2})
     changed.__dict__["params"] = dataclasses.replace(run.params, **{section: other})
     assert recipe_of(changed, Spec()) != recipe_of(run, Spec())
+
+
+def test_without_ray_there_is_one_worker_and_a_word_about_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    assert open_run("quick", tmp_path).workers == 3
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert open_run("quick", tmp_path).workers == 1
+    assert "one worker on 3 cores: more need Ray" in capsys.readouterr().err
+    assert open_run("quick", tmp_path, 2).workers == 2, "what was asked for is refused later"
 
 
 def test_a_detector_by_its_backends_own_name_needs_no_folder(tmp_path, monkeypatch):

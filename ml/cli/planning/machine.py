@@ -24,6 +24,15 @@ def find_profile_device(plan: Plan) -> "torch.device | None":
         return None
 
 
+def count_gpus(device: "torch.device | None") -> int:
+    """GPUs of this machine that a run on this device may use."""
+    if device is None or device.type != "cuda":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def ram_bytes() -> int:
     """Main memory of this machine, or of the container it runs in."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

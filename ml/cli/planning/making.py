@@ -9,12 +9,13 @@ from ml.cli.planning.disk import disk_needs
 from ml.cli.planning.drawing import drawing_of
 from ml.cli.planning.grounding_size import grounding_size
 from ml.cli.planning.hours import Figures, stage_seconds
-from ml.cli.planning.machine import find_profile_device, folder_bytes
+from ml.cli.planning.machine import count_gpus, find_profile_device, folder_bytes
 from ml.cli.planning.memory import feature_bytes, gpu_needs, ram_needs
 from ml.cli.planning.models import find_models
 from ml.cli.planning.need import Need
 from ml.cli.planning.plan import Plan
 from ml.cli.planning.verdicts import judge_data, judge_disk, judge_memory
+from ml.cli.planning.workers import find_sharing
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.words.prompts import check
@@ -84,9 +85,12 @@ def fill_in(plan: Plan, vocabulary: Vocabulary, device: "torch.device | None") -
     plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, 0 if on_gpu else room)
     if on_cpu:
         plan.ram = [replace(n, bytes=n.bytes + bytes_of(plan.gpu, n.name)) for n in plan.ram]
+    plan.sharing = find_sharing(plan.params.executor, count_gpus(device))
+    plan.gpu, plan.ram = plan.sharing.gpu(plan.gpu), plan.sharing.ram(plan.ram)
     cached = room // feature_bytes(plan.drawing, 2)
     figures = plan.probe.figures if plan.probe else Figures()
-    plan.seconds = stage_seconds(plan.counts, figures, plan.params, cached)
+    alone = stage_seconds(plan.counts, figures, plan.params, cached)
+    plan.seconds = plan.sharing.seconds(alone, plan.counts, plan.params)
 
 
 def bytes_of(needs: Sequence[Need], name: str) -> int:

@@ -46,7 +46,7 @@ def page(plan: Plan) -> str:
             lines += [f"  {n.name:20} {show_bytes(n.bytes):>9}  {n.how}" for n in needs]
         if needs and total is not None:
             lines.append(f"  {'together':20} {show_bytes(total):>9}")
-    lines += ["", *time_lines(plan), "", *plan.notes]
+    lines += ["", *time_lines(plan), *plan.sharing.lines, "", *plan.notes]
     lines += [f"refused: {reason}" for reason in (*plan.unusable, *plan.refusals)]
     return "\n".join(lines)
 

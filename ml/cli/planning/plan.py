@@ -7,6 +7,7 @@ from ml.cli.planning.counts import Counts
 from ml.cli.planning.known_models import Drawing
 from ml.cli.planning.models import Found
 from ml.cli.planning.need import Need
+from ml.cli.planning.workers import Sharing
 from ml.settings.params import Params
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Plan:
     there: dict[str, int] = field(default_factory=dict)  # stage -> bytes on disk already
     gpu: list[Need] = field(default_factory=list)
     ram: list[Need] = field(default_factory=list)
+    sharing: Sharing = field(default_factory=Sharing)
     seconds: dict[str, float | None] = field(default_factory=dict)
     probe: "Probe | None" = None
     unusable: list[str] = field(default_factory=list)  # settings that a stage would refuse, too

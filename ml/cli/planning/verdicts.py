@@ -84,9 +84,9 @@ def judge_memory(plan: Plan, device: "torch.device | None") -> None:
 
     total = torch.cuda.get_device_properties(device).total_memory
     plan.notes.append(f"GPU memory: {show_bytes(total)} on {torch.cuda.get_device_name(device)}")
-    least = largest(
-        gpu_needs(plan.drawing, plan.params, *plan.module, plan.models[2].parameters, single=True)
-    )
+    backbone = plan.models[2].parameters
+    single = gpu_needs(plan.drawing, plan.params, *plan.module, backbone, single=True)
+    least = largest(plan.sharing.gpu(single))
     if least > total:
         plan.refusals.append(
             f"GPU memory: {show_bytes(least)} are needed even one picture at a time, the device has"

@@ -5,8 +5,7 @@ What the stages, the studies and the benchmarks run. Not here: prompts, pictures
 manner of diffusers, and saved folders (`pipeline.py`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Self
 
 import numpy as np
@@ -23,6 +22,7 @@ from ml.diffusion.tokens import text_limit
 from ml.grounding.arguments import DRAWING, SEED, number
 from ml.grounding.config import GroundingConfig
 from ml.grounding.features import Words, collate, compute_evidence
+from ml.grounding.grounded import Grounded, joined, scattered
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.grounding.presence import presence
 from ml.grounding.prompting import Asked, ask, check_lengths, keep_words
@@ -32,16 +32,6 @@ from ml.words.phrases import query_text
 
 TIMESTEP = Annotated[int, Range(0, TIMESTEPS - 1)]
 PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite
-
-
-@dataclass(frozen=True)
-class Grounded:
-    """One entry a picture; n_i words each, in the order they were asked for."""
-
-    images: np.ndarray  # uint8 (B,H,W,3) RGB
-    masks: list[np.ndarray]  # bool (n_i,H,W)
-    probabilities: list[np.ndarray]  # float32 (n_i,H,W) in 0..1; sums to <= 1 with competition
-    presence: list[np.ndarray] | None = None  # float32 (n_i,), `ml.grounding.presence`, if asked
 
 
 class GroundingEngine:
@@ -77,7 +67,33 @@ class GroundingEngine:
         phrases: Sequence[Sequence[str]] | None = None,
         callback: StepCallback | None = None,
     ) -> Grounded:
-        """Draws a picture for each prompt and masks the words that `entities` lists for it.
+        """`draw_batches`, all in one."""
+        found = list(
+            self.draw_batches(
+                prompts,
+                entities,
+                seeds=seeds,
+                steps=steps,
+                guidance_scale=guidance_scale,
+                phrases=phrases,
+                callback=callback,
+            )
+        )
+        return joined(np.concatenate([made.images for made in found]), found)
+
+    def draw_batches(
+        self,
+        prompts: Sequence[str],
+        entities: Sequence[Sequence[str]],
+        *,
+        seeds: Sequence[int],
+        steps: int,
+        guidance_scale: float,
+        phrases: Sequence[Sequence[str]] | None = None,
+        callback: StepCallback | None = None,
+    ) -> Iterator[Grounded]:
+        """Draws a picture for each prompt and masks the words that `entities` lists for it; yields
+        each batch when it is made.
 
         entities: words as they stand in the prompt ("dining table"), a list for each prompt.
         phrases: what to leave out for the contrast ("a red dining table"), as they stand in the
@@ -115,8 +131,7 @@ class GroundingEngine:
             )
 
         wanted = list(zip(checked, seeds, strict=True))
-        found = [made for _, made in self.batches.run(wanted, make)]
-        return _joined(np.concatenate([made.images for made in found]), found)
+        return (made for _, made in self.batches.run(wanted, make))
 
     def ground(
         self,
@@ -173,7 +188,7 @@ class GroundingEngine:
 
         if min_presence is None:
             wanted = list(zip(images, checked, strict=True))
-            return _joined(images, [found for _, found in self.batches.run(wanted, segment)])
+            return joined(images, [found for _, found in self.batches.run(wanted, segment)])
         scores = presence(
             self.pipe, images, [own.words for own in checked], seed=seed, batches=self.batches
         )
@@ -185,7 +200,7 @@ class GroundingEngine:
         ]
         text_limit(self.pipe).refuse(own.prompt for _, own in kept)
         found = [made for _, made in self.batches.run(kept, segment)]
-        return _scattered(_joined(images, found), there, scores, side)
+        return scattered(joined(images, found), there, scores, side)
 
     def _asked(
         self,
@@ -273,28 +288,3 @@ class GroundingEngine:
             [s.phrases for s in samples],
             [s.seed for s in samples],
         )
-
-
-def _joined(images: np.ndarray, parts: Sequence[Grounded]) -> Grounded:
-    return Grounded(
-        images,
-        [mask for part in parts for mask in part.masks],
-        [soft for part in parts for soft in part.probabilities],
-    )
-
-
-def _scattered(
-    found: Grounded, there: Sequence[np.ndarray], scores: list[np.ndarray], side: int
-) -> Grounded:
-    """Masks of the words that are there among those of all, the others empty. found: an entry for
-    each picture that has such a word."""
-    filled: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for every, own, kind in zip(
-        filled, (found.masks, found.probabilities), (bool, np.float32), strict=True
-    ):
-        left = iter(own)
-        for here in there:
-            every.append(np.zeros((len(here), side, side), kind))
-            if here.any():
-                every[-1][here] = next(left)
-    return Grounded(found.images, *filled, presence=scores)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ml.grounding.engine import Grounded
 from ml.grounding.given import enlarged
+from ml.grounding.grounded import Grounded
 
 OutputType = Literal["pil", "np", "pt"]
 Images = list[Image.Image] | np.ndarray | torch.Tensor

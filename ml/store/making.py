@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
 from ml.errors import WorkerLost
+from ml.store.behind import behind
 from ml.store.files import remove
 from ml.store.shards import write_shard
 from ml.store.sidecars import read_sidecar, rows_in_place, shard_name
@@ -41,7 +42,13 @@ class Executor(Protocol):
 
 
 def here(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
-    """The executor of one process: one item after the other, in this one."""
+    """The executor of one process: one item after the other, in this one. A shard is written while
+    the rows of the next one are made."""
+    if isinstance(work, Making):
+        shards = cast(Sequence[Shard[Any]], items)
+        written: Iterator[Any] = behind(map(work.rows, shards), work.write)
+        yield from enumerate(written)
+        return
     for place, item in enumerate(items):
         yield place, work(item)
 
@@ -67,9 +74,18 @@ class Making(Generic[Item]):
     schema: pa.Schema
 
     def __call__(self, shard: Shard[Item]) -> int:
-        if (rows := rows_in_place(shard.path, self.recipe)) is not None:
+        return self.write(self.rows(shard))
+
+    def rows(self, shard: Shard[Item]) -> tuple[Shard[Item], pd.DataFrame | int]:
+        """The shard and what is to be written, or how many rows it has where it is in place."""
+        count = rows_in_place(shard.path, self.recipe)
+        return shard, self.make(shard.group) if count is None else count
+
+    def write(self, made: tuple[Shard[Item], pd.DataFrame | int]) -> int:
+        shard, rows = made
+        if isinstance(rows, int):
             return rows
-        return write_shard(shard.path, self.recipe, self.make(shard.group), self.schema)
+        return write_shard(shard.path, self.recipe, rows, self.schema)
 
 
 def write_shards(

@@ -28,6 +28,7 @@ from ml.images.stored import load_pictures
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.behind import behind
 from ml.store.making import write_shards
 from ml.store.schemas import IMAGES, PROMPTS
 from ml.store.shards import read_shards, split
@@ -72,13 +73,8 @@ class ShardMaker:
         return load_pipeline(self.workspace.located(self.params.diffusion))
 
     def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
-        return pd.DataFrame(
-            [
-                _row(prompt, samples, i)
-                for batch, samples in self.batches.run(prompts, self._sample)
-                for i, prompt in enumerate(batch)
-            ]
-        )
+        made = behind(self.batches.run(prompts, self._sample), _rows)
+        return pd.DataFrame([row for rows in made for row in rows])
 
     def _sample(self, batch: Sequence[dict[str, Any]]) -> Samples:
         diffusion = self.params.diffusion
@@ -90,6 +86,12 @@ class ShardMaker:
             guidance_scale=diffusion.guidance_scale,
             words=[list(prompt["words"]) for prompt in batch],
         )
+
+
+def _rows(made: tuple[Sequence[dict[str, Any]], Samples]) -> list[dict[str, Any]]:
+    """The rows of a batch of prompts that were drawn."""
+    batch, samples = made
+    return [_row(prompt, samples, i) for i, prompt in enumerate(batch)]
 
 
 def _row(prompt: dict[str, Any], samples: Samples, i: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ here: generating and grounding (`ml.grounding.engine`), or checks on the result.
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ml.compute.workers import Workers
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.tokens import refuse_long_prompts
 from ml.grounding.engine import GroundingEngine
+from ml.grounding.grounded import Grounded
 from ml.grounding.module import GroundingModule
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
@@ -29,6 +31,7 @@ from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import SyntheticParams
+from ml.store.behind import behind
 from ml.store.making import write_shards
 from ml.store.objects import local_copy
 from ml.store.schemas import PROMPTS, SYNTHETIC
@@ -104,7 +107,7 @@ def make_rows(
     params: Params,
 ) -> list[dict[str, Any]]:
     """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
-    made = grounded.draw(
+    batches = grounded.draw_batches(
         [p["text"] for p in prompts],
         [list(p["words"]) for p in prompts],
         phrases=[list(p["phrases"]) for p in prompts],
@@ -112,35 +115,50 @@ def make_rows(
         steps=params.diffusion.steps,
         guidance_scale=params.diffusion.guidance_scale,
     )
-    overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
-    rows = []
-    for place, prompt in enumerate(prompts):
-        labels = [vocabulary.label(entity) for entity in prompt["entities"]]
-        label = label_map(
-            made.probabilities[place],
-            labels,
-            params.synthetic.ignore_band,
-            grounded.config.competition,
-        )
-        areas = [float((label == value).mean()) for value in labels]
-        ignored = float((label == IGNORED).mean())
-        overlap = place in overlapping
-        reason = reject_reason(areas, ignored, overlap, params.synthetic)
-        rows.append(
-            {name: prompt[name] for name in PROMPTS.names}
-            | {
-                "image": encode_png(made.images[place]),
-                "label": encode_png(label),
-                "rles": [encode_rle(mask) for mask in made.masks[place]],
-                "areas": areas,
-                "ignored": ignored,
-                "accepted": not reason,
-                "reason": reason,
-                "benchmark_overlap": overlap,
-            }
-            | picture_facts(made.images[place])
-        )
-    return rows
+    left = iter(prompts)
+    shown = ((made, list(islice(left, len(made.images)))) for made in batches)
+    competition = grounded.config.competition
+
+    def rows_of(batch: tuple[Grounded, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        made, asked = batch
+        overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
+        return [
+            _row(prompt, made, place, place in overlapping, competition, vocabulary, params)
+            for place, prompt in enumerate(asked)
+        ]
+
+    return [row for rows in behind(shown, rows_of) for row in rows]
+
+
+def _row(
+    prompt: dict[str, Any],
+    made: Grounded,
+    place: int,
+    overlap: bool,
+    competition: bool,
+    vocabulary: Vocabulary,
+    params: Params,
+) -> dict[str, Any]:
+    """The row of the picture at this place of a batch."""
+    labels = [vocabulary.label(entity) for entity in prompt["entities"]]
+    label = label_map(made.probabilities[place], labels, params.synthetic.ignore_band, competition)
+    areas = [float((label == value).mean()) for value in labels]
+    ignored = float((label == IGNORED).mean())
+    reason = reject_reason(areas, ignored, overlap, params.synthetic)
+    return (
+        {name: prompt[name] for name in PROMPTS.names}
+        | {
+            "image": encode_png(made.images[place]),
+            "label": encode_png(label),
+            "rles": [encode_rle(mask) for mask in made.masks[place]],
+            "areas": areas,
+            "ignored": ignored,
+            "accepted": not reason,
+            "reason": reason,
+            "benchmark_overlap": overlap,
+        }
+        | picture_facts(made.images[place])
+    )
 
 
 def label_map(

@@ -17,7 +17,7 @@ export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whateve
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz lint chaos ci audit sbom paper ui mlflow card clean
+.PHONY: help run test test-slow fuzz lint bench chaos ci audit sbom paper ui mlflow card clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ lint: $(STAMP)  ## ruff, its formatter, the import contracts, the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+bench: $(STAMP)  ## speed and memory as ratios to baselines of the same run (minutes; without a GPU at a tiny shape)
+	$(BIN)/python -m benchmarks
 
 chaos: $(STAMP)  ## kills the graph at random moments and judges what is left (KILLS, ENGINES, SEED, MINUTES)
 	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(ENGINES),--engines $(ENGINES)) \

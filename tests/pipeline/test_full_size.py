@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import __main__ as all_ratios
 from benchmarks import full_size_speed
+from benchmarks.bench import Bench
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.compute.batching import Batches
 from ml.diffusion.encoding import encode_prompts, word_embeddings
@@ -415,7 +417,7 @@ def test_the_speed_benchmark_says_where_memory_ends(monkeypatch):
     chosen = full_size_speed.argparse.Namespace(
         shape="tiny", device="cpu", dtype="float32", steps=2, repeats=1
     )
-    bench = full_size_speed.Bench(chosen)
+    bench = Bench(chosen)
     forward = bench.pipe.unet.forward
 
     def small(x, *args, **kwargs):
@@ -437,6 +439,16 @@ def test_the_speed_benchmark_says_where_memory_ends(monkeypatch):
     }
     result = {"device": "d", "shape": "s", "dtype": "t"}
     assert full_size_speed.row(result, own, 3.0).count("out of memory") == 6
+
+
+@pytest.mark.slow
+def test_all_ratios_in_one_run(capsys):
+    small = ["--shape", "tiny", "--device", "cpu", "--batch-size", "2", "--steps", "2"]
+    rows = all_ratios.main([*small, "--repeats", "1", "--pictures", "2"])
+    figures = {what: figure for what, figure, _ in rows}
+    assert all(figure > 0 for figure in figures.values()), figures
+    assert {"grounded, seeded", "training", "images: job / model"} <= set(figures)
+    assert capsys.readouterr().out.count("\n| ") == len(rows)
 
 
 # --- full size with numbers

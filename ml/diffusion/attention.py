@@ -160,7 +160,9 @@ def token_weights(
 def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None]:
     """Within the block the recorders observe every cross-attention on the way down and up.
 
-    Not the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse.
+    Not the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse. A
+    U-Net whose blocks somebody compiled runs uncompiled meanwhile: recorders keep a growing state,
+    for which the compiler would compile each block again and again.
     """
     layers = [
         layer
@@ -172,7 +174,8 @@ def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None
     try:
         for layer, processor in zip(layers, before, strict=True):
             layer.processor = _Recording(processor, recorders)  # type: ignore[assignment]  # any callable
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for layer, processor in zip(layers, before, strict=True):
             layer.processor = processor

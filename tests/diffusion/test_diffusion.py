@@ -365,6 +365,29 @@ def test_daam_takes_every_occurrence_of_a_word(pipe):
     assert weights[:, 1].nonzero().flatten().tolist() == [8]
 
 
+def test_a_compiled_unet_draws_with_features_and_records_uncompiled():
+    """The compiler is counted, and gives each graph back as it came: seconds instead of minutes."""
+    own, compiled = tiny_pipeline(), []
+    plain = sample(own, [TWO], [3], words=[["dog"]], features=True, **CALL)
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    own.unet.compile_repeated_blocks(dynamic=False, backend=backend)
+    drawn = sample(own, [TWO], [3], features=True, **CALL)
+    first = len(compiled)
+    assert first > 0
+    recorded = sample(own, [TWO], [3], words=[["dog"]], features=True, **CALL)
+    sample(own, [TWO], [4], features=True, **CALL)
+    assert len(compiled) == first
+    for made in (drawn, recorded):
+        assert np.abs(made.images.astype(int) - plain.images).max() <= 1
+        for side, features in plain.features.items():
+            torch.testing.assert_close(made.features[side], features, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(recorded.daam[0], plain.daam[0], atol=1e-4, rtol=1e-4)
+
+
 def test_recording_goes_away_after_an_error(pipe, monkeypatch):
     def fail(*_):
         raise RuntimeError("no memory")

@@ -16,6 +16,9 @@ export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whateve
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 
+# As many workers as cores, so one thread of torch for each. (Give -n 0 to pytest to see one alone.)
+test: export OMP_NUM_THREADS ?= 1
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow fuzz lint chaos ci audit sbom paper ui mlflow card clean
 
@@ -29,7 +32,7 @@ run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came 
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
 
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow

@@ -10,7 +10,8 @@ MLFLOW_PORT ?= 5000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
-export PROFILE RUN_CONFIG  # as the shell's variables, whatever characters are in them
+WHERE := $(if $(ROOT),--root "$$ROOT") $(if $(TRACKING_URI),--tracking-uri "$$TRACKING_URI")
+export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whatever characters are in them
 
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
@@ -21,11 +22,11 @@ test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came out (PROFILE=name, default micro)
-	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" --write "$$RUN_CONFIG") && \
+run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came out (PROFILE=name, ROOT=folder or address, TRACKING_URI)
+	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" $(WHERE) --write "$$RUN_CONFIG") && \
 	HF_HUB_OFFLINE=$${HF_HUB_OFFLINE:-$$offline} \
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c "$$RUN_CONFIG"
-	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE"
+	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
 	$(BIN)/pytest

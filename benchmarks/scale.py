@@ -26,7 +26,7 @@ from ml.errors import EXIT_CODES, exit_path
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT
-from ml.store.shards import shard_files
+from ml.store.sidecars import shard_files
 
 LINEAR = 12.0
 """At most this many times the time for ten times the samples."""

@@ -28,7 +28,7 @@ from ml.store.files import write_json
 from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES, MASKS, SYNTHETIC
-from ml.store.shards import shard_files
+from ml.store.sidecars import shard_files
 from ml.words.vocabulary import load_vocabulary
 
 SIDE = 32

@@ -1,16 +1,16 @@
 """`python -m ml <stage> [--profile micro]`: one stage, or `all` of them in order.
 
 The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
-`init` (a profile for your own words), `audit` (ticks of the audit sheet); each has its --help. A
-training stage runs on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml
-<stage>`.
+`init` (a profile for your own words), `audit` (ticks of the audit sheet), `prove` (the paper's
+table with your models, cut down); each has its --help. A training stage runs on several GPUs under
+`accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
 """
 
 import sys
 
 from ml.errors import exit_path
 
-COMMANDS = ("plan", "init", "audit")
+COMMANDS = ("plan", "init", "audit", "prove")
 """Modules of `ml.cli`, each with `main(arguments) -> exit code`."""
 
 

@@ -15,18 +15,11 @@ from pydantic import PrivateAttr
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
-from ml.store.places import is_remote, place_of
+from orchestration.home import home_of
 from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"
 PARTITION = "dagster/partition"  # the run's tag that Dagster reads
-
-
-def home_of(root: str) -> Path:
-    """The place that a `root` in run config means: "" is this checkout. Raises ValueError as
-    `ml.store.places.place_of`."""
-    place = place_of(root) if root else ROOT
-    return place if is_remote(place) else place.resolve()
 
 
 def known_profiles() -> list[str]:

@@ -15,8 +15,10 @@ from ml.errors import exit_path
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.settings.profile import load_params
+from ml.settings.profile import ROOT, load_params
 from ml.store.files import atomic
+from orchestration.home import home_of
+from orchestration.mlflow.tracking import resolve
 
 
 def models_elsewhere(params: Params, workspace: Workspace) -> list[str]:
@@ -34,11 +36,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.run_config", __doc__)
     add_profile(parser)
     add_workspace(parser)
+    parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
+    project = {"profile": chosen.profile}
+    if chosen.root != ROOT:
+        project["root"] = str(chosen.root)
+    if chosen.tracking_uri:
+        project["tracking_uri"] = chosen.tracking_uri
+    # what the run would refuse is refused now, and not after Dagster's start
+    resolve(chosen.tracking_uri, "", home_of(str(chosen.root)))
     config = {
-        "resources": {"project": {"config": {"profile": chosen.profile}}},
+        "resources": {"project": {"config": project}},
         "loggers": {"console": {"config": {"log_level": "WARNING"}}},
     }
     with atomic(chosen.write) as temporary:

@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from ml.errors import exit_path
-from orchestration.pods import NAME, pods
+from orchestration import pods, ray_jobs
 from orchestration.resources import PARTITION, PROFILES, known_profiles, profile_name
 from orchestration.turns import try_lock
 
@@ -33,6 +33,7 @@ UNBEGUN = 300.0
 process of its own, which has to import everything). One that starts later is refused by Dagster."""
 NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 PLACE = "words-to-masks/place"  # a run's tag: where its file is, since machines may share a history
+ELSEWHERE = {pods.NAME: pods.pods, ray_jobs.NAME: ray_jobs.ray_jobs}  # executors of other packages
 _alive = []  # this process's locked files; the kernel closes them when the process has ended
 
 
@@ -152,21 +153,23 @@ class Beginning(dg.Executor):
             {
                 "in_process": dg.in_process_executor.config_schema.as_field(),
                 "multiprocess": dg.multiprocess_executor.config_schema.as_field(),
-                NAME: dg.Field(dg.Permissive()),
             }
+            | {name: dg.Field(dg.Permissive()) for name in ELSEWHERE}
         ),
         default_value={"in_process": {}},
     ),
     requirements=lambda config: dg.multi_or_in_process_executor.get_requirements(
-        {"multiprocess": {}} if NAME in config else config
+        {"multiprocess": {}} if ELSEWHERE.keys() & config else config
     ),
 )
 def in_process_or_multiprocess(init_context) -> Beginning:
     """One process by default: every further one pays 11 s of imports, more than most of the micro
     profile's stages take. `execution: {config: {multiprocess: {max_concurrent: 2}}}` in run config
-    gives every step a process of its own, `{kubernetes: {}}` a pod."""
-    if NAME in init_context.executor_config:
-        return Beginning(pods(init_context, init_context.executor_config[NAME]))
+    gives every step a process of its own, `{kubernetes: {}}` a pod, `{ray: {ray: {address: ...}}}`
+    a job of a Ray cluster."""
+    ((name, config),) = init_context.executor_config.items()
+    if name in ELSEWHERE:
+        return Beginning(ELSEWHERE[name](init_context, config))
     return Beginning(dg.multi_or_in_process_executor.executor_creation_fn(init_context))
 
 

@@ -12,11 +12,13 @@ from ml.errors import exit_path
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import TIMING, Workspace
+from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
 from ml.words.cells import CELLS
-from orchestration.resources import Project
+from orchestration.home import home_of
+from orchestration.mlflow.tracking import resolve
 
 
 def timings(workspace: Workspace) -> tuple[dict[str, float], float]:
@@ -119,14 +121,16 @@ def page(
     )
 
 
-def champions_of(project: Project) -> dict[str, str] | None:
-    """The champions' URIs; None when the registry was never made."""
-    uri, artifacts = project.registry
+def champions_of(
+    registry: tuple[str, str | None], params: Params, workspace: Workspace
+) -> dict[str, str] | None:
+    """The champions' URIs; None when the registry (`tracking.resolve`) was never made."""
+    uri, artifacts = registry
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         return None
     from orchestration.mlflow.registry import Registry
 
-    return Registry(uri, artifacts, project.params, project.workspace).champions()
+    return Registry(uri, artifacts, params, workspace).champions()
 
 
 @exit_path
@@ -137,11 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
-    project = Project(
-        profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri
-    )
+    registry = resolve(chosen.tracking_uri, "", home_of(str(chosen.root)))
     workspace = Workspace(chosen.root, params.profile)
-    champions = champions_of(project)
+    champions = champions_of(registry, params, workspace)
     summary = summarize(workspace, champions)
     path = workspace.data / "summary.json"
     # A stage that is made again leaves another time: an equal summary means that nothing was made.

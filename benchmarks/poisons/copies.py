@@ -20,7 +20,8 @@ from ml.settings.params import Params
 from ml.store.files import sha256_json
 from ml.store.manifest import describe_files, read_manifest, write_manifest
 from ml.store.schemas import BENCHMARK, IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
-from ml.store.shards import read_shards, shard_name, split, write_shard
+from ml.store.shards import read_shards, split, write_shard
+from ml.store.sidecars import shard_name
 
 SCHEMAS = {"prompts": PROMPTS, "images": IMAGES, "masks": MASKS, "triplets": TRIPLETS,
            "synthetic_dataset": SYNTHETIC, "benchmark": BENCHMARK}  # fmt: skip

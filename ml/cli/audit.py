@@ -6,11 +6,8 @@ interval. Not here: the sheet and the arithmetic (`ml.pipeline.audit`), the page
 
 from pathlib import Path
 
-import pandas as pd
-
 from ml.arguments import add_profile, add_workspace, make_parser
 from ml.errors import shown
-from ml.pipeline.audit import STAGE, precision, read_ticks
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import write_json
@@ -23,6 +20,10 @@ def main(arguments: list[str]) -> int:
     add_profile(parser)
     add_workspace(parser)
     chosen = parser.parse_args(arguments)
+    import pandas as pd  # here: --help needs none of it
+
+    from ml.pipeline.audit import STAGE, precision, read_ticks
+
     workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
     rows = precision(read_ticks(chosen.ticks, workspace))
     # In the state, not in the set's folder: it is about the set, and goes when that is made again.

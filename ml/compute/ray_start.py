@@ -151,10 +151,7 @@ def connect(address: str) -> None:
                 f"this process has a Ray of its own already: expected another process for {address}"
             )
         return
-    if not open_will_do():
-        if not _has_token():
-            raise ValueError(f"executor.address {address}: no token for this cluster; {OPEN}")
-        _set_token(None)
+    take_token(f"executor.address {address}")
     try:
         with _own_signals():
             ray.init(address=address, logging_level=logging.WARNING)
@@ -163,6 +160,18 @@ def connect(address: str) -> None:
             f"executor.address {address}: expected a Ray cluster there, which answers to this "
             f"process's token (docs/cluster.md): {error}"
         ) from error
+
+
+def take_token(cluster: str) -> None:
+    """This process shows its token to every cluster from now on, unless an open one is wanted.
+
+    cluster: how a message names it. Raises ValueError without a token.
+    """
+    if open_will_do():
+        return
+    if not _has_token():
+        raise ValueError(f"{cluster}: no token for this cluster; {OPEN}")
+    _set_token(None)
 
 
 def asks_for_token() -> bool:

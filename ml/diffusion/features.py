@@ -3,7 +3,8 @@
 Not here: what is learned from these features (the grounding model).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +89,21 @@ def unet_features(
         raise ValueError(f"expected one prompt a latent, got {len(prompts)} for {len(latents)}")
     batch = len(latents)
     latents = latents.to(pipe.device, pipe.unet.dtype)
+    with tapped(pipe.unet) as outputs:
+        pipe.unet(
+            torch.cat([latents, latents]),
+            timestep,
+            return_dict=False,
+            **encode_prompts(pipe, [""] * batch + list(prompts)).kwargs,
+        )
+    return joined(outputs)
+
+
+@contextmanager
+def tapped(unet: UNet2DConditionModel) -> Iterator[dict[int, torch.Tensor]]:
+    """Within the block every pass of the U-Net leaves its taps' outputs here, by their place in
+    `feature_taps`; a further pass replaces them."""
     outputs: dict[int, torch.Tensor] = {}
-    taps = feature_taps(pipe.unet)
 
     def keep(index: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -97,20 +111,22 @@ def unet_features(
 
         return hook
 
+    taps = feature_taps(unet)
     handles = [tap.module.register_forward_hook(keep(i)) for i, tap in enumerate(taps)]
     try:
-        pipe.unet(
-            torch.cat([latents, latents]),
-            timestep,
-            return_dict=False,
-            **encode_prompts(pipe, [""] * batch + list(prompts)).kwargs,
-        )
+        yield outputs
     finally:
         for handle in handles:
             handle.remove()
+
+
+def joined(outputs: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    """`unet_features` of what `tapped` kept of a pass over a guided batch; empties `outputs`."""
+    batch = len(outputs[0]) // 2
     groups: dict[int, list[torch.Tensor]] = {}
-    for index in range(len(taps)):
-        groups.setdefault(outputs[index].shape[-2], []).append(outputs[index])
+    for index in sorted(outputs):
+        output = outputs.pop(index)
+        groups.setdefault(output.shape[-2], []).append(output)
     return {
         side: torch.cat([m[:batch] for m in maps] + [m[batch:] for m in maps], dim=1)
         for side, maps in sorted(groups.items())

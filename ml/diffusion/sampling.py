@@ -1,10 +1,11 @@
 """Making pictures: plain diffusers, keeping what the later stages need.
 
-Not here: features and evidence, which are recomputed from the latent kept here.
+Features are those of the last step itself, where they are asked for; later they are computed again
+from the latent kept here. Not here: evidence, which is made of the finished picture.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.encoding import encode_prompts
+from ml.diffusion.features import joined, tapped
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import check_scheduler
@@ -30,6 +32,7 @@ class Samples:
     timestep: int  # of that step, 0..999
     daam: list[torch.Tensor] | None  # float32 (n_i,h,w) a picture, CPU: summed attention, >= 0
     earlier: dict[int, tuple[int, torch.Tensor]]  # step, counted from the last (1) -> as above
+    features: dict[int, torch.Tensor] | None = None  # `unet_features` of `latents` at `timestep`
 
 
 def sample(
@@ -41,6 +44,7 @@ def sample(
     guidance_scale: float,
     words: Sequence[Sequence[str]] | None = None,
     keep: Sequence[int] = (),
+    features: bool = False,
     recorders: Sequence[Recorder] = (),
     callback: StepCallback | None = None,
 ) -> Samples:
@@ -49,6 +53,8 @@ def sample(
     words: for each prompt the words whose attention (DAAM: conditional half, mean over heads,
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
+    features: whether the last step's are kept, on the pipeline's device and in its dtype, instead
+    of a pass of `ml.diffusion.features.unet_features` afterwards, whose they are to the bit.
     recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.
@@ -67,7 +73,7 @@ def sample(
             recorder = WordAttention(token_weights(pipe, prompts, words), size)
         observers = [*recorders, recorder] if recorder else recorders
         observed = recording(pipe.unet, *observers) if observers else nullcontext()
-        inputs = _Inputs(pipe, {1, *keep})
+        inputs = _Inputs(pipe, {1, *keep}, features)
         with observed, inputs.observed(), _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
@@ -88,6 +94,7 @@ def sample(
         timestep=kept[1][0],
         earlier={step: kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
+        features=joined(inputs.outputs) if features else None,
     )
 
 
@@ -154,23 +161,24 @@ def _per_picture(
 
 
 class _Inputs:
-    """Observes the U-Net's inputs: keeps the latents of some steps, counted from the last (1).
+    """Observes the U-Net's inputs: keeps the latents of some steps, counted from the last (1), and
+    of the last one the taps' outputs, if they are wanted.
 
     They are as the scheduler scales them (some work in units of the noise), so that one U-Net pass
     on one of them, with its timestep, is that step whatever the scheduler.
     """
 
-    def __init__(self, pipe: Pipeline, wanted: set[int]):
-        self.pipe, self.wanted, self.calls = pipe, wanted, 0
+    def __init__(self, pipe: Pipeline, wanted: set[int], features: bool) -> None:
+        self.pipe, self.wanted, self.calls, self.features = pipe, wanted, 0, features
         self.kept: dict[int, tuple[int, torch.Tensor]] = {}  # float32 (B,C,h,w), CPU
+        self.outputs: dict[int, torch.Tensor] = {}  # of `tapped`
+        self.open = ExitStack()
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        handle = self.pipe.unet.register_forward_pre_hook(self._look)
-        try:
+        with self.open:
+            self.open.callback(self.pipe.unet.register_forward_pre_hook(self._look).remove)
             yield
-        finally:
-            handle.remove()
 
     def _look(self, unet: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         latents, timestep = inputs[:2]
@@ -179,3 +187,5 @@ class _Inputs:
         if step in self.wanted:  # both halves of a guided batch are given the same latents
             own = latents[: len(latents) // 2].float().cpu()
             self.kept[step] = (round(float(timestep)), own)
+        if self.features and step == 1:  # not before: outputs of another step would only fill
+            self.outputs = self.open.enter_context(tapped(self.pipe.unet))  # the memory

@@ -102,10 +102,11 @@ class GroundingEngine:
                 steps=steps,
                 guidance_scale=guidance_scale,
                 callback=callback,
+                features=True,
             )
-            return self.ground_latents(
-                made.latents,
-                made.timestep,
+            assert made.features is not None
+            return self.ground_features(
+                made.features,
                 made.images,
                 texts,
                 [own.words for own in asked],
@@ -201,7 +202,6 @@ class GroundingEngine:
             limit.refuse(own.prompt for own in asked)
         return asked
 
-    @torch.no_grad()
     def ground_latents(
         self,
         latents: Tensor,
@@ -212,9 +212,22 @@ class GroundingEngine:
         phrases: Sequence[Sequence[str]],
         seeds: Sequence[int],
     ) -> Grounded:
-        """One batch: features from latents float32 (B,C,h,w) at the timestep, evidence from the
-        finished pictures uint8 (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a
-        picture without words."""
+        """`ground_features` of latents float32 (B,C,h,w) at the timestep."""
+        features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
+        return self.ground_features(features, images, prompts, words, phrases, seeds)
+
+    @torch.no_grad()
+    def ground_features(
+        self,
+        features: dict[int, Tensor],
+        images: np.ndarray,
+        prompts: Sequence[str],
+        words: Sequence[Sequence[str]],
+        phrases: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+    ) -> Grounded:
+        """One batch: its features (`unet_features`), and evidence of the finished pictures uint8
+        (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a picture without words."""
         if not all(len(own) for own in words):
             raise ValueError(
                 f"expected at least one word a picture, got {list(words)}; leave out "
@@ -232,7 +245,6 @@ class GroundingEngine:
                 self.batches,
             )
         none = [np.zeros((len(own), 1, 1), bool) for own in words]  # no truth here
-        features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
         batch = collate(
             features,
             [self.words(own) for own in words],

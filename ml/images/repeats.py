@@ -9,7 +9,8 @@ import numpy.typing as npt
 from ml.images.near_copies import CloseHashes, Pairs, block_sums, may_be_same, same_picture
 from ml.images.png import decode_png
 from ml.images.stored import load_pictures
-from ml.store.shards import iter_shards, shard_files
+from ml.store.shards import iter_shards
+from ml.store.sidecars import shard_files
 
 MOST_BYTES = 200_000_000
 """Of decoded pictures that are compared at once."""

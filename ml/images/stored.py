@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ml.images.arrays import Picture
 from ml.images.png import decode_png
-from ml.store.shards import read_frame, shard_files
+from ml.store.shards import read_frame
+from ml.store.sidecars import shard_files
 
 
 def load_pictures(

@@ -10,7 +10,8 @@ from ml.images.overlays import overlay
 from ml.images.png import decode_png, jpeg_uri
 from ml.pipeline.audit import ITEMS, STAGE, choose_items
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame, read_shards, shard_files
+from ml.store.shards import read_frame, read_shards
+from ml.store.sidecars import shard_files
 from ml.words.vocabulary import Vocabulary
 
 THUMBNAIL = 224

@@ -9,7 +9,8 @@ import numpy as np
 from ml.grounding.samples import Sample
 from ml.images.stored import Pictures
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import iter_shards, read_frame, shard_files, with_keys
+from ml.store.shards import iter_shards, read_frame, with_keys
+from ml.store.sidecars import shard_files
 
 _COLUMNS = [
     "key",

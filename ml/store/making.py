@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ml.errors import WorkerLost
 from ml.store.files import remove
-from ml.store.shards import read_sidecar, rows_in_place, shard_name, write_shard
+from ml.store.shards import write_shard
+from ml.store.sidecars import read_sidecar, rows_in_place, shard_name
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,8 +1,8 @@
 """Shards: Parquet files of a few hundred samples each, made once, resumed after a kill.
 
-A shard is in place when its sidecar (`.shard-00000.json`) names the recipe it was made by and the
-sha256 of the file. Batches never cross shards, so a resumed run gives the same bytes, and so do
-several processes that each make some of the shards.
+Here: their rows, as frames. Batches never cross shards, so a resumed run gives the same bytes, and
+so do several processes that each make some of the shards. Not here: which files they are, and
+whether one is in place (`ml.store.sidecars`).
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -13,42 +13,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml.store.files import atomic, read_note, sha256_file, write_json
+from ml.store.files import atomic, sha256_file, write_json
 from ml.store.objects import opened
 from ml.store.places import is_remote
+from ml.store.sidecars import shard_files, sidecar
 
 Item = TypeVar("Item")
-
-
-def shard_name(index: int) -> str:
-    return f"shard-{index:05d}.parquet"
 
 
 def split(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     """Consecutive groups of `size` items, the last one shorter."""
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def sidecar(path: Path) -> Path:
-    """The file that records the recipe of a shard."""
-    return path.with_name(f".{path.stem}.json")
-
-
-_SIDECAR = {"recipe": str, "sha256": str, "rows": int}
-
-
-def read_sidecar(path: Path) -> dict[str, Any] | None:
-    """recipe, sha256 and rows of a shard; None without a sidecar that can be read."""
-    return read_note(sidecar(path), _SIDECAR)
-
-
-def rows_in_place(path: Path, recipe: str) -> int | None:
-    """The rows of a shard that this recipe made and nothing has changed since; else None."""
-    note = read_sidecar(path)
-    if note is None or note["recipe"] != recipe or not path.is_file():
-        return None
-    rows: int = note["rows"]
-    return rows if note["sha256"] == sha256_file(path) else None
 
 
 def write_shard(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema) -> int:
@@ -65,11 +40,6 @@ def write_shard(path: Path, recipe: str, frame: pd.DataFrame, schema: pa.Schema)
     return len(frame)
 
 
-def shard_files(folder: Path) -> list[Path]:
-    """The shards of a folder in order."""
-    return sorted(folder.glob("shard-*.parquet"))
-
-
 def read_frame(
     path: Path, columns: Sequence[str] | None = None, filters: list[Any] | None = None
 ) -> pd.DataFrame:
@@ -82,14 +52,6 @@ def read_frame(
         return pd.read_parquet(path, columns=wanted, filters=filters)
     with opened(path, whole=False) as handle:
         return pd.read_parquet(handle, columns=wanted, filters=filters)
-
-
-def shards_of(folder: Path, recipe: str) -> Iterator[Path]:
-    """The shards of a folder whose sidecars name this recipe, in order."""
-    for shard in shard_files(folder):
-        note = read_sidecar(shard)
-        if note is not None and note["recipe"] == recipe:
-            yield shard
 
 
 def with_keys(frame: pd.DataFrame, keys: Container[str]) -> pd.DataFrame:

@@ -39,7 +39,7 @@ from ml.store.manifest import (
     strays,
     write_manifest,
 )
-from ml.store.shards import read_sidecar, shard_files, shards_of, sidecar
+from ml.store.sidecars import read_sidecar, shard_files, shards_of, sidecar
 
 MAKING, STRAYS, STATE = ".making", ".strays", ".state"
 MADE = "made.json"

@@ -16,8 +16,8 @@ from ml.store import objects
 from ml.store.files import read_note, sha256_json, write_json
 from ml.store.leases import Lease
 from ml.store.manifest import NAME, PROGRESS, Manifest, Recipe, read_manifest, write_manifest
-from ml.store.shards import shards_of, sidecar
 from ml.store.shelf import Shelf, clear, lock_in, look, version_in
+from ml.store.sidecars import shards_of, sidecar
 from ml.store.successor import MADE, MADE_NOTE, RECIPE_NOTE, write_state
 
 NOTE, STATE = "recipe.json", "state"

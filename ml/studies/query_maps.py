@@ -11,7 +11,8 @@ import torch
 
 from ml.baselines.ovam import attribution_recorder, own_maps, query_recorder
 from ml.diffusion.sampling import sample
-from ml.store.shards import shard_files, split
+from ml.store.shards import split
+from ml.store.sidecars import shard_files
 from ml.studies.picture_makers import Maker
 from ml.studies.prompt_sets import all_classes
 from ml.studies.query_labels import query_file, query_recipe

@@ -15,7 +15,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_file
 from ml.store.making import here, write_shards
-from ml.store.shards import shard_files
+from ml.store.sidecars import shard_files
 from tests.builders import makers
 
 SCHEMA = pa.schema([("key", pa.string()), ("x", pa.float64())])

@@ -259,6 +259,32 @@ def test_the_kept_latent_is_what_the_unet_saw_last(name):
     assert not made.latents.is_inference()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+    ],
+)
+def test_features_of_the_last_step_are_those_of_a_pass_of_their_own(name):
+    """To the bit, and without that pass."""
+    own = tiny_pipeline()
+    set_scheduler(own, name)
+    times = []
+    handle = own.unet.register_forward_pre_hook(lambda module, inputs: times.append(inputs[1]))
+    made = sample(own, [ONE, TWO], [1, 2], features=True, **CALL)
+    handle.remove()
+    assert len(times) == len(own.scheduler.timesteps)
+    again = unet_features(own, made.latents, [ONE, TWO], made.timestep)
+    assert list(made.features) == list(again)
+    assert all(torch.equal(made.features[side], again[side]) for side in again)
+    assert not any(kept.is_inference() for kept in made.features.values())
+    assert not own.unet._forward_pre_hooks and not own.unet.conv_in._forward_hooks
+    assert sample(own, [ONE], [1], **CALL).features is None
+
+
 @pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
 def test_inputs_of_earlier_steps_are_kept(name):
     """One U-Net pass on a kept input and the scheduler's own step give the next kept input."""

@@ -8,8 +8,9 @@ import pytest
 from ml.pipeline.workspace import Workspace
 from orchestration.assets import ASSETS
 from orchestration.checks import CHECKS
+from orchestration.home import home_of
 from orchestration.mlflow.tracking import resolve
-from orchestration.resources import Project, home_of
+from orchestration.resources import Project
 from orchestration.turns import gpu_turn
 from orchestration.versioning import seal
 from tests.builders import object_store

@@ -18,3 +18,27 @@ def test_a_folder_called_as_a_backends_own_model_is_not_that_model(tmp_path, cap
     assert offline(tmp_path, capsys, backend="torchvision", model="coco", weights=None) == "0"
     (tmp_path / "mine").mkdir()
     assert offline(tmp_path, capsys, backend="torchvision", model="mine", weights=None) == "1"
+
+
+def test_where_the_data_lies_and_who_keeps_the_models_reach_the_run(tmp_path):
+    def project(*where: str) -> dict[str, str]:
+        assert main([*where, "--profile", "micro", "--write", str(tmp_path / "run.yaml")]) == 0
+        written = yaml.safe_load((tmp_path / "run.yaml").read_text())
+        return written["resources"]["project"]["config"]
+
+    assert project() == {"profile": "micro"}
+    own = f"sqlite:///{tmp_path}/models.db"
+    assert project("--root", str(tmp_path), "--tracking-uri", own) == {
+        "profile": "micro",
+        "root": str(tmp_path),
+        "tracking_uri": own,
+    }
+    bucket = project("--root", "memory://bucket/x", "--tracking-uri", own)
+    assert bucket["root"] == "memory://bucket/x"
+
+
+def test_a_bucket_without_an_address_of_mlflow_is_refused_before_dagster(tmp_path, capsys):
+    arguments = ["--root", "memory://bucket/x", "--write", str(tmp_path / "run.yaml")]
+    assert main(arguments) == 2
+    assert "tracking_uri: missing" in capsys.readouterr().err
+    assert not (tmp_path / "run.yaml").exists()

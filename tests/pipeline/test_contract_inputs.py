@@ -18,7 +18,7 @@ from ml.store.files import sha256_json, write_json
 from ml.store.lineage import check_lineage
 from ml.store.locks import FolderLock
 from ml.store.manifest import Manifest, read_manifest, write_manifest
-from ml.store.shards import sidecar
+from ml.store.sidecars import sidecar
 from tests.builders.small_stages import recipe, start, until
 
 # --- inputs were made from one another ------------------------------------------------------------

@@ -28,7 +28,8 @@ from ml.settings.sections import DetectorParams, TripletParams
 from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES
-from ml.store.shards import read_shards, shard_files, split
+from ml.store.shards import read_shards, split
+from ml.store.sidecars import shard_files
 from ml.words.cells import cell_of
 from ml.words.english import with_article
 from ml.words.vocabulary import Vocabulary, load_vocabulary

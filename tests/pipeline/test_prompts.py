@@ -6,7 +6,8 @@ import pandas as pd
 
 from ml.pipeline.runner import run_stage
 from ml.settings.profile import load_params
-from ml.store.shards import read_shards, shard_files
+from ml.store.shards import read_shards
+from ml.store.sidecars import shard_files
 
 
 def test_stage_writes_shards_by_purpose(tmp_path):

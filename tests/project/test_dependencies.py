@@ -69,7 +69,7 @@ def test_the_library_needs_the_base_alone():
     ("folder", "extras"),
     [
         ("ml", ["pipeline"]),
-        ("orchestration", ["pipeline", "tracking", "kubernetes"]),
+        ("orchestration", ["pipeline", "tracking", "ray", "kubernetes"]),
         ("tests", ["pipeline", "tracking", "kubernetes", "dev"]),
         ("benchmarks", ["pipeline", "tracking", "dev"]),
     ],

@@ -8,7 +8,7 @@ from ml.errors import ManifestError, QualityError
 from ml.pipeline.workspace import Workspace
 from ml.store import files
 from ml.store.files import Damaged, read_json, write_json
-from ml.store.shards import sidecar
+from ml.store.sidecars import sidecar
 from ml.store.successor import Successor
 
 # --- what is damaged is named and made again alone ------------------------------------------------

@@ -22,7 +22,8 @@ from ml.store.files import atomic, sha256_file, sha256_json, write_json
 from ml.store.folder_digest import sha256_folder
 from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
-from ml.store.shards import read_shards, shard_files, split
+from ml.store.shards import read_shards, split
+from ml.store.sidecars import shard_files
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.small_stages import rows_of
 

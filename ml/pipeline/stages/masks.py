@@ -25,7 +25,8 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_frame, read_shards, shard_files
+from ml.store.shards import read_frame, read_shards
+from ml.store.sidecars import shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

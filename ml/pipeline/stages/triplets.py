@@ -25,7 +25,8 @@ from ml.settings.params import Params
 from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS, TRIPLETS
-from ml.store.shards import iter_shards, read_frame, read_shards, shard_files
+from ml.store.shards import iter_shards, read_frame, read_shards
+from ml.store.sidecars import shard_files
 from ml.words.vocabulary import load_vocabulary
 
 REASONS = {

@@ -1,4 +1,5 @@
-"""The device that a setting names: found, or refused with one message, in one place."""
+"""The device that a setting names: found, or refused with one message, in one place; and how
+tensors come to it."""
 
 import torch
 
@@ -31,3 +32,11 @@ def own_device() -> torch.device:
         return find_device()
     device: torch.device = processes.state().device
     return device
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device. To a GPU it goes through pinned memory, so that nothing waits for
+    the copy: from pageable memory it would begin when the GPU has done all it was given."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ml.compute import processes
 from ml.compute.batching import NoRoom, attempt
-from ml.compute.weights import check_loss
 from ml.errors import OutOfMemory
 
 ADVICE = (
@@ -49,13 +48,13 @@ def backward_in_parts(
     most: int,
     loss_of: Callable[[Sequence[int]], Tensor],
     backward: Callable[[Tensor], None] = Tensor.backward,
-) -> tuple[float, int]:
+) -> tuple[Tensor, int]:
     """Leaves the gradients of the whole batch, of all processes, in the module.
 
     rows: this process's. loss_of: the share of some rows in the batch's loss, so that shares add
     up to it. most: rows at once; halved as long as the device has not enough memory. Returns the
-    batch's loss and what `most` has become. Raises OutOfMemory when a single row does not fit,
-    NotFinite when the loss is not a finite number.
+    batch's loss, on its device, for `ml.compute.losses`, and what `most` has become. Raises
+    OutOfMemory when a single row does not fit.
     """
     while True:
         module.zero_grad(set_to_none=True)
@@ -67,9 +66,7 @@ def backward_in_parts(
         most = min(most, len(rows)) // 2
     if processes.count() > 1:
         loss = _sum_gradients(module, loss)
-    value = loss.item()  # of all processes: all stop at once
-    check_loss(value, type(module).__name__)
-    return value, most
+    return loss, most
 
 
 def _backward(

@@ -182,18 +182,19 @@ def check_numbers(source: str, tensors: Mapping[str, Tensor]) -> None:
 def check_finite(values: Tensor, what: str, advice: str) -> None:
     """Raises NotFinite unless all numbers are finite. what: in words, with the settings it has."""
     if not torch.isfinite(values).all():
-        _stop(what, advice)
+        stop_for_numbers(what, advice)
 
 
 def check_loss(loss: float, what: str) -> None:
     """Raises NotFinite unless a training's loss is a finite number."""
     if not math.isfinite(loss):
-        _stop(
+        stop_for_numbers(
             f"the loss of {what}",
             "lower its learning_rate, or set its precision to "
             "bfloat16 or float32; the data may have it too: look at its checks",
         )
 
 
-def _stop(what: str, advice: str) -> NoReturn:
+def stop_for_numbers(what: str, advice: str) -> NoReturn:
+    """Raises the NotFinite of `check_finite`."""
     raise NotFinite(f"{what}: expected finite numbers, got NaN or infinite ones; {advice}")

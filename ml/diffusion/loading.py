@@ -3,7 +3,9 @@
 Not here: where its files come from (`checkpoint.py`), and what is done with the loaded pipeline.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -152,10 +154,14 @@ def set_scheduler(pipe: Pipeline, name: str) -> None:
 def guard(pipe: Pipeline) -> None:
     """Makes every pass of the U-Net and the VAE, whoever calls it, raise NotFinite where its output
     has numbers that are not finite; the error names dtype and scheduler.
+
+    Within `unwatched` the U-Net's are left to the caller.
     """
 
     def look(what: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if module is pipe.unet and _left_to_the_caller.get():
+                return
             values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
             dtype = str(values.dtype).removeprefix("torch.")
             check_finite(
@@ -171,6 +177,20 @@ def guard(pipe: Pipeline) -> None:
     pipe.unet.register_forward_hook(look("the U-Net's predictions"))
     pipe.vae.encoder.register_forward_hook(look("the latents of pictures"))
     pipe.vae.decoder.register_forward_hook(look("the pictures"))  # before they are clamped
+
+
+_left_to_the_caller: ContextVar[bool] = ContextVar("left_to_the_caller", default=False)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Passes of the U-Net in this block are checked by the caller: on a GPU `guard` waits for each,
+    and a training step has more to give to the GPU meanwhile."""
+    token = _left_to_the_caller.set(True)
+    try:
+        yield
+    finally:
+        _left_to_the_caller.reset(token)
 
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ All of it comes from the frozen diffusion model; nothing here is learned.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +13,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ml.compute.batching import Batches
-from ml.compute.weights import check_finite
+from ml.compute.devices import on_device
+from ml.compute.weights import stop_for_numbers
 from ml.diffusion.encoding import word_embeddings
 from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import unet_features
 from ml.diffusion.latents import encode_images
+from ml.diffusion.loading import unwatched
 from ml.diffusion.pipeline import Pipeline
 from ml.grounding.samples import Sample
 from ml.store.shards import split
 
 CACHE_BYTES = 1_500_000_000
-"""Features kept in memory. 800 pictures of the micro size take 0.3 GB in float16; at full size
-(65 MB each) some twenty fit and the rest are computed again, one U-Net pass each."""
+"""Features kept in memory on a CPU. 800 pictures of the micro size take 0.3 GB in float16; at full
+size (65 MB each) some twenty fit and the rest are computed again, one U-Net pass each."""
+CACHE_SHARE = 0.15
+"""Of a GPU's free memory instead, for each of training and validation: the trainings on a card of
+8 GB still get the batches they ask for."""
 
 
 @dataclass
@@ -55,10 +61,10 @@ def collate(
         padded = torch.zeros(len(tensors), longest, *tensors[0].shape[1:], dtype=dtype)
         for row, tensor in zip(padded, tensors, strict=True):
             row[: len(tensor)] = tensor
-        return padded.to(device)
+        return on_device(padded, device)
 
     return Batch(
-        features={r: f.to(device) for r, f in features.items()},
+        features={r: on_device(f, device) for r, f in features.items()},
         text=pad([t.cpu() for t in texts], torch.float32),
         valid=pad([np.ones(len(t), bool) for t in texts], torch.bool),
         evidence=None if evidence is None else pad(evidence, torch.float32),
@@ -82,6 +88,13 @@ class Words:
         return torch.stack([self.known[w] for w in words])
 
 
+def cache_room(device: torch.device) -> int:
+    """Bytes of features that are kept on a device."""
+    if device.type != "cuda":
+        return CACHE_BYTES
+    return int(CACHE_SHARE * torch.cuda.mem_get_info(device)[0])
+
+
 class FeatureSource:
     """Batches of samples for training: features cached in float16, the rest always kept."""
 
@@ -90,13 +103,15 @@ class FeatureSource:
         pipe: Pipeline,
         samples: Sequence[Sample],
         evidence: Sequence[np.ndarray] | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
     ) -> None:
-        """evidence: of each sample (n,E,h,w), from `compute_evidence`; None for `paper`."""
+        """evidence: of each sample (n,E,h,w), from `compute_evidence`; None for `paper`.
+        cache_bytes: of features that are kept, by default `cache_room`."""
         self.pipe, self.samples, self.evidence = pipe, list(samples), evidence
         self.words = Words(pipe)
-        self.cache: dict[int, dict[int, Tensor]] = {}  # on the CPU
-        self.room = cache_bytes
+        self.cache: dict[int, dict[int, Tensor]] = {}  # on the pipeline's device
+        self.room = cache_room(pipe.device) if cache_bytes is None else cache_bytes
+        self._made: list[tuple[str, Tensor]] = []  # of the last pass: what, and whether finite
         self.batches = Batches(max(1, len(self.samples)))  # as many as asked for, while they fit
 
     def __len__(self) -> int:
@@ -110,11 +125,12 @@ class FeatureSource:
     def batch(self, indices: Sequence[int]) -> Batch:
         """The samples at these places, on the pipeline's device."""
         chosen = [self.samples[i] for i in indices]
+        masks = [s.masks for s in chosen]  # decoded while a GPU is at the step before
         return collate(
             self._features(indices),
             [self.words(s.words) for s in chosen],
             None if self.evidence is None else [self.evidence[i] for i in indices],
-            [s.masks for s in chosen],
+            masks,
             [s.present for s in chosen],
             self.pipe.device,
         )
@@ -130,32 +146,54 @@ class FeatureSource:
                     fresh[i] = {r: f[row] for r, f in computed.items()}
                     self._keep(i, fresh[i])
         rows = [fresh.get(i) or self.cache[i] for i in indices]
-        device = self.pipe.device
-        return {r: torch.stack([row[r].to(device) for row in rows]) for r in rows[0]}
+        return {r: torch.stack([row[r] for row in rows]) for r in rows[0]}
 
     def _compute(self, part: Sequence[int]) -> dict[int, Tensor]:
         """One U-Net pass, {r: float16 (B,C_r,r,r)} on the pipeline's device."""
         chosen = [self.samples[i] for i in part]
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
-        features = unet_features(
-            self.pipe, latents.to(self.pipe.device), [s.text for s in chosen], chosen[0].timestep
-        )
-        halves = {r: f.half() for r, f in features.items()}
-        for r, half in halves.items():
-            check_finite(
-                half,
-                f"the features at {r}x{r} pixels, kept in float16 for "
-                f"diffusion.dtype {str(features[r].dtype).removeprefix('torch.')}",
-                "take a diffusion.model whose features stay below 65,504; float32 or "
-                "bfloat16 does not help",
+        on_gpu = self.pipe.device.type == "cuda"
+        with unwatched() if on_gpu else nullcontext():
+            features = unet_features(
+                self.pipe,
+                on_device(latents, self.pipe.device),
+                [s.text for s in chosen],
+                chosen[0].timestep,
             )
+        halves = {r: f.half() for r, f in features.items()}
+        before, self._made = (
+            self._made,
+            [
+                (
+                    f"{r}x{r} pixels, kept in float16 for diffusion.dtype "
+                    f"{str(features[r].dtype).removeprefix('torch.')}",
+                    torch.isfinite(half).all(),
+                )
+                for r, half in halves.items()
+            ],
+        )
+        # A GPU is asked for the pass before, which it has made by now, instead of waited for; what
+        # is wrong with the last pass shows in the loss.
+        refuse_infinite(before if on_gpu else self._made)
         return halves
 
     def _keep(self, index: int, features: dict[int, Tensor]) -> None:
         size = sum(f.nbytes for f in features.values())
         if size <= self.room:
-            self.cache[index] = {r: f.to("cpu", copy=True) for r, f in features.items()}
+            self.cache[index] = {r: f.clone() for r, f in features.items()}  # not its batch's too
             self.room -= size
+
+
+def refuse_infinite(made: Sequence[tuple[str, Tensor]]) -> None:
+    """Raises NotFinite for the first of these features that are not finite, read at once."""
+    sound = torch.stack([finite for _, finite in made]).tolist() if made else []
+    for (what, _), finite in zip(made, sound, strict=True):
+        if not finite:
+            stop_for_numbers(
+                f"the features at {what}",
+                "take a diffusion.model whose features stay below 65,504; float32 or "
+                "bfloat16 does not help",
+            )
 
 
 def compute_evidence(
@@ -171,8 +209,10 @@ def compute_evidence(
 
     images: uint8 (H,W,3) each, finished; they are encoded and noised to the timesteps, so that a
     generated picture goes the same way as a given one. seeds: of the noise, one each. batches:
-    pictures, and passes of the U-Net, at once.
+    pictures at once; a GPU is given twice as many passes of the U-Net at once, which is what it
+    was given when as many pictures were drawn.
     """
+    halves = 2 if pipe.device.type == "cuda" else 1  # a CPU gains nothing, and its bits would move
 
     def contrast(part: Sequence[int]) -> list[np.ndarray]:
         latents = encode_images(pipe, np.stack([images[i] for i in part]))
@@ -183,7 +223,7 @@ def compute_evidence(
             [list(phrases[i]) for i in part],
             list(timesteps),
             [seeds[i] for i in part],
-            batches.size,
+            halves * batches.size,
         )
         return [torch.as_tensor(m).float().cpu().numpy() for m in answered]
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ml.compute import processes
+from ml.compute.devices import on_device
 from ml.compute.gradients import backward_in_parts, own_rows, same_weights
+from ml.compute.losses import Losses
 from ml.compute.precision import mixed_precision
 from ml.grounding.features import Batch
 from ml.grounding.losses import competition_loss, paper_loss
@@ -68,7 +70,7 @@ def train(
         parts = split(some, module.encoder.pictures_within(SCALE_BYTES))
         module.encoder.fit_scales(source.batch(part).features for part in parts)
     same_weights(module)
-    losses: list[float] = []
+    losses = Losses(type(module).__name__)
     last, most = min(params.steps, stop_after or params.steps), params.batch_size
     with tqdm(
         total=params.steps,
@@ -82,12 +84,11 @@ def train(
             loss, most = _step(
                 module, optimizer, source, params, seed, progress.step, most, text_dropout
             )
-            losses.append(loss)
+            losses.add(loss)
             progress.step += 1
             bar.update()
             if progress.step % params.evaluate_every == 0 or progress.step == params.steps:
-                _evaluate(module, validation, entities, most, progress, losses)
-                losses = []
+                _evaluate(module, validation, entities, most, progress, losses.taken())
                 bar.set_postfix(val_miou=f"{progress.curve[-1]['val_miou']:.1f}")
                 if checkpoint is not None and processes.is_main():
                     save_progress(checkpoint, module, optimizer, progress)
@@ -106,7 +107,7 @@ def _step(
     step: int,
     most: int,
     text_dropout: float,
-) -> tuple[float, int]:
+) -> tuple[Tensor, int]:
     """One optimizer step; returns the batch's loss and how many pictures fit at once."""
     indices = batch_indices(len(source), params.batch_size, seed, step)
     counts = np.array([source.counts(i) for i in indices])
@@ -119,7 +120,7 @@ def _step(
         batch = source.batch([indices[row] for row in rows])
         text = batch.text
         if module.config.competition:
-            shown = kept[list(rows), : text.shape[1]].to(text.device)
+            shown = on_device(kept[list(rows), : text.shape[1]], text.device)
             text = text * shown[..., None]
         with mixed_precision(params.precision, text.device.type):
             logits = module(batch.features, text, batch.valid, batch.evidence)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ml.compute import processes
 from ml.compute.gradients import backward_in_parts
+from ml.compute.losses import Losses
 from ml.compute.precision import mixed_precision
 from ml.segmenters import architecture
 from ml.segmenters.prediction import to_pixels
@@ -42,6 +43,7 @@ class Learner:
             if params.ema_decay
             else None
         )
+        self.losses = Losses(type(model).__name__)
         self.most = params.batch_size  # pictures at once; less after running out of memory
 
     def step(self, images: np.ndarray, labels: np.ndarray, seed: int) -> float:
@@ -71,6 +73,8 @@ class Learner:
             loss_of,
             self._backward,
         )
+        self.losses.add(loss)
+        (value,) = self.losses.taken()
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT)
         self.scaler.step(self.optimizer)
@@ -78,7 +82,7 @@ class Learner:
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
-        return loss
+        return value
 
     def _backward(self, loss: torch.Tensor) -> None:
         self.scaler.scale(loss).backward()

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from benchmarks.random_weights import random_pipeline
-from ml.compute.gradients import backward_in_parts
-from ml.compute.weights import account, check_loss, load_whole
+from ml.compute.losses import CHECK_EVERY, Losses
+from ml.compute.weights import account, load_whole
 from ml.detectors.base import Detector
 from ml.diffusion.evidence import leave_one_out, prediction_errors
 from ml.diffusion.features import unet_features
@@ -316,16 +316,39 @@ def test_features_that_a_training_would_keep_as_infinity(tiny_model):
 
 
 def test_a_training_whose_loss_is_not_finite_stops():
-    """Both trainings go through `backward_in_parts`."""
-    module = torch.nn.Linear(2, 1)
-    loss, _ = backward_in_parts(module, range(2), 2, lambda rows: module(torch.ones(2)).sum())
-    assert np.isfinite(loss)
-    for factor in (torch.nan, torch.inf):
+    """Both trainings give their losses to `Losses`."""
+    losses = Losses("Linear")
+    for value in (0.5, 0.25):
+        losses.add(torch.tensor(value))
+    assert losses.taken() == [0.5, 0.25] and losses.taken() == []
+    for bad in (torch.nan, torch.inf):
         with pytest.raises(NotFinite, match="loss of Linear.*learning_rate.*precision"):
-            backward_in_parts(
-                module, range(2), 2, lambda rows, f=factor: module(torch.ones(2)).sum() * f
-            )
-    check_loss(0.0, "x")
+            losses.add(torch.tensor(bad))
+
+
+def test_losses_of_a_gpu_are_read_a_few_at_a_time_and_none_is_missed():
+    """Here of torch's own device without numbers but its name: the reading is counted instead."""
+    read = []
+
+    class Far(torch.Tensor):
+        """A number that says it lies elsewhere."""
+
+        device = torch.device("cuda")
+
+    class Watched(Losses):
+        def _look(self) -> None:
+            read.append(len(self._pending))
+            self._pending = [loss.as_subclass(torch.Tensor) for loss in self._pending]
+            super()._look()
+
+    losses = Watched("Linear")
+    for _ in range(2 * CHECK_EVERY + 3):
+        losses.add(torch.tensor(1.0).as_subclass(Far))
+    assert read == [CHECK_EVERY] * 2
+    assert losses.taken() == [1.0] * (2 * CHECK_EVERY + 3)
+    losses.add(torch.tensor(torch.nan).as_subclass(Far))
+    with pytest.raises(NotFinite, match="loss of Linear"):
+        losses.taken()
 
 
 def test_a_segmenter_that_is_not_finite_does_not_say_background():

@@ -166,7 +166,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_gradients():
     assert (tried, most) == ([7, 3, 1, 1, 1, 1, 1, 1, 1], 1)
     expected = module(data).pow(2).mean()
     (gradient,) = torch.autograd.grad(expected, [module.weight])
-    assert loss == pytest.approx(expected.item())
+    assert loss.item() == pytest.approx(expected.item())
     torch.testing.assert_close(module.weight.grad, gradient)
 
 

@@ -61,7 +61,7 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
 
 def fill_in(plan: Plan, vocabulary: Vocabulary, device: "torch.device | None") -> None:
     """The needs and hours, from the probe's measurements where it made any."""
-    from ml.grounding.features import CACHE_BYTES
+    from ml.grounding.features import CACHE_BYTES, cache_room
 
     plan.module = module, kept = grounding_size(plan.params, plan.drawing)
     backbone = plan.models[2].parameters
@@ -80,12 +80,14 @@ def fill_in(plan: Plan, vocabulary: Vocabulary, device: "torch.device | None") -
             else n
             for n in plan.gpu
         ]
-    plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, CACHE_BYTES)
+    room = CACHE_BYTES if device is None else cache_room(device)
+    on_gpu = device is not None and device.type == "cuda"  # where it takes what is free
+    plan.ram = ram_needs(plan.counts, plan.drawing, plan.params, 0 if on_gpu else room)
     if on_cpu:
         plan.ram = [replace(n, bytes=n.bytes + bytes_of(plan.gpu, n.name)) for n in plan.ram]
     plan.sharing = find_sharing(plan.params.executor, count_gpus(device))
     plan.gpu, plan.ram = plan.sharing.gpu(plan.gpu), plan.sharing.ram(plan.ram)
-    cached = CACHE_BYTES // feature_bytes(plan.drawing, 2)
+    cached = room // feature_bytes(plan.drawing, 2)
     figures = plan.probe.figures if plan.probe else Figures()
     alone = stage_seconds(plan.counts, figures, plan.params, cached)
     plan.seconds = plan.sharing.seconds(alone, plan.counts, plan.params)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ml.cli.planning.timing import FEW, MORE, PATIENCE, timed
+from ml.cli.planning.timing import FEW, MORE, PATIENCE, steady, timed
 from ml.pipeline.stages.images import ShardMaker
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -27,9 +27,7 @@ class Draw:
 
     def seconds_a_picture(self) -> float:
         """At the profile's number of steps: the cost of a step, and what comes once."""
-        one = timed(lambda: self(FEW, 1))
-        if one < PATIENCE:  # a first run also starts the device and chooses kernels
-            one = timed(lambda: self(FEW, 1))
+        one = steady(lambda: self(FEW, 1))
         steps = self.params.diffusion.steps
         if one * MORE / FEW > PATIENCE:  # a large model on a CPU: this one run must do
             return one / FEW * steps

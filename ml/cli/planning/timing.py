@@ -20,18 +20,26 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def steady(work: Callable[[], object]) -> float:
+    """Seconds of a second call: the first also starts the device and chooses kernels. One that
+    takes long stands for itself."""
+    first = timed(work)
+    return timed(work) if first < PATIENCE else first
+
+
 def step_seconds(run: Callable[[int, int], object], batch: int) -> float:
     """Seconds of a training step, from a short and a longer run; what comes once cancels.
 
-    run: trains for so many steps with batches of so many. Where that would take minutes (a large
-    model on a CPU, whose time is proportional to the batch), one picture stands for the batch.
+    run: trains for so many steps with batches of so many. Where whole batches would take minutes (a
+    large model on a CPU, whose time is proportional to the batch), one picture stands for the
+    batch. That is judged by a step's own time: what comes once (a validation, say) may take longer
+    than the steps, and on a GPU a step of one picture takes half as long as one of sixteen.
     """
-    one = timed(lambda: run(1, 1))
-    if one < PATIENCE:  # a first run also starts the device and chooses kernels
-        one = timed(lambda: run(1, 1))
+    one = steady(lambda: run(1, 1))
     if one > PATIENCE:
         return one * batch
-    size = batch if one * batch < PATIENCE else 1
+    step = max(timed(lambda: run(FEW, 1)) - one, 0) / (FEW - 1)
+    size = batch if one + MORE * step * batch < PATIENCE else 1
     few, more = timed(lambda: run(FEW, size)), timed(lambda: run(MORE, size))
     return max(more - few, 0) / (MORE - FEW) * batch / size
 

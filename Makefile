@@ -16,7 +16,8 @@ export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whateve
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 
-# As many workers as cores, so one thread of torch for each. (Give -n 0 to pytest to see one alone.)
+# As many workers as cores, so one thread of torch for each. In the folders' order, which ends with
+# cheap files: xdist's own begins with files of many tests, and one worker waits for the other at the end.
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
@@ -32,7 +33,7 @@ run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came 
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
-	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow

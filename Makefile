@@ -10,6 +10,8 @@ MLFLOW_PORT ?= 5000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
+ROOT ?= $(WORDS_TO_MASKS_ROOT)
+TRACKING_URI ?= $(WORDS_TO_MASKS_TRACKING_URI)
 WHERE := $(if $(ROOT),--root "$$ROOT") $(if $(TRACKING_URI),--tracking-uri "$$TRACKING_URI")
 export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whatever characters are in them
 

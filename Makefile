@@ -10,11 +10,17 @@ MLFLOW_PORT ?= 5000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
+ROOT ?= $(WORDS_TO_MASKS_ROOT)
+TRACKING_URI ?= $(WORDS_TO_MASKS_TRACKING_URI)
 WHERE := $(if $(ROOT),--root "$$ROOT") $(if $(TRACKING_URI),--tracking-uri "$$TRACKING_URI")
 export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whatever characters are in them
 
 # These have local models alone. `run` asks the profile, since a hub id may have to be downloaded.
 test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
+
+# As many workers as cores, so one thread of torch for each. In the folders' order, which ends with
+# cheap files: xdist's own begins with files of many tests, and one worker waits for the other at the end.
+test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow fuzz lint bench chaos ci audit sbom paper ui mlflow card clean
@@ -29,7 +35,7 @@ run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came 
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow

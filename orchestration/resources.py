@@ -15,7 +15,7 @@ from pydantic import PrivateAttr
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
-from orchestration.home import home_of
+from orchestration.home import home_of, surroundings
 from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"
@@ -54,6 +54,7 @@ class Project(dg.ConfigurableResource):
     """A checkout and a profile; the default is the micro profile of this checkout."""
 
     profile: str = DEFAULT  # name in profiles/, or the path of a YAML file
+    # "" in the next three is WORDS_TO_MASKS_ROOT, _TRACKING_URI, _ARTIFACTS, or without it:
     root: str = ""  # folder or address (s3://bucket/prefix) that holds data/; "" is this checkout
     tracking_uri: str = ""  # of MLflow, without a login; "" is sqlite:///<root>/mlflow.db
     artifacts: str = ""  # folder or URL; "" is <root>/mlartifacts, or what the server decides
@@ -106,4 +107,5 @@ class Project(dg.ConfigurableResource):
     @property
     def registry(self) -> tuple[str, str | None]:
         """Tracking URI and artifact location, as `tracking.resolve` makes them."""
-        return resolve(self.tracking_uri, self.artifacts, self.home)
+        uri = self.tracking_uri or surroundings("TRACKING_URI")
+        return resolve(uri, self.artifacts or surroundings("ARTIFACTS"), self.home)

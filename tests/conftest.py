@@ -1,17 +1,21 @@
-"""Folders and models that tests of several rooms share."""
+"""Folders and models that tests of several rooms share.
+
+What a fixture makes them with is imported in it: torch and diffusers take 8 s of a processor, which
+a room that needs neither, and the process that deals the files out to the workers, would wait for.
+"""
 
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ml import GroundedDiffusionPipeline
-from tests.builders import phototrees, small_stages
-from tests.builders.doors import segmenter_folder, stage_folder
 from tests.builders.small_disk import mount, umount
-from tests.builders.tiny import save_tiny_pipeline
+
+if TYPE_CHECKING:
+    from ml import GroundedDiffusionPipeline
 
 # The suite's inputs are the same each time; `make fuzz` looks for others, and for many.
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
@@ -28,22 +32,30 @@ def door_root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def grounding_folder(door_root) -> Path:
     """As the stage `grounding_model` leaves it: the micro diffusion model, an untrained module."""
+    from tests.builders.doors import stage_folder
+
     return stage_folder(door_root)
 
 
 @pytest.fixture(scope="session")
 def segmenter_made(door_root) -> Path:
+    from tests.builders.doors import segmenter_folder
+
     return segmenter_folder(door_root)
 
 
 @pytest.fixture(scope="session")
-def door(grounding_folder) -> GroundedDiffusionPipeline:
+def door(grounding_folder) -> "GroundedDiffusionPipeline":
+    from ml import GroundedDiffusionPipeline
+
     return GroundedDiffusionPipeline.from_pretrained(grounding_folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A saved pipeline of tiny random weights. Not to be changed: see `tiny_copy`."""
+    from tests.builders.tiny import save_tiny_pipeline
+
     return save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
 
 
@@ -56,7 +68,7 @@ def tiny_copy(tiny_model, tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def s3():
     """The address of an S3 server on this machine with the empty bucket `object_store.BUCKET`."""
-    from tests.builders import object_store  # boto3 and moto, only where they are needed
+    from tests.builders import object_store
 
     with object_store.server() as address:
         yield address
@@ -65,6 +77,8 @@ def s3():
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """Three small stages in the place of the table's: `(run, workspace, ...)` of `put_in_place`."""
+    from tests.builders import small_stages
+
     return small_stages.put_in_place(monkeypatch, tmp_path)
 
 
@@ -80,6 +94,8 @@ def small_disk(tmp_path):
 @pytest.fixture
 def own(tmp_path) -> Path:
     """A user's folder of labelled photographs."""
+    from tests.builders import phototrees
+
     return phototrees.write_folder(tmp_path / "yard")
 
 

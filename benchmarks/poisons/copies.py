@@ -70,7 +70,12 @@ def make_again(workspace: Workspace, stage: str, params: Params) -> None:
 
 def failures(workspace: Workspace, stage: str, params: Params) -> list[str]:
     """The rules of a stage that fail."""
-    tables, limits = TABLES[stage](params, workspace), bounds(stage, params)
+    return broken(stage, TABLES[stage](params, workspace), params)
+
+
+def broken(stage: str, tables: dict[str, pd.DataFrame], params: Params) -> list[str]:
+    """The rules of a stage that fail on its tables."""
+    limits = bounds(stage, params)
     return [rule.name for rule in RULES[stage] if breaks(rule, tables[rule.table], limits)]
 
 

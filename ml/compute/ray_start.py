@@ -13,7 +13,9 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +72,8 @@ def start_here(cpus: int, gpus: int) -> None:
         except Exception as error:  # Ray has no kind for it: its 30 s for a start are over
             stop_here()
             if tries:
-                say(f"Ray did not start, {tries} more tries: {one_line(error)}")
+                left = f"{tries} more {'try' if tries == 1 else 'tries'}"
+                say(f"Ray did not start, {left}: {one_line(error)}")
             else:
                 raise WorkerLost(
                     f"Ray did not start on this machine in {TRIES} tries ({error}): expected room "
@@ -84,7 +87,7 @@ def _start(cpus: int, gpus: int) -> None:
     _set_token(secrets.token_hex(32))
     folder = tempfile.mkdtemp(prefix="ray-")  # mode 0700; Ray's own place is shared by all users
     _here = cpus, folder
-    with _on_loopback():
+    with _on_loopback(), _own_signals():
         ray.init(
             address="local",
             num_cpus=cpus,
@@ -107,6 +110,22 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Within, Ray takes SIGTERM for itself, and would abort this process (SIGABRT) without a line;
+    afterwards it is ours again. Only the main thread can arrange that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it was not set from Python
+                signal.signal(number, handler)
 
 
 @atexit.register
@@ -134,7 +153,8 @@ def connect(address: str) -> None:
         return
     take_token(f"executor.address {address}")
     try:
-        ray.init(address=address, logging_level=logging.WARNING)
+        with _own_signals():
+            ray.init(address=address, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ConnectionError(
             f"executor.address {address}: expected a Ray cluster there, which answers to this "

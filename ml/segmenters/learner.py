@@ -115,7 +115,7 @@ class Learner:
 def _optimizer(
     model: nn.Module, backbone: nn.Module, params: SegmenterParams
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW whose rate falls to zero; the pretrained backbone learns more slowly."""
+    """AdamW whose rate rises, then falls to zero; the pretrained backbone learns more slowly."""
     trained = list(backbone.parameters())
     slow = {id(weight) for weight in trained}
     rest = [weight for weight in model.parameters() if id(weight) not in slow]
@@ -125,7 +125,9 @@ def _optimizer(
         {"params": rest},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=params.weight_decay, fused=True)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: max(0.0, 1 - done / params.steps) ** params.poly_power
-    )
-    return optimizer, decay
+
+    def factor(done: int) -> float:
+        rise = min(1.0, (done + 1) / params.warm_up) if params.warm_up else 1.0
+        return float(rise * max(0.0, 1 - done / params.steps) ** params.poly_power)
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

@@ -17,7 +17,7 @@ from ml.compute.weights import check_loss
 
 IGNORED = 255
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss
-WEIGHT_CLASS, WEIGHT_MASK, WEIGHT_DICE = 1.0, 20.0, 1.0  # MaskFormer's defaults
+WEIGHT_MASK, WEIGHT_DICE = 20.0, 1.0  # MaskFormer's defaults
 NO_OBJECT_WEIGHT = 0.1  # of a query that is matched to nothing
 
 
@@ -65,23 +65,34 @@ def loss_sizes(labels: Tensor, queries: int) -> Tensor:
 
 
 def mask_loss(
-    class_logits: Tensor, mask_logits: Tensor, targets: Targets, share: Tensor | None = None
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Targets,
+    share: Tensor | None = None,
+    class_weight: float = 1.0,
 ) -> Tensor:
     """The loss of all decoder layers, summed over layers: a scalar.
 
     class_logits: (L,B,Q,n+2), the last column is "no object". mask_logits: (L,B,Q,h,w), h and w
     may be smaller than the picture. share: (2,), when this is a part of a batch, its `loss_sizes`
-    over the batch's, so that the losses of the parts add up to the batch's. Always in float32: a
-    sum over the pixels of a picture would not fit into float16.
+    over the batch's, so that the losses of the parts add up to the batch's. class_weight: of the
+    classes, in loss and matching, beside 20 for masks and 1 for dice. Always in float32: a sum over
+    the pixels of a picture would not fit into float16.
     """
     with torch.autocast(mask_logits.device.type, enabled=False):
-        return _mask_loss(class_logits.float(), mask_logits.float(), targets, share)
+        return _mask_loss(class_logits.float(), mask_logits.float(), targets, share, class_weight)
 
 
 def _mask_loss(
-    class_logits: Tensor, mask_logits: Tensor, targets: Targets, share: Tensor | None
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    targets: Targets,
+    share: Tensor | None,
+    class_weight: float,
 ) -> Tensor:
-    layer, picture, query, target = _match(class_logits.detach(), mask_logits.detach(), targets)
+    layer, picture, query, target = _match(
+        class_logits.detach(), mask_logits.detach(), targets, class_weight
+    )
     wanted = torch.full(
         class_logits.shape[:3], class_logits.shape[-1] - 1, device=class_logits.device
     )
@@ -102,7 +113,7 @@ def _mask_loss(
     of_masks = (WEIGHT_MASK * focal + WEIGHT_DICE * dice) / masks
     if share is not None:
         class_loss, of_masks = class_loss * share[0], of_masks * share[1]
-    return WEIGHT_CLASS * class_loss + of_masks
+    return class_weight * class_loss + of_masks
 
 
 def _focal_and_dice(logits: Tensor, truth: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +130,7 @@ def _focal_and_dice(logits: Tensor, truth: Tensor, counts: Tensor) -> tuple[Tens
 
 
 def _match(
-    class_logits: Tensor, mask_logits: Tensor, targets: Targets
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, class_weight: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The cheapest one-to-one assignment of queries to masks, in every layer and picture.
 
@@ -141,7 +152,7 @@ def _match(
     cost = cost + WEIGHT_DICE * (1 - (2 * probability @ inside + 1) / (sizes + 1))
     probable = class_logits.softmax(-1)
     wanted = targets.classes.clamp(min=0)[None, :, None].expand(layers, -1, queries, -1)
-    costs = (cost - WEIGHT_CLASS * probable.gather(3, wanted)).cpu().numpy()
+    costs = (cost - class_weight * probable.gather(3, wanted)).cpu().numpy()
     check_loss(float(costs.sum(dtype="float64")), "MaskFormer")  # the matching takes no NaN
     known = (targets.classes >= 0).sum(1).tolist()
     pairs = [

@@ -55,6 +55,7 @@ def build(
         fpn_feature_size=params.width,
         mask_feature_size=params.width,
         use_auxiliary_loss=False,
+        cross_entropy_weight=params.class_weight,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
@@ -105,7 +106,8 @@ def loss(
     """
     class_logits, mask_logits = _logits(model, pixels, every_layer=True)
     share = None if totals is None else (sizes(model, labels) / totals.clamp(min=1e-6)).float()
-    return mask_loss(class_logits, mask_logits, make_targets(labels), share)
+    weight = float(model.config.cross_entropy_weight)
+    return mask_loss(class_logits, mask_logits, make_targets(labels), share, weight)
 
 
 def label_scores(model: MaskFormerForInstanceSegmentation, pixels: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ from ml.settings.sections import (
     TripletParams,
 )
 
+NEUTRAL = {"segmenter.warm_up": 0, "segmenter.class_weight": 1.0}
+"""Settings that earlier versions had not, and the value at which all is as it was without them. At
+it they are left out of manifests, so that what was finished before stays valid."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -50,4 +54,8 @@ class Params:
         value = functools.reduce(getattr, name.split("."), self)
         if not dataclasses.is_dataclass(value) or isinstance(value, type):
             return value
-        return dataclasses.asdict(value)
+        return {
+            field: own
+            for field, own in dataclasses.asdict(value).items()
+            if NEUTRAL.get(f"{name}.{field}", ...) != own
+        }

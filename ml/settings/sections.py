@@ -204,6 +204,8 @@ class SegmenterParams:
     decoder_layers: Layers  # (maskformer)
     heads: Heads  # of the decoder's attention, dividing the width (maskformer)
     feedforward: Width  # inner width of a decoder layer (maskformer)
+    class_weight: Annotated[float, Range(0, 1000, above=True)]  # of a query's class in the loss,
+    # beside 20 for its mask and 1 for dice (maskformer)
     scale: Annotated[int, Range(1, 16)]  # pictures are enlarged so many times before the backbone
     crop_size: Annotated[int, Range(32, 4096)] | None  # side of the squares trained on, null for
     # whole pictures of one size
@@ -213,6 +215,7 @@ class SegmenterParams:
     steps: Steps
     batch_size: Batch  # of all processes together
     learning_rate: Rate  # AdamW
+    warm_up: Count  # steps over which the rate rises from zero
     poly_power: Annotated[float, Range(0, 10)]  # the rate falls as (1 - step / steps) ** poly_power
     weight_decay: Share
     backbone_lr_factor: Annotated[float, Range(0, 10)]  # the backbone learns this much slower

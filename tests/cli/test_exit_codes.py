@@ -215,7 +215,7 @@ def test_a_symlink_in_place_of_a_stage_is_told_and_what_it_points_to_stays(tmp_p
 def long_prompts(tmp_path) -> tuple[list[str], Path]:
     """A command that makes shards for many seconds, and the profile's folder."""
     (tmp_path / "long.yaml").write_text(
-        yaml.safe_dump({"prompts": {"train_one": 200_000}, "shards": {"size": 500}})
+        yaml.safe_dump({"prompts": {"train_one": 60_000}, "shards": {"size": 500}})
     )
     return (
         ["-m", "ml", "prompts", "--profile", str(tmp_path / "long.yaml"), "--root", str(tmp_path)],

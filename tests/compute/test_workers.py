@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import sys
 
 import pyarrow as pa
@@ -30,6 +31,18 @@ def two():
 
 def digests(folder) -> dict:
     return {path.name: sha256_file(path) for path in shard_files(folder)}
+
+
+def test_sigterm_stays_ours_though_ray_starts(two):
+    """First here, so that Ray starts within; Ray's own answer to SIGTERM is to abort."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        assert len(dict(two(makers.process, [0, 1]))) == 2
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == ["SIGTERM"]
 
 
 def test_a_lost_workers_shard_is_made_by_another(two, tmp_path):

@@ -197,9 +197,13 @@ def test_the_executor_is_chosen_in_run_config(kind):
 
 
 def test_a_profile_can_be_chosen_in_a_new_history(tmp_path, home):
-    """`--partition` before any run; Dagster asks the history alone, which knows none yet."""
+    """`--partition` before any run; Dagster asks the history alone, which knows none yet. The asset
+    is one without checks, which says whose data it looked at."""
     config = run_config(tmp_path, root=str(tmp_path))
-    chosen = ("--select", "prompts", "--partition", "ci", "-c", config)
+    chosen = ("--select", "sealed_data", "--partition", "ci", "-c", config)
     done = dagster(home, "asset", "materialize", *chosen, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / "data" / "ci" / "prompts" / "manifest.json").is_file()
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("sealed_data"))
+    made = event.asset_materialization
+    assert made.partition == "ci" and "data/ci" in made.metadata["reason"].value

@@ -28,6 +28,7 @@ from ml.settings.profile import ROOT, load_params
 from orchestration import assets, turns
 from orchestration import runs as begun
 from orchestration.definitions import defs
+from orchestration.expectations import ensure_quality
 from orchestration.resources import PROFILES, Project, known_profiles, profile_name
 from tests.builders import handmade
 
@@ -115,8 +116,10 @@ def small(tmp_path) -> Path:
 def test_the_same_command_goes_on_after_kill_at_any_moment(tmp_path, home, small, executor):
     """Killed as it starts, killed in its GPU stage, the third time let alone: a job that begins
     with a GPU stage, whose turn a dead run would keep if it were a row in a database."""
-    run_stage("prompts", load_params(str(small)), tmp_path)
-    folder = Workspace(tmp_path, "small").folder("images")
+    params, workspace = load_params(str(small)), Workspace(tmp_path, "small")
+    run_stage("prompts", params, tmp_path)
+    ensure_quality("images", params, workspace)  # once, and not in each of the four processes
+    folder = workspace.folder("images")
     command = (
         "asset",
         "materialize",

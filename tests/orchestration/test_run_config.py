@@ -1,7 +1,10 @@
 """What `make run` asks first: is the profile sound, and are its models on this machine?"""
 
+import dagster as dg
 import yaml
 
+from orchestration.definitions import defs
+from orchestration.resources import Project
 from orchestration.run_config import main
 
 
@@ -42,3 +45,23 @@ def test_a_bucket_without_an_address_of_mlflow_is_refused_before_dagster(tmp_pat
     assert main(arguments) == 2
     assert "tracking_uri: missing" in capsys.readouterr().err
     assert not (tmp_path / "run.yaml").exists()
+
+
+def test_the_surroundings_count_beside_a_run_config_of_other_fields(tmp_path, monkeypatch):
+    """Dagster drops all of a resource's own defaults where the run config has one field of it."""
+    for name, value in (("ROOT", str(tmp_path)), ("TRACKING_URI", f"sqlite:///{tmp_path}/m.db")):
+        monkeypatch.setenv(f"WORDS_TO_MASKS_{name}", value)
+    seen: list[Project] = []
+
+    @dg.op
+    def look(project: Project) -> None:
+        seen.append(project)
+
+    @dg.job(resource_defs={"project": defs.resources["project"]})
+    def once() -> None:
+        look()
+
+    for config in ({}, {"profile": "ci"}):
+        once.execute_in_process({"resources": {"project": {"config": config}}})
+        assert seen[-1].home == tmp_path
+        assert seen[-1].registry[0] == f"sqlite:///{tmp_path}/m.db"

@@ -49,7 +49,8 @@ def scenes():
 
 
 def settings(**changes):
-    small = {"batch_size": 4, "scale": 1} | changes
+    small = {"batch_size": 4, "scale": 1, "warm_up": 0, "ema_decay": 0.0, "class_weight": 1.0}
+    small |= changes
     return dataclasses.replace(load_params().segmenter, **small)
 
 
@@ -67,17 +68,27 @@ def random_logits(seed: int, side: int):
     return classes, 3 * torch.randn(2, 3, 8, side, side, generator=generator)
 
 
-@pytest.mark.parametrize("side", [32, 64])
-def test_loss_equals_that_of_transformers(backbone, scenes, side):
+@pytest.mark.parametrize(("side", "weight"), [(32, 1.0), (64, 1.0), (64, 2.0)])
+def test_loss_equals_that_of_transformers(backbone, scenes, side, weight):
     """Two decoder layers, three pictures, no ignored pixel: theirs is the reference."""
-    model = fresh(backbone, settings(steps=1))
+    model = fresh(backbone, settings(steps=1, class_weight=weight))
+    model.criterion.matcher.cost_class = weight  # theirs weighs classes in the loss alone
     labels = torch.from_numpy(scenes[1][:3])
     classes, masks = random_logits(0, side)
     wanted = [row.unique().long() for row in labels]
     truth = [(row == w[:, None, None]).float() for row, w in zip(labels, wanted, strict=True)]
     auxiliary = [{"masks_queries_logits": masks[0], "class_queries_logits": classes[0]}]
     theirs = model.get_loss(model.get_loss_dict(masks[1], classes[1], truth, wanted, auxiliary))
-    assert mask_loss(classes, masks, make_targets(labels)).item() == pytest.approx(theirs.item())
+    ours = mask_loss(classes, masks, make_targets(labels), class_weight=weight)
+    assert ours.item() == pytest.approx(theirs.item())
+
+
+def test_the_rate_rises_and_falls(backbone, scenes, tmp_path):
+    """By hand: a third, two thirds, all of 0.003 over three steps, times what is left of six."""
+    chosen = settings(steps=6, learning_rate=0.003, warm_up=3, poly_power=1.0)
+    curve = loop.train(fresh(backbone, chosen), *scenes, chosen, tmp_path, 0)
+    expected = [0.001 * 6 / 6, 0.002 * 5 / 6, 0.003 * 4 / 6, 0.003 * 3 / 6, 0.001, 0.0005]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(expected)
 
 
 def test_ignored_pixels_train_nothing(scenes):

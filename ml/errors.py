@@ -11,19 +11,16 @@ from __future__ import annotations  # so that an old Python gets as far as its f
 import errno
 import io
 import linecache
-import multiprocessing
 import os
-import select
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
+
+from ml.stopping import stdout_closed, stoppable
 
 if TYPE_CHECKING:  # old Pythons have no ParamSpec
     from typing import ParamSpec
@@ -53,10 +50,6 @@ class WorkerLost(RuntimeError):
 
 class NotFinite(RuntimeError):
     """A model gave NaN or infinite numbers: its precision or its settings do not fit it."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a batch system or `kill` ends the run. Handled wherever Ctrl-C is."""
 
 
 DONE, DEFECT, INPUT, STAGE, RESOURCES, BUSY, STOPPED, PIPE, TERMINATED = *range(6), 130, 141, 143
@@ -148,20 +141,22 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter
                 stream.reconfigure(errors="backslashreplace")
+        received: list[int] = []  # signals
         try:
-            with _stoppable():
+            with stoppable(received):
                 done = command(*args, **kwargs)
                 sys.stdout.flush()
         except SystemExit as stop:  # argparse has said why
             if not isinstance(stop.code, int):
                 raise
             return stop.code
-        except KeyboardInterrupt as stop:
-            name = "terminated" if isinstance(stop, Terminated) else "stopped by Ctrl-C"
+        except KeyboardInterrupt:
+            ended = signal.SIGTERM in received  # Ray raises its own KeyboardInterrupt for both
+            name = "terminated" if ended else "stopped by Ctrl-C"
             print(f"{name}: what is finished is kept, the same command goes on", file=sys.stderr)
-            return TERMINATED if isinstance(stop, Terminated) else STOPPED
+            return TERMINATED if ended else STOPPED
         except Exception as error:
-            if isinstance(error, BrokenPipeError) and _stdout_closed():
+            if isinstance(error, BrokenPipeError) and stdout_closed():
                 return PIPE
             if (code := exit_code(error)) == DEFECT:
                 raise
@@ -172,13 +167,6 @@ def exit_path(command: Callable[Given, object]) -> Callable[Given, int]:
         return done if isinstance(done, int) else DONE
 
     return run
-
-
-def quiet_worker() -> None:
-    """In a worker process: Ctrl-C and SIGTERM end it silently, since its parent reports."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def exit_code(error: BaseException) -> int:
@@ -266,49 +254,3 @@ def _read(error: BaseException) -> bool:
     """Whether a library raised it that reads what people bring."""
     file, _ = _origin(error)
     return any(f"{os.sep}site-packages{os.sep}{name}{os.sep}" in file for name in READERS)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end this process's workers and raise KeyboardInterrupt or Terminated.
-
-    Else a pool would wait for what its workers have begun, for minutes. Only a process's main
-    thread can arrange that; a signal that the shell has set to be ignored stays so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    owner = os.getpid()
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() != owner:  # a copy that is about to become another program: no word of it
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
-def _stdout_closed() -> bool:
-    """Whether stdout is a pipe that nobody reads; if so, nothing is written to it any more."""
-    try:
-        out = sys.stdout.fileno()
-    except OSError:  # captured, no file at all
-        return False
-    poll = select.poll()
-    poll.register(out, select.POLLOUT)
-    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-    if closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out)
-    return closed

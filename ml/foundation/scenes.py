@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ml.drawn_world.placement import SIZE
 from ml.drawn_world.shapes import MAIN_COLOURS
 from ml.drawn_world.world import CLASSES, Scene, draw_scene, scene_seed
-from ml.errors import quiet_worker
+from ml.stopping import quiet_worker
 
 CACHE = Path(".scratch/scenes")
 CHUNK = 256

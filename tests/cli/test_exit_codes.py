@@ -240,6 +240,21 @@ def test_a_stopped_stage_says_so_and_leaves_no_half_file(long_prompts, number, c
     assert list(folder.rglob("shard-*.parquet")) and not list(folder.rglob(".shard*.tmp"))
 
 
+def test_sigterm_stays_one_where_a_library_raises_its_own_keyboard_interrupt(capsys):
+    """As Ray does for every signal that meets it while it waits."""
+
+    @exit_path
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    assert command() == 143
+    assert capsys.readouterr().err.startswith("terminated: ")
+
+
 def test_ctrl_c_while_it_imports_is_quiet():
     process = start("-X", "importtime", "-m", "ml", "prompts", "--profile", "sd16")
     for line in process.stderr:

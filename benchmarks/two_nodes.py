@@ -24,15 +24,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pandas as pd
 import yaml
 
+from benchmarks.noting_maker import NotingMaker
 from ml.arguments import folder
 from ml.errors import exit_path
 from ml.pipeline.stages import images
 from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
-from ml.store.shards import shard_files, sidecar
+from ml.store.sidecars import shard_files, sidecar
 
 ALONE = ("unshare", "-rnpf", "--kill-child", "--mount-proc", "sh", "-c")
 SETTINGS = {
@@ -43,27 +43,6 @@ SETTINGS = {
 }
 Events = list[list[str]]
 """Node, shard's first key, "begun" or "made"."""
-
-
-class NotingMaker(images.ShardMaker):
-    """Notes on which node it is whenever it begins and ends a shard."""
-
-    def __init__(self, notes: Path, *arguments: Any):
-        super().__init__(*arguments)
-        self.notes = notes
-
-    def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
-        self._note(prompts[0]["key"], "begun")
-        rows = super().__call__(prompts)
-        self._note(prompts[0]["key"], "made")
-        return rows
-
-    def _note(self, key: str, what: str) -> None:
-        import ray
-
-        node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "-"
-        with self.notes.open("a") as file:
-            file.write(f"{node} {key} {what}\n")
 
 
 def read(notes: Path) -> Events:
@@ -213,6 +192,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from benchmarks.two_nodes import main as imported  # its classes travel by their module's name
-
-    sys.exit(imported())
+    sys.exit(main())

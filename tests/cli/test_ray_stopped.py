@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ml.settings.profile import ROOT
-from ml.store.shards import shard_files, sidecar
+from ml.store.sidecars import shard_files, sidecar
 from tests.chaos.processes import living
 from tests.cli.test_exit_codes import ctrl_c_reaches_commands  # noqa: F401  (for every test)
 

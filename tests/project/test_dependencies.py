@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LIBRARY = [ROOT / room.replace(".", "/") for room in PROJECT["tool"]["mypy"]["packages"]]
 OPTIONAL = {
     "botocore",  # of s3fs
+    "daam",  # of make bench, which shows the real one where it is
     "detectron2",  # no release for this Python: whoever wants it builds it
     "grpc",  # of the tests: Dagster and Ray bring it
     "kubernetes_validate",  # of one test, which says how to run it

@@ -1,5 +1,7 @@
-"""Of `benchmarks.two_nodes`: a maker of pictures that notes where it is. It has a module of its own,
-since Ray sends a class by its module's name."""
+"""Of `benchmarks.two_nodes`: a maker of pictures that notes where it is.
+
+A module of its own, since Ray sends a class by its module's name.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -85,8 +85,8 @@ def test_counts_are_those_of_the_prompts_stage():
 
 
 def test_images_keep_the_proportion():
-    prompts = with_images(MICRO, 10_000).prompts  # micro: 500 and 1000
-    assert (prompts.synthetic_one, prompts.synthetic_two) == (3333, 6667)
+    prompts = with_images(MICRO, 10_000).prompts  # micro: 300 and 500
+    assert (prompts.synthetic_one, prompts.synthetic_two) == (3750, 6250)
     none = changed(prompts={"synthetic_one": 0, "synthetic_two": 0})
     assert with_images(none, 9).prompts.synthetic_one == 4
     with pytest.raises(ValueError, match="--images: expected 1 or more, got 0"):
@@ -503,7 +503,7 @@ def run(tmp_path, capsys, text="", *arguments) -> tuple[int, str]:
 def test_plan_of_the_micro_profile(tmp_path, capsys):
     done, said = run(tmp_path, capsys, "", "--no-probe", "--images", "3000")
     assert done == 0, said
-    assert "3000 synthetic (prompts.synthetic_one 1000, synthetic_two 2000)" in said
+    assert "3000 synthetic (prompts.synthetic_one 1125, synthetic_two 1875)" in said
     assert "data/foundation/micro/diffusion" in said and "time: not measured" in said
     assert "latent 6 KB" in said and "no features" in said and "free" in said
 

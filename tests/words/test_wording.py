@@ -329,12 +329,13 @@ def test_checks_pass_on_such_prompts(tmp_path, monkeypatch):
     assert run_stage("prompts", params, tmp_path).cached
 
 
-def test_micro_prompts_are_what_they_were():
-    """The defaults leave the micro profile's prompts to the last letter as they were before
-    attributes, scenes and texts existed (digest of the commit before)."""
+def test_the_studies_prompts_are_what_they_were():
+    """The defaults leave the prompts of the studies, which were once the micro profile's, to the
+    last letter as they were before attributes, scenes and texts existed (digest of the commit
+    before)."""
     from ml.store.files import sha256_json
 
-    params, vocabulary = load_params(), load_vocabulary("voc-1")
+    params, vocabulary = load_params("paper"), load_vocabulary("voc-1")
     found = make_prompts(vocabulary, params.prompts, params.seed)[0]
     assert (
         sha256_json([[p["text"], p["seed"], p["phrases"]] for p in found])

@@ -23,10 +23,11 @@ from ml.settings.profile import ROOT
 
 SETTINGS: dict[str, dict[str, str]] = {
     "spinning, OpenMP's default": {"GOMP_SPINCOUNT": "300000"},
-    "spinning briefly": {"GOMP_SPINCOUNT": "1000"},
-    "sleeping, as we start it": {},
+    "sleeping at once": {"GOMP_SPINCOUNT": "0"},
+    "looking 1,000 times, as we start it": {},
 }
-"""Environment of the training process; its `OMP_WAIT_POLICY` is ours."""
+"""Environment of the training process."""
+OURS = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # the last two are set by `ml`
 TRAIN = """
 import sys, time
 from benchmarks.training_speed import AttnProcessor, make_unet
@@ -49,7 +50,7 @@ print(int(sys.argv[1]) / (time.perf_counter() - started))
 
 def steps_a_second(own: dict[str, str], steps: int) -> float:
     """Of one training process with these variables, with as many threads as there are cores."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT")}
+    clean = {k: v for k, v in os.environ.items() if k not in OURS}
     command = [sys.executable, "-c", TRAIN, str(steps), str(os.cpu_count())]
     done = subprocess.run(
         command, env=clean | own, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True

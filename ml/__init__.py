@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from ml.segmenters import load_segmenter
     from ml.words.vocabulary import load_vocabulary
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-"""A thread of torch that waits for the others sleeps. By default it spins, and holds a core that
-those it waits for may need: beside other work a training then takes several times as long
-(docs/reliability.md#a-busy-machine). OpenMP reads this once, when torch is imported, so it stands
-in the module that every process of ours imports first. Your own value is kept."""
+if "OMP_WAIT_POLICY" not in os.environ:  # your own value is kept
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+"""A thread of torch that waits for the others looks a thousand times (libgomp; other OpenMPs not at
+all), then sleeps. By default it looks 300,000 times, and holds a core that those it waits for may
+need: beside other work a training then takes several times as long. One that sleeps at once is
+twice as slow in small trainings on an idle machine (docs/reliability.md#a-busy-machine). OpenMP
+reads this once, when torch is imported, so it stands in the module that every process of ours
+imports first."""
 
 __all__ = [
     "GroundedDiffusionPipeline",

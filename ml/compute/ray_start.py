@@ -187,7 +187,7 @@ def open_will_do() -> bool:
 def worker_environment(threads: int) -> dict[str, str]:
     """What a worker, maybe on another machine, must know of this process's environment. threads:
     torch's, which Ray would set to num_cpus; another number may change a sum's last digits."""
-    names = ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG")
+    names = ("HF_HUB_OFFLINE", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "CUBLAS_WORKSPACE_CONFIG")
     found = {name: os.environ[name] for name in names if name in os.environ}
     return found | {"OMP_NUM_THREADS": str(threads)}
 

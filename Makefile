@@ -10,8 +10,9 @@ MLFLOW_PORT ?= 5000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
-ROOT ?= $(WORDS_TO_MASKS_ROOT)
-TRACKING_URI ?= $(WORDS_TO_MASKS_TRACKING_URI)
+ifneq ($(origin ROOT),command line)  # a shell may have a ROOT that means something else
+ROOT := $(WORDS_TO_MASKS_ROOT)
+endif
 WHERE := $(if $(ROOT),--root "$$ROOT") $(if $(TRACKING_URI),--tracking-uri "$$TRACKING_URI")
 export PROFILE ROOT TRACKING_URI RUN_CONFIG  # as the shell's variables, whatever characters are in them
 

@@ -7,7 +7,6 @@ trained as `grounding_model` does it, on the same random weights as `benchmarks.
 import contextlib
 import io
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.bench import PROMPT, WORDS, Bench, learn
+from benchmarks.memory import watched_peak
 from ml.cli.planning.timing import step_seconds, timed
 from ml.diffusion.features import unet_features
 from ml.diffusion.sampling import sample
@@ -110,27 +110,9 @@ def _job(bench: Bench, work: Callable[[], object], model: float) -> Job:
         torch.cuda.reset_peak_memory_stats(bench.device)
         wall = timed(job)
         return Job(wall, model, torch.cuda.max_memory_allocated(bench.device) / 2**20)
-    peak, done = _resident(), threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.05):
-            peak = max(peak, _resident())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with watched_peak(0.05) as peak:
         wall = timed(job)
-    finally:
-        done.set()
-        watching.join()
-    return Job(wall, model, peak)
-
-
-def _resident() -> float:
-    """MB of this process that the kernel cannot take back."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+    return Job(wall, model, peak.mb)
 
 
 def _prompt(number: int) -> dict[str, Any]:

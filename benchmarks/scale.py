@@ -14,12 +14,12 @@ import itertools
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.memory import watched_peak
 from benchmarks.scale_folders import make, params_of
 from ml.arguments import folder, number
 from ml.errors import EXIT_CODES, exit_path
@@ -149,29 +149,11 @@ def measure(name: str, root: Path, count: int) -> dict[str, float]:
     """Processor seconds and the peak of the memory that cannot be given back, MB."""
     params = params_of(count)
     workspace, run = Workspace(root, params.profile), OPERATIONS[name][0]
-    peak, done = _anonymous_kb(), threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.01):
-            peak = max(peak, _anonymous_kb())
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with watched_peak(0.01) as peak:
         started = time.process_time()
         run(params, workspace)
         seconds = time.process_time() - started
-    finally:
-        done.set()
-        watching.join()
-    return {"seconds": seconds, "mb": max(peak, _anonymous_kb()) / 1024}
-
-
-def _anonymous_kb() -> int:
-    """Resident memory of this process but for mapped files, which the kernel drops when it must."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("RssAnon:")[2].split()[0])
+    return {"seconds": seconds, "mb": peak.mb}
 
 
 def apart(name: str, root: Path, count: int) -> dict[str, float]:

@@ -49,6 +49,14 @@ def read(notes: Path) -> Events:
     return [line.split() for line in notes.read_text().splitlines()] if notes.is_file() else []
 
 
+def finished_shards(root: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of each shard of `images` that is in place, wherever it lies."""
+    folders = {path.parent for path in root.glob("data/*/**/shard-*.parquet")}
+    shards = [p for folder in folders if "images" in str(folder) for p in shard_files(folder)]
+    states = {path.name: path.stat() for path in shards if sidecar(path).is_file()}
+    return {name: (state.st_ino, state.st_mtime_ns) for name, state in states.items()}
+
+
 @contextmanager
 def two_raylets(place: Path) -> Iterator[tuple[str, list[Any]]]:
     """Address and nodes of a cluster of 127.0.0.1 and 127.0.0.2 that asks for a token, which this
@@ -105,16 +113,9 @@ class Run:
         while self.process.poll() is None:
             theirs = [what for node, _, what in read(self.notes) if node == other]
             if "made" in theirs and theirs[-1] == "begun":
-                return self.finished()
+                return finished_shards(self.root)
             time.sleep(0.01)
         raise RuntimeError(f"the run ended with {self.process.returncode} before a kill")
-
-    def finished(self) -> dict[str, tuple[int, int]]:
-        """Inode and time of change of each shard in place."""
-        roots = [path.parent for path in self.root.glob("data/nodes/**/shard-*.parquet")]
-        roots = [found for found in set(roots) if "images" in str(found)]
-        shards = [path for found in roots for path in shard_files(found) if sidecar(path).is_file()]
-        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards}
 
     def end(self) -> str:
         """The manifest's digest."""
@@ -148,7 +149,7 @@ def compare(place: Path) -> int:
         raylet.wait()
         then = read(lost.notes)
         digests.append(lost.end())
-    since, after = read(lost.notes)[len(then) :], lost.finished()
+    since, after = read(lost.notes)[len(then) :], finished_shards(lost.root)
     finished = {key for _, key, what in then if what == "made"}
     half = {key for node, key, what in then if node == nodes[1] and what == "begun"} - finished
     kept = sum(after[name] == before[name] for name in before)

@@ -15,7 +15,7 @@ from pydantic import PrivateAttr
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
-from orchestration.home import home_of, surroundings
+from orchestration.home import home_of
 from orchestration.mlflow.tracking import masked_values, resolve
 
 DEFAULT = "micro"
@@ -107,5 +107,4 @@ class Project(dg.ConfigurableResource):
     @property
     def registry(self) -> tuple[str, str | None]:
         """Tracking URI and artifact location, as `tracking.resolve` makes them."""
-        uri = self.tracking_uri or surroundings("TRACKING_URI")
-        return resolve(uri, self.artifacts or surroundings("ARTIFACTS"), self.home)
+        return resolve(self.tracking_uri, self.artifacts, self.home)

@@ -9,7 +9,6 @@ scored on held-out synthetic pictures, which the paper has no number for.
 """
 
 import dataclasses
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +51,8 @@ def main(arguments: list[str]) -> int:
     base = load_params(chosen.profile)
     file = chosen.root / "data" / f"{base.profile}-proof.yaml"
     settings = cut_down(base, chosen.split, chosen.pictures, chosen.per_cell, chosen.steps)
+    if not has_truth(base, Workspace(chosen.root, base.profile)):
+        settings["benchmark"] = {"source": "none", "root": None}
     note_profile(file, {"base": _base(chosen.profile)} | settings)
     params, seconds = load_params(str(file)), {}
     for stage in STAGES:
@@ -84,12 +85,13 @@ def cut_down(base: Params, split: str, pictures: int, per_cell: int, steps: int)
             "evaluate_every": min(base.grounding.evaluate_every, max(1, steps // 8)),
         },
         "segmenter": {"steps": min(steps, base.segmenter.steps)},
-    } | ({} if _has_truth(base) else {"benchmark": {"source": "none", "root": None}})
+    }
 
 
-def _has_truth(base: Params) -> bool:
+def has_truth(base: Params, workspace: Workspace) -> bool:
+    """Whether the benchmark's data, if it needs any, is where its stage would look."""
     root = base.benchmark.root
-    return root is None or (ROOT / root).exists()
+    return root is None or Path(workspace.model(root)).exists()
 
 
 def _base(profile: str) -> str:
@@ -145,7 +147,7 @@ def document(
             name: {"model": section.model, "revision": section.revision}
             for name, section in (("diffusion", params.diffusion), ("detector", params.detector))
         },
-        "settings": json.loads(json.dumps(dataclasses.asdict(params))),
+        "settings": dataclasses.asdict(params),
         "versions": versions(),
         "seconds": seconds,
     }

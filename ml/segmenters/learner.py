@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from ml.compute import processes
 from ml.compute.gradients import backward_in_parts
-from ml.compute.losses import Losses
 from ml.compute.precision import mixed_precision
+from ml.compute.weights import check_loss
 from ml.segmenters import architecture
 from ml.segmenters.prediction import to_pixels
 from ml.settings.sections import SegmenterParams
@@ -43,7 +43,6 @@ class Learner:
             if params.ema_decay
             else None
         )
-        self.losses = Losses(type(model).__name__)
         self.most = params.batch_size  # pictures at once; less after running out of memory
 
     def step(self, images: np.ndarray, labels: np.ndarray, seed: int) -> float:
@@ -73,8 +72,8 @@ class Learner:
             loss_of,
             self._backward,
         )
-        self.losses.add(loss)
-        (value,) = self.losses.taken()
+        value = loss.item()
+        check_loss(value, type(self.model).__name__)
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT)
         self.scaler.step(self.optimizer)

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ml.store.places import is_remote
+from orchestration.home import surroundings
 
 SQLITE = "sqlite:///"
 SERVERS = ("http", "https", "databricks")
@@ -57,12 +58,15 @@ def refuse_login(field: str, address: str) -> str:
 def resolve(tracking_uri: str, artifacts: str, home: Path) -> tuple[str, str | None]:
     """Tracking URI and artifact location; None leaves that to the server.
 
-    "" is `mlflow.db` below `home`, and `mlartifacts` there. A relative sqlite file or folder is
+    "" is what the surroundings say (`orchestration.home`), or else `mlflow.db` below `home`, and
+    `mlartifacts` there. A relative sqlite file or folder is
     below `home`, a URL is passed through. With a home on an object store a tracking URI must be
     given, and the artifacts of a database are `mlartifacts` there. Raises ValueError for what
     MLflow can't open, for a login in an address, and for a folder of this machine as the artifacts
     of a server.
     """
+    tracking_uri = tracking_uri or surroundings("TRACKING_URI")
+    artifacts = artifacts or surroundings("ARTIFACTS")
     if is_remote(home):
         artifacts = _remote(tracking_uri, artifacts, home)
     uri = refuse_login("tracking_uri", tracking_uri or f"{SQLITE}mlflow.db")

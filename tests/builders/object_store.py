@@ -34,12 +34,17 @@ def server() -> Iterator[str]:
     try:
         address = "http://{}:{}".format(*moto.get_host_and_port())
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in KEYS.items():
-                patch.setenv(name, value)
+            use_keys(patch)
             client(address).create_bucket(Bucket=BUCKET)
         yield address
     finally:
         moto.stop()
+
+
+def use_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process's clients have the server's keys."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
 
 
 def client(address: str):

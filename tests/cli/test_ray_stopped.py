@@ -14,25 +14,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.two_nodes import SETTINGS, finished_shards
 from ml.settings.profile import ROOT
-from ml.store.sidecars import shard_files, sidecar
 from tests.chaos.processes import living
 from tests.cli.test_exit_codes import ctrl_c_reaches_commands  # noqa: F401  (for every test)
-
-SETTINGS = {
-    "base": "ci",
-    "prompts": {"train_one": 16, "train_two": 16, "sim_per_cell": 1},
-    "shards": {"size": 4},
-    "diffusion": {"device": "cpu", "steps": 40},
-    "executor": {"workers": 2},
-}
 
 
 @pytest.fixture
 def start(tmp_path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
     """Starts `python -m ml images` of ten shards on two workers, its output in a file of the name
     given, which is also the mark of all its processes."""
-    (tmp_path / "ray.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "ray.yaml").write_text(yaml.safe_dump(SETTINGS | {"executor": {"workers": 2}}))
     shutil.copytree(ROOT / "data" / "foundation", tmp_path / "data" / "foundation")
     ml = [sys.executable, "-m", "ml"]
     given = ["--profile", str(tmp_path / "ray.yaml"), "--root", str(tmp_path)]
@@ -68,14 +60,6 @@ def left(name: str) -> list[str]:
     return [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in found]
 
 
-def finished(root: Path) -> dict[str, tuple[int, int]]:
-    """Inode and time of change of the stage's finished shards."""
-    folders = {path.parent for path in root.glob("data/ray/**/shard-*.parquet")}
-    shards = [p for folder in folders if "images" in str(folder) for p in shard_files(folder)]
-    states = {path.name: path.stat() for path in shards if sidecar(path).is_file()}
-    return {name: (state.st_ino, state.st_mtime_ns) for name, state in states.items()}
-
-
 @pytest.mark.slow  # Ray starts twice, on a busy machine in minutes
 @pytest.mark.parametrize(
     "number, code, said",
@@ -89,7 +73,7 @@ def test_nothing_of_rays_stays_and_the_same_command_goes_on(start, tmp_path, num
     """SIGKILL and SIGTERM reach the command alone, Ctrl-C its group, as from a terminal."""
     name = f"stopped-{number:d}-{os.getpid()}"
     first, output = start(name), tmp_path / name
-    while len(finished(tmp_path)) < 2:
+    while len(finished_shards(tmp_path)) < 2:
         assert first.poll() is None, output.read_text()
         time.sleep(0.02)
     lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in living(name)]
@@ -100,10 +84,10 @@ def test_nothing_of_rays_stays_and_the_same_command_goes_on(start, tmp_path, num
     assert left(name) == []
     print(f"signal {number:d}: {len(lines)} processes, gone in {time.monotonic() - since:.1f} s")
     assert said in output.read_text() and "Traceback" not in output.read_text()
-    before = finished(tmp_path)
+    before = finished_shards(tmp_path)
     assert 2 <= len(before) < 10
     again = start(f"{name}-again")
     assert again.wait(1200) == 0, (tmp_path / f"{name}-again").read_text()
     assert left(f"{name}-again") == []
-    after = finished(tmp_path)
+    after = finished_shards(tmp_path)
     assert len(after) == 10 and before.items() <= after.items(), "no shard was made twice"

@@ -1,6 +1,7 @@
 """ml/diffusion against what is known without it: by-hand attention, plain diffusers, SD's table."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -236,47 +237,45 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(pipe):
     assert np.abs(other.images[0].astype(int) - together.images[1]).max() > 20
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "DDIMScheduler",
-        "DPMSolverMultistepScheduler",
-        "EulerDiscreteScheduler",
-        "HeunDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-    ],
-)
+@contextmanager
+def inputs_seen(unet):
+    """Latents and timestep of every pass of the U-Net in the block."""
+    seen = []
+    handle = unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+SCHEDULERS = [
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+]
+
+
+@pytest.mark.parametrize("name", [*SCHEDULERS, "EulerAncestralDiscreteScheduler"])
 def test_the_kept_latent_is_what_the_unet_saw_last(name):
     """Without the scheduler's own scaling, Euler's latents would be fed in units of the noise."""
     own = tiny_pipeline()
     set_scheduler(own, name)
-    seen = []
-    handle = own.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
-    made = sample(own, [ONE, TWO], [1, 2], **CALL)
-    handle.remove()
+    with inputs_seen(own.unet) as seen:
+        made = sample(own, [ONE, TWO], [1, 2], **CALL)
     torch.testing.assert_close(made.latents, seen[-1][0][2:], atol=1e-6, rtol=0)
     assert made.timestep == round(float(seen[-1][1]))
     assert not made.latents.is_inference()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "DDIMScheduler",
-        "DPMSolverMultistepScheduler",
-        "EulerDiscreteScheduler",
-        "HeunDiscreteScheduler",
-    ],
-)
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_features_of_the_last_step_are_those_of_a_pass_of_their_own(name):
     """To the bit, and without that pass."""
     own = tiny_pipeline()
     set_scheduler(own, name)
-    times = []
-    handle = own.unet.register_forward_pre_hook(lambda module, inputs: times.append(inputs[1]))
-    made = sample(own, [ONE, TWO], [1, 2], features=True, **CALL)
-    handle.remove()
-    assert len(times) == len(own.scheduler.timesteps)
+    with inputs_seen(own.unet) as seen:
+        made = sample(own, [ONE, TWO], [1, 2], features=True, **CALL)
+    assert len(seen) == len(own.scheduler.timesteps)
     again = unet_features(own, made.latents, [ONE, TWO], made.timestep)
     assert list(made.features) == list(again)
     assert all(torch.equal(made.features[side], again[side]) for side in again)

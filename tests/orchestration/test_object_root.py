@@ -18,8 +18,8 @@ from tests.builders.object_store import BUCKET, objects_at
 
 
 def test_an_asset_and_its_checks_on_a_bucket(s3, tmp_path, monkeypatch):
-    for name, value in (object_store.KEYS | {"AWS_ENDPOINT_URL": s3}).items():
-        monkeypatch.setenv(name, value)
+    object_store.use_keys(monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
     project = Project(
         profile="ci",
         root=f"s3://{BUCKET}/{tmp_path.name}",

@@ -5,9 +5,7 @@ import os
 import re
 import shlex
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import dagster as dg
 import pytest
@@ -20,6 +18,7 @@ from orchestration import ray_jobs
 from orchestration.definitions import defs
 from orchestration.runs import Beginning, in_process_or_multiprocess
 from tests.builders import ray_head
+from tests.builders.answering import Answering, serving
 
 LOOPBACK = re.compile(r"(0{16}FFFF0000)?0100007F:[0-9A-F]{4}")  # 127.0.0.1, backwards
 STAGES = ("prompts", "images")
@@ -39,26 +38,13 @@ def dashboard(token: str | None):
     """The address of something that answers as Ray's dashboard to the question for its version:
     to everybody, or only to this token."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self):
             known = token is None or self.headers.get("Authorization") == f"Bearer {token}"
-            body = json.dumps({"ray_version": "2.60.0"}).encode()
-            self.send_response(200 if known else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer({"ray_version": "2.60.0"}, 200 if known else 401)
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as address:
+        yield address
 
 
 def executor(address: str, field: str = "address") -> dg.Executor:

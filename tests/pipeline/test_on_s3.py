@@ -39,8 +39,7 @@ def size_of(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_the_ci_graph_on_s3_is_the_local_one(s3, tmp_path, monkeypatch):
-    for name, value in object_store.KEYS.items():
-        monkeypatch.setenv(name, value)
+    object_store.use_keys(monkeypatch)
     scratch, sizes, over = tmp_path / "tmp", [], threading.Event()
     scratch.mkdir()
     watch = threading.Thread(

@@ -5,14 +5,13 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
 from ml.settings.profile import ROOT
+from tests.builders.answering import Answering, serving
 
 KNOWN = {
     "id": "PYSEC-2026-9",
@@ -33,28 +32,13 @@ KNOWN = {
 def advisories(vulnerable: str):
     """A server that speaks OSV's protocol and knows of one package."""
 
-    class Answer(BaseHTTPRequestHandler):
+    class Answer(Answering):
         def do_POST(self):
             query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            known = {"vulns": [KNOWN]} if query["package"]["name"] == vulnerable else {}
-            body = json.dumps(known).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer({"vulns": [KNOWN]} if query["package"]["name"] == vulnerable else {})
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1/query"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Answer) as address:
+        yield f"{address}/v1/query"
 
 
 def audit(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:

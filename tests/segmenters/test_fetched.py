@@ -13,8 +13,7 @@ from tests.builders import object_store
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch):
-    for name, value in object_store.KEYS.items():
-        monkeypatch.setenv(name, value)
+    object_store.use_keys(monkeypatch)
 
 
 def pictures(n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -25,8 +25,7 @@ from tests.builders.object_store import BUCKET, Wire, client, environment, objec
 
 @pytest.fixture
 def root(s3, tmp_path, monkeypatch):
-    for name, value in object_store.KEYS.items():
-        monkeypatch.setenv(name, value)
+    object_store.use_keys(monkeypatch)
     return object_store.place(s3, tmp_path.name)
 
 

@@ -22,7 +22,11 @@ from ml.settings.sections import (
     TripletParams,
 )
 
-NEUTRAL = {"segmenter.warm_up": 0, "segmenter.class_weight": 1.0}
+NEUTRAL = {
+    "segmenter.warm_up": 0,
+    "segmenter.class_weight": 1.0,
+    "promotion.min_audited_precision": None,
+}
 """Settings that earlier versions had not, and the value at which all is as it was without them. At
 it they are left out of manifests, so that what was finished before stays valid."""
 

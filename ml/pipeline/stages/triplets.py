@@ -2,9 +2,10 @@
 
 Reads: `images`, `masks`, what people marked wrong (`ml.pipeline.marks`), and the user's own
 pictures that `triplets.labels` names, if any. Writes: shards in the TRIPLETS schema,
-contact_sheet.jpg, rejected.jpg; of the user's own the pictures in labelled/, and labelled.jpg. Settings: vocabulary,
-triplets. Every row is kept with the filter's verdict, so that what was rejected can be counted and
-looked at. Not here: finding masks (`masks`), or learning (`grounding_model`).
+contact_sheet.jpg, rejected.jpg; of the user's own the pictures in labelled/, and labelled.jpg.
+Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was
+rejected can be counted and looked at. Not here: finding masks (`masks`), or learning
+(`grounding_model`).
 """
 
 import hashlib

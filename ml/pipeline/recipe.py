@@ -29,11 +29,19 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     models = {place: workspace.digest(params, place) for place in stage.models}
     inputs |= {place: digest for place, digest in models.items() if digest is not None}
-    if stage.photo_part and params.benchmark.source in PHOTO_SOURCES:
+    if "triplets" in settings and params.triplets.labels:
+        from ml.pipeline.labelled import labels_digest
+
+        inputs["triplets.labels"] = labels_digest(params, workspace)
+        settings["benchmark.source"] = params.benchmark.source  # whose pictures are kept out
+        part: str | None = "test"
+    else:
+        part = stage.photo_part
+    if part and params.benchmark.source in PHOTO_SOURCES:
         from ml.datasets import data_digest  # scipy and pycocotools, only where they are needed
 
         inputs["benchmark.root"] = data_digest(
-            params.benchmark, stage.photo_part, workspace.model(params.benchmark.root)
+            params.benchmark, part, workspace.model(params.benchmark.root)
         )
     recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
     check_lineage(

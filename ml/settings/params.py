@@ -22,9 +22,11 @@ from ml.settings.sections import (
     TripletParams,
 )
 
-NEUTRAL = {
+NEUTRAL: dict[str, object] = {
     "segmenter.warm_up": 0,
     "segmenter.class_weight": 1.0,
+    "triplets.labels": None,
+    "triplets.labels_format": "auto",
     "promotion.min_audited_precision": None,
 }
 """Settings that earlier versions had not, and the value at which all is as it was without them. At

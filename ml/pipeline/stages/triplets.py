@@ -1,9 +1,11 @@
 """Stage `triplets`: which {picture, mask, word} are good enough for training or for scoring.
 
-Reads: `images`, `masks`, and what people marked wrong (`ml.pipeline.marks`). Writes: shards in the
-TRIPLETS schema, contact_sheet.jpg, rejected.jpg. Settings: vocabulary, triplets. Every row is kept
-with the filter's verdict, so that what was rejected can be counted and looked at. Not here: finding
-masks (`masks`), or learning (`grounding_model`).
+Reads: `images`, `masks`, what people marked wrong (`ml.pipeline.marks`), and the user's own
+pictures that `triplets.labels` names, if any. Writes: shards in the TRIPLETS schema,
+contact_sheet.jpg, rejected.jpg; of the user's own the pictures in labelled/, and labelled.jpg.
+Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was
+rejected can be counted and looked at. Not here: finding masks (`masks`), or learning
+(`grounding_model`).
 """
 
 import hashlib
@@ -19,6 +21,9 @@ from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.audited import verdicts_of
+from ml.pipeline.labelled import OWN, write_labelled
+from ml.pipeline.labelled_rows import facts_of as labelled_facts
+from ml.pipeline.labelled_rows import labelled_shards, own_triplets, refuse_untaught
 from ml.pipeline.marks import MARKED, RIGHT, read_marks
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
@@ -29,7 +34,7 @@ from ml.store.making import write_shards
 from ml.store.schemas import MASKS, TRIPLETS
 from ml.store.shards import iter_shards, read_frame, read_shards
 from ml.store.sidecars import shard_files
-from ml.words.vocabulary import load_vocabulary
+from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 REASONS = {
     MARKED: "a person marked the mask wrong",
@@ -49,18 +54,24 @@ would judge a model by a picture that does not.
 """
 MASK_REASONS = (MARKED, "no_mask", "low_score", "too_small", "too_large")
 SHEET_PICTURES = 24
-_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash", "sha256")
+_FACTS = (
+    *("key", "text", "entities", "words", "phrases", "purpose"),
+    *("height", "width", "std", "dhash", "sha256"),
+)
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes one TRIPLETS shard for each shard of `masks`, contact_sheet.jpg and rejected.jpg.
+    """Writes one TRIPLETS shard for each shard of `masks`, contact_sheet.jpg and rejected.jpg; then
+    one for each shard of the user's own pictures.
 
     Raises ValueError when masks and images do not belong together, or a training row has a class
-    that is not seen.
+    that is not seen, or the user's own pictures are not what they should be.
     """
+    vocabulary = load_vocabulary(params.vocabulary)
+    refuse_unlabelled(vocabulary, params.triplets.labels)
     images, folder = workspace.folder("images"), workspace.folder("triplets")
     pictures = read_shards(images, _FACTS)
-    refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
+    refuse_unseen(pictures[pictures.purpose == "train"], vocabulary)
     masks = workspace.folder("masks")
     groups = list(iter_shards(masks, [name for name in MASKS.names if name != "rle"]))
     rows = join(pictures, pd.concat(groups, ignore_index=True))
@@ -75,21 +86,44 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         subset_of(key, purpose, params.triplets.validation_share)
         for key, purpose in zip(rows.key, rows.purpose, strict=True)
     ]
+    files, facts = shard_files(masks), facts_of(rows)
+    pictures_written: dict[str, int] = {}
+    own: pd.DataFrame | None = None
+    if params.triplets.labels is not None:
+        size = (int(pictures.height.iloc[0]), int(pictures.width.iloc[0]))
+        photos, pictures_written = write_labelled(
+            params, workspace, vocabulary, size, folder, recipe
+        )
+        added = own_triplets(folder, images, pictures, params.triplets)
+        own = pd.concat(added, ignore_index=True)
+        refuse_untaught(own, vocabulary)
+        every = pd.concat(labelled_shards(folder), ignore_index=True)
+        facts["labelled"] = labelled_facts(photos.title, every, own)
+        groups, files = [*groups, *added], [*files, *shard_files(folder / OWN)]
+        rows = pd.concat([rows, own], ignore_index=True)
     ends = np.cumsum([len(group) for group in groups])
     plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
-    sources = {
-        part.start: path for part, path in zip(plan, shard_files(masks), strict=True) if part
-    }
+    sources = {part.start: path for part, path in zip(plan, files, strict=True) if part}
 
     def make(part: Sequence[int]) -> pd.DataFrame:
         """Run lengths are read where they are written: a large set's do not fit in memory."""
-        rles = read_frame(sources[part[0]], ["rle"]).rle if part else ()
+        rles = _rles(sources[part[0]]) if part else ()
         return rows.iloc[part].assign(rle=list(rles))[TRIPLETS.names]
 
     written = write_shards(folder, recipe, plan, make, TRIPLETS)
-    for name, shown in (("contact_sheet", rows.accepted), ("rejected", ~rows.accepted)):
-        _sheet(images, folder, f"{name}.jpg", rows[shown])
-    return Output(rows=written, facts=facts_of(rows))
+    drawn = rows[rows.subset != OWN]
+    for name, shown in (("contact_sheet", drawn.accepted), ("rejected", ~drawn.accepted)):
+        _sheet(images, folder, f"{name}.jpg", drawn[shown])
+    if own is not None:
+        _sheet(folder / OWN, folder, f"{OWN}.jpg", own)
+    return Output(rows=written | pictures_written, facts=facts)
+
+
+def _rles(shard: Path) -> Sequence[str]:
+    """The run lengths of a shard of `masks`, or of the user's own pictures, row by row."""
+    if shard.parent.name != OWN:
+        return list(read_frame(shard, ["rle"]).rle)
+    return [rle for own in read_frame(shard, ["rles"]).rles for rle in own]
 
 
 def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:

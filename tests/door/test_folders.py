@@ -12,7 +12,8 @@ from PIL import Image
 
 import ml
 from ml import GroundedDiffusionPipeline, load_segmenter, load_vocabulary
-from ml.segmenters.prediction import predict
+from ml.segmenters import architecture
+from ml.segmenters.prediction import predict, to_pixels
 from ml.segmenters.processor import image_processor
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
 
@@ -171,7 +172,11 @@ def test_the_segmenter_goes_into_a_pipeline_of_transformers(kind, tmp_path):
     for entry in segment(Image.fromarray(PICTURE), subtask="semantic"):
         labels[np.asarray(entry["mask"]) > 0] = model.config.label2id[entry["label"]]
     ours = predict(model, PICTURE[None])[0]
-    assert len(np.unique(ours)) > 1 and (labels == ours).mean() > 0.9
+    with torch.inference_mode():
+        best = architecture(kind).label_scores(model, to_pixels(PICTURE[None], model.device))[0]
+    first, second = best.topk(2, 0).values.numpy()
+    clear = first - second >= np.median(first - second)  # fresh weights are at odds with themselves
+    assert len(np.unique(ours[clear])) > 1 and (labels == ours)[clear].mean() > 0.9
 
 
 def mit_backbone(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The recipe of a stage, and whether its inputs may be used."""
 
 from ml.errors import QualityError
+from ml.pipeline.marks import heeded
 from ml.pipeline.table import STAGES, Stage
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
@@ -24,6 +25,7 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
         settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
     if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
         settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
+    settings |= heeded(stage.name, params, workspace)
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     models = {place: workspace.digest(params, place) for place in stage.models}
     inputs |= {place: digest for place, digest in models.items() if digest is not None}

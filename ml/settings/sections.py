@@ -244,3 +244,5 @@ class BenchmarkParams:
 class PromotionParams:
     min_grounding: Percent  # absolute floor, mIoU % over the five cells of Protocol I
     min_segmenter: Percent  # absolute floor, harmonic mIoU % of Protocol II
+    min_audited_precision: Percent | None  # that the masks of the synthetic set which people judged
+    # must reach with their interval's lower bound; null: nobody needs to judge any

@@ -1,10 +1,11 @@
 """Stage `triplets`: which {picture, mask, word} are good enough for training or for scoring.
 
-Reads: `images`, `masks`, and the user's own pictures that `triplets.labels` names, if any. Writes:
-shards in the TRIPLETS schema, contact_sheet.jpg, rejected.jpg; of the user's own the pictures in
-labelled/, and labelled.jpg. Settings: vocabulary, triplets. Every row is kept with the filter's
-verdict, so that what was rejected can be counted and looked at. Not here: finding masks (`masks`),
-or learning (`grounding_model`).
+Reads: `images`, `masks`, what people marked wrong (`ml.pipeline.marks`), and the user's own
+pictures that `triplets.labels` names, if any. Writes: shards in the TRIPLETS schema,
+contact_sheet.jpg, rejected.jpg; of the user's own the pictures in labelled/, and labelled.jpg.
+Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was
+rejected can be counted and looked at. Not here: finding masks (`masks`), or learning
+(`grounding_model`).
 """
 
 import hashlib
@@ -19,9 +20,11 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
+from ml.pipeline.audited import verdicts_of
 from ml.pipeline.labelled import OWN, write_labelled
 from ml.pipeline.labelled_rows import facts_of as labelled_facts
 from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets, refuse_untaught
+from ml.pipeline.marks import MARKED, RIGHT, read_marks
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
@@ -34,6 +37,7 @@ from ml.store.sidecars import shard_files
 from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 REASONS = {
+    MARKED: "a person marked the mask wrong",
     "blank_picture": "grey levels spread less than min_std",
     "repeated_picture": "nearly the pixels of an earlier one that is neither blank nor repeated",
     "no_mask": "the detector found no instance of the entity",
@@ -48,7 +52,7 @@ A training picture that shows only one of its two entities is kept for that one,
 grounding model skips empty masks. A sim picture must show all that was asked for, or Protocol I
 would judge a model by a picture that does not.
 """
-MASK_REASONS = ("no_mask", "low_score", "too_small", "too_large")
+MASK_REASONS = (MARKED, "no_mask", "low_score", "too_small", "too_large")
 SHEET_PICTURES = 24
 _FACTS = (
     *("key", "text", "entities", "words", "phrases", "purpose"),
@@ -74,7 +78,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     whole = pictures[pictures["std"] >= params.triplets.min_std]  # blank ones repeat nothing
     facts = (list(whole[name]) for name in ("key", "dhash", "sha256"))
     repeats = find_repeats(images, *facts, bits=params.triplets.duplicate_bits)
-    rows["reason"] = judge(rows, repeats, params.triplets)
+    marks = [mark for mark in read_marks(workspace) if mark.stage == "triplets"]
+    marked = ~verdicts_of(workspace, marks, rows).isin(["", RIGHT])
+    rows["reason"] = judge(rows, repeats, params.triplets, marked)
     rows["accepted"] = rows.reason == ""
     rows["subset"] = [
         subset_of(key, purpose, params.triplets.validation_share)
@@ -144,12 +150,18 @@ def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
 
 
-def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) -> pd.Series:
+def judge(
+    rows: pd.DataFrame,
+    repeats: dict[str, str],
+    params: TripletParams,
+    marked: pd.Series | None = None,
+) -> pd.Series:
     """The reason of each row, "" for an accepted one; the rules of REASONS in their order.
 
-    rows: key, purpose, std, found, score, area.
+    rows: key, purpose, std, found, score, area. marked: bool, a person marked the row wrong.
     """
     rules = [
+        (MARKED, pd.Series(False, index=rows.index) if marked is None else marked),
         ("blank_picture", rows["std"] < params.min_std),
         ("repeated_picture", rows.key.isin(list(repeats))),
         ("no_mask", ~rows.found.astype(bool)),
@@ -195,7 +207,12 @@ def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
             }
             for subset, part in rows.groupby("subset")
         },
-        "rejected": {reason: int((rejected.reason == reason).sum()) for reason in REASONS},
+        "rejected": {
+            reason: count
+            for reason in REASONS
+            # Without marks the facts are those of a version that knew none.
+            if (count := int((rejected.reason == reason).sum())) or reason != MARKED
+        },
         "rejected_by_class": {
             reason: part.entity.value_counts().sort_index().to_dict()
             for reason, part in rejected.groupby("reason")

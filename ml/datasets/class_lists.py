@@ -19,6 +19,8 @@ MOST = 254
 LABELMAP = "labelmap.txt"
 """CVAT's, beside masks in the layout of VOC."""
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)?:[^:]*:[^:]*")
+_LABELMAP = re.compile(r"(?P<name>.+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")
+"""The same where a name may hold colons."""
 _HEXADECIMAL = re.compile(r"#[0-9a-fA-F]{6}\s+\S")
 _NUMBERED = re.compile(r"\d+\s*[\s:,;.)-]\s*\S")
 
@@ -117,8 +119,8 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, int, int],
 
 def _of_labelmap(file: Path, line: str) -> str:
     """A line of labelmap.txt as palette.txt would have it; any other as it is."""
-    found = _CVAT.fullmatch(line) if file.name == LABELMAP else None
-    if found is None or not found["colour"]:
+    found = _LABELMAP.fullmatch(line) if file.name == LABELMAP else None
+    if found is None:
         return line
     return f"{found['colour'].replace(',', ' ')} {found['name']}"
 

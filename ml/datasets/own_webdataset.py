@@ -74,7 +74,7 @@ class OwnShards(PackedFiles):
                 f"{self.title}: nothing names its classes: expected classes.txt in {self.root}, or "
                 '{"classes": {"1": "forklift"}} in the samples\' JSON'
             )
-        return numbered(names, self.title)
+        return numbered(dict(sorted(names.items())), self.title)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ drawn scenes come back, and what does not fit is refused."""
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from pycocotools.coco import COCO
 from ml.datasets.own import LAYOUTS, layout_of, open_own
 from ml.datasets.own_yolo import draw_polygon
 from ml.datasets.protocol import NoSuchPart
-from ml.images.png import encode_png
+from ml.images.png import decode_png, encode_png
+from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
+from ml.settings.profile import load_params
+from ml.store.shards import read_shards
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.own_pictures import label_map, scenes_of, write_folder
 from tests.builders.phototrees import save_palette
@@ -209,7 +214,7 @@ def test_supervisions_polygons_come_back_nearly(layout, tmp_path, scenes, truth)
         coco = COCO(str(root / "annotations.json"))
         for key in photos.keys:
             want = np.zeros((64, 64), np.uint8)
-            for own in sorted(coco.imgToAnns[int(key)], key=lambda own: -coco.annToMask(own).sum()):
+            for own in sorted(coco.imgToAnns[int(key)], key=lambda own: -int(coco.annToMask(own).sum())):
                 want[coco.annToMask(own) > 0] = own["category_id"]
             assert np.array_equal(photos.truth(key) > 0, want > 0)
 
@@ -335,3 +340,17 @@ def test_coco_that_cannot_be_used_is_refused(tmp_path, scenes, truth):
     refused(r"image 5, ignored: run lengths of size \[2, 2\]", images=images)
     refused("are missing", images=[image | {"file_name": "no.png"} for image in images[:1]],
             annotations=[])  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["coco", "hf"])
+def test_a_benchmark_may_lie_in_any_of_the_layouts(layout, tmp_path, scenes, truth):
+    """As `benchmark.source: folder`, through the stage, which keeps the pictures to the pixel."""
+    WRITERS[layout](tmp_path / "own", scenes, truth, "val")
+    params = load_params("ci")
+    benchmark = replace(params.benchmark, source="folder", root=str(tmp_path / "own"))
+    report = run_stage("benchmark", replace(params, benchmark=benchmark), tmp_path)
+    assert report.facts["pictures"] == len(scenes) and report.facts["name"] == "own test"
+    rows = read_shards(Workspace(tmp_path, "ci").folder("benchmark"), ["image", "label"])
+    for row, scene, label in zip(rows.itertuples(), scenes, truth, strict=True):
+        assert np.array_equal(decode_png(row.image), scene.image)
+        assert np.array_equal(decode_png(row.label) > 0, label > 0)

@@ -4,12 +4,12 @@ Not here: how it is asked (`drawing`, `finding`), and how it is shown (`showing`
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ml.words.spans import find, fold
+from ml.words.spans import find
 from ml.words.vocabulary import Vocabulary
 
 MOST_WORDS = 24
@@ -70,9 +70,3 @@ def words_in(prompt: str, vocabulary: Vocabulary) -> list[str]:
             "mask as they stand in it, separated by commas"
         )
     return list(found.values())
-
-
-def classes_of(words: Sequence[str], vocabulary: Vocabulary) -> list[str | None]:
-    """The class that each word names, None for a word of no class."""
-    owners = vocabulary.owners()
-    return [owners.get(fold(word)) for word in words]

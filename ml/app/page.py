@@ -32,7 +32,8 @@ def build(params: Params, root: Path, segmenter: Path | None = None) -> Page:
     workspace = Workspace(root, params.profile)
     models = Models(params, workspace, segmenter)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
-        gr.HTML(showing.page("title.html.j2", title=TITLE, profile=params.profile))
+        title = showing.page("title.html.j2", title=TITLE, profile=params.profile)
+        gr.HTML(title, apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Draw", id="draw"):
                 tab_draw.lay_out(models)
@@ -43,5 +44,14 @@ def build(params: Params, root: Path, segmenter: Path | None = None) -> Page:
             with gr.Tab("Compare", id="compare"):
                 tab_compare.lay_out(root, params.profile, blocks)
     blocks.queue(default_concurrency_limit=4)
-    theme = gr.themes.Default(font=FONTS, font_mono=MONO, primary_hue="blue")
+    theme = gr.themes.Default(font=FONTS, font_mono=MONO, primary_hue="blue").set(
+        body_text_color_subdued="*neutral_600",  # Gradio's own greys are too pale to be read
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        color_accent="*primary_700",
+    )
     return Page(blocks, theme, showing.page("style.html.j2", most=MOST_WORDS))

@@ -29,8 +29,8 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
     with gr.Row(elem_classes="wm-form"):
         reason = gr.Dropdown([EVERY], value=EVERY, label="Show", elem_id="browse-reason")
         entity = gr.Dropdown([ALL], value=ALL, label="Class", elem_id="browse-class")
-    message = gr.HTML(elem_id="browse-message")
-    grid = gr.HTML(elem_id="browse-grid", js_on_load=LISTEN)
+    message = gr.HTML(elem_id="browse-message", apply_default_css=False)
+    grid = gr.HTML(elem_id="browse-grid", apply_default_css=False, js_on_load=LISTEN)
     with gr.Row(elem_classes="wm-form"):
         back = gr.Button("Previous page", elem_id="browse-back")
         page = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="browse-page")

@@ -15,8 +15,8 @@ def lay_out(root: Path, profile: str, blocks: gr.Blocks) -> None:
         one = gr.Dropdown([profile], value=profile, label="First run", elem_id="compare-one")
         other = gr.Dropdown([profile], value=profile, label="Second run", elem_id="compare-other")
     button = gr.Button("Compare", variant="primary", elem_id="compare-button")
-    message = gr.HTML(elem_id="compare-message")
-    result = gr.HTML(elem_id="compare-result")
+    message = gr.HTML(elem_id="compare-message", apply_default_css=False)
+    result = gr.HTML(elem_id="compare-result", apply_default_css=False)
 
     def choose() -> tuple:
         names = runs(root) or [profile]

@@ -21,6 +21,7 @@ def lay_out(models: Models) -> None:
         words = gr.Textbox(
             "dog, cat",
             label="Words",
+            elem_id="draw-words",
             info="To mask, as they stand in the prompt, with commas. Empty: all that it names.",
             scale=2,
         )
@@ -31,8 +32,8 @@ def lay_out(models: Models) -> None:
             2, MOST_STEPS, models.params.diffusion.steps, step=1, label="Steps of denoising"
         )
     button = gr.Button("Draw", variant="primary", elem_id="draw-button")
-    message = gr.HTML(elem_id="draw-message")
-    result = gr.HTML(elem_id="draw-result")
+    message = gr.HTML(elem_id="draw-message", apply_default_css=False)
+    result = gr.HTML(elem_id="draw-result", apply_default_css=False)
 
     def answer(
         prompt: str,

@@ -30,7 +30,12 @@ def lay_out(models: Models) -> None:
                 buttons=[],
             )
         with gr.Column(scale=3, min_width=280):
-            words = gr.Textbox("dog, cat", label="Words", info="To look for, separated by commas.")
+            words = gr.Textbox(
+                "dog, cat",
+                label="Words",
+                elem_id="find-words",
+                info="To look for, separated by commas.",
+            )
             threshold = gr.Slider(
                 0,
                 0.1,
@@ -40,8 +45,8 @@ def lay_out(models: Models) -> None:
                 info="A word below it is taken not to be in the picture. 0 takes every word.",
             )
             button = gr.Button("Find", variant="primary", elem_id="find-button")
-            message = gr.HTML(elem_id="find-message")
-    result = gr.HTML(elem_id="find-result")
+            message = gr.HTML(elem_id="find-message", apply_default_css=False)
+    result = gr.HTML(elem_id="find-result", apply_default_css=False)
     with gr.Row(elem_classes="wm-form"):
         pngs = gr.DownloadButton("Masks as PNG", interactive=False, elem_id="find-png")
         coco = gr.DownloadButton("Masks as COCO", interactive=False, elem_id="find-coco")

@@ -69,7 +69,7 @@ def test_the_library_needs_the_base_alone():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ml", ["pipeline"]),
+        ("ml", ["pipeline", "app"]),
         ("orchestration", ["pipeline", "tracking", "ray", "kubernetes"]),
         ("tests", ["pipeline", "tracking", "kubernetes", "dev"]),
         ("benchmarks", ["pipeline", "tracking", "dev"]),

@@ -16,7 +16,6 @@ from ml.datasets.matching import class_table, known_as, matches
 from ml.datasets.protocol import LabelledPhotos
 from ml.errors import shown
 from ml.images.overlays import IGNORED
-from ml.images.photographs import picture_size
 from ml.words.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error
@@ -101,7 +100,7 @@ def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
 
 def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:
     path, (height, width) = photos.photo(key), expected
-    size = picture_size(path)
+    size = photos.size(key)
     if (size.height, size.width) == expected:
         return
     why = (

@@ -9,7 +9,9 @@
 
 With classes.txt masks hold labels as grey levels or palette indices, 255 ignored. Without
 train.txt there is no training part, hence no real bound; without test.txt every picture that is
-not in train.txt is a test picture, and each needs its mask and each mask its picture.
+not in train.txt is a test picture, and each needs its mask and each mask its picture. As
+labels to learn from (`triplets.labels`) it is train.txt's pictures, or without one all that are not
+in test.txt.
 """
 
 import unicodedata
@@ -89,8 +91,10 @@ class OwnFolder(PhotoFiles):
                 f"{self.root}: {len(both)} pictures are in test.txt and train.txt, "
                 f"first {both[0]!r}; a picture is for one of them"
             )
-        if self.part == "train":
+        if self.part == "train" or (self.part == "labels" and train):
             keys = set(train)
+        elif self.part == "labels":
+            keys = (set(self._photos) | set(self._masks)) - set(test or [])
         elif test is not None:
             keys = set(test)
         else:

@@ -42,6 +42,7 @@ def card(
         f"In Python, in this folder:\n\n```python\n{read.strip()}\n```",
         "## Pictures by class and split",
         _classes(counts),
+        *_measured(measured),
         "## How it was made",
         _table(("", ""), about.facts),
         "## Known faults",
@@ -50,10 +51,14 @@ def card(
         "## Licences",
         _licences(about),
     ]
-    if measured:
-        rows = [(MEASURED.get(name, name), number_text(value)) for name, value in measured.items()]
-        parts[6:6] = ["## This export", _table(("", ""), rows)]
     return head + "\n\n".join(parts) + "\n"
+
+
+def _measured(measured: Mapping[str, Any]) -> list[str]:
+    if not measured:
+        return []
+    rows = [(MEASURED.get(name, name), number_text(value)) for name, value in measured.items()]
+    return ["## This export", _table(("", ""), rows)]
 
 
 def precision_part(rows: Sequence[Mapping[str, Any]]) -> list[str]:

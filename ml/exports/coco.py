@@ -37,7 +37,7 @@ def run_lengths_of(mask: Masks) -> dict[str, Any]:
 class FormatWriter:
     READ = READ
     LOSES = (
-        "Uncertain pixels (255) belong to no object; each image's field `ignored` has them as run "
+        "Uncertain pixels (255) belong to no object; each image's field ignored has them as run "
         "lengths, which standard readers pass over.",
     )
 

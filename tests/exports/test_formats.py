@@ -227,3 +227,13 @@ def test_equal_sets_give_equal_files(made, kind, tmp_path):
     for file in files:
         if file.name not in (".files.txt", "export.json"):
             assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_heading_of_the_card_has_its_own_text_below(made, kind):
+    parts = (made[kind][0] / "README.md").read_text().split("\n\n")
+    headings = [place for place, part in enumerate(parts) if part.startswith("## ")]
+    assert headings and not {place + 1 for place in headings} & {*headings, len(parts)}
+    below = {parts[place]: parts[place + 1] for place in headings}
+    assert "| objects |" not in below["## How it was made"]
+    assert ("## This export" in below) == bool(made[kind][1]["measured"])

@@ -10,16 +10,13 @@ import argparse
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml.arguments import add_profile, add_workspace, folder, make_parser, number
 from ml.cli.exporting.labellers import LABELLERS
 from ml.errors import shown
 from ml.exports import FORMATS
-from ml.exports.card import MEASURED, number_text
-from ml.exports.exporting import Order, standing, write_export
 from ml.exports.splits import DEFAULT, read_split
-from ml.pipeline.audit import STAGE
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
@@ -27,6 +24,9 @@ from ml.store.files import remove, sha256_json
 from ml.store.locks import FolderLock
 from ml.store.places import is_remote
 from ml.store.stage_places import lock_of
+
+if TYPE_CHECKING:  # loaded where it is used: --help needs none of it
+    from ml.exports.exporting import Order
 
 
 def place(text: str) -> Path:
@@ -55,6 +55,9 @@ def main(arguments: list[str]) -> int:
         "--min-presence", type=number(float, 0, 10**6), help="grounding: words below are absent"
     )
     chosen = parser.parse_args(arguments)
+    from ml.exports.exporting import Order
+    from ml.pipeline.audit import STAGE
+
     params = load_params(chosen.profile)
     workspace = Workspace(chosen.root, params.profile)
     order = Order(
@@ -84,10 +87,12 @@ def _usual_place(workspace: Workspace, chosen: argparse.Namespace) -> Path:
 
 
 def _synthetic(
-    params: Params, workspace: Workspace, out: Path, order: Order
+    params: Params, workspace: Workspace, out: Path, order: "Order"
 ) -> tuple[dict[str, Any], bool]:
     """The facts of the export, and whether it stood there already."""
     from ml.cli.exporting.synthetic import synthetic_about
+    from ml.exports.exporting import standing, write_export
+    from ml.pipeline.audit import STAGE
 
     about = synthetic_about(params, workspace)
     if (facts := standing(out, about, order)) is not None:
@@ -96,10 +101,11 @@ def _synthetic(
 
 
 def _photographs(
-    params: Params, workspace: Workspace, out: Path, order: Order, chosen: argparse.Namespace
+    params: Params, workspace: Workspace, out: Path, order: "Order", chosen: argparse.Namespace
 ) -> tuple[dict[str, Any], bool]:
     """As `_synthetic`. What is labelled before a stop is kept beside `out`, and gone on from."""
     from ml.cli.exporting.photographs import photographs
+    from ml.exports.exporting import standing, write_export
     from ml.grounding.presence import MIN_PRESENCE
 
     least = MIN_PRESENCE if chosen.min_presence is None else chosen.min_presence
@@ -114,6 +120,8 @@ def _photographs(
 
 
 def _say(out: Path, facts: dict[str, Any], done: bool) -> None:
+    from ml.exports.card import MEASURED, number_text
+
     counts = ", ".join(f"{name} {count}" for name, count in facts["pictures"].items())
     print(shown(f"{out}: {'up to date' if done else 'written'}; pictures: {counts}"))
     print(f"near copies, kept on one side: {facts['near_copies']}")

@@ -6,8 +6,10 @@ model (`ml.cli.exporting`).
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
-from ml.exports.writing import Writer
+if TYPE_CHECKING:  # the command's --help needs the names alone
+    from ml.exports.writing import Writer
 
 FORMATS = {
     "coco": "ml.exports.coco",
@@ -19,7 +21,7 @@ FORMATS = {
 """--format -> its module."""
 
 
-def writer_of(name: str) -> type[Writer]:
+def writer_of(name: str) -> "type[Writer]":
     """The writer of a format. Raises ImportError where a package that it needs is missing."""
     try:
         found: type[Writer] = importlib.import_module(FORMATS[name]).FormatWriter

@@ -1,7 +1,8 @@
 """`python -m ml audit ticks.json --profile yard`: what the ticks of the audit sheet say.
 
-Reads the file that the sheet's button saves and prints the precision of each class with its
-interval. Not here: the sheet and the arithmetic (`ml.pipeline.audit`), the page (stage `report`).
+Reads the file that the sheet's button saves, prints the precision of each class with its interval,
+and adds the ticks to the marks, which the report and the promotion count. Not here: the sheet and
+the arithmetic (`ml.pipeline.audit`), the page (stage `report`).
 """
 
 from pathlib import Path
@@ -23,9 +24,13 @@ def main(arguments: list[str]) -> int:
     import pandas as pd  # here: --help needs none of it
 
     from ml.pipeline.audit import STAGE, precision, read_ticks
+    from ml.pipeline.audited import marks_of
+    from ml.pipeline.marks import add_marks
 
     workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
-    rows = precision(read_ticks(chosen.ticks, workspace))
+    ticks = read_ticks(chosen.ticks, workspace)
+    add_marks(workspace, marks_of(workspace, ticks))
+    rows = precision(ticks)
     # In the state, not in the set's folder: it is about the set, and goes when that is made again.
     path = workspace.state(STAGE) / "audit.json"
     write_json(path, {"precision": rows})

@@ -16,7 +16,6 @@ from ml.datasets.matching import class_table, known_as, matches
 from ml.datasets.protocol import LabelledPhotos
 from ml.errors import shown
 from ml.images.overlays import IGNORED
-from ml.images.photographs import picture_size
 from ml.words.vocabulary import Vocabulary
 
 SHOWN = 3  # missing files named in an error
@@ -101,7 +100,7 @@ def _refuse_misspelt(photos: LabelledPhotos, vocabulary: Vocabulary) -> None:
 
 def _require_one_size(photos: LabelledPhotos, key: str, expected: tuple[int, int]) -> None:
     path, (height, width) = photos.photo(key), expected
-    size = picture_size(path)
+    size = photos.size(key)
     if (size.height, size.width) == expected:
         return
     why = (
@@ -151,7 +150,7 @@ def require_files(files: Sequence[Path], title: str, what: str) -> None:
         )
 
 
-def require_labels(path: Path, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+def require_labels(path: Path | str, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
     """The label map uint8 (H,W), after checking that it holds known labels, 0 and 255 only."""
     if labels.ndim != 2:
         raise ValueError(f"{path}: expected a label map (H,W), got {labels.shape}")

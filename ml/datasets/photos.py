@@ -9,7 +9,8 @@ import numpy as np
 from ml.datasets.checks import check_photos, require_files
 from ml.datasets.matching import class_table, matches
 from ml.datasets.protocol import LabelledPhotos, Sample
-from ml.images.photographs import load_photo
+from ml.images.arrays import Picture
+from ml.images.photographs import Size, load_photo, picture_size
 from ml.store.files import sha256_file, sha256_json
 from ml.words.vocabulary import Vocabulary
 
@@ -47,6 +48,14 @@ class PhotoFiles(LabelledPhotos):
         labels = self.truth(key)
         return labels.shape, set(np.unique(labels).tolist())
 
+    def picture(self, key: str) -> tuple[bytes, Picture]:
+        """(bytes that decode to the picture, the picture uint8 (H,W,3)), as a viewer shows it."""
+        return load_photo(self.photo(key))
+
+    def size(self, key: str) -> Size:
+        """Of a picture, as it is shown."""
+        return picture_size(self.photo(key))
+
     def photo_files(self) -> list[Path]:
         return [self.photo(key) for key in self.keys]
 
@@ -63,7 +72,7 @@ class PhotoFiles(LabelledPhotos):
     def read(self, keys: Sequence[str], vocabulary: Vocabulary) -> Iterator[Sample]:
         table = class_table(self, vocabulary)
         for key in keys:
-            data, image = load_photo(self.photo(key))
+            data, image = self.picture(key)
             label = table[self.truth(key)]
             present = np.unique(label).tolist()
             entities = tuple(n for n in vocabulary.classes if vocabulary.label(n) in present)

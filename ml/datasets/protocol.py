@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ml.images.photographs import Size
 from ml.words.vocabulary import Vocabulary
 
 
@@ -97,6 +98,9 @@ class LabelledPhotos(LabelledPictures, Protocol):
 
     def photo(self, key: str) -> Path:
         """The picture's file."""
+
+    def size(self, key: str) -> Size:
+        """Of the picture, as it is shown."""
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
         """(height, width) of the labels, and which there are. Raises ValueError for labels that

@@ -22,6 +22,7 @@ from ml.diffusion.latents import encode_images
 from ml.diffusion.loading import unwatched
 from ml.diffusion.pipeline import Pipeline
 from ml.grounding.samples import Sample
+from ml.images.run_lengths import decode_rle
 from ml.store.shards import split
 
 CACHE_BYTES = 1_500_000_000
@@ -42,6 +43,7 @@ class Batch:
     evidence: Tensor | None  # float32 (B,N,E,h,w)
     masks: Tensor  # bool (B,N,H,W), False in padding
     present: Tensor  # bool (B,N), False in padding
+    ignored: Tensor | None = None  # bool (B,H,W), pixels that nothing is learned from; None: none
 
 
 def collate(
@@ -51,9 +53,10 @@ def collate(
     masks: Sequence[np.ndarray],
     present: Sequence[np.ndarray],
     device: torch.device,
+    ignored: np.ndarray | None = None,
 ) -> Batch:
     """Pads the words. texts: B of float (n_i,D); evidence: B of (n_i,E,h,w); masks: B of bool
-    (n_i,H,W); present: B of bool (n_i,)."""
+    (n_i,H,W); present: B of bool (n_i,); ignored: bool (B,H,W)."""
     longest = max(len(t) for t in texts)
 
     def pad(arrays: Sequence[np.ndarray] | Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -70,6 +73,7 @@ def collate(
         evidence=None if evidence is None else pad(evidence, torch.float32),
         masks=pad(masks, torch.bool),
         present=pad(present, torch.bool),
+        ignored=None if ignored is None else on_device(torch.from_numpy(ignored), device),
     )
 
 
@@ -86,6 +90,14 @@ class Words:
         if new:
             self.known |= zip(new, word_embeddings(self.pipe, new).float().cpu(), strict=True)
         return torch.stack([self.known[w] for w in words])
+
+
+def ignored_pixels(samples: Sequence[Sample]) -> np.ndarray | None:
+    """bool (B,H,W), pixels of samples that nothing is learned from; None where there are none."""
+    if not any(s.ignored for s in samples):
+        return None
+    none = np.zeros(samples[0].size, bool)
+    return np.stack([decode_rle(s.ignored) if s.ignored else none for s in samples])
 
 
 def cache_room(device: torch.device) -> int:
@@ -133,6 +145,7 @@ class FeatureSource:
             masks,
             [s.present for s in chosen],
             self.pipe.device,
+            ignored_pixels(chosen),
         )
 
     def _features(self, indices: Sequence[int]) -> dict[int, Tensor]:

@@ -2,8 +2,9 @@
 
 Masks are bool (B,N,H,W), `present` bool (B,N): words whose mask was accepted. `valid` bool (B,N):
 words that are no padding. `words`, `pictures`: what the sum is divided by; by default the number of
-present words, of pictures. For a part of a batch the whole batch's numbers are passed, so that the
-parts' losses add up to the batch's.
+present words, of pictures. `ignored` bool (B,H,W): pixels that count in no loss, None for none. For
+a part of a batch the whole batch's numbers are passed, so that the parts' losses add up to the
+batch's.
 """
 
 import torch
@@ -15,13 +16,20 @@ DICE_SMOOTHING = 1.0
 
 
 def dice_loss(
-    probability: Tensor, masks: Tensor, present: Tensor, words: int | None = None
+    probability: Tensor,
+    masks: Tensor,
+    present: Tensor,
+    words: int | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Mean over the present words of 1 - (2 |p m| + s) / (|p| + |m| + s); 0 when there is none.
 
     probability: float (B,N,H,W) in 0..1.
     """
     m = masks.float()
+    if ignored is not None:
+        probability = probability * ~ignored[:, None]
+        m = m * ~ignored[:, None]
     overlap = (probability * m).sum((-2, -1))
     size = probability.sum((-2, -1)) + m.sum((-2, -1))
     loss = 1 - (2 * overlap + DICE_SMOOTHING) / (size + DICE_SMOOTHING)
@@ -38,6 +46,7 @@ def paper_loss(
     present: Tensor,
     dice_weight: float,
     pictures: int | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """Binary cross-entropy, mean over the pixels of a word, summed over a picture's present words,
     mean over pictures; plus Dice, which is not the authors'. logits: (B,N,H,W).
@@ -47,10 +56,12 @@ def paper_loss(
     """
     pictures = len(logits) if pictures is None else pictures
     each = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
+    if ignored is not None:
+        each = each * ~ignored[:, None]
     bce = (each.mean((-2, -1)) * present).sum() / pictures
     if not dice_weight:
         return bce
-    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present, pictures)
+    return bce + dice_weight * dice_loss(logits.sigmoid(), masks, present, pictures, ignored)
 
 
 def permitted_labels(masks: Tensor, present: Tensor, valid: Tensor) -> Tensor:
@@ -73,6 +84,7 @@ def competition_loss(
     dice_weight: float,
     words: int | None = None,
     share: float = 1.0,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """-log of the probability of the permitted labels, averaged over pixels, plus Dice.
 
@@ -83,5 +95,7 @@ def competition_loss(
     log_p = logits.log_softmax(1)
     allowed = permitted_labels(masks, present, valid)
     permitted = log_p.masked_fill(~allowed, -torch.inf).logsumexp(1)
-    dice = dice_loss(log_p.exp()[:, 1:], masks, present, words)
+    if ignored is not None:  # any label is right there: log of 1
+        permitted = permitted.masked_fill(ignored, 0)
+    dice = dice_loss(log_p.exp()[:, 1:], masks, present, words, ignored)
     return -permitted.mean() * share + dice_weight * dice

@@ -5,7 +5,7 @@ in the shards and run lengths, and are decoded where they are looked at.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from ml.images.stored import Pictures
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated picture and its words. n = number of entities, in the order of the text."""
+    """One picture and its words, generated or a user's own.
+
+    n = number of entities, in the order of the text.
+    """
 
     key: str
     text: str
@@ -33,7 +36,9 @@ class Sample:
     latent: np.ndarray  # float32 (C,h,w), before the last denoising step
     timestep: int  # of that latent, 0..999
     rles: tuple[str, ...]  # n run-length masks, "" where none was accepted
-    daam: np.ndarray  # float32 (n,h,w), heat map of each word
+    daam: np.ndarray  # float32 (n,h,w), heat map of each word; (n,0,0) of a user's own picture
+    ignored: str = field(default="", kw_only=True)
+    """Run-length mask of pixels that nothing is learned from, "" for none."""
 
     @property
     def image(self) -> np.ndarray:

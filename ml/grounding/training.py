@@ -152,9 +152,17 @@ def compute_loss(
     logits = logits.float()  # of a forward in mixed precision
     if module.config.competition:
         return competition_loss(
-            logits, batch.masks, batch.present, batch.valid, dice_weight, words, share
+            logits,
+            batch.masks,
+            batch.present,
+            batch.valid,
+            dice_weight,
+            words,
+            share,
+            batch.ignored,
         )
-    return paper_loss(logits, batch.masks, batch.present, dice_weight, round(len(logits) / share))
+    pictures = round(len(logits) / share)
+    return paper_loss(logits, batch.masks, batch.present, dice_weight, pictures, batch.ignored)
 
 
 def _evaluate(

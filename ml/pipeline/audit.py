@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.pipeline.marks import RIGHT, VERDICTS
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
 from ml.store.reading import read_text
@@ -18,8 +19,6 @@ from ml.store.shards import read_shards
 
 STAGE = "synthetic_dataset"
 ITEMS = 100
-VERDICTS = ("right", "wrong mask", "wrong object")
-"""right: the object is in the picture, and the mask covers nearly all of it and nothing else."""
 Z = 1.959964  # of a two-sided 95 % interval
 
 
@@ -73,13 +72,13 @@ def precision(ticks: Sequence[dict]) -> list[dict]:
     for name, own in [*by_class.items(), ("all", ticks)]:  # "all" may be a class, too
         counts = Counter(tick["verdict"] for tick in own)
         judged = sum(counts.values())
-        low, high = wilson(counts["right"], judged)
+        low, high = wilson(counts[RIGHT], judged)
         rows.append(
             {
                 "class": name,
                 "judged": judged,
                 **{v: counts[v] for v in VERDICTS},
-                "precision": 100 * counts["right"] / judged,
+                "precision": 100 * counts[RIGHT] / judged,
                 "low": 100 * low,
                 "high": 100 * high,
             }

@@ -18,6 +18,7 @@ BY_HAND = (
     "`python -m orchestration.mlflow.champion` moves the title by hand; without a registry, remove "
     "the champion on record"
 )
+JUDGE = "tick the report's audit sheet and read it with `python -m ml audit`"
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,35 @@ def decide(
     if high < 0:
         return Verdict(False, "refused", f"regression: {comparison}", difference)
     return Verdict(True, "promoted", f"{reached}; no regression: {comparison}", difference)
+
+
+def audit(verdict: Verdict, judged: dict | None, minimum: float | None) -> Verdict:
+    """The verdict, a promotion refused where people judged the labels too few or too bad.
+
+    judged: the row over all classes of `ml.pipeline.audit.precision`, None where nothing was
+    judged. minimum: percent that the lower bound of its interval must reach; None asks for nothing.
+    """
+    if minimum is None or not verdict.promote:
+        return verdict
+    asked = f"promotion.min_audited_precision asks for {minimum:.1f} %"
+    if judged is None:
+        return Verdict(
+            False,
+            "refused",
+            f"nobody has judged a mask of the present synthetic set, and {asked}: {JUDGE}",
+        )
+    said = (
+        f"{judged['right']} of {judged['judged']} judged masks of the synthetic set are right "
+        f"({judged['precision']:.1f} %, 95 % interval {judged['low']:.1f} to "
+        f"{judged['high']:.1f} %)"
+    )
+    if judged["low"] >= minimum:
+        reason = f"{verdict.reason}; {said}"
+        return Verdict(True, verdict.state, reason, verdict.difference)
+    if judged["precision"] >= minimum:
+        said += f": too few were judged to be sure of it, {asked} at the interval's lower end"
+        return Verdict(False, "refused", f"{said}; {JUDGE}", verdict.difference)
+    return Verdict(False, "refused", f"{said}, and {asked}", verdict.difference)
 
 
 def comparable(one: Contender, other: Contender) -> bool:

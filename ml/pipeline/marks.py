@@ -9,25 +9,24 @@ counts precision, the promotion may ask for it. Not here: the sheet of pictures 
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from ml.pipeline.audit import VERDICTS
 from ml.pipeline.workspace import Workspace
+from ml.settings.params import Params
 from ml.store.files import Damaged, sha256_json
 from ml.store.kept import change_kept, read_kept
-from ml.store.shards import read_frame
-from ml.store.sidecars import shard_files
 
+VERDICTS = ("right", "wrong mask", "wrong object")
+"""right: the object is in the picture, and the mask covers nearly all of it and nothing else."""
+RIGHT = VERDICTS[0]
+MARKED = "marked_wrong"
+"""Reason of a triplet that a person marked wrong."""
 FOLDER, FILE = "audit", "marks.json"
 PICTURES = {"synthetic_dataset": "synthetic_dataset", "triplets": "images"}
 """Stage whose labels are marked -> the stage that holds its pictures."""
-RIGHT = VERDICTS[0]
 _FILE = {"marks": list}
 
 
@@ -129,39 +128,19 @@ def _last(marks: Iterable[Mark]) -> list[Mark]:
     return list(kept.values())
 
 
-def wrong_digest(marks: Sequence[Mark], stage: str) -> str | None:
-    """What a recipe holds of the marks about a stage: a digest of the words and pictures that are
-    marked wrong, None where there is none."""
-    wrong = {(m.sha256, m.key, m.word) for m in marks if m.stage == stage and m.verdict != RIGHT}
-    return sha256_json(sorted(map(list, wrong))) if wrong else None
+def heeded(stage: str, params: Params, workspace: Workspace) -> dict[str, str]:
+    """What a stage's recipe holds of the marks: a digest of those that change what it writes.
 
-
-def verdicts_of(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> pd.Series:
-    """The last verdict on each row, "" where there is none.
-
-    marks: of one stage. rows: key, entity, word, one a mask of that stage. A mark is about a row
-    when key and picture are the same and its word is the row's word or class.
+    {} for a stage that heeds none, and where there is none that it heeds, so that what was made
+    without marks stays valid.
     """
-    if not marks:
-        return pd.Series("", index=rows.index, dtype=object)
-    digests = _digests(workspace.folder(PICTURES[marks[0].stage]), {mark.key for mark in marks})
-    said = {
-        (mark.key, mark.word): (place, mark.verdict)
-        for place, mark in enumerate(marks)
-        if digests.get(mark.key) == mark.sha256
-    }
-    none = -1, ""
-    found = [
-        max(said.get((row.key, row.word), none), said.get((row.key, row.entity), none))[1]
-        for row in rows.itertuples()
-    ]
-    return pd.Series(found, index=rows.index, dtype=object)
-
-
-def _digests(folder: Path, keys: set[str]) -> dict[str, str]:
-    """sha256 of the stored bytes of these pictures, by key; those that are there."""
-    found = {}
-    for shard in shard_files(folder):
-        frame = read_frame(shard, ["key", "image"], filters=[("key", "in", sorted(keys))])
-        found |= {row.key: picture_sha256(row.image) for row in frame.itertuples()}
-    return found
+    asked = params.promotion.min_audited_precision is not None
+    if stage not in ("triplets", "report") and not (stage == "promotion" and asked):
+        return {}
+    marks = read_marks(workspace)
+    if stage == "triplets":
+        marks = [m for m in marks if m.stage == stage and m.verdict != RIGHT]
+    if stage == "promotion":
+        marks = [m for m in marks if m.stage == "synthetic_dataset"]
+    said = sorted([m.stage, m.sha256, m.key, m.word, m.verdict] for m in marks)
+    return {f"marks_{stage}": sha256_json(said)} if said else {}

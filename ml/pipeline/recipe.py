@@ -1,6 +1,7 @@
 """The recipe of a stage, and whether its inputs may be used."""
 
 from ml.errors import QualityError
+from ml.pipeline.marks import heeded
 from ml.pipeline.table import STAGES, Stage
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
@@ -24,14 +25,23 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
         settings["vocabulary_digest"] = load_vocabulary(params.vocabulary).digest
     if "prompts" in settings and params.prompts.texts and find_file(params.prompts.texts).is_file():
         settings["texts_digest"] = sha256_file(find_file(params.prompts.texts))
+    settings |= heeded(stage.name, params, workspace)
     inputs = {name: read_manifest(workspace.folder(name)).digest for name in stage.inputs}
     models = {place: workspace.digest(params, place) for place in stage.models}
     inputs |= {place: digest for place, digest in models.items() if digest is not None}
-    if stage.photo_part and params.benchmark.source in PHOTO_SOURCES:
+    if "triplets" in settings and params.triplets.labels:
+        from ml.pipeline.labelled import labels_digest
+
+        inputs["triplets.labels"] = labels_digest(params, workspace)
+        settings["benchmark.source"] = params.benchmark.source  # whose pictures are kept out
+        part: str | None = "test"
+    else:
+        part = stage.photo_part
+    if part and params.benchmark.source in PHOTO_SOURCES:
         from ml.datasets import data_digest  # scipy and pycocotools, only where they are needed
 
         inputs["benchmark.root"] = data_digest(
-            params.benchmark, stage.photo_part, workspace.model(params.benchmark.root)
+            params.benchmark, part, workspace.model(params.benchmark.root)
         )
     recipe = {"stage": stage.name, "version": stage.version, "params": settings, "inputs": inputs}
     check_lineage(

@@ -43,7 +43,7 @@ def load_samples(workspace: Workspace, subsets: Collection[str]) -> list[Sample]
 def iter_samples(workspace: Workspace, subsets: Collection[str]) -> Iterator[Sample]:
     """As `load_samples`, one after the other in the order of the shards, which the stage `images`
     writes in that of the keys: for whoever needs no more than one at a time."""
-    wanted = _accepted(workspace, set(subsets))
+    wanted = accepted_masks(workspace.folder("triplets"), set(subsets))
     pictures, found = Pictures(), set()
     for shard in shard_files(workspace.folder("images")):
         frame = read_frame(shard, _COLUMNS)
@@ -57,9 +57,11 @@ def iter_samples(workspace: Workspace, subsets: Collection[str]) -> Iterator[Sam
         )
 
 
-def _accepted(workspace: Workspace, subsets: set[str]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Key of a picture -> its subset, and the accepted masks by entity."""
-    folder = workspace.folder("triplets")
+def accepted_masks(folder: Path, subsets: set[str]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Key of a picture -> its subset, and the accepted masks by entity. folder: of `triplets`.
+
+    Raises ValueError when there is none in these subsets.
+    """
     wanted: dict[str, tuple[str, dict[str, str]]] = {}
     for frame in iter_shards(folder, ["key", "entity", "subset", "accepted", "rle"]):
         for row in frame[frame.subset.isin(list(subsets)) & frame.accepted].itertuples():

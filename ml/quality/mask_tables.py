@@ -9,10 +9,12 @@ import pandas as pd
 
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline.labelled import OWN
 from ml.pipeline.workspace import Workspace
 from ml.quality.edges import edge_map, outline, placement
 from ml.quality.frames import Tables, as_in, balance, entities_of, facts, one_row
 from ml.quality.heat import cover, inside_rank, own_excess, read_heat
+from ml.quality.own_tables import own_tables
 from ml.settings.params import Params
 from ml.store.schemas import IMAGES, MASKS, TRIPLETS
 from ml.store.shards import iter_shards
@@ -147,7 +149,8 @@ def coarse(mask: np.ndarray) -> bool:
 
 
 def triplet_tables(params: Params, workspace: Workspace) -> Tables:
-    rows, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
+    every, vocabulary = facts(workspace, "triplets", TRIPLETS), load_vocabulary(params.vocabulary)
+    rows = every[every["subset"] != OWN].reset_index(drop=True)
     rows["named_in_text"] = [
         named_in(text, [word])[0] for word, text in zip(rows["word"], rows["text"], strict=True)
     ]
@@ -173,4 +176,4 @@ def triplet_tables(params: Params, workspace: Workspace) -> Tables:
             validation=int((accepted["subset"] == "validation").sum()),
             sim=int((accepted["subset"] == "sim").sum()),
         ),
-    }
+    } | own_tables(params, workspace, every)

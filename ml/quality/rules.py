@@ -69,9 +69,11 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
         "placement": params.checks.placement,
     }
     if stage == "triplets":  # the stage's module imports torch
+        from ml.pipeline import labelled_rows
         from ml.pipeline.stages.triplets import REASONS
 
         limits["reasons"] = ["", *REASONS]
+        limits["own_reasons"] = ["", *labelled_rows.REASONS]
     return limits
 
 

@@ -159,4 +159,27 @@ TRIPLETS = (
     between("two_per_class", "classes", "count", 2, HUGE, "two or more accepted a seen class"),
     between("validation_exists", "total", "validation", 1, HUGE, "something to stop early on"),
     between("sim_exists", "total", "sim", 1, HUGE, "something to score on"),
+    # Of a user's own pictures with masks; a set without any passes.
+    within(
+        "own_reasons_known", "own", "reason", "@own_reasons", "own masks: a reason of the table"
+    ),
+    pair(
+        "own_rejected_with_reason", "own", "accepted", "no_reason", "a reason exactly when rejected"
+    ),
+    within("own_classes_taught", "own", "only_taught", [True], "own masks are of no unseen class"),
+    within("own_as_pictured", "own", "as_pictured", [True], "text and facts are the own picture's"),
+    within("own_masks_fit", "own", "fits", [True], "own masks are as large as their pictures"),
+    within("own_areas_true", "own", "area_true", [True], "areas are those of the own masks"),
+    within("own_named_in_text", "own", "named_in_text", [True], "the text holds the word"),
+    within("own_keys_apart", "own", "generated_key", [False], "no key is a generated picture's"),
+    within("own_have_masks", "own accepted", "has_rle", [True], "what was accepted has a mask"),
+    between("own_areas", "own accepted", "area", "@min_area", "@max_area", "areas as filtered"),
+    between("own_not_blank", "own accepted", "std", "@min_std", 128, "grey levels as filtered"),
+    within(
+        "own_not_benchmark",
+        "own accepted",
+        "in_benchmark",
+        [False],
+        "no own picture is nearly one of the benchmark's (compared here again)",
+    ),
 )

@@ -22,7 +22,13 @@ from ml.settings.sections import (
     TripletParams,
 )
 
-NEUTRAL = {"segmenter.warm_up": 0, "segmenter.class_weight": 1.0}
+NEUTRAL: dict[str, object] = {
+    "segmenter.warm_up": 0,
+    "segmenter.class_weight": 1.0,
+    "triplets.labels": None,
+    "triplets.labels_format": "auto",
+    "promotion.min_audited_precision": None,
+}
 """Settings that earlier versions had not, and the value at which all is as it was without them. At
 it they are left out of manifests, so that what was finished before stays valid."""
 

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, get_args
 
 from ml.settings.ranges import TEXT, Length, Pattern, Range
 
+LabelsFormat = Literal["auto", "folder", "voc", "coco", "yolo-seg", "hf", "webdataset"]
+"""Layouts of a user's own pictures with masks (`ml.datasets.own`)."""
 PHOTO_SOURCES = ("voc2012", "coco2017", "folder")
 """Values of benchmark.source that read photographs from benchmark.root."""
 
@@ -150,6 +152,9 @@ class TripletParams:
     validation_share: Annotated[float, Range(0, 0.5, above=True, below=True)]
 
     # of the accepted training pictures, for early stopping
+    labels: Text | None = None  # local folder of your own pictures with masks, that teach beside
+    # the detector's (docs/own-labels.md)
+    labels_format: LabelsFormat = "auto"  # of that folder; auto: found out
 
 
 @dataclass(frozen=True)
@@ -239,3 +244,5 @@ class BenchmarkParams:
 class PromotionParams:
     min_grounding: Percent  # absolute floor, mIoU % over the five cells of Protocol I
     min_segmenter: Percent  # absolute floor, harmonic mIoU % of Protocol II
+    min_audited_precision: Percent | None  # that the masks of the synthetic set which people judged
+    # must reach with their interval's lower bound; null: nobody needs to judge any

@@ -75,17 +75,40 @@ TRIPLETS = pa.schema(
         ("entity", _text),
         ("word", _text),
         ("phrase", _text),
-        ("purpose", _text),
-        ("cell", _text),
-        ("subset", _text),  # train, validation (early stopping; seen only) or sim
+        ("purpose", _text),  # of the picture's prompt, or labelled: a user's own, that has none
+        ("cell", _text),  # "" of a user's own
+        ("subset", _text),  # train, validation (early stopping; seen only), sim, or labelled:
+        # a user's own picture, which is trained on, and judges nothing
         ("accepted", _flag),
-        ("reason", _text),  # "" when accepted, else one of ml.pipeline.stages.triplets.REASONS
+        ("reason", _text),  # "" when accepted, else one of ml.pipeline.stages.triplets.REASONS, of
+        # a user's own ml.pipeline.labelled.REASONS
         ("score", _real),
         ("area", _real),
         ("std", _real),  # of the picture
         ("dhash", _text),
         ("rle", _text),
     ]
+)
+
+# One row per picture that a user brought with its masks (`triplets.labels`): triplets/labelled.
+LABELLED = pa.schema(
+    [
+        ("key", _text),  # "own-000012"
+        ("source", _text),  # its name in the user's data
+        ("text", _text),  # the prompt that its words are composed into; "" without words
+        ("entities", _texts),  # the vocabulary's classes in it, in label order
+        ("words", _texts),
+        ("phrases", _texts),
+        ("strangers", _texts),  # classes of the user's data in it that the vocabulary lacks
+        ("seed", _int),  # of the noise that its features are taken under
+        ("image", _bytes),  # PNG, RGB, of the profile's picture size
+        ("rles", _texts),  # per entity; "" where the crop left nothing of it
+        ("areas", pa.list_(_real)),  # per entity, share of the picture
+        ("ignored", _text),  # run-length mask of pixels that nothing is learned from; "" for none
+        ("benchmark_overlap", _flag),  # the picture is, or nearly is, one of the benchmark's
+        ("too_many_words", _flag),  # its prompt is longer than the model reads
+    ]
+    + _PICTURE
 )
 
 # One row per generated and labelled picture.

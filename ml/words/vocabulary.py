@@ -15,7 +15,7 @@ from ml.words.spellings import canonical
 
 FOLDER = Path(__file__).parent / "vocabularies"
 MAX_CLASSES = 254
-KEYS = ("name", "seen", "unseen", "words")
+KEYS = ("name", "seen", "unseen", "labelled", "words")
 BACKGROUND = "background"
 """Label 0, whatever is no class."""
 
@@ -28,11 +28,17 @@ class Vocabulary:
     seen: tuple[str, ...]  # the labeller may use masks of these
     unseen: tuple[str, ...]  # named and drawn, never labelled
     words: dict[str, tuple[str, ...]]  # class -> words, the one used in prompts first
+    labelled: tuple[str, ...] = ()  # taught by the user's own masks alone (`triplets.labels`)
+
+    @property
+    def taught(self) -> tuple[str, ...]:
+        """Classes whose masks may teach the grounding module: seen and labelled ones."""
+        return self.seen + self.labelled
 
     @property
     def classes(self) -> tuple[str, ...]:
         """All classes, alphabetical, so that a label means the same in every split."""
-        return tuple(sorted(self.seen + self.unseen))
+        return tuple(sorted(self.seen + self.unseen + self.labelled))
 
     def label(self, name: str) -> int:
         """Label of a class, 1..len(classes). Raises ValueError for a class not in here."""
@@ -59,16 +65,18 @@ class Vocabulary:
     @property
     def digest(self) -> str:
         """sha256 of everything in it, for manifests: a user's file may change under its name."""
-        return hashlib.sha256(
-            repr((self.seen, self.unseen, sorted(self.words.items()))).encode()
-        ).hexdigest()
+        parts: tuple[object, ...] = (self.seen, self.unseen, sorted(self.words.items()))
+        if self.labelled:  # a vocabulary without them has the digest that it had before
+            parts += (self.labelled,)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def load_vocabulary(name: str | Path) -> Vocabulary:
     """Opens a vocabulary.
 
-    A user's file has `seen:` and `unseen:` lists and optionally `words:` (class -> list of words);
-    classes without words take theirs from `synonyms.yaml`, else their own name.
+    A user's file has `seen:` and `unseen:` lists, optionally `labelled:` (classes that the user's
+    own masks teach, and no detector) and `words:` (class -> list of words); classes without words
+    take theirs from `synonyms.yaml`, else their own name.
 
     Args:
         name: of a vocabulary that comes with the project (`ml/words/vocabularies/<name>.yaml`), or
@@ -132,8 +140,10 @@ def _vocabulary(values: object, stem: str) -> Vocabulary:
             "expected `name:` as text and `words:` as {class: [word, word]}, got "
             f"{called!r} and {_short(own)}"
         )
-    seen, unseen = (_words(values.get(key, []), key) for key in ("seen", "unseen"))
-    classes = seen + unseen
+    seen, unseen, labelled = (
+        _words(values.get(key, []), key) for key in ("seen", "unseen", "labelled")
+    )
+    classes = seen + unseen + labelled
     if len(classes) > MAX_CLASSES:
         raise ValueError(
             f"{len(classes)} classes, expected {MAX_CLASSES} at most: label maps are "
@@ -161,7 +171,20 @@ def _vocabulary(values: object, stem: str) -> Vocabulary:
             )
     usual = synonyms()
     words = {c: tuple(own.get(c) or usual.get(c) or [c]) for c in classes}
-    return Vocabulary(called, seen, unseen, words)
+    return Vocabulary(called, seen, unseen, words, labelled)
+
+
+def refuse_unlabelled(vocabulary: Vocabulary, labels: str | None) -> None:
+    """Raises ValueError for a vocabulary whose `labelled:` classes nothing could teach.
+
+    labels: the setting triplets.labels.
+    """
+    if vocabulary.labelled and labels is None:
+        raise ValueError(
+            f"vocabulary {vocabulary.name!r} lists {', '.join(map(repr, vocabulary.labelled))} "
+            "under `labelled:`, which only masks of your own teach, and triplets.labels is null: "
+            "set it to their folder, or list the classes under `unseen:`"
+        )
 
 
 @cache

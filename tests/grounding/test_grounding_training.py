@@ -18,6 +18,7 @@ from ml.settings.profile import load_params
 CHANNELS = {8: 6, 16: 6}
 PARAMS = dataclasses.replace(
     load_params().grounding,
+    precision="float32",
     width=32,
     layers=1,
     heads=2,
@@ -295,3 +296,29 @@ def test_exact_evidence_finds_words_whose_text_says_nothing():
 def test_no_pictures_is_an_error():
     with pytest.raises(ValueError, match="validation_share"):
         train(make_module("seeded"), Toy(4, 0), Toy(0, 0), [], PARAMS, seed=0)
+
+
+@pytest.mark.parametrize("competition", [False, True])
+def test_ignored_pixels_teach_nothing(competition):
+    """Neither their mask nor the logits there change the loss, and no gradient comes from them."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 2 + competition, 8, 8, requires_grad=True)
+    masks, present = torch.rand(2, 2, 8, 8) > 0.5, torch.ones(2, 2, dtype=torch.bool)
+    ignored = torch.zeros(2, 8, 8, dtype=torch.bool)
+    ignored[0, :3] = True
+
+    def loss(logits, masks, ignored):
+        if competition:
+            return competition_loss(logits, masks, present, present, 0.5, ignored=ignored)
+        return paper_loss(logits, masks, present, 0.5, ignored=ignored)
+
+    value = loss(logits, masks, ignored)
+    value.backward()
+    assert not logits.grad[0, :, :3].any() and logits.grad[0, :, 3:].any()
+    other, turned = logits.detach().clone(), masks.clone()
+    other[0, :, :3] += torch.randn(2 + competition, 3, 8)
+    turned[0, :, :3] ^= True
+    assert torch.allclose(loss(other, turned, ignored), value)
+    nothing = torch.zeros_like(ignored)
+    assert torch.equal(loss(logits, masks, nothing), loss(logits, masks, None))
+    assert not torch.allclose(loss(logits, masks, None), value)

@@ -16,6 +16,8 @@ from PIL import Image
 from ml.__main__ import main
 from ml.pipeline import audit
 from ml.pipeline.audit import choose_items, precision, wilson
+from ml.pipeline.audited import audited
+from ml.pipeline.marks import read_marks
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
@@ -137,7 +139,7 @@ def test_the_page_holds_pictures_masks_and_boxes(reported):
 
 def test_the_page_needs_nothing_from_elsewhere(reported):
     text = page(reported)
-    assert not re.search(r"https?://|src=\"(?!data:)|href=\"", text)
+    assert not re.search(r"https?://|src=\"(?!data:)|href=\"(?!data:,\")", text)
     assert 'href="audit.html"' in (reported.folder("report") / "report.html").read_text()
     facts = read_manifest(reported.folder("report")).facts
     assert facts["audit_bytes"] == len(text.encode()) and facts["audit_pictures"] == 100
@@ -185,6 +187,10 @@ def test_ticks_become_precision(reported, tmp_path, capsys):
     assert (every["class"], every["judged"], every["right"]) == ("all", 100, 20)
     assert every["precision"] == 20 and every["low"] < 20 < every["high"]
     assert read_manifest(reported.folder("synthetic_dataset"))  # the data is as it was
+    kept = audited(reported, "synthetic_dataset")
+    assert kept.rows == written["precision"] and kept.gone == 0
+    assert main(["audit", str(path), "--profile", "ci", "--root", str(reported.root)]) == 0
+    assert len(read_marks(reported)) == 100, "read twice, judged once"
 
 
 @pytest.mark.parametrize(

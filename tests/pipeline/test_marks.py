@@ -1,23 +1,21 @@
 """Marks: kept whatever else writes, read back as they were, and refused when they are not marks."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from ml.pipeline.marks import (
-    Mark,
-    add_marks,
-    picture_sha256,
-    read_marks,
-    verdicts_of,
-    wrong_digest,
-)
+from ml.pipeline.audited import audited, verdicts_of
+from ml.pipeline.marks import Mark, add_marks, heeded, picture_sha256, read_marks
+from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
-from ml.settings.profile import ROOT
+from ml.settings.profile import ROOT, load_params
 from ml.store.leases import Lease
 from ml.store.shards import read_shards
 from ml.store.shelf import look
@@ -152,13 +150,27 @@ def test_a_mark_is_checked_where_it_is_made(change, match):
         mark(**change)
 
 
-def test_only_what_is_wrong_of_a_stage_is_in_its_digest():
+def heeded_by(tmp_path: Path, stage: str, marks: list[Mark], **promotion) -> dict[str, str]:
+    params = load_params("ci")
+    params = replace(params, promotion=replace(params.promotion, **promotion))
+    workspace = Workspace(tmp_path / str(len(list(tmp_path.iterdir()))), "ci")
+    workspace.data.mkdir(parents=True)
+    add_marks(workspace, marks)
+    return heeded(stage, params, workspace)
+
+
+def test_a_recipe_holds_the_marks_that_its_stage_heeds_and_no_others(tmp_path):
+    of = partial(heeded_by, tmp_path)
     wrong = [mark(1), mark(2, verdict="wrong object")]
-    digest = wrong_digest(wrong, "triplets")
-    assert digest == wrong_digest([*reversed(wrong), mark(3, verdict="right")], "triplets")
-    assert digest != wrong_digest(wrong[:1], "triplets")
-    assert wrong_digest(wrong, "synthetic_dataset") is None
-    assert wrong_digest([mark(verdict="right")], "triplets") is None
+    right, synthetic = mark(3, verdict="right"), mark(1, stage="synthetic_dataset")
+    assert of("triplets", wrong) == of("triplets", [right, *wrong[::-1], synthetic]) != {}
+    assert of("triplets", wrong) != of("triplets", wrong[:1])
+    assert of("triplets", [right, synthetic]) == of("masks", wrong) == of("report", []) == {}
+    assert of("report", [right]) != of("report", [right, synthetic])
+    assert of("promotion", [synthetic]) == {}
+    asked = {"min_audited_precision": 50.0}
+    assert of("promotion", [synthetic], **asked) == of("promotion", [synthetic, right], **asked)
+    assert of("promotion", [synthetic], **asked) != {} == of("promotion", [right], **asked)
 
 
 def test_a_mark_is_about_one_picture_and_one_word(made):
@@ -182,3 +194,37 @@ def test_the_later_of_a_word_and_its_class_counts(made):
     marks = [mark(word="couch", **name), mark(word="sofa", verdict="right", **name)]
     assert verdicts_of(made, marks, rows).tolist() == ["right"]
     assert verdicts_of(made, marks[::-1], rows).tolist() == ["wrong mask"]
+
+
+def test_triplets_reject_what_was_marked_wrong_and_nothing_else(made, tmp_path):
+    shutil.copytree(made.root, tmp_path, dirs_exist_ok=True)
+    workspace, params = Workspace(tmp_path, "ci"), handmade.params_of(made)
+    stage = partial(run_stage, "triplets", params, tmp_path)
+    before = stage(force=True)
+    assert "marked_wrong" not in before.facts["rejected"]  # facts of a version without marks
+    rows = read_shards(workspace.folder("triplets"))
+    good = rows[rows.accepted & (rows.purpose == "train") & ~rows.key.duplicated(keep=False)]
+    wrong, right = good.iloc[0], good.iloc[1]
+    pictures = read_shards(workspace.folder("images"), ["key", "image"]).set_index("key").image
+    by_eye = {
+        row.key: mark(
+            key=row.key,
+            sha256=picture_sha256(pictures[row.key]),
+            word=row.word,
+            verdict=verdict,
+        )
+        for row, verdict in ((wrong, "wrong object"), (right, "right"))
+    }
+    add_marks(workspace, [by_eye[right.key], mark(9, stage="synthetic_dataset")])
+    assert stage().cached, "nothing in the set is marked wrong"
+    add_marks(workspace, [by_eye[wrong.key]])
+    after = stage()
+    assert not after.cached and after.facts["rejected"]["marked_wrong"] == 1
+    again = read_shards(workspace.folder("triplets")).set_index("key")
+    assert again.reason[wrong.key] == "marked_wrong" and again.accepted[right.key]
+    assert after.facts["accepted"] == before.facts["accepted"] - 1
+    assert stage().cached
+    found = audited(workspace, "triplets")  # the one that was rejected counts still
+    assert (found.all["judged"], found.all["right"], found.gone) == (2, 1, 0)
+    add_marks(workspace, [replace(by_eye[wrong.key], verdict="right")])
+    assert stage().digest == before.digest, "taken back"

@@ -8,10 +8,13 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ml.errors import ManifestError
-from ml.pipeline.gate import Contender, Policy, decide
+from ml.pipeline.audit import precision
+from ml.pipeline.gate import Contender, Policy, Verdict, audit, decide
+from ml.pipeline.marks import Mark, add_marks, picture_sha256
 from ml.pipeline.runner import run_stage
 from ml.pipeline.stages.benchmark_scores import write_scores
 from ml.pipeline.stages.promotion import (
@@ -23,7 +26,8 @@ from ml.pipeline.stages.promotion import (
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.files import sha256_json
-from ml.store.manifest import Manifest, describe_files, write_manifest
+from ml.store.making import write_shards
+from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.words.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("voc-1")
@@ -119,6 +123,29 @@ def test_the_champion_itself_is_kept():
     assert (verdict.promote, verdict.state, verdict.reason) == (False, "kept", "already champion")
 
 
+@pytest.mark.parametrize(
+    "right, wrong, minimum, state, said",
+    [
+        (0, 0, None, "promoted", "first"),
+        (1, 9, None, "promoted", "first"),
+        (0, 0, 80, "refused", "nobody has judged a mask of the present synthetic set"),
+        (95, 5, 80, "promoted", "first; 95 of 100 judged masks"),
+        (95, 5, 95, "refused", "too few were judged to be sure of it"),  # 88.8 at the lower end
+        (9, 1, 80, "refused", "too few were judged to be sure of it"),
+        (70, 30, 80, "refused", "asks for 80.0 %"),
+    ],
+)
+def test_what_people_judged_can_keep_a_model_from_promotion(right, wrong, minimum, state, said):
+    ticks = [{"entity": "dog", "verdict": "right"}] * right
+    ticks += [{"entity": "dog", "verdict": "wrong mask"}] * wrong
+    judged = precision(ticks)[-1] if ticks else None
+    verdict = audit(Verdict(True, "promoted", "first"), judged, minimum)
+    assert (verdict.state, verdict.promote) == (state, state == "promoted")
+    assert said in verdict.reason
+    refused = Verdict(False, "refused", "too low")
+    assert audit(refused, judged, minimum) is refused
+
+
 def grounding_rows(iou: float) -> pd.DataFrame:
     """Two classes a cell with unequal numbers of masks: classes weigh alike, not masks."""
     rows = []
@@ -190,7 +217,13 @@ def gate(tmp_path):
         params, benchmark=dataclasses.replace(params.benchmark, bootstrap=200)
     )
     workspace = Workspace(tmp_path, params.profile)
-    return workspace, lambda **kw: run_stage("promotion", params, tmp_path, **kw)
+
+    def promote(force=False, **settings):
+        promotion = dataclasses.replace(params.promotion, **settings)
+        asked = dataclasses.replace(params, promotion=promotion)
+        return run_stage("promotion", asked, tmp_path, force=force)
+
+    return workspace, promote
 
 
 def test_first_champion_is_recorded_and_found_again(gate):
@@ -214,6 +247,48 @@ def test_first_champion_is_recorded_and_found_again(gate):
         champion_record(workspace, "segmenter"),
         champion_record(workspace, "grounding"),
     )
+
+
+def put_labels(workspace: Workspace, count: int) -> list[Mark]:
+    """A synthetic set of `count` pictures that the scores are of, and a mark "right" on each."""
+    keys = [f"synthetic-{i:06d}" for i in range(count)]
+    frame = pd.DataFrame({"key": keys, "image": [key.encode() for key in keys]})
+    frame = frame.assign(entities=[["dog"]] * count, words=[["dog"]] * count, accepted=True)
+    schema = pa.Schema.from_pandas(frame, preserve_index=False)
+    folder = workspace.folder("synthetic_dataset")
+    rows = write_shards(folder, "by hand", [range(count)], lambda _: frame, schema)
+    made = Manifest("synthetic_dataset", 1, {}, {}, describe_files(folder, rows), {})
+    write_manifest(folder, made)
+    scores = read_manifest(workspace.folder("benchmark_scores"))
+    inputs = scores.inputs | {"synthetic_dataset": made.digest}
+    finish(workspace, "benchmark_scores", inputs)
+    return [
+        Mark("synthetic_dataset", picture_sha256(image), key, "dog", "right")
+        for key, image in zip(frame.key, frame.image, strict=True)
+    ]
+
+
+def test_the_stage_asks_for_judged_masks_of_the_set_that_was_scored(gate):
+    workspace, promote = gate
+    put_scores(workspace, "a", right=0.7)
+    marks = put_labels(workspace, 40)
+    first = promote(min_audited_precision=90.0).facts
+    assert {facts["state"] for facts in first.values()} == {"refused"}
+    assert "nobody has judged" in first["segmenter"]["reason"]
+    add_marks(workspace, marks[:20])
+    facts = promote(min_audited_precision=90.0).facts
+    assert "20 of 20 judged" in facts["grounding"]["reason"], "the marks are part of the recipe"
+    assert champion_record(workspace, "segmenter") is None
+    add_marks(workspace, marks)
+    facts = promote(min_audited_precision=90.0).facts  # 91.2 at the lower end
+    assert facts["segmenter"]["promote"] and "40 of 40 judged" in facts["segmenter"]["reason"]
+    assert promote(min_audited_precision=90.0).cached
+    put_labels(workspace, 41)
+    labels = read_manifest(workspace.folder("synthetic_dataset"))
+    inputs = read_manifest(workspace.folder("benchmark_scores")).inputs
+    finish(workspace, "benchmark_scores", inputs | {"synthetic_dataset": "of another set"})
+    with pytest.raises(ManifestError, match=f"is {labels.digest[:12]} now"):
+        promote(min_audited_precision=90.0)
 
 
 def test_worse_is_refused_better_replaces(gate):

@@ -174,7 +174,7 @@ def score(
 
 def statistics(vocabulary: Vocabulary, unscored: Sequence[str] = ()) -> dict[str, Statistic]:
     """The scores of Protocol II as functions of confusions (..., n+1, n+1), in percent."""
-    seen = [vocabulary.label(name) for name in vocabulary.seen if name not in unscored]
+    seen = [vocabulary.label(name) for name in vocabulary.taught if name not in unscored]
     unseen = [vocabulary.label(name) for name in vocabulary.unseen if name not in unscored]
     table: dict[str, Statistic] = {
         "background": lambda counts: 100 * miou(counts, [0]),

@@ -24,6 +24,7 @@ from ml.grounding.training import train
 from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.overlays import PALETTE
+from ml.pipeline.labelled_samples import labelled_samples
 from ml.pipeline.samples import load_samples
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
@@ -43,8 +44,10 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     samples = load_samples(workspace, ["train", "validation"])
-    refuse_unseen(samples, vocabulary.seen)
     pipe = load_pipeline(workspace.located(params.diffusion))
+    own = labelled_samples(pipe, workspace, samples[0].timestep, params.diffusion.batch_size)
+    samples += own
+    refuse_unseen(samples, vocabulary.taught)
     folder = workspace.folder("grounding_model")
     module, progress, validation = train_variant(
         pipe, samples, params, params.grounding.variant, folder / PROGRESS
@@ -56,7 +59,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
     precision = usable_precision(params.grounding.precision, pipe.device.type)
-    return Output(facts=_facts(module, progress, samples) | {"precision": precision})
+    facts = _facts(module, progress, samples) | {"precision": precision}
+    return Output(facts=facts | ({"labelled": _own_facts(own)} if own else {}))
 
 
 def train_variant(
@@ -115,22 +119,28 @@ def config_for(
     )
 
 
+def _own_facts(own: Sequence[Sample]) -> dict:
+    """How many of the training pictures and masks are the user's own."""
+    return {"pictures": len(own), "masks": _masks(own)}
+
+
+def _masks(samples: Sequence[Sample]) -> dict[str, int]:
+    """Accepted masks by class."""
+    masks = Counter(
+        e for s in samples for e, there in zip(s.entities, s.present, strict=True) if there
+    )
+    return dict(sorted(masks.items()))
+
+
 def _facts(module: GroundingModule, progress: Progress, samples: Sequence[Sample]) -> dict:
     def count(subset: str) -> int:
         return sum(s.subset == subset for s in samples)
 
-    masks = Counter(
-        e
-        for s in samples
-        if s.subset == "train"
-        for e, there in zip(s.entities, s.present, strict=True)
-        if there
-    )
     return {
         "variant": module.config.variant,
         "parameters": sum(p.numel() for p in module.parameters()),
         "pictures": {subset: count(subset) for subset in ("train", "validation")},
-        "masks": dict(sorted(masks.items())),
+        "masks": _masks([s for s in samples if s.subset == "train"]),
         "steps": progress.step,
         "best_step": progress.best_step,
         "val_miou": progress.best_miou,

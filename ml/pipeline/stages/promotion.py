@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ml.errors import ManifestError
 from ml.metrics.iou import nanmean
 from ml.metrics.protocol_one import percent
-from ml.pipeline.gate import Contender, Policy, Verdict, comparable, decide
+from ml.pipeline.audited import audited
+from ml.pipeline.gate import Contender, Policy, Verdict, audit, comparable, decide
 from ml.pipeline.stages.benchmark_scores import main_statistic, read_scores
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
@@ -81,7 +83,8 @@ def segmenter_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
 RECORD = {"model": str, "digest": str, "score": (int, float), "test_set": str, "scores_sha256": str}
 WHO = {"digest": str}
 """Fields of a champion's record: all that are required, and the one that identifies it."""
-HELD_OUT = ("synthetic_dataset",)
+LABELS = "synthetic_dataset"
+HELD_OUT = (LABELS,)
 """Input that holds pictures and truth where there is no real benchmark."""
 NO_BENCHMARK = "measured on held-out synthetic pictures, since there is no real benchmark"
 
@@ -128,6 +131,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     vocabulary = load_vocabulary(params.vocabulary)
     file = workspace.folder("promotion") / "verdict.json"
     decided = read_note(file, dict.fromkeys(CONTESTS, dict)) or {}  # by a run that was killed
+    minimum = params.promotion.min_audited_precision
+    judged = None if minimum is None else _judged(workspace)
     verdicts, promoted = {}, {}
     for name, contest in CONTESTS.items():
         facts = read_manifest(workspace.folder(contest.scores)).facts
@@ -135,7 +140,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         candidate = _candidate(workspace, contest, policy)
         champion = _champion(workspace, name, contest)
         former = (champion_record(workspace, name) or {}).get("former", [])
-        verdict = describe(decide(candidate, champion, policy, former), candidate, champion)
+        decision = audit(decide(candidate, champion, policy, former), judged, minimum)
+        verdict = describe(decision, candidate, champion)
         if facts.get("held_out_synthetic"):
             reason = f"{verdict['reason']}; {NO_BENCHMARK}"
             verdict |= {"held_out_synthetic": True, "reason": reason}
@@ -182,6 +188,19 @@ def describe(verdict: Verdict, candidate: Contender, champion: Contender | None)
         points, low, high = verdict.difference
         plain |= {"difference": points, "interval": [low, high]}
     return plain
+
+
+def _judged(workspace: Workspace) -> dict | None:
+    """What people judged of the synthetic set that the scored segmenter learned from, over all
+    classes. Raises ManifestError when another one lies there now."""
+    scored = read_manifest(workspace.folder("benchmark_scores"), verify=False).inputs[LABELS]
+    there = read_manifest(workspace.folder(LABELS), verify=False).digest
+    if there != scored:
+        raise ManifestError(
+            f"the scores are of the synthetic set {scored[:12]}, and {there[:12]} is there now: "
+            "run `python -m ml all`"
+        )
+    return audited(workspace, LABELS).all
 
 
 def _candidate(workspace: Workspace, contest: Contest, policy: Policy) -> Contender:

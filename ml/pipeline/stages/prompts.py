@@ -17,7 +17,7 @@ from ml.store.shards import split
 from ml.words.prompts import make_prompts
 from ml.words.text_limit import find_limit
 from ml.words.texts import Text, read_texts
-from ml.words.vocabulary import Vocabulary, load_vocabulary
+from ml.words.vocabulary import Vocabulary, load_vocabulary, refuse_unlabelled
 from ml.words.wording import Prompt, template_of
 
 
@@ -28,6 +28,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     and texts longer than the model reads.
     """
     vocabulary = load_vocabulary(params.vocabulary)
+    refuse_unlabelled(vocabulary, params.triplets.labels)  # before pictures are drawn for hours
     limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
     if limit is not None:  # else `images` refuses what is too long, once the model is here
         limit.refuse_words(vocabulary.owners())

@@ -1,6 +1,8 @@
 """Stage `triplets`: which {picture, mask, word} are good enough for training or for scoring.
 
-Reads: `images`, `masks`. Writes: shards in the TRIPLETS schema, contact_sheet.jpg, rejected.jpg.
+Reads: `images`, `masks`, what people marked wrong (`ml.pipeline.marks`), and the user's own
+pictures that `triplets.labels` names, if any. Writes: shards in the TRIPLETS schema,
+contact_sheet.jpg, rejected.jpg; of the user's own the pictures in labelled/, and labelled.jpg.
 Settings: vocabulary, triplets. Every row is kept with the filter's verdict, so that what was
 rejected can be counted and looked at. Not here: finding masks (`masks`), or learning
 (`grounding_model`).
@@ -18,6 +20,11 @@ from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
+from ml.pipeline.audited import verdicts_of
+from ml.pipeline.labelled import OWN, write_labelled
+from ml.pipeline.labelled_rows import facts_of as labelled_facts
+from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets, refuse_untaught
+from ml.pipeline.marks import MARKED, RIGHT, read_marks
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
@@ -27,9 +34,10 @@ from ml.store.making import write_shards
 from ml.store.schemas import MASKS, TRIPLETS
 from ml.store.shards import iter_shards, read_frame, read_shards
 from ml.store.sidecars import shard_files
-from ml.words.vocabulary import load_vocabulary
+from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 REASONS = {
+    MARKED: "a person marked the mask wrong",
     "blank_picture": "grey levels spread less than min_std",
     "repeated_picture": "nearly the pixels of an earlier one that is neither blank nor repeated",
     "no_mask": "the detector found no instance of the entity",
@@ -44,47 +52,76 @@ A training picture that shows only one of its two entities is kept for that one,
 grounding model skips empty masks. A sim picture must show all that was asked for, or Protocol I
 would judge a model by a picture that does not.
 """
-MASK_REASONS = ("no_mask", "low_score", "too_small", "too_large")
+MASK_REASONS = (MARKED, "no_mask", "low_score", "too_small", "too_large")
 SHEET_PICTURES = 24
-_FACTS = ("key", "text", "entities", "words", "phrases", "purpose", "std", "dhash", "sha256")
+_FACTS = (
+    *("key", "text", "entities", "words", "phrases", "purpose"),
+    *("height", "width", "std", "dhash", "sha256"),
+)
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes one TRIPLETS shard for each shard of `masks`, contact_sheet.jpg and rejected.jpg.
+    """Writes one TRIPLETS shard for each shard of `masks`, contact_sheet.jpg and rejected.jpg; then
+    one for each shard of the user's own pictures.
 
     Raises ValueError when masks and images do not belong together, or a training row has a class
-    that is not seen.
+    that is not seen, or the user's own pictures are not what they should be.
     """
+    vocabulary = load_vocabulary(params.vocabulary)
+    refuse_unlabelled(vocabulary, params.triplets.labels)
     images, folder = workspace.folder("images"), workspace.folder("triplets")
     pictures = read_shards(images, _FACTS)
-    refuse_unseen(pictures[pictures.purpose == "train"], load_vocabulary(params.vocabulary))
+    refuse_unseen(pictures[pictures.purpose == "train"], vocabulary)
     masks = workspace.folder("masks")
     groups = list(iter_shards(masks, [name for name in MASKS.names if name != "rle"]))
     rows = join(pictures, pd.concat(groups, ignore_index=True))
     whole = pictures[pictures["std"] >= params.triplets.min_std]  # blank ones repeat nothing
     facts = (list(whole[name]) for name in ("key", "dhash", "sha256"))
     repeats = find_repeats(images, *facts, bits=params.triplets.duplicate_bits)
-    rows["reason"] = judge(rows, repeats, params.triplets)
+    marks = [mark for mark in read_marks(workspace) if mark.stage == "triplets"]
+    marked = ~verdicts_of(workspace, marks, rows).isin(["", RIGHT])
+    rows["reason"] = judge(rows, repeats, params.triplets, marked)
     rows["accepted"] = rows.reason == ""
     rows["subset"] = [
         subset_of(key, purpose, params.triplets.validation_share)
         for key, purpose in zip(rows.key, rows.purpose, strict=True)
     ]
+    files, facts = shard_files(masks), facts_of(rows)
+    pictures_written: dict[str, int] = {}
+    own: pd.DataFrame | None = None
+    if params.triplets.labels is not None:
+        size = (int(pictures.height.iloc[0]), int(pictures.width.iloc[0]))
+        photos, pictures_written = write_labelled(
+            params, workspace, vocabulary, size, folder, recipe
+        )
+        added = own_triplets(folder, images, pictures, params.triplets)
+        own = pd.concat(added, ignore_index=True)
+        refuse_untaught(own, vocabulary)
+        every = pd.concat(labelled_shards(folder), ignore_index=True)
+        facts["labelled"] = labelled_facts(photos.title, every, own)
+        groups, files = [*groups, *added], [*files, *shard_files(folder / OWN)]
+        rows = pd.concat([rows, own], ignore_index=True)
     ends = np.cumsum([len(group) for group in groups])
     plan = [range(end - len(group), end) for group, end in zip(groups, ends, strict=True)]
-    sources = {
-        part.start: path for part, path in zip(plan, shard_files(masks), strict=True) if part
-    }
+    sources = {part.start: path for part, path in zip(plan, files, strict=True) if part}
 
     def make(part: Sequence[int]) -> pd.DataFrame:
         """Run lengths are read where they are written: a large set's do not fit in memory."""
-        rles = read_frame(sources[part[0]], ["rle"]).rle if part else ()
+        rles = _rles(sources[part[0]]) if part else ()
         return rows.iloc[part].assign(rle=list(rles))[TRIPLETS.names]
 
     written = write_shards(folder, recipe, plan, make, TRIPLETS)
-    for name, shown in (("contact_sheet", rows.accepted), ("rejected", ~rows.accepted)):
-        _sheet(images, folder, f"{name}.jpg", rows[shown])
-    return Output(rows=written, facts=facts_of(rows))
+    drawn = rows[rows.subset != OWN]
+    for name, shown in (("contact_sheet", drawn.accepted), ("rejected", ~drawn.accepted)):
+        _sheet(images, folder, f"{name}.jpg", drawn[shown])
+    if own is not None:
+        _sheet(folder / OWN, folder, f"{OWN}.jpg", own)
+    return Output(rows=written | pictures_written, facts=facts)
+
+
+def _rles(shard: Path) -> Sequence[str]:
+    """The run lengths of a shard of `masks`, or of the user's own pictures, row by row."""
+    return own_rles(shard) if shard.parent.name == OWN else list(read_frame(shard, ["rle"]).rle)
 
 
 def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
@@ -113,12 +150,18 @@ def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     return masks.merge(named, on=["key", "entity"], how="left", validate="one_to_one")
 
 
-def judge(rows: pd.DataFrame, repeats: dict[str, str], params: TripletParams) -> pd.Series:
+def judge(
+    rows: pd.DataFrame,
+    repeats: dict[str, str],
+    params: TripletParams,
+    marked: pd.Series | None = None,
+) -> pd.Series:
     """The reason of each row, "" for an accepted one; the rules of REASONS in their order.
 
-    rows: key, purpose, std, found, score, area.
+    rows: key, purpose, std, found, score, area. marked: bool, a person marked the row wrong.
     """
     rules = [
+        (MARKED, pd.Series(False, index=rows.index) if marked is None else marked),
         ("blank_picture", rows["std"] < params.min_std),
         ("repeated_picture", rows.key.isin(list(repeats))),
         ("no_mask", ~rows.found.astype(bool)),
@@ -164,7 +207,12 @@ def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
             }
             for subset, part in rows.groupby("subset")
         },
-        "rejected": {reason: int((rejected.reason == reason).sum()) for reason in REASONS},
+        "rejected": {
+            reason: count
+            for reason in REASONS
+            # Without marks the facts are those of a version that knew none.
+            if (count := int((rejected.reason == reason).sum())) or reason != MARKED
+        },
         "rejected_by_class": {
             reason: part.entity.value_counts().sort_index().to_dict()
             for reason, part in rejected.groupby("reason")

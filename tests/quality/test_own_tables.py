@@ -1,0 +1,92 @@
+"""The checks on a user's own pictures with masks: sound ones pass, each fault breaks its rule."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks.poisons.copies import breaks
+from ml.pipeline.labelled import OWN
+from ml.pipeline.runner import run_stage
+from ml.quality.frames import facts
+from ml.quality.mask_tables import triplet_tables
+from ml.quality.own_tables import own_tables
+from ml.quality.rules import RULES, bounds
+from ml.settings.profile import load_params
+from ml.store.schemas import TRIPLETS
+from orchestration import expectations
+from tests.builders.handmade import data_stages
+from tests.builders.own_pictures import scenes_of, write_folder
+
+CLASSES = ("cat", "bird")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(settings, workspace) with four own pictures, one of which is there twice."""
+    root = tmp_path_factory.mktemp("own")
+    workspace = data_stages(root)
+    scenes = scenes_of(["cat"], ["bird"], ["cat", "bird"])
+    folder = write_folder(root / "own", [*scenes, scenes[0]], CLASSES)
+    params = load_params("ci")
+    params = dataclasses.replace(
+        params, triplets=dataclasses.replace(params.triplets, labels=str(folder))
+    )
+    run_stage("triplets", params, root)
+    return params, workspace
+
+
+def broken(params, tables):
+    limits = bounds("triplets", params)
+    own = [rule for rule in RULES["triplets"] if rule.table.startswith("own")]
+    return [rule.name for rule in own if breaks(rule, tables[rule.table], limits)]
+
+
+def test_sound_pictures_pass_and_are_in_no_other_table(made):
+    params, workspace = made
+    tables = triplet_tables(params, workspace)
+    results = expectations.judge("triplets", tables, bounds("triplets", params))
+    assert [result.name for result in results if not result.passed] == []
+    assert list(tables["own"].reason) == ["", "", "", "", "repeated_picture"]
+    for name in ("rows", "labels", "accepted"):
+        assert OWN not in set(tables[name]["subset"])
+
+
+def test_without_own_pictures_the_rules_hold(made):
+    _, workspace = made
+    params = load_params("ci")
+    every = facts(workspace, "triplets", TRIPLETS)
+    tables = own_tables(params, workspace, every[every["subset"] != OWN])
+    assert broken(params, tables) == []
+
+
+FAULTS = {
+    "own_classes_taught": ("entity", "dog"),  # unseen in voc-1
+    "own_as_pictured": ("text", "a photograph of a cat and a bird!"),
+    "own_areas_true": ("area", 0.3),
+    "own_reasons_known": ("reason", "no reason at all"),
+    "own_named_in_text": ("word", "dog"),
+    "own_keys_apart": ("key", "train-000000"),
+    "own_have_masks": ("rle", ""),
+    "own_masks_fit": ("rle", '{"size": [2, 2], "counts": "13"}'),
+    "own_rejected_with_reason": ("accepted", False),
+    "own_not_blank": ("std", 0.5),
+}
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_a_fault_breaks_its_rule(rule, made):
+    params, workspace = made
+    every = facts(workspace, "triplets", TRIPLETS)
+    column, value = FAULTS[rule]
+    first = every.index[every["subset"] == OWN][0]
+    every.loc[first, column] = value
+    assert rule in broken(params, own_tables(params, workspace, every))
+
+
+def test_a_picture_of_the_benchmark_is_found_again(made, monkeypatch):
+    """Whatever the stage noted: the pictures are compared here, too."""
+    params, workspace = made
+    scene = scenes_of(["cat"])[0].image[:, ::-1]
+    monkeypatch.setattr("ml.quality.own_tables.benchmark_thumbs", lambda *_: [scene[:, ::-1]])
+    every = facts(workspace, "triplets", TRIPLETS)
+    assert broken(params, own_tables(params, workspace, every)) == ["own_not_benchmark"]

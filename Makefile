@@ -8,6 +8,7 @@ export DO_NOT_TRACK := true
 export NO_MKDOCS_2_WARNING := true
 UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
+APP_PORT ?= 7860
 DOCS_PORT ?= 8000
 
 blank := $() $()
@@ -26,10 +27,10 @@ test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz lint bench chaos ci audit sbom paper docs docs-serve ui mlflow card clean
+.PHONY: help run app test test-slow test-browser fuzz lint bench chaos ci audit sbom paper docs docs-serve ui mlflow card clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came out (PROFILE=name, ROOT=folder or address, TRACKING_URI)
 	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" $(WHERE) --write "$$RUN_CONFIG") && \
@@ -37,11 +38,17 @@ run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came 
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c "$$RUN_CONFIG"
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
+app: $(STAMP)  ## draw, find, browse and compare in a browser on this machine (PROFILE=name, ROOT=folder, APP_PORT)
+	$(BIN)/python -m ml app --profile "$$PROFILE" --port $(APP_PORT) $(if $(ROOT),--root "$$ROOT")
+
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
 	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow
+
+test-browser: $(STAMP)  ## what people touch, in a real Chromium (apt-get install chromium)
+	$(BIN)/pytest -m browser tests/browser
 
 fuzz: $(STAMP)  ## hostile input by the thousand, other each time (an hour; SEED=7 for other commands)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile long

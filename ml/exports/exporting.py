@@ -12,9 +12,9 @@ from ml.exports.about import About
 from ml.exports.card import card
 from ml.exports.counts import Counts
 from ml.exports.folder import finished, new_export, refuse_others
-from ml.exports.pictures import iter_pictures, read_facts
+from ml.exports.pictures import iter_pictures
 from ml.exports.splits import assign
-from ml.images.repeats import near_groups
+from ml.images.near_groups import near_groups
 from ml.store.files import sha256_json
 
 VERSION = 1
@@ -58,11 +58,15 @@ def write_export(folder: Path, shards: Path, about: About, order: Order) -> dict
     """
     kind = writer_of(order.format)
     splits = tuple(order.shares)
-    found = read_facts(shards)
-    groups = near_groups(shards, found.keys, found.hashes, found.digests, order.bits)
+    groups = near_groups(shards, order.bits)
+    if not len(groups):
+        raise ValueError(
+            f"no accepted picture in {shards}: nothing to export. Look at the reasons of the "
+            "rejected, make more pictures, or relax the limits of `synthetic:`"
+        )
     places = assign(groups, order.shares, order.seed)
     copies = len(groups) - len(np.unique(groups))
-    del found, groups
+    del groups
     counts, facts = Counts(about.classes, splits), dict[str, Any]()
     with new_export(folder, recipe_of(about, order), facts) as making:
         writer = kind(making, about, splits)

@@ -57,33 +57,6 @@ class Picture:
         return found
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Of all accepted pictures, in the order of the shards."""
-
-    keys: Sequence[str]
-    hashes: Sequence[str]
-    digests: Sequence[str]
-
-
-def read_facts(folder: Path) -> Facts:
-    """Of shards with the columns of `LABELLED` but `file`. Raises ValueError for no picture."""
-    keys: list[str] = []
-    hashes: list[str] = []
-    digests: list[str] = []
-    for frame in iter_shards(folder, ["key", "dhash", "sha256", "accepted"]):
-        kept = frame[frame.accepted]
-        keys.extend(kept.key)
-        hashes.extend(kept.dhash)
-        digests.extend(kept.sha256)
-    if not keys:
-        raise ValueError(
-            f"no accepted picture in {folder}: nothing to export. Look at the reasons of the "
-            "rejected, make more pictures, or relax the limits of `synthetic:`"
-        )
-    return Facts(keys, hashes, digests)
-
-
 def iter_pictures(
     folder: Path, origin: Mapping[str, str], splits: Sequence[str], places: npt.NDArray[np.int8]
 ) -> Iterator[Picture]:

@@ -47,7 +47,7 @@ def assign(
     wanted, counts = np.array(list(shares.values())), np.zeros(len(shares))
     chosen = np.zeros(len(sizes), np.int8)
     done = 0
-    for number in order.tolist():
+    for number in order:  # no list: it would hold a hundred thousand objects
         done += int(sizes[number])
         place = int((wanted * done - counts).argmax())
         chosen[number] = place

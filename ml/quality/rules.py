@@ -7,6 +7,7 @@ the names of the checks are needed where it is not installed. `python -m ml.qual
 docs/checks.md.
 """
 
+import functools
 import sys
 
 from ml.errors import exit_path
@@ -38,6 +39,21 @@ SETTINGS = (
 )
 
 
+LIMITS = {
+    "classes": "vocabulary",
+    "seen": "vocabulary",
+    "min_std": "triplets.min_std",
+    "min_score": "triplets.min_score",
+    "min_area": "triplets.min_area",
+    "max_area": "triplets.max_area",
+    "score_threshold": "detector.score_threshold",
+    "min_label": "synthetic.min_area",
+    "max_ignore": "synthetic.max_ignore",
+    "placement": "checks.placement",
+}
+"""The setting that a bound "@name" depends on."""
+
+
 RULES = {
     "benchmark": BENCHMARK,
     "prompts": PROMPTS,
@@ -55,19 +71,11 @@ RULES = {
 
 def bounds(stage: str, params: Params) -> dict[str, object]:
     """What "@name" stands for in the stage's rules."""
-    vocabulary, filters = load_vocabulary(params.vocabulary), params.triplets
-    limits = {
-        "classes": list(vocabulary.classes),
-        "seen": list(vocabulary.seen),
-        "min_std": filters.min_std,
-        "min_score": filters.min_score,
-        "min_area": filters.min_area,
-        "max_area": filters.max_area,
-        "score_threshold": params.detector.score_threshold,
-        "min_label": params.synthetic.min_area,
-        "max_ignore": params.synthetic.max_ignore,
-        "placement": params.checks.placement,
+    limits: dict[str, object] = {
+        name: functools.reduce(getattr, at.split("."), params) for name, at in LIMITS.items()
     }
+    vocabulary = load_vocabulary(params.vocabulary)
+    limits |= {"classes": list(vocabulary.classes), "seen": list(vocabulary.seen)}
     if stage == "triplets":  # the stage's module imports torch
         from ml.pipeline import labelled_rows
         from ml.pipeline.stages.triplets import REASONS

@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from ml.__main__ import main
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.images.png import decode_png
+from ml.pipeline.marks import Mark, add_marks, picture_sha256
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.files import sha256_json, write_json
@@ -104,8 +105,16 @@ def test_the_card_says_what_is_known(workspace):
 
 def test_an_audit_is_another_card(workspace, capsys):
     assert export(workspace) == 0
-    rows = [{"class": "dog", "judged": 4, "precision": 75.0, "low": 30.06, "high": 95.44}]
-    write_json(workspace.state("synthetic_dataset") / "audit.json", {"precision": rows})
+    rows = read_shards(workspace.folder("synthetic_dataset"))
+    dogs = rows[["dog" in names for names in rows.entities]].iloc[:4]
+    verdicts = ["right", "right", "wrong mask", "right"]
+    add_marks(
+        workspace,
+        [
+            Mark("synthetic_dataset", picture_sha256(row.image), row.key, "dog", verdict)
+            for row, verdict in zip(dogs.itertuples(), verdicts, strict=True)
+        ],
+    )
     assert export(workspace) == 0 and "written;" in capsys.readouterr().out
     assert "| dog | 4 | 75.0 | 30.1 to 95.4 |" in card(workspace)
     assert export(workspace) == 0 and "up to date;" in capsys.readouterr().out

@@ -8,7 +8,6 @@ from ml.exports.licences import licence_of
 from ml.pipeline.audit import STAGE
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
-from ml.store.files import read_note
 from ml.store.manifest import Manifest, read_manifest
 from ml.store.seals import read_sealed
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -98,12 +97,6 @@ def score_faults(workspace: Workspace, module: str) -> tuple[str, ...]:
     return (
         f"Masks of the module against a detector's on other pictures, mIoU in percent: {cells}.",
     )
-
-
-def audited(workspace: Workspace) -> tuple[dict[str, Any], ...]:
-    """Rows of precision by class, where the synthetic set was audited (`ml audit`)."""
-    note = read_note(workspace.state(STAGE) / "audit.json", {"precision": list})
-    return tuple(note["precision"]) if note else ()
 
 
 def licences(models: list[str]) -> tuple[Licence, ...]:

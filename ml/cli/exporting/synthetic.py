@@ -2,7 +2,6 @@
 
 from ml.cli.exporting.knowledge import (
     BY_A_MODEL,
-    audited,
     detector_facts,
     drawing_facts,
     judged_faults,
@@ -13,6 +12,7 @@ from ml.cli.exporting.knowledge import (
 )
 from ml.exports.about import About
 from ml.pipeline.audit import STAGE
+from ml.pipeline.audited import audited
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
@@ -61,5 +61,5 @@ def synthetic_about(params: Params, workspace: Workspace) -> About:
             *judged_faults(workspace, manifest.digest),
         ),
         licences=licences([manifest.params["diffusion"]["model"], judge]),
-        precision=audited(workspace),
+        precision=tuple(audited(workspace, STAGE).rows),
     )

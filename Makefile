@@ -5,9 +5,11 @@ STAMP := .venv/.installed
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := true
+export NO_MKDOCS_2_WARNING := true
 UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
 APP_PORT ?= 7860
+DOCS_PORT ?= 8000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
@@ -25,7 +27,7 @@ test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run app test test-slow test-browser fuzz lint bench chaos ci audit sbom paper ui mlflow card clean
+.PHONY: help run app test test-slow test-browser fuzz lint bench chaos ci audit sbom paper docs docs-serve ui mlflow card clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +87,12 @@ sbom: $(STAMP)  ## a bill of materials of the environment, sbom.json (CycloneDX)
 
 paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)
+
+docs: $(STAMP)  ## builds the guides and the API as a site, site/index.html; strict, nothing is fetched
+	$(BIN)/mkdocs build --strict --clean
+
+docs-serve: $(STAMP)  ## shows them on 127.0.0.1, as they are edited
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(DOCS_PORT)
 
 card: $(STAMP)  ## measures the foundation checkpoints and writes their card (minutes)
 	$(BIN)/python -m ml.foundation.measure --what all

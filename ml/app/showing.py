@@ -21,7 +21,7 @@ from ml.app.comparing import Comparison
 from ml.app.finding import Found
 from ml.images.overlays import MASK_COLOURS, inner, overlay
 from ml.images.png import encode_png
-from ml.pipeline.audit import VERDICTS
+from ml.pipeline.marks import VERDICTS
 
 TINT, OUTLINE = 128, 255
 """Opacity of a mask's inside and of its edge, 0..255."""

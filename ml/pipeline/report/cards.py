@@ -59,11 +59,10 @@ def rejected_triplets(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
     folder = workspace.folder("triplets")
     rows = read_shards(folder, ["key", "entity", "subset", "accepted", "reason"])
     chosen = _chosen(rows)
-    keys = [key for own in chosen.values() for key in own.key]
-    brought = {key for own in chosen.values() for key in own.key[own.subset == OWN]}
-    drawn = [key for key in keys if key not in brought]
-    pictures = load_pictures(workspace.folder("images"), drawn)
-    pictures |= load_pictures(folder / OWN, list(brought))
+    shown = pd.concat([rows[:0], *chosen.values()])
+    keys, own = list(shown.key), shown.subset == OWN
+    pictures = load_pictures(workspace.folder("images"), list(shown.key[~own]))
+    pictures |= load_pictures(folder / OWN, list(shown.key[own]))
     named = _rows(workspace, "triplets", keys, ["key", "entity", "word", "text", "rle"])
     named = named.set_index(["key", "entity"])
     return {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -44,20 +44,41 @@ PROFILES = Profiles(name="profile")
 def profile_name(run_config: Mapping) -> str:
     """The name of the profile that a run config asks for. Raises ValueError as `load_params`."""
     config = run_config.get("resources", {}).get("project", {}).get("config", {})
-    profile = config.get("profile", DEFAULT)
+    profile = config.get("profile", "")
     if isinstance(profile, Mapping):  # {env: NAME}, which Dagster's configs allow
         profile = os.environ[profile["env"]]
-    return load_params(profile).profile
+    return load_params(profile or DEFAULT).profile
 
 
 class Project(dg.ConfigurableResource):
-    """A checkout and a profile; the default is the micro profile of this checkout."""
+    """Which profile is made, and where its data and its models lie.
 
-    profile: str = DEFAULT  # name in profiles/, or the path of a YAML file
-    # "" in the next three is WORDS_TO_MASKS_ROOT, _TRACKING_URI, _ARTIFACTS, or without it:
-    root: str = ""  # folder or address (s3://bucket/prefix) that holds data/; "" is this checkout
-    tracking_uri: str = ""  # of MLflow, without a login; "" is sqlite:///<root>/mlflow.db
-    artifacts: str = ""  # folder or URL; "" is <root>/mlartifacts, or what the server decides
+    Every field may stay empty: then it is the profile of the chosen partition, in this checkout.
+    """
+
+    profile: str = Field(
+        "",
+        description="The settings: a file of profiles/ without its .yaml "
+        f"({', '.join(known_profiles())}), or the path of a YAML file. Empty: the partition that "
+        f"was chosen, and without one {DEFAULT}.",
+    )
+    root: str = Field(
+        "",
+        description="Folder or address (s3://bucket/prefix) that holds data/<profile>/. Empty: "
+        "$WORDS_TO_MASKS_ROOT, and without it this checkout.",
+    )
+    tracking_uri: str = Field(
+        "",
+        description="The MLflow registry, without a login: sqlite:///file.db below the root, "
+        "http://server or postgresql://server/name. Empty: $WORDS_TO_MASKS_TRACKING_URI, and "
+        "without it sqlite:///mlflow.db.",
+    )
+    artifacts: str = Field(
+        "",
+        description="Folder or URL in which the registry keeps models and pictures; a server "
+        "decides that itself. Empty: $WORDS_TO_MASKS_ARTIFACTS, and without it mlartifacts below "
+        "the root.",
+    )
     _partition: str = PrivateAttr(default="")  # of the run, when it was started on one
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -90,11 +111,9 @@ class Project(dg.ConfigurableResource):
         a wrong address is refused before the first picture is drawn, not after the last training.
         """
         _ = self.registry
-        params = load_params(self.profile)
+        params = load_params(self.profile or self._partition or DEFAULT)
         if self._partition in ("", params.profile):
             return params
-        if self.profile == DEFAULT:  # the config names none
-            return load_params(self._partition)
         raise ValueError(
             f"the run's partition is {self._partition!r}, but its config says profile "
             f"{self.profile!r}; expected the same, or no profile in the config"

@@ -4,7 +4,10 @@ Apart from the pipeline: they read foundation models alone and write `data/paper
 study does is in `ml/studies/`; here are only names, labels and what the UI shows.
 """
 
+from typing import Literal
+
 import dagster as dg
+from pydantic import Field
 
 from ml.studies.catalogue import ABOUT, STUDIES
 from orchestration.pods import GPU_POD
@@ -19,13 +22,21 @@ GPU = {"tags": {"compute": "gpu"}, "op_tags": {"compute": "gpu"} | GPU_POD}
 class PaperRun(dg.ConfigurableResource):
     """A run of the studies: full or quick, and where."""
 
-    size: str = "full"  # or quick: profiles/paper-quick.run.yaml
-    root: str = ""  # folder that holds data/ and docs/; "" is this checkout
-    workers: int = 0  # processes; 0 is one a core
+    size: Literal["full", "quick"] = Field(
+        "full",
+        description="full takes hours on two cores; quick is cut down to minutes and shows that "
+        "it works.",
+    )
+    root: str = Field(
+        "",
+        description="Folder that holds data/ and docs/. Empty: $WORDS_TO_MASKS_ROOT, and without "
+        "it this checkout.",
+    )
+    workers: int = Field(0, description="Processes that work at once. 0: one a core.")
 
     @property
     def run(self):
-        """Raises ValueError for an unknown size."""
+        """The folders and settings of the studies' run."""
         from ml.studies.study_run import open_run
 
         return open_run(self.size, home_of(self.root), self.workers or None)

@@ -1,4 +1,4 @@
-"""Licences of published weights, as they were stated when this was written (docs/full-size.md)."""
+"""Licences of published weights, as they were stated when this was written (docs/licences.md)."""
 
 from fnmatch import fnmatch
 

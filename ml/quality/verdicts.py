@@ -5,7 +5,7 @@ whatever run, and a part of the page of all verdicts (`ml.quality.page`). It hol
 its key does: the data, the rules, and the settings that these depend on.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ml.pipeline.workspace import VERDICT, Workspace
@@ -31,6 +31,8 @@ class Result:
     bound: str  # what was demanded
     unexpected_percent: float  # of the judged rows, 0..100
     examples: list[str]  # offending rows: their names, and the value that breaks the rule
+    rows: list[dict[str, str]] = field(default_factory=list)
+    """Key, and entity where there is one, of each example; [] where rows have no key."""
 
     @property
     def says(self) -> str:

@@ -19,7 +19,7 @@ from orchestration.mlflow.model_card import describe_version
 from orchestration.mlflow.names import stored
 from orchestration.mlflow.packaging import log_pyfunc
 from orchestration.mlflow.record import champion_record, remove_record, restore_record
-from orchestration.mlflow.run_content import RECORD, log_content
+from orchestration.mlflow.run_content import CONTENT, RECORD, log_content
 from orchestration.resources import DEFAULT
 
 MODELS = {"grounding": "grounding_model", "segmenter": "segmenter"}  # model -> stage
@@ -70,7 +70,8 @@ class Registry:
         if version is not None:  # first: `_held` reads the record of versions without this tag
             self._set_title(model, version, HELD if self._held(model, version) else NEVER)
         recorded = self.client.list_artifacts(run.info.run_id, RECORD)
-        if run.data.tags.get("scores_sha") != scores.digest or not recorded:
+        held = (run.data.tags.get("scores_sha"), run.data.tags.get("content"))
+        if held != (scores.digest, CONTENT) or not recorded:
             log_content(
                 self.client, run.info.run_id, model, made, scores, self.params, self.workspace
             )
@@ -102,7 +103,7 @@ class Registry:
             "profile": self.params.profile,
         }
         return self.client.create_run(
-            self.experiment, tags=tags, run_name=f"{model} {made.digest[:8]}"
+            self.experiment, tags=tags, run_name=f"{self.names[model]} {made.digest[:8]}"
         )
 
     def _runs(self, model: str, manifest_sha: str) -> list:

@@ -153,6 +153,7 @@ def test_data_job_through_the_command_line(tmp_path, home):
     config = run_config(tmp_path, profile="ci", root=str(tmp_path))
     done = dagster(home, "job", "execute", "-j", "data", "-c", config)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "DEBUG" not in done.stderr, "every event is in the history, the console shows warnings"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("images"))
         shown = event.asset_materialization

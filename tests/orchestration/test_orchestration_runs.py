@@ -226,15 +226,19 @@ def test_two_profiles_keep_histories_of_their_own(tmp_path):
 def test_a_runs_profile_is_its_partition(tmp_path, small):
     assert known_profiles()[:3] == ["ci", "cluster", "micro"] and "paper" not in known_profiles()
     assert profile_name({}) == "micro"
+    assert profile_name({"resources": {"project": {"config": {"profile": ""}}}}) == "micro"
     run_config = {"resources": {"project": {"config": {"profile": str(small)}}}}
     assert profile_name(run_config) == "small"
     project = Project()
     project._partition = "ci"  # chosen in the UI, the config left as it is
     assert project.params.profile == "ci"
-    other = Project(profile="sd15")
-    other._partition = "ci"
-    with pytest.raises(ValueError, match="partition is 'ci', but its config says profile 'sd15'"):
-        other.params  # noqa: B018
+    for name in ("sd15", "micro"):  # the default's name is a name like any other
+        other = Project(profile=name)
+        other._partition = "ci"
+        with pytest.raises(
+            ValueError, match=f"partition is 'ci', but its config says profile '{name}'"
+        ):
+            other.params  # noqa: B018
 
 
 def test_what_is_tried_again(tmp_path):

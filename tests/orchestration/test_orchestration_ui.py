@@ -1,22 +1,20 @@
 """The web server and the daemon, for real: the graph is served, a launched run is carried out."""
 
-import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from contextlib import contextmanager
 
+import dagster as dg
 import pytest
+import yaml
 
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
+from orchestration import sensors
 from orchestration.definitions import defs
+from orchestration.resources import known_profiles
 from orchestration.studies import PAPER_ASSETS
+from tests.builders.servers import ask, dagster_ui, started
 
 ASSETS = "{ assetNodes { assetKey { path } groupName description hasMaterializePermission } }"
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -24,67 +22,34 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $pa
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status tags { key value } } } }"
 STARTED = """{ runsOrError(filter: {statuses: [STARTED]}) {
   ... on Runs { results { runId } } } }"""
-LOADED = """{ workspaceOrError { ... on Workspace { locationEntries { name loadStatus
-  locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
+CHOSEN = """query($job: String!) { partitionSetsOrError(pipelineName: $job, repositorySelector: {
+  repositoryLocationName: "orchestration.definitions", repositoryName: "__repository__"}) {
+  ... on PartitionSets { results { partition(partitionName: "ci") { runConfigOrError {
+  ... on PartitionRunConfig { yaml } ... on PythonError { message } } } } } } }"""
+SENSOR = {
+    "repositoryLocationName": "orchestration.definitions",
+    "repositoryName": "__repository__",
+    "sensorName": "changed_profiles",
+}
+REMEMBER = """mutation($sensor: SensorSelector!, $cursor: String) {
+  setSensorCursor(sensorSelector: $sensor, cursor: $cursor) {
+  __typename ... on PythonError { message } } }"""
+TURN_ON = """mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
+  __typename ... on PythonError { message } } }"""
+TURN_OFF = """mutation($id: String!) { stopSensor(id: $id) {
+  __typename ... on PythonError { message } } }"""
+TICKS = """query($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
+  ... on Sensor { id sensorState { status ticks(limit: 9) { status skipReason runIds
+  error { message } } } } } }"""
 CHECKS = """{ assetNodes(assetKeys: [{path: ["prompts"]}]) { assetChecksOrError {
   ... on AssetChecks { checks { name blocking } } } } }"""
-
-
-@contextmanager
-def started(*command: str, env: dict):
-    """A process group of its own, ended by its id: these outlive a polite signal."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def ask(url: str, query: str, **variables):
-    body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
-    answer = json.loads(urllib.request.urlopen(request, timeout=60).read())
-    assert "errors" not in answer, answer
-    return answer["data"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The web server on workspace.yaml and the daemon, on a history of their own."""
     home = tmp_path_factory.mktemp("dagster")
-    (home / "dagster.yaml").symlink_to(ROOT / ".dagster" / "dagster.yaml")
-    env = os.environ | {"DAGSTER_HOME": str(home)}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    # As `make ui`: two processes that make the history's tables at once can spoil them.
-    subprocess.run([sys.executable, "-m", "orchestration.runs"], cwd=ROOT, env=env, check=True)
-    with (
-        started(
-            "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port), env=env
-        ) as web,
-        started("dagster._daemon", "run", "-w", "workspace.yaml", env=env) as daemon,
-    ):
-        end, entry = time.monotonic() + 180, None
-        while time.monotonic() < end:
-            assert web.poll() is None and daemon.poll() is None, "a process ended"
-            try:
-                (entry,) = ask(url, LOADED)["workspaceOrError"]["locationEntries"]
-                if entry["loadStatus"] == "LOADED":
-                    break
-            except OSError:
-                pass  # it does not listen yet
-            time.sleep(0.3)
-        assert entry and entry["locationOrLoadError"]["__typename"] == "RepositoryLocation", entry
+    with dagster_ui(home) as url:
         yield url, home
 
 
@@ -104,6 +69,14 @@ def test_checks_are_seen(server):
     assert {"seeds_unique", "training_balanced"} <= {check["name"] for check in checks}
 
 
+@pytest.mark.parametrize("job", ["pipeline", "data", "train_and_score", "promote"])
+def test_a_partition_fills_the_launchpad(job, server):
+    """What the launchpad writes into its editor when a person chooses a partition."""
+    (found,) = ask(server[0], CHOSEN, job=job)["partitionSetsOrError"]["results"]
+    written = yaml.safe_load(found["partition"]["runConfigOrError"]["yaml"])
+    assert written == yaml.safe_load((ROOT / "profiles" / "ci.run.yaml").read_text())
+
+
 def launch(url: str, root, status: str = "SUCCESS", **more) -> dict:
     """Launches the asset `prompts` as the UI does and waits for its end; returns the run."""
     params = {
@@ -120,11 +93,17 @@ def launch(url: str, root, status: str = "SUCCESS", **more) -> dict:
         params["executionMetadata"] = {"tags": [{"key": "dagster/partition", "value": "ci"}]}
     launched = ask(url, LAUNCH, params=params)["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
+    run = ended(url, launched["run"]["runId"])
+    assert run["status"] == status
+    return run
+
+
+def ended(url: str, run_id: str) -> dict:
+    """A run when it has ended."""
     end, run = time.monotonic() + 180, {"status": ""}
     while run["status"] not in ("SUCCESS", "FAILURE", "CANCELED") and time.monotonic() < end:
         time.sleep(0.5)
-        run = ask(url, STATUS, id=launched["run"]["runId"])["runOrError"]
-    assert run["status"] == status
+        run = ask(url, STATUS, id=run_id)["runOrError"]
     return run
 
 
@@ -162,3 +141,41 @@ def test_a_partition_chosen_in_the_ui_is_the_profile(server, tmp_path):
     launch(server[0], tmp_path)
     assert (Workspace(tmp_path, "ci").folder("prompts") / "manifest.json").is_file()
     assert not (tmp_path / "data" / "micro").exists()
+
+
+def test_the_daemon_requests_the_run_of_a_changed_profile(server, tmp_path):
+    """By a memory of other settings than the file has: a tick can't tell which of them changed. The
+    run fails at once, by its registry's address, and is not requested again for that."""
+    url, home = server
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        config = {"root": str(tmp_path), "tracking_uri": "gopher://nowhere"}
+        instance.create_run_for_job(
+            defs.resolve_job_def("pipeline"),
+            run_config={"resources": {"project": {"config": config}}},
+            tags={"dagster/partition": "ci"},
+            status=dg.DagsterRunStatus.SUCCESS,
+        )
+    now = {name: sensors.said_by(name) for name in known_profiles()}
+    then = now | {"ci": now["ci"] | {"seed": "another"}}
+    memory = sensors.Memory("now", 0, then, {"ci": now["ci"]})
+    for query, values in ((REMEMBER, {"cursor": memory.cursor()}), (TURN_ON, {})):
+        answer = ask(url, query, sensor=SENSOR, **values)
+        assert not any("message" in found for found in answer.values()), answer
+    end, ticks = time.monotonic() + 120, []
+    while not any(tick["runIds"] for tick in ticks) and time.monotonic() < end:
+        time.sleep(0.5)
+        found = ask(url, TICKS, sensor=SENSOR)["sensorOrError"]
+        ticks = found["sensorState"]["ticks"]
+    (tick,) = [tick for tick in ticks if tick["runIds"]]
+    run = ended(url, *tick["runIds"])
+    ask(url, TURN_OFF, id=found["id"])
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert run["status"] == "FAILURE" and tags["dagster/partition"] == "ci"
+    assert tags[sensors.WHY] == "seed" and tags["dagster/sensor_name"] == "changed_profiles"
+    assert not any(tick["error"] for tick in ticks), ticks
+    requested = [
+        run
+        for tick in ask(url, TICKS, sensor=SENSOR)["sensorOrError"]["sensorState"]["ticks"]
+        for run in tick["runIds"]
+    ]
+    assert len(requested) == 1, "a run that failed is not requested again"

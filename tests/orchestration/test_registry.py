@@ -21,9 +21,9 @@ from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
 from ml.words.vocabulary import load_vocabulary
-from orchestration.mlflow import champion, packaging
+from orchestration.mlflow import champion, packaging, run_content
 from orchestration.mlflow.packaging import requirements
-from orchestration.mlflow.registry import Registry
+from orchestration.mlflow.registry import SCORES, Registry
 from tests.builders import handmade
 
 PREDICT = """
@@ -150,8 +150,10 @@ def promoted(scored) -> Workspace:
 
 @pytest.fixture
 def workspace(promoted, tmp_path) -> Workspace:
-    """A copy of the promoted workspace; its artifacts stay where they were written."""
-    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True)
+    """A copy of the promoted workspace; its artifacts stay where they were written: a thousand
+    files, most of them the code of the models."""
+    left = shutil.ignore_patterns("mlartifacts")
+    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True, ignore=left)
     return Workspace(tmp_path, "ci")
 
 
@@ -189,6 +191,84 @@ def test_a_version_tells_what_it_is(promoted):
     assert {"model_card.md", "champion"} <= names
     info = registry.mlflow.models.get_model_info("models:/segmenter-ci@champion")
     assert info.signature.inputs.to_dict()[0]["tensor-spec"]["dtype"] == "uint8"
+
+
+def test_a_run_holds_curve_pictures_and_data(promoted):
+    """What MLflow's pages compare: the curve over its steps, pictures that they show, the digests
+    of what it learned from and of what it was scored on."""
+    client = registry_of(promoted).client
+    for model, stage in (("segmenter", "segmenter"), ("grounding", "grounding_model")):
+        run_id = client.get_model_version_by_alias(f"{model}-ci", "champion").run_id
+        written = (promoted.folder(stage) / "curve.csv").read_text().splitlines()[1:]
+        known = [line.split(",") for line in written]
+        history = client.get_metric_history(run_id, "curve/loss")
+        assert [(m.step, m.value) for m in history] == [(int(s), float(v)) for s, v, _ in known]
+        names = {file.path for file in client.list_artifacts(run_id, "pictures")}
+        assert f"pictures/{stage} curve.png" in names
+        uses = {}
+        for used in client.get_run(run_id).inputs.dataset_inputs:
+            (context,) = [tag.value for tag in used.tags if tag.key == "mlflow.data.context"]
+            uses.setdefault(context, set()).add((used.dataset.name, used.dataset.digest))
+        made = read_manifest(promoted.folder(stage)).inputs
+        assert uses["training"] == {(name, digest[:36]) for name, digest in made.items()}
+        scores = read_manifest(promoted.folder(SCORES[model])).inputs
+        assert uses["scores"] == {(f"scores: {n}", d[:36]) for n, d in scores.items()}
+
+
+def test_a_long_curve_is_thinned_to_its_end(tmp_path):
+    from mlflow.entities import Metric
+
+    class Store:
+        """As much of a store as a curve needs."""
+
+        points: list[Metric] = []
+
+        def get_run(self, run_id):
+            return type("Run", (), {"data": type("Data", (), {"metrics": {}})})
+
+        def log_batch(self, run_id, metrics):
+            assert len(metrics) <= 1000
+            self.points += metrics
+
+    lines = [f"{step},{step / 2},{'' if step % 100 else step}" for step in range(1, 12346)]
+    (tmp_path / "curve.csv").write_text("\n".join(["step,loss,val_miou", *lines]))
+    run_content._log_curve(store := Store(), "run", tmp_path)
+    loss = [(m.step, m.value) for m in store.points if m.key == "curve/loss"]
+    assert 400 < len(loss) <= 500 and loss[-1] == (12345, 6172.5)
+    assert len([m for m in store.points if m.key == "curve/val_miou"]) == 123
+
+
+def test_runs_of_two_profiles_have_the_same_names_and_can_be_compared(promoted, tmp_path):
+    """Two experiments of one store, since a profile has an experiment of its own."""
+    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "data" / "ci").rename(tmp_path / "data" / "split2")
+    first, other = registry_of(promoted), Workspace(tmp_path, "split2")
+    client = first.client
+    made = Registry(
+        f"sqlite:///{promoted.root}/mlflow.db",
+        str(tmp_path / "mlartifacts"),
+        handmade.params_of(other),
+        other,
+    )
+    assert made.experiment != first.experiment
+    assert made.log_challenger("segmenter") == "models:/segmenter-split2/1"
+    runs = client.search_runs(
+        [first.experiment, made.experiment], "tags.registered_name = 'segmenter'"
+    )
+    assert {run.data.tags["profile"] for run in runs} == {"ci", "split2"}
+    assert {run.info.run_name.split()[0] for run in runs} == {"segmenter-ci", "segmenter-split2"}
+    ours, theirs = (set(run.data.metrics) for run in runs)
+    assert ours == theirs and {"synthetic/unseen", "curve/loss", "training/val_miou"} <= ours
+
+
+def test_a_run_of_an_older_version_is_completed_once(workspace):
+    registry = registry_of(workspace)
+    run_id = registry.client.get_model_version_by_alias("segmenter-ci", "champion").run_id
+    registry.client.delete_tag(run_id, "content")
+    for _ in range(2):
+        registry.log_challengers()
+    assert registry.client.get_run(run_id).data.tags["content"] == run_content.CONTENT
+    assert len(registry.client.get_metric_history(run_id, "curve/loss")) == 20, "and not forty"
 
 
 def test_the_same_thing_twice_adds_no_version(workspace):
@@ -273,8 +353,9 @@ def test_new_scores_of_the_same_model_add_no_version(workspace):
 
 
 def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
-    """A Python that knows nothing of this checkout: isolated, in another folder."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    """A Python that knows nothing of this checkout, isolated, in another folder; nor of the last
+    registry of this process, which MLflow notes in the environment."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, *arguments],
         cwd=folder,

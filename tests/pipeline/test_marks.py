@@ -36,7 +36,15 @@ for i in range(count):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Workspace:
-    return handmade.data_stages(tmp_path_factory.mktemp("marks"))
+    """Up to triplets, without a benchmark, which takes longest and is not read here."""
+    root = tmp_path_factory.mktemp("marks")
+    handmade.foundation(root)
+    workspace = Workspace(root, "ci")
+    run_stage("prompts", handmade.params_of(workspace), root)
+    handmade.write_images(workspace)
+    handmade.write_masks(workspace)
+    handmade.write_triplets(workspace)
+    return workspace
 
 
 def mark(number: int = 0, word: str = "dog", verdict: str = "wrong mask", **more) -> Mark:
@@ -85,6 +93,7 @@ def test_two_processes_lose_nothing(tmp_path):
     assert {m.key for m in found} == {f"{w}-{i}" for w in ("one", "two") for i in range(15)}
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing_on_an_object_store(s3, tmp_path, monkeypatch):
     object_store.use_keys(monkeypatch)
     write_at_once(f"s3://{BUCKET}/{tmp_path.name}", 3, environment(s3))

@@ -75,7 +75,7 @@ def test_the_library_needs_the_base_alone():
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("ml", ["pipeline", "export"]),
+        ("ml", ["pipeline", "export", "app"]),
         ("ml/exports", ["export"]),
         ("orchestration", ["pipeline", "tracking", "ray", "kubernetes"]),
         ("tests", ["pipeline", "tracking", "kubernetes", "export", "dev"]),

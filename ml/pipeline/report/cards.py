@@ -11,6 +11,7 @@ from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.audit_sheet import thumbnail
+from ml.pipeline.labelled import OWN
 from ml.pipeline.scored import read_masks
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_frame, read_shards
@@ -55,10 +56,13 @@ def worst_cards(workspace: Workspace) -> list[dict[str, Any]]:
 
 def rejected_triplets(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
     """By reason, pictures that `triplets` rejected: "word", "text", "image" each."""
-    rows = read_shards(workspace.folder("triplets"), ["key", "entity", "accepted", "reason"])
+    folder = workspace.folder("triplets")
+    rows = read_shards(folder, ["key", "entity", "subset", "accepted", "reason"])
     chosen = _chosen(rows)
-    keys = [key for own in chosen.values() for key in own.key]
-    pictures = load_pictures(workspace.folder("images"), keys)
+    shown = pd.concat([rows[:0], *chosen.values()])
+    keys, own = list(shown.key), shown.subset == OWN
+    pictures = load_pictures(workspace.folder("images"), list(shown.key[~own]))
+    pictures |= load_pictures(folder / OWN, list(shown.key[own]))
     named = _rows(workspace, "triplets", keys, ["key", "entity", "word", "text", "rle"])
     named = named.set_index(["key", "entity"])
     return {

@@ -23,6 +23,13 @@ COLUMNS = {
 """Key of a row -> its heading."""
 
 
+def _words(name: str, vocabulary: Vocabulary) -> str:
+    """Whose masks of a class were trained on."""
+    if name in vocabulary.labelled:
+        return "labelled"
+    return "seen" if name in vocabulary.seen else "unseen"
+
+
 def class_rows(
     vocabulary: Vocabulary, facts: Mapping[str, Any], judged: Sequence[dict]
 ) -> list[dict]:
@@ -35,12 +42,13 @@ def class_rows(
     accepted = [own.get("accepted_by_class", {}) for own in triplets.get("subsets", {}).values()]
     rejected = triplets.get("rejected_by_class", {}).values()
     recorded = bool(accepted)
+    accepted.append(triplets.get("labelled", {}).get("accepted_by_class", {}))  # a user's own
     pictures = facts["synthetic_dataset"].get("pictures_by_class", {})
     right = {row["class"]: row for row in judged[:-1]}
     return [
         {
             "class": name,
-            "words": "seen" if name in vocabulary.seen else "unseen",
+            "words": _words(name, vocabulary),
             "alone": _iou(facts["grounding_scores"], "ours", name, 1),
             "beside": _iou(facts["grounding_scores"], "ours", name, 2),
             "daam": _iou(facts["grounding_scores"], "daam", name, 1),

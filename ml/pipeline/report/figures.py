@@ -31,7 +31,6 @@ SETTINGS = LITERAL | {
     "axes.spines.right": False,
     "font.family": "sans-serif",
     "font.size": 10,
-    "figure.constrained_layout.use": True,
     "legend.frameon": False,
 }
 Draw = Callable[[Axes], None]
@@ -51,7 +50,9 @@ def _axis(name: str, width: float, height: float) -> Iterator[tuple[Axes, io.Byt
     with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure, axis = pyplot.subplots(figsize=(width, height))
         yield axis, buffer
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None}, transparent=True, bbox_inches="tight"
+        )
         pyplot.close(figure)
 
 

@@ -49,7 +49,7 @@ def rows_of(inputs: Inputs) -> dict[str, int]:
         readers = [below[other] for other in inputs if name in inputs[other]]
         below[name] = 1 + max(readers, default=-1)
     deepest = max(below.values())
-    return {name: deepest - depth for name, depth in below.items()}
+    return {name: deepest - below[name] for name in inputs}
 
 
 def draw_graph(inputs: Inputs, seconds: Mapping[str, float]) -> str:

@@ -60,6 +60,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         vocabulary=vocabulary.name,
         seen=vocabulary.seen,
         unseen=vocabulary.unseen,
+        labelled=vocabulary.labelled,
+        own=manifests["triplets"].facts.get("labelled"),
+        detector_masks=_detector_masks(manifests["triplets"]),
         cells=list(CELLS),
         cell_names={key: cell.report for key, cell in CELLS.items()},
         changes=summary["before"] and changes.differences(now, summary["before"]),
@@ -90,6 +93,12 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
             "audit_pictures": len(items),
         }
     )
+
+
+def _detector_masks(triplets: Manifest) -> int | None:
+    """Accepted masks of training pictures that the detector found; None of an earlier version."""
+    own: int | None = triplets.facts.get("subsets", {}).get("train", {}).get("accepted")
+    return own
 
 
 def _template(name: str) -> jinja2.Template:

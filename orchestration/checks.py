@@ -17,6 +17,7 @@ from ml.quality.rules import DOCS, RULES
 from ml.quality.verdicts import Result
 from orchestration.expectations import validate
 from orchestration.metadata import picture, pictures
+from orchestration.mlflow.model_card import cell
 from orchestration.resources import PROFILES, Project
 
 
@@ -56,7 +57,7 @@ def judge(project: Project, stage: str) -> Iterator[dg.AssetCheckResult]:
             check_name=result.name,
             passed=result.passed,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=result.says + what_to_do,
+            description=cell(result.says) + what_to_do,  # which the UI reads as Markdown
             metadata=metadata
             | offending_pictures(stage, result, workspace)
             # A sheet takes 130 KB of the event log: shown once a stage, and with every failure.

@@ -43,7 +43,7 @@ def said_by(profile: str) -> Said:
     values["vocabulary"] = load_vocabulary(params.vocabulary).digest
     if params.prompts.texts:
         values["prompts.texts"] = sha256_file(find_file(params.prompts.texts))
-    return {name: sha256_json(value)[:12] for name, value in values.items()}
+    return {name: sha256_json(value)[:8] for name, value in values.items()}
 
 
 def last_config(instance: dg.DagsterInstance, profile: str) -> dict | None:
@@ -76,10 +76,35 @@ class Memory:
 
     @classmethod
     def of(cls, cursor: str | None) -> "Memory":
-        return cls(**json.loads(cursor)) if cursor else cls("", 0, {}, {})
+        if not cursor:
+            return cls("", 0, {}, {})
+        try:
+            held = json.loads(cursor)
+            names = held["sections"].split()
+            done, seen = (
+                {
+                    profile: {n: d for n, d in zip(names, row.split(","), strict=True) if d}
+                    for profile, row in held[table].items()
+                }
+                for table in ("done", "seen")
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"this sensor's cursor is none that it wrote ({cursor[:40]!r}...): empty it (Edit, "
+                "on the sensor's page), and it begins to watch anew"
+            ) from error
+        return cls(held["since"], held["count"], done, seen)
 
     def cursor(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
+        """As short as can be, since the sensor's page shows all of it: sections are named once."""
+        tables = (self.done, self.seen)
+        names = sorted({name for table in tables for said in table.values() for name in said})
+        done, seen = (
+            {profile: ",".join(said.get(n, "") for n in names) for profile, said in table.items()}
+            for table in tables
+        )
+        held = {"since": self.since, "count": self.count, "sections": " ".join(names)}
+        return json.dumps(held | {"done": done, "seen": seen})
 
 
 class Look:
@@ -156,6 +181,8 @@ def changed_profiles(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     for note in look.notes:
         context.log.warning(note)
     watched = f"{'watches' if look.first else 'nothing changed in'} {', '.join(names)}"
+    if not look.notes:
+        context.log.info(watched)
     return dg.SensorResult(
         run_requests=look.requests,
         skip_reason=None if look.requests else "; ".join(look.notes) or watched,

@@ -3,6 +3,7 @@
 A picture is squeezed into the models' square; its masks come back at its own size.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ml.app.models import Models
 from ml.grounding.given import enlarged, squared
 from ml.images.photographs import open_picture
 from ml.segmenters.prediction import predict
+from ml.words.spans import fold
 
 SHOWN_SIDE = 768
 """Pixels of the longer side of a picture on the page, at most."""
@@ -26,6 +28,7 @@ class Segmented:
     title: str
     labels: np.ndarray
     names: dict[int, str]  # label -> class, of those that are in it
+    colours: dict[int, int]  # label -> place of its colour: that of the word that names the class
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,15 @@ def find(models: Models, data: bytes, file: str, words: str, threshold: float, t
     ]
     segmented = None
     if segmenter is not None and labels is not None:
-        names = {int(own): segmenter.model.config.id2label[int(own)] for own in np.unique(labels)}
+        config = segmenter.model.config
+        names = {int(own): config.id2label[int(own)] for own in np.unique(labels) if own}
+        owners, others = models.vocabulary.owners(), itertools.count(len(named))
+        places = {owners.get(fold(word)): place for place, word in enumerate(named)}
         segmented = Segmented(
             segmenter.title,
             enlarged(labels, shown.shape[:2])[0],
-            {label: name for label, name in names.items() if label},
+            names,
+            {label: places[n] if n in places else next(others) for label, n in names.items()},
         )
     return Found(
         Answer(shown, file, every), found.masks[0], picture.shape[:2], file, threshold, segmented

@@ -19,9 +19,9 @@ from ml.app.answers import Answer
 from ml.app.browsing import Page
 from ml.app.comparing import Comparison
 from ml.app.finding import Found
-from ml.images.overlays import MASK_COLOURS, inner, label_overlay
+from ml.images.overlays import MASK_COLOURS, inner, overlay
 from ml.images.png import encode_png
-from ml.pipeline.audit import VERDICTS
+from ml.pipeline.marks import VERDICTS
 
 TINT, OUTLINE = 128, 255
 """Opacity of a mask's inside and of its edge, 0..255."""
@@ -60,11 +60,15 @@ def found(answer: Found) -> str:
     segmented = None
     if answer.segmented is not None:
         own = answer.segmented
-        shares = {name: float((own.labels == label).mean()) for label, name in own.names.items()}
+        masks = np.array([own.labels == label for label in own.names])
+        colours = [_colour(own.colours[label]) for label in own.names]
         segmented = {
-            "uri": uri(label_overlay(answer.answer.picture, own.labels)),
+            "uri": uri(overlay(answer.answer.picture, masks, colours)),
             "title": own.title,
-            "shares": dict(sorted(shares.items(), key=lambda item: -item[1])),
+            "classes": [
+                {"name": name, "share": float(mask.mean()), "colour": _hex(colour)}
+                for name, mask, colour in zip(own.names.values(), masks, colours, strict=True)
+            ],
         }
     return page(
         "found.html.j2",
@@ -108,7 +112,7 @@ def _shown(answer: Answer) -> dict[str, Any]:
     """An answer as the templates show it."""
     words = []
     for place, own in enumerate(answer.words):
-        colour = MASK_COLOURS[place % len(MASK_COLOURS)]
+        colour = _colour(place)
         attention = own.attention_mask
         words.append(
             {
@@ -117,7 +121,7 @@ def _shown(answer: Answer) -> dict[str, Any]:
                 "share": own.share,
                 "presence": own.presence,
                 "there": bool(own.mask.any()),
-                "colour": "#{:02x}{:02x}{:02x}".format(*colour),
+                "colour": _hex(colour),
                 "layer": layer_uri(own.mask, colour),
                 "probability": uri(heat(own.probability)),
                 "attention": None if own.attention is None else uri(heat(own.attention)),
@@ -156,6 +160,16 @@ def layer_uri(mask: np.ndarray, colour: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(layer).save(buffer, "PNG")
     return _data(buffer.getvalue())
+
+
+def _colour(place: int) -> np.ndarray:
+    """uint8 (3,) of the word at a place; they come again after the last."""
+    colour: np.ndarray = MASK_COLOURS[place % len(MASK_COLOURS)]
+    return colour
+
+
+def _hex(colour: np.ndarray) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _data(png: bytes) -> str:

@@ -11,11 +11,10 @@ from ml.arguments import add_profile, add_workspace, make_parser
 from ml.errors import shown
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
-from ml.store.files import write_json
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the table, writes it beside the set's state, and returns the exit code."""
+    """Prints the table, adds the ticks to the marks, and returns the exit code."""
     parser = make_parser("python -m ml audit", __doc__)
     parser.add_argument("ticks", type=Path, help="the JSON file that the audit sheet saved")
     add_profile(parser)
@@ -23,18 +22,18 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     import pandas as pd  # here: --help needs none of it
 
-    from ml.pipeline.audit import STAGE, precision, read_ticks
+    from ml.pipeline.audit import precision, read_ticks
     from ml.pipeline.audited import marks_of
-    from ml.pipeline.marks import add_marks
+    from ml.pipeline.marks import FOLDER, add_marks
 
     workspace = Workspace(chosen.root, load_params(chosen.profile).profile)
     ticks = read_ticks(chosen.ticks, workspace)
     add_marks(workspace, marks_of(workspace, ticks))
     rows = precision(ticks)
-    # In the state, not in the set's folder: it is about the set, and goes when that is made again.
-    path = workspace.state(STAGE) / "audit.json"
-    write_json(path, {"precision": rows})
     table = pd.DataFrame(rows).round(1)
     print(shown(table.to_string(index=False)))
-    print(f"precision in percent with its Wilson 95 % interval; written: {path}")
+    print(
+        "precision in percent with its Wilson 95 % interval; the ticks are among the marks in "
+        f"{workspace.data / FOLDER}"
+    )
     return 0

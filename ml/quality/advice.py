@@ -1,4 +1,4 @@
-"""What to do about a failed check, in a sentence or two."""
+"""What to do about a failed check, in a sentence or two of Markdown."""
 
 from ml.quality.rules import DOCS, LIMITS, RULES
 from ml.settings.params import Params
@@ -30,6 +30,6 @@ def advice(stage: str, name: str, params: Params) -> str:
         return text + f"This rule has no setting; what it demands stands in {DOCS}#{stage}."
     named = " or ".join(f"`{setting}`" for setting in dict.fromkeys(settings))
     return text + (
-        f"If it is right and the bound does not fit it, change {named} in {file}; the next run "
+        f"If it is right and the bound does not fit it, change {named} in `{file}`; the next run "
         "judges it anew."
     )

@@ -76,6 +76,19 @@ def test_nothing_sticks_out_and_words_are_only_words(open_page, address, page, s
     assert (sum(ink) > sum(paper)) == (scheme == "dark")
 
 
+@pytest.mark.parametrize("page", ["report", "audit"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(open_page, address, page, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="not installed").Axe()
+    shown = open_page(f"{address}/{page}.html", viewport=PHONE, color_scheme=scheme)
+    found = [
+        f"{own['impact']}: {own['id']}: {own['nodes'][0]['html'][:200]}"
+        for own in axe.run(shown).response["violations"]
+        if own["impact"] in ("serious", "critical")
+    ]
+    assert not found
+
+
 def test_tables_scroll_in_their_own_box_on_a_phone(open_page, address):
     shown = open_page(f"{address}/report.html", viewport=PHONE)
     box = shown.get_by_role("region", name="figures by class")

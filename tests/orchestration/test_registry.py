@@ -150,8 +150,10 @@ def promoted(scored) -> Workspace:
 
 @pytest.fixture
 def workspace(promoted, tmp_path) -> Workspace:
-    """A copy of the promoted workspace; its artifacts stay where they were written."""
-    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True)
+    """A copy of the promoted workspace; its artifacts stay where they were written: a thousand
+    files, most of them the code of the models."""
+    left = shutil.ignore_patterns("mlartifacts")
+    shutil.copytree(promoted.root, tmp_path, dirs_exist_ok=True, ignore=left)
     return Workspace(tmp_path, "ci")
 
 
@@ -351,8 +353,9 @@ def test_new_scores_of_the_same_model_add_no_version(workspace):
 
 
 def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
-    """A Python that knows nothing of this checkout: isolated, in another folder."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    """A Python that knows nothing of this checkout, isolated, in another folder; nor of the last
+    registry of this process, which MLflow notes in the environment."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, *arguments],
         cwd=folder,

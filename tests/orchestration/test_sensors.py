@@ -168,8 +168,14 @@ def test_it_is_off_until_somebody_turns_it_on():
 
 
 def test_every_profile_of_the_checkout_can_be_watched(tmp_path):
-    """And its memory is small: Dagster keeps it with every tick."""
+    """And its memory is small: the sensor's page shows it above the ticks."""
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         found = sensors.changed_profiles(dg.build_sensor_context(instance))
     assert "can't be used" not in found.skip_reason.skip_message
-    assert len(found.cursor) < 10_000 and json.loads(found.cursor)["count"] == 0
+    assert len(found.cursor) < 1_000 and json.loads(found.cursor)["count"] == 0
+    memory = sensors.Memory.of(found.cursor)
+    assert memory.done == {name: sensors.said_by(name) for name in sensors.known_profiles()}
+    assert memory.cursor() == found.cursor
+    for spoilt in ("{}", "[]", "none", found.cursor.replace(",", ";")):
+        with pytest.raises(ValueError, match="is none that it wrote .*: empty it"):
+            sensors.Memory.of(spoilt)

@@ -182,13 +182,12 @@ def test_ticks_become_precision(reported, tmp_path, capsys):
     said = capsys.readouterr()
     assert done == 0, said.err
     assert "dog" in said.out and "precision" in said.out
-    written = json.loads((reported.state("synthetic_dataset") / "audit.json").read_text())
-    every = written["precision"][-1]
+    kept = audited(reported, "synthetic_dataset")
+    every = kept.all
     assert (every["class"], every["judged"], every["right"]) == ("all", 100, 20)
     assert every["precision"] == 20 and every["low"] < 20 < every["high"]
     assert read_manifest(reported.folder("synthetic_dataset"))  # the data is as it was
-    kept = audited(reported, "synthetic_dataset")
-    assert kept.rows == written["precision"] and kept.gone == 0
+    assert kept.gone == 0
     assert main(["audit", str(path), "--profile", "ci", "--root", str(reported.root)]) == 0
     assert len(read_marks(reported)) == 100, "read twice, judged once"
 

@@ -36,7 +36,15 @@ for i in range(count):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Workspace:
-    return handmade.data_stages(tmp_path_factory.mktemp("marks"))
+    """Up to triplets, without a benchmark, which takes longest and is not read here."""
+    root = tmp_path_factory.mktemp("marks")
+    handmade.foundation(root)
+    workspace = Workspace(root, "ci")
+    run_stage("prompts", handmade.params_of(workspace), root)
+    handmade.write_images(workspace)
+    handmade.write_masks(workspace)
+    handmade.write_triplets(workspace)
+    return workspace
 
 
 def mark(number: int = 0, word: str = "dog", verdict: str = "wrong mask", **more) -> Mark:

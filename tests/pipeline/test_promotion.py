@@ -358,29 +358,53 @@ from ml.pipeline.runner import run_stage
 from ml.pipeline.stages import promotion
 from ml.settings.profile import load_params
 
-record, left = promotion._record, [int(sys.argv[2])]
-def and_die(*arguments):
-    record(*arguments)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-promotion._record = and_die
-run_stage("promotion", load_params(), Path(sys.argv[1]))
+record = promotion._record
+def run(records):
+    left = [records]
+    def and_die(*arguments):
+        record(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+    promotion._record = and_die
+    run_stage("promotion", load_params(), Path(sys.argv[1]) / str(records))
+
+for records in (1, 2):
+    child = os.fork()
+    if not child:
+        try:
+            run(records)
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Below it, by the number of champions that it had recorded, roots of runs that were killed
+    then: children of one process, which imports what they need once."""
+    root = tmp_path_factory.mktemp("killed")
+    for records in (1, 2):
+        put_scores(Workspace(root / str(records), "micro"), "a", right=0.7)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(root)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(-signal.SIGKILL)] * 2, done.stdout + done.stderr
+    return root
 
 
 @pytest.mark.parametrize("records", [1, 2])
 def test_a_run_killed_after_it_had_promoted_ends_with_the_verdict_of_one_that_was_not(
-    tmp_path, records
+    killed, tmp_path, records
 ):
     """The verdict depends on who is champion, and the killed run has changed that already."""
     digests = {}
-    for name in ("killed", "undisturbed"):
-        workspace = Workspace(tmp_path / name, "micro")
-        put_scores(workspace, "a", right=0.7)
-        if name == "killed":
-            command = [sys.executable, "-c", KILLED, str(workspace.root), str(records)]
-            assert subprocess.run(command, cwd=ROOT).returncode == -signal.SIGKILL
+    for name, root in (("killed", killed / str(records)), ("undisturbed", tmp_path)):
+        workspace = Workspace(root, "micro")
+        if name == "undisturbed":
+            put_scores(workspace, "a", right=0.7)
+        else:
             assert champion_record(workspace, "grounding")["digest"] == "g-a"
         report = run_stage("promotion", load_params(), workspace.root)
         assert {facts["state"] for facts in report.facts.values()} == {"promoted"}

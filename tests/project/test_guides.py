@@ -1,8 +1,11 @@
 """What the guides say about `init`, `plan` and the audit is so."""
 
+import re
+
 from ml.cli.planning.disk import PNG_SHARE
 from ml.cli.planning.known_models import SD1
 from ml.cli.planning.memory import feature_bytes
+from ml.exports.licences import KNOWN
 from ml.pipeline.audit import wilson
 from ml.settings.profile import ROOT
 from ml.words import coco
@@ -17,3 +20,12 @@ def test_figures_are_those_of_the_code():
     assert len(coco.SEEN) == 30 and "thirty of COCO's classes" in WORDS
     assert f"at most {MOST_WORDS}\n  words" in WORDS
     assert round(100 * wilson(5, 5)[0]) == 57 and "5 of 5 right is 57 to 100 %" in WORDS
+
+
+def test_licences_are_those_of_the_cards_of_exports():
+    page = (ROOT / "docs" / "licences.md").read_text()
+    rows = {row[1]: row[0] for row in re.finditer(r"^\| `([^`]+)` \|.*", page, re.MULTILINE)}
+    both = rows.keys() & KNOWN.keys()
+    assert len(both) >= 4
+    for model in both:
+        assert re.split(r"[:;(]", KNOWN[model][0])[0].strip() in rows[model]

@@ -16,9 +16,10 @@ from ml.pipeline.workspace import Workspace
 from ml.quality.advice import advice
 from ml.quality.offenders import OVERLAYS, offenders
 from ml.quality.rules import RULES
-from ml.quality.verdicts import Result
+from ml.quality.verdicts import Result, Verdict
 from ml.settings.profile import load_params
 from ml.store.shards import read_shards
+from orchestration import checks
 from orchestration.checks import judge
 from orchestration.expectations import EXAMPLES
 from orchestration.metadata import MAX_PICTURE
@@ -80,6 +81,17 @@ def test_the_pictures_that_break_a_rule_are_shown_and_no_others(workspace):
     assert "contact_sheet" in failed.metadata, "beside a picture of the whole set"
 
 
+def test_what_people_typed_is_shown_as_they_typed_it(monkeypatch, workspace):
+    """The UI reads a check's sentence as Markdown."""
+    typed = "entity <img src=x>, word *star* [a](b)"
+    made = Result("not_blank", False, 1, "y", 1.0, [typed])
+    verdict = Verdict("images", "d", [made], workspace.data)
+    monkeypatch.setattr(checks, "validate", lambda *_: verdict)
+    said = judged(workspace, "images")["not_blank"].description
+    assert r"entity &lt;img src=x&gt;, word \*star\* \[a\](b)" in said
+    assert "`python -m ml images" in said
+
+
 def test_a_mask_is_laid_over_its_picture(workspace):
     handmade.write_masks(workspace, lambda rows: rows.assign(score=0.01))
     failed = judged(workspace, "masks")["scores_in_range"]
@@ -127,13 +139,13 @@ def test_what_to_do_names_the_command_and_the_setting(workspace, tmp_path):
     params = load_params("ci")
     text = advice("images", "not_blank", params)
     assert "`python -m ml images --profile ci --force`" in text
-    assert "`triplets.min_std` in profiles/ci.yaml" in text
+    assert "`triplets.min_std` in `profiles/ci.yaml`" in text
     own = tmp_path / "yard.yaml"
     own.write_text("base: ci\n")
     text = advice("masks", "masks_in_place", load_params(str(own)))
-    assert f"--profile {own} --force" in text and f"`checks.placement` in {own}" in text
-    assert "in params.yaml" in advice("images", "not_blank", load_params())
+    assert f"--profile {own} --force" in text and f"`checks.placement` in `{own}`" in text
+    assert "in `params.yaml`" in advice("images", "not_blank", load_params())
     for stage, rules in RULES.items():
         for rule in rules:
             said = advice(stage, rule.name, params)
-            assert ("docs/checks.md#" in said) != ("in profiles/ci.yaml" in said), rule.name
+            assert ("docs/checks.md#" in said) != ("in `profiles/ci.yaml`" in said), rule.name

@@ -1,0 +1,71 @@
+"""The site of docs/ by use, at a desk and on a phone: pages fit, the search finds and leads on, and
+nothing is asked of other machines."""
+
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from ml.settings.profile import ROOT
+
+pytestmark = pytest.mark.browser
+
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """(address, names of all pages) of the built site, served on this machine."""
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", out]
+    subprocess.run(command, cwd=ROOT, check=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=out))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    names = sorted(str(file.relative_to(out)) for file in Path(out).rglob("*.html"))
+    yield f"http://127.0.0.1:{server.server_port}", names
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_no_page_is_wider_than_the_window_and_every_picture_loads(site, open_page, size):
+    address, names = site
+    page = open_page(f"{address}/index.html", viewport=size, color_scheme="dark")
+    for name in names:
+        page.goto(f"{address}/{name}")
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        lost = page.evaluate(
+            "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+        )
+        assert wide <= 0 and not lost, name
+
+
+def test_the_search_finds_a_page_and_leads_there(site, open_page):
+    address, _ = site
+    page = open_page(f"{address}/api/index.html", viewport=DESK)
+    page.locator(".md-search__input").click()
+    page.keyboard.type("rollback")
+    first = page.locator(".md-search-result__link").first
+    first.wait_for()
+    first.click()
+    page.wait_for_function("location.pathname != '/api/index.html'")
+    assert "rollback" in page.locator("article").inner_text().lower()
+
+
+def test_the_guides_are_reached_by_the_menu_of_a_phone(site, open_page):
+    address, _ = site
+    page = open_page(f"{address}/index.html", viewport=PHONE)
+    page.locator("header label[for=__drawer]").click()
+    page.locator(".md-nav--primary a[href='guides.html']").first.click()
+    page.locator("article").get_by_role("link", name="Label my own words").click()
+    page.wait_for_url("**/own-words.html")
+    assert page.locator("h1").inner_text().startswith("Label my own words")

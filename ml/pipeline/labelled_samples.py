@@ -14,9 +14,9 @@ from ml.diffusion.pipeline import Pipeline
 from ml.grounding.samples import Sample
 from ml.images.png import decode_png
 from ml.images.stored import Pictures
-from ml.pipeline.labelled import OWN
 from ml.pipeline.samples import accepted_masks
 from ml.pipeline.workspace import Workspace
+from ml.store.schemas import OWN
 from ml.store.shards import read_frame
 from ml.store.sidecars import shard_files
 

@@ -9,14 +9,13 @@ import pandas as pd
 
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
-from ml.pipeline.labelled import OWN
 from ml.pipeline.workspace import Workspace
 from ml.quality.edges import edge_map, outline, placement
 from ml.quality.frames import Tables, as_in, balance, entities_of, facts, one_row
 from ml.quality.heat import cover, inside_rank, own_excess, read_heat
 from ml.quality.own_tables import own_tables
 from ml.settings.params import Params
-from ml.store.schemas import IMAGES, MASKS, TRIPLETS
+from ml.store.schemas import IMAGES, MASKS, OWN, TRIPLETS
 from ml.store.shards import iter_shards
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary

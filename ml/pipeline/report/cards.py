@@ -11,9 +11,9 @@ from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.audit_sheet import thumbnail
-from ml.pipeline.labelled import OWN
 from ml.pipeline.scored import read_masks
 from ml.pipeline.workspace import Workspace
+from ml.store.schemas import OWN
 from ml.store.shards import read_frame, read_shards
 from ml.store.sidecars import shard_files
 

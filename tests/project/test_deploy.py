@@ -28,7 +28,12 @@ def test_the_image_installs_what_is_pinned():
     extras = project["optional-dependencies"]
     assert set(asked) == {
         *project["dependencies"],
-        *(line for name, lines in extras.items() if name != "dev" for line in lines),
+        *(
+            line
+            for name, lines in extras.items()
+            if name not in ("app", "docs", "dev")
+            for line in lines
+        ),
     }
     assert "-r requirements.txt -c constraints.txt" in STAGES[1]
 

@@ -51,10 +51,12 @@ def workspace(drawn, tmp_path) -> Workspace:
     return Workspace(tmp_path, drawn.profile)
 
 
-def settings(labels, **changes):
+def settings(labels, benchmark="none", **changes):
+    """benchmark: whose pictures are kept out; the drawn one's take a second to draw."""
     params = load_params("ci")
     triplets = dataclasses.replace(params.triplets, labels=str(labels))
-    return dataclasses.replace(params, triplets=triplets, **changes)
+    tested = dataclasses.replace(params.benchmark, source=benchmark)
+    return dataclasses.replace(params, triplets=triplets, benchmark=tested, **changes)
 
 
 def own_rows(workspace):
@@ -146,7 +148,7 @@ def test_every_reason_is_given_and_counted(workspace, tmp_path):
     ]  # fmt: skip
     labels = [box, box, box, box, box, dot, whole]
     folder = write_folder(tmp_path / "own", [], CLASSES, labels=labels, images=images)
-    report = run_stage("triplets", settings(folder), tmp_path)
+    report = run_stage("triplets", settings(folder, "drawn"), tmp_path)
     assert list(own_rows(workspace).reason) == [
         "", "benchmark_copy", "blank_picture", "repeated_picture", "repeated_picture",
         "too_small", "too_large",
@@ -230,7 +232,7 @@ def test_the_recipe_knows_the_folder_by_its_content(workspace, tmp_path):
 
     folder = write_folder(tmp_path / "own", scenes_of(*PAIRS), CLASSES)
     first = recipe(settings(folder))
-    assert first["params"]["benchmark.source"] == "drawn"  # whose pictures are kept out
+    assert first["params"]["benchmark.source"] == "none"  # whose pictures are kept out
     moved = tmp_path / "elsewhere" / "own"
     shutil.copytree(folder, moved)
     assert recipe(settings(moved))["inputs"] == first["inputs"]
@@ -252,7 +254,6 @@ def test_a_folder_that_is_not_there_or_a_mask_of_another_size_is_refused(workspa
 
 
 def test_prompts_longer_than_the_model_reads_are_a_reason(workspace, tmp_path):
-    params = load_params("ci")
     voc = load_vocabulary("voc-1")
     names = voc.seen[:9]
     label = np.zeros((64, 64), np.uint8)
@@ -263,7 +264,7 @@ def test_prompts_longer_than_the_model_reads_are_a_reason(workspace, tmp_path):
     )
     photos = open_labels(settings(folder), workspace)
     here = Workspace(ROOT, "ci")  # whose model is real
-    row = LabelledMaker(params, here, voc, photos, (64, 64)).row(0, photos.keys[0])
+    row = LabelledMaker(settings(folder), here, voc, photos, (64, 64)).row(0, photos.keys[0])
     assert len(row["words"]) == 9 and row["too_many_words"]
 
 

@@ -34,7 +34,7 @@ from ml.grounding.samples import Sample
 from ml.grounding.training import train
 from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import spread
-from ml.pipeline.labelled import OWN, write_labelled
+from ml.pipeline.labelled import write_labelled
 from ml.pipeline.labelled_rows import own_rles, own_triplets
 from ml.pipeline.labelled_samples import labelled_samples
 from ml.pipeline.samples import load_samples
@@ -47,7 +47,7 @@ from ml.store.files import write_json
 from ml.store.making import write_shards
 from ml.store.schemas import TRIPLETS
 from ml.store.shards import read_shards
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

@@ -14,7 +14,7 @@ import pandas as pd
 from ml.errors import ManifestError
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
-from ml.pipeline.marks import PICTURES, Mark, add_marks, picture_sha256, read_marks
+from ml.pipeline.marks import Mark, add_marks, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_frame
@@ -159,7 +159,9 @@ class Sets:
     ) -> list[Item]:
         keys = sorted(set(rows.key))
         labels = self._labels(stage, rows, keys)
-        pictures = _images(self.workspace.folder(PICTURES[stage]), keys, set(rows.shard))
+        pictures: dict[str, bytes] = {}
+        for folder in picture_folders(self.workspace, stage):
+            pictures |= _images(folder, [k for k in keys if k not in pictures], set(rows.shard))
         items = []
         for row in rows.itertuples():
             data = pictures[row.key]

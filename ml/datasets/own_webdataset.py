@@ -64,6 +64,11 @@ class OwnShards(PackedFiles):
                 continue
             classes = _object(self._bytes(members["json"]), key).get("classes")
             for label, name in classes.items() if isinstance(classes, dict) else ():
+                if not label.isdecimal():
+                    raise ValueError(
+                        f"{self.place(key)}, {key}: classes has {label!r:.40}; expected labels, as "
+                        'in {"classes": {"1": "forklift"}}'
+                    )
                 if names.setdefault(int(label), name) != name:
                     raise ValueError(
                         f"{self.place(key)}, {key}: label {label} is {name!r} and "
@@ -115,6 +120,6 @@ def _kinds(members: dict[str, Member]) -> tuple[str | None, str | None]:
 def _object(data: bytes, key: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{key}.json is no JSON ({error})") from error
     return value if isinstance(value, dict) else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ml.pipeline.audit import STAGE, precision
-from ml.pipeline.marks import MARKED, PICTURES, Mark, picture_sha256, read_marks
+from ml.pipeline.marks import MARKED, Mark, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_frame, read_shards
 from ml.store.sidecars import shard_files
@@ -87,7 +87,9 @@ def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> 
     if not marks:
         return {}
     keys = {mark.key for mark in marks}
-    pictures = _digests(workspace.folder(PICTURES[marks[0].stage]), keys)
+    pictures: dict[str, str] = {}
+    for folder in picture_folders(workspace, marks[0].stage):
+        pictures |= _digests(folder, keys)
     own = rows[rows.key.isin(keys)]
     named = {(row.key, row.entity): row.Index for row in own.itertuples()}
     named |= {(row.key, row.word): row.Index for row in own.itertuples()}

@@ -33,13 +33,11 @@ from ml.store.files import sha256_file, sha256_json
 from ml.store.making import write_shards
 from ml.store.schemas import LABELLED
 from ml.store.shards import split
+from ml.store.sidecars import OWN
 from ml.words.phrases import phrase
 from ml.words.text_limit import TextLimit, find_limit
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
-OWN = "labelled"
-"""Purpose and subset of the rows of TRIPLETS that are a user's own, and the folder of their
-pictures in that of `triplets`."""
 SHARD_SIZE = 64
 """Pictures a shard."""
 SHOWN = 3

@@ -11,13 +11,16 @@ import pandas as pd
 
 from ml.images.near_copies import CloseHashes, same_picture
 from ml.images.stored import load_pictures
-from ml.pipeline.labelled import OWN, SHOWN
+from ml.pipeline.labelled import SHOWN
+from ml.pipeline.marks import MARKED
 from ml.settings.sections import TripletParams
 from ml.store.schemas import LABELLED
 from ml.store.shards import iter_shards, read_frame
+from ml.store.sidecars import OWN
 from ml.words.vocabulary import Vocabulary
 
 REASONS = {
+    MARKED: "a person marked the mask wrong",
     "benchmark_copy": "the picture is, or nearly is, one of the benchmark's, mirrored or not",
     "blank_picture": "grey levels spread less than min_std",
     "repeated_picture": "nearly the pixels of a generated picture, or of an earlier one of these",
@@ -132,7 +135,11 @@ def facts_of(title: str, pictures: pd.DataFrame, rows: pd.DataFrame) -> dict[str
         "masks": len(rows),
         "accepted": len(accepted),
         "accepted_by_class": accepted.entity.value_counts().sort_index().to_dict(),
-        "rejected": {name: int((rejected.reason == name).sum()) for name in REASONS},
+        "rejected": {
+            name: count
+            for name in REASONS
+            if (count := int((rejected.reason == name).sum())) or name != MARKED
+        },
         "rejected_by_class": {
             name: part.entity.value_counts().sort_index().to_dict()
             for name, part in rejected.groupby("reason")

@@ -12,12 +12,14 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import Damaged, sha256_json
 from ml.store.kept import change_kept, read_kept
+from ml.store.sidecars import OWN
 
 VERDICTS = ("right", "wrong mask", "wrong object")
 """right: the object is in the picture, and the mask covers nearly all of it and nothing else."""
@@ -28,6 +30,12 @@ FOLDER, FILE = "audit", "marks.json"
 PICTURES = {"synthetic_dataset": "synthetic_dataset", "triplets": "images"}
 """Stage whose labels are marked -> the stage that holds its pictures."""
 _FILE = {"marks": list}
+
+
+def picture_folders(workspace: Workspace, stage: str) -> list[Path]:
+    """The folders that hold the pictures of a stage's labels; a user's own are beside triplets."""
+    own = [workspace.folder(stage) / OWN] if stage == "triplets" else []
+    return [workspace.folder(PICTURES[stage]), *own]
 
 
 def now() -> str:

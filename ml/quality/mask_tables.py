@@ -9,7 +9,6 @@ import pandas as pd
 
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
-from ml.pipeline.labelled import OWN
 from ml.pipeline.workspace import Workspace
 from ml.quality.edges import edge_map, outline, placement
 from ml.quality.frames import Tables, as_in, balance, entities_of, facts, one_row
@@ -18,6 +17,7 @@ from ml.quality.own_tables import own_tables
 from ml.settings.params import Params
 from ml.store.schemas import IMAGES, MASKS, TRIPLETS
 from ml.store.shards import iter_shards
+from ml.store.sidecars import OWN
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary
 

@@ -8,11 +8,12 @@ import pandas as pd
 from ml.images.leaks import find_overlap, small
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
-from ml.pipeline.labelled import OWN, benchmark_thumbs
+from ml.pipeline.labelled import benchmark_thumbs
 from ml.pipeline.workspace import Workspace
 from ml.quality.frames import Tables, one_row
 from ml.settings.params import Params
 from ml.store.shards import iter_shards, read_shards
+from ml.store.sidecars import OWN
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary
 

@@ -90,6 +90,7 @@ TRIPLETS = pa.schema(
     ]
 )
 
+
 # One row per picture that a user brought with its masks (`triplets.labels`): triplets/labelled.
 LABELLED = pa.schema(
     [

@@ -9,14 +9,17 @@ import pytest
 import yaml
 from PIL import Image
 
+from ml.app.browsing import Sets
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import load_pipeline
 from ml.drawn_world.benchmark import benchmark_scenes
 from ml.images.crops import cut, fullest_window
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
-from ml.pipeline.labelled import OWN, LabelledMaker, open_labels
+from ml.pipeline.audited import audited
+from ml.pipeline.labelled import LabelledMaker, open_labels
 from ml.pipeline.labelled_samples import labelled_samples
+from ml.pipeline.marks import MARKED, Mark, add_marks, picture_sha256
 from ml.pipeline.recipe import recipe_of
 from ml.pipeline.runner import run_stage
 from ml.pipeline.samples import load_samples
@@ -25,6 +28,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards
+from ml.store.sidecars import OWN
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import handmade, tiny_graph
 from tests.builders.handmade import data_stages
@@ -153,6 +157,21 @@ def test_every_reason_is_given_and_counted(workspace, tmp_path):
         "too_small": 1, "too_large": 1,
     }  # fmt: skip
     assert own["rejected_by_class"]["too_small"] == {"bird": 1}
+
+
+def test_a_mask_of_ones_own_that_somebody_marked_wrong_teaches_nothing(workspace, tmp_path):
+    params = settings(write_folder(tmp_path / "own", scenes_of(*PAIRS), CLASSES))
+    run_stage("triplets", params, tmp_path)
+    pictures = read_shards(workspace.folder("triplets") / OWN)
+    digest = picture_sha256(pictures.image[2])
+    add_marks(workspace, [Mark("triplets", digest, pictures.key[2], "cat", "wrong mask")])
+    own = run_stage("triplets", params, tmp_path).facts["labelled"]
+    assert own["rejected_by_class"] == {MARKED: {"cat": 1}} and own["rejected"][MARKED] == 1
+    rows = own_rows(workspace)
+    assert list(rows[~rows.accepted].key) == [pictures.key[2]]
+    assert audited(workspace, "triplets").all["wrong mask"] == 1
+    shown = Sets(workspace, load_vocabulary("voc-1")).page("triplets", MARKED, "", 1).items
+    assert [(item.key, item.word) for item in shown] == [(pictures.key[2], "cat")]
 
 
 def test_pictures_without_a_mask_and_words_of_no_vocabulary_are_counted(workspace, tmp_path, capfd):

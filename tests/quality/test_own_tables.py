@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from benchmarks.poisons.copies import breaks
-from ml.pipeline.labelled import OWN
 from ml.pipeline.runner import run_stage
 from ml.quality.frames import facts
 from ml.quality.mask_tables import triplet_tables
@@ -13,6 +12,7 @@ from ml.quality.own_tables import own_tables
 from ml.quality.rules import RULES, bounds
 from ml.settings.profile import load_params
 from ml.store.schemas import TRIPLETS
+from ml.store.sidecars import OWN
 from orchestration import expectations
 from tests.builders.handmade import data_stages
 from tests.builders.own_pictures import scenes_of, write_folder

@@ -21,7 +21,7 @@ from ml.images.repeats import find_repeats
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.audited import verdicts_of
-from ml.pipeline.labelled import OWN, write_labelled
+from ml.pipeline.labelled import write_labelled
 from ml.pipeline.labelled_rows import facts_of as labelled_facts
 from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets, refuse_untaught
 from ml.pipeline.marks import MARKED, RIGHT, read_marks
@@ -33,7 +33,7 @@ from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS, TRIPLETS
 from ml.store.shards import iter_shards, read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 REASONS = {
@@ -95,6 +95,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
             params, workspace, vocabulary, size, folder, recipe
         )
         added = own_triplets(folder, images, pictures, params.triplets)
+        for frame in added:
+            wrong = ~verdicts_of(workspace, marks, frame).isin(["", RIGHT])
+            frame.loc[wrong, ["reason", "accepted"]] = MARKED, False
         own = pd.concat(added, ignore_index=True)
         refuse_untaught(own, vocabulary)
         every = pd.concat(labelled_shards(folder), ignore_index=True)

@@ -5,8 +5,11 @@ STAMP := .venv/.installed
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := true
+export NO_MKDOCS_2_WARNING := true
 UI_PORT ?= 3000
 MLFLOW_PORT ?= 5000
+APP_PORT ?= 7860
+DOCS_PORT ?= 8000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
@@ -24,10 +27,10 @@ test test-slow fuzz ci paper card: export HF_HUB_OFFLINE ?= 1
 test: export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow fuzz lint bench chaos ci audit sbom paper ui mlflow card clean
+.PHONY: help run app test test-slow test-browser fuzz lint bench chaos ci audit sbom paper docs docs-serve ui mlflow card clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came out (PROFILE=name, ROOT=folder or address, TRACKING_URI)
 	@offline=$$($(BIN)/python -m orchestration.run_config --profile "$$PROFILE" $(WHERE) --write "$$RUN_CONFIG") && \
@@ -35,11 +38,17 @@ run: $(STAMP)  ## makes the environment, runs the whole graph, prints what came 
 	$(BIN)/dagster job execute -m orchestration.definitions -j pipeline -c "$$RUN_CONFIG"
 	@$(BIN)/python -m orchestration.summary --profile "$$PROFILE" $(WHERE)
 
+app: $(STAMP)  ## draw, find, browse and compare in a browser on this machine (PROFILE=name, ROOT=folder, APP_PORT)
+	$(BIN)/python -m ml app --profile "$$PROFILE" --port $(APP_PORT) $(if $(ROOT),--root "$$ROOT")
+
 test: $(STAMP) lint  ## makes the environment, passes lint and the tests
 	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## full-size shapes, the probe of `ml plan`, a wheel in an empty environment (many minutes)
 	$(BIN)/pytest -m slow
+
+test-browser: $(STAMP)  ## what people touch, in a real Chromium (apt-get install chromium)
+	$(BIN)/pytest -m browser tests/browser
 
 fuzz: $(STAMP)  ## hostile input by the thousand, other each time (an hour; SEED=7 for other commands)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile long
@@ -78,6 +87,12 @@ sbom: $(STAMP)  ## a bill of materials of the environment, sbom.json (CycloneDX)
 
 paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)
+
+docs: $(STAMP)  ## builds the guides and the API as a site, site/index.html; strict, nothing is fetched
+	$(BIN)/mkdocs build --strict --clean
+
+docs-serve: $(STAMP)  ## shows them on 127.0.0.1, as they are edited
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:$(DOCS_PORT)
 
 card: $(STAMP)  ## measures the foundation checkpoints and writes their card (minutes)
 	$(BIN)/python -m ml.foundation.measure --what all

@@ -57,7 +57,7 @@ def compare(params, workspace: Workspace, variants: list[str]) -> dict:
             for _, found in ground_batches(
                 GroundingEngine(pipe, module), sim, params.diffusion.batch_size
             )
-            for mask in found
+            for mask in found.masks
         ]
     contrast = [
         [

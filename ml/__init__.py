@@ -27,7 +27,7 @@ if "OMP_WAIT_POLICY" not in os.environ:  # your own value is kept
 """A thread of torch that waits for the others looks a thousand times (libgomp; other OpenMPs not at
 all), then sleeps. By default it looks 300,000 times, and holds a core that those it waits for may
 need: beside other work a training then takes several times as long. One that sleeps at once is
-twice as slow in small trainings on an idle machine (docs/reliability.md#a-busy-machine). OpenMP
+twice as slow in small trainings on an idle machine (docs/scale.md#a-busy-machine). OpenMP
 reads this once, when torch is imported, so it stands in the module that every process of ours
 imports first."""
 

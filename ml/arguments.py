@@ -33,7 +33,7 @@ def add_root(parser: argparse.ArgumentParser, help: str = "folder that holds dat
 
 
 def add_workspace(parser: argparse.ArgumentParser) -> None:
-    """For commands that take a workspace wherever it lies (docs/cluster.md)."""
+    """For commands that take a workspace wherever it lies (docs/object-stores.md)."""
     parser.add_argument(
         "--root",
         type=workspace_root,

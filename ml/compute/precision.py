@@ -1,4 +1,4 @@
-"""The precision that a training really has: the one asked for, where the machine can compute in it.
+"""The precision that a computation really has: the one asked for, where the machine has it.
 
 A CPU without instructions for bfloat16 emulates it, 17 times slower than float32.
 """
@@ -39,4 +39,4 @@ def computes_bfloat16(device: str) -> bool:
 @functools.cache
 def _say() -> None:
     """Once a process: a training asks at every step."""
-    print("This CPU has no instructions for bfloat16: trained in float32 instead", flush=True)
+    print("This CPU has no instructions for bfloat16: computed in float32 instead", flush=True)

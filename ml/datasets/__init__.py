@@ -1,4 +1,4 @@
-"""Labelled pictures: PASCAL VOC 2012, COCO 2017, a user's own folder, and the drawn world.
+"""Labelled pictures: PASCAL VOC 2012, COCO 2017, a user's own, and the drawn world.
 
 A source is a class with what `protocol.LabelledPictures` names; the literal table lists them.
 Whatever may be wrong with one is reported before any work: `open_source` looks at the layout,
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ml.datasets.coco import Coco2017
 from ml.datasets.drawn import DrawnWorld
-from ml.datasets.folder import OwnFolder
+from ml.datasets.own import open_own
 from ml.datasets.protocol import LabelledPictures, NoSuchPart
 from ml.datasets.voc import Voc2012
 from ml.settings.sections import BenchmarkParams
@@ -19,7 +19,7 @@ SOURCES: Mapping[str, Callable[[Path, str], LabelledPictures]] = {
     "drawn": DrawnWorld,
     "voc2012": Voc2012,
     "coco2017": Coco2017,
-    "folder": OwnFolder,
+    "folder": open_own,
 }
 """benchmark.source -> its class. Each is made from (root, part), part being "test" or "train"."""
 

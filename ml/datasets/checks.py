@@ -150,7 +150,7 @@ def require_files(files: Sequence[Path], title: str, what: str) -> None:
         )
 
 
-def require_labels(path: Path, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+def require_labels(path: Path | str, labels: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
     """The label map uint8 (H,W), after checking that it holds known labels, 0 and 255 only."""
     if labels.ndim != 2:
         raise ValueError(f"{path}: expected a label map (H,W), got {labels.shape}")

@@ -16,7 +16,11 @@ BACKGROUND = {"background", "_background_", "__background__", "bg"}
 NO_CLASS = {"__ignore__", "ignore", "ignored", "void", "unlabeled", "unlabelled", "none"}
 """Names of 255 in palettes; as a line of classes.txt they would shift every label after them."""
 MOST = 254
+LABELMAP = "labelmap.txt"
+"""CVAT's, beside masks in the layout of VOC."""
 _CVAT = re.compile(r"(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)?:[^:]*:[^:]*")
+_LABELMAP = re.compile(r"(?P<name>.+):(?P<colour>\d+,\d+,\d+):[^:]*:[^:]*")
+"""The same where a name may hold colons."""
 _HEXADECIMAL = re.compile(r"#[0-9a-fA-F]{6}\s+\S")
 _NUMBERED = re.compile(r"\d+\s*[\s:,;.)-]\s*\S")
 
@@ -62,7 +66,8 @@ def read_classes(file: Path) -> dict[int, str]:
 
 
 def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, int, int], int]]:
-    """(label -> class, colour -> label) of palette.txt, `128 0 0 forklift` a line.
+    """(label -> class, colour -> label) of palette.txt, `128 0 0 forklift` a line, or of CVAT's
+    labelmap.txt, `forklift:128,0,0::` a line.
 
     Black is background, white is ignored unless it is a class's, and so are the colours of
     `void` and its like. Raises ValueError with the line for anything else.
@@ -70,7 +75,7 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, int, int],
     names: list[str] = []
     colours = {(0, 0, 0): 0}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        line = line.strip()
+        line = _of_labelmap(file, line.strip())
         if _HEXADECIMAL.match(line):
             raise ValueError(
                 f"{file}, line {number}: {line!r} begins with a colour as web pages "
@@ -110,6 +115,14 @@ def read_palette(file: Path) -> tuple[dict[int, str], dict[tuple[int, int, int],
             colours[colour] = len(names)
     colours.setdefault((255, 255, 255), IGNORED)
     return dict(enumerate(_distinct(file, names), start=1)), colours
+
+
+def _of_labelmap(file: Path, line: str) -> str:
+    """A line of labelmap.txt as palette.txt would have it; any other as it is."""
+    found = _LABELMAP.fullmatch(line) if file.name == LABELMAP else None
+    if found is None:
+        return line
+    return f"{found['colour'].replace(',', ' ')} {found['name']}"
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:

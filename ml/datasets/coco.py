@@ -115,7 +115,7 @@ class Coco2017(PhotoFiles):
     def __init__(self, root: Path, part: str):
         self.root, self.split = Path(root), SPLITS[part]
         self.title = f"COCO 2017 {self.split}"
-        self.official = OFFICIAL[self.split]
+        self.official: int | None = OFFICIAL[self.split]
         self.hint = "get the annotations again (annotations_trainval2017.zip)"
         self.file = self.root / "annotations" / f"instances_{self.split}.json"
         places = [self.root / "images" / self.split, self.root / self.split]

@@ -5,15 +5,16 @@ Not here: what lies on top of what in a label map (`ml.datasets.coco`).
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeGuard
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ml.images.arrays import Masks
 from ml.images.decoding import MAX_PIXELS
-from ml.images.run_lengths import run_lengths
+from ml.images.run_lengths import run_lengths, runs_to_mask
 from ml.store.reading import read_text
 
 Entry = dict[str, Any]
@@ -36,6 +37,41 @@ def read_annotations(
     Raises ValueError for a file that is not COCO's, other categories than these, and entries that
     cannot be honoured.
     """
+    values = _lists_of(file)
+    _check_categories(file, values["categories"], categories)
+    return _entries(file, values, categories)
+
+
+def read_own_annotations(
+    file: Path,
+) -> tuple[dict[int, str], dict[int, Entry], dict[int, list[Entry]]]:
+    """(category id -> name, *`read_annotations`) of a file whose categories are its own."""
+    values = _lists_of(file)
+    categories = _categories(file, values["categories"])
+    texts = [name for name in categories.values() if isinstance(name, str) and name.strip()]
+    listed = len(values["categories"])
+    if not len(set(texts)) == len(categories) == listed or not all(map(_whole, categories)):
+        raise ValueError(
+            f"{file}: expected categories with a whole number and a name of their own each, got "
+            f"{values['categories'][:2]!r:.120}"
+        )
+    return categories, *_entries(file, values, categories)
+
+
+def whole_picture_mask(shape: object, size: tuple[int, ...], name: str) -> Masks:
+    """The mask bool (H,W) of run lengths that are not checked yet; `name` names them in messages.
+    ValueError for what is none of the picture."""
+    height, width = size
+    if not isinstance(shape, dict) or (fault := _runs_fault(shape, height, width)):
+        raise ValueError(
+            f"{name}, ignored: {fault if isinstance(shape, dict) else repr(shape)[:40]}; expected "
+            'run lengths {"size": [height, width], "counts": ...} of the whole picture'
+        )
+    return runs_to_mask(_runs(shape["counts"]), height, width)
+
+
+def _lists_of(file: Path) -> dict[str, list[Any]]:
+    """The file's lists, of which nothing is checked yet."""
     try:
         values = json.loads(_bounded(read_text(file, MOST_BYTES)))
     except (ValueError, RecursionError) as error:
@@ -45,7 +81,13 @@ def read_annotations(
         raise ValueError(
             f"{file} is not COCO's annotations: expected the lists {', '.join(parts)}: {AGAIN}"
         )
-    _check_categories(file, values["categories"], categories)
+    return values
+
+
+def _entries(
+    file: Path, values: dict[str, list[Any]], categories: Mapping[int, str]
+) -> tuple[dict[int, Entry], dict[int, list[Entry]]]:
+    """The checked images and annotations."""
     images = _checked(
         file,
         "image",
@@ -91,15 +133,21 @@ def annotation_runs(annotation: Entry, height: int, width: int) -> list[int]:
     return run_lengths(merged["counts"].decode("ascii"))
 
 
-def _check_categories(file: Path, listed: list[Any], expected: Mapping[int, str]) -> None:
+def _categories(file: Path, listed: list[Any]) -> dict[int, str]:
     try:
         found = {category["id"]: category["name"] for category in listed}
-        odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
+        set(found.items())  # names that can be compared
     except (TypeError, KeyError) as error:
         raise ValueError(
             f"{file}: expected categories with id and name, got {listed[:2]!r:.120}; "
             "unpack annotations_trainval2017.zip again"
         ) from error
+    return found
+
+
+def _check_categories(file: Path, listed: list[Any], expected: Mapping[int, str]) -> None:
+    found = _categories(file, listed)
+    odd = sorted(set(found.items()) ^ set(expected.items()), key=str)
     if odd or not all(type(number) is int for number in found) or len(listed) != len(expected):
         raise ValueError(
             f"{file}: expected COCO's {len(expected)} categories, got {len(listed)}; "
@@ -241,15 +289,10 @@ def _runs_fault(shape: Entry, height: int, width: int) -> str | None:
     return None
 
 
-def _polygons(annotations: list[Entry]) -> Iterator[list[float]]:
-    for annotation in annotations:
-        if isinstance(annotation["segmentation"], list):
-            yield from annotation["segmentation"]
-
-
 def _refuse_fractions(file: Path, annotations: list[Entry]) -> None:
     """Polygons in fractions of the picture would all be one pixel in its corner."""
-    polygons = [polygon for polygon in _polygons(annotations) if polygon]
+    shapes = [own["segmentation"] for own in annotations if isinstance(own["segmentation"], list)]
+    polygons = [polygon for shape in shapes for polygon in shape if polygon]
     if polygons and all(max(polygon) <= 1 for polygon in polygons):
         raise ValueError(
             f"{file}: every polygon lies within 0..1; expected pixels, not fractions "

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ml.datasets.checks import require_labels
 from ml.datasets.class_lists import read_classes, read_palette
 from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
+from ml.datasets.mask_labels import labels_of
 from ml.datasets.photos import PhotoFiles
 from ml.datasets.protocol import NoSuchPart
 from ml.datasets.split_lists import read_list
 from ml.images.label_maps import open_mask
-from ml.images.overlays import IGNORED
 
 SHOWN = 3
 
@@ -55,7 +54,8 @@ class OwnFolder(PhotoFiles):
             if not (self.root / name).is_dir():
                 raise ValueError(
                     f"{self.root} is not a labelled folder: no {name}/ in it; "
-                    f"{self.hint}, and write classes.txt"
+                    f"{self.hint}, and write classes.txt (or bring the layout of VOC, COCO, YOLO, "
+                    "the Hugging Face hub or WebDataset: docs/own-labels.md)"
                 )
         if part == "train" and not (self.root / "train.txt").is_file():
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
@@ -125,32 +125,7 @@ class OwnFolder(PhotoFiles):
         return self._masks[key]
 
     def truth(self, key: str) -> np.ndarray:
-        mask = open_mask(self.mask(key))
-        if self.colours:
-            return self._by_colour(mask.path, mask.colours())
-        greys = mask.greys()
-        labels = {0, IGNORED, *self.names} if set(greys.values()) - {0, IGNORED} else set()
-        if labels.issuperset(greys.values()) and any(i != grey for i, grey in greys.items()):
-            raise ValueError(
-                f"{mask.path}: its indices {sorted(greys)} stand for a palette of "
-                f"greys that are labels, too: {list(greys.values())}. A tool that "
-                "shrinks PNGs may have renumbered them; save it as a grey PNG, or "
-                "with a palette of colours"
-            )
-        return require_labels(mask.path, mask.labels(), self.names)
-
-    def _by_colour(self, path: Path, pixels: np.ndarray) -> np.ndarray:
-        packed = pixels.astype(np.int64) @ [65536, 256, 1]
-        values, inverse = np.unique(packed, return_inverse=True)
-        colours = [(int(v) >> 16, int(v) >> 8 & 255, int(v) & 255) for v in values]
-        if strange := [colour for colour in colours if colour not in self.colours]:
-            raise ValueError(
-                f"{path} holds the colours {strange[:4]} that palette.txt does not "
-                "list; expected its colours, black and white only. Was the mask "
-                "saved as JPEG, or with soft edges?"
-            )
-        labels = np.array([self.colours[colour] for colour in colours], np.uint8)
-        return labels[inverse].reshape(pixels.shape[:2])
+        return labels_of(open_mask(self.mask(key)), self.names, self.colours)
 
     def label_files(self) -> list[Path]:
         lists = [self.root / f"{name}.txt" for name in ("classes", "palette", "test", "train")]

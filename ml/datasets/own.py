@@ -7,10 +7,31 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ml.datasets.folder import OwnFolder
+from ml.datasets.own_coco import OwnCoco, annotation_files
+from ml.datasets.own_hf import OwnHub, parquet_files
+from ml.datasets.own_voc import OwnVoc, home_of
+from ml.datasets.own_webdataset import OwnShards
+from ml.datasets.own_yolo import OwnYolo, settings_file
 from ml.datasets.photos import PhotoFiles
 
-LAYOUTS: Mapping[str, Callable[[Path, str], PhotoFiles]] = {"folder": OwnFolder}
+LAYOUTS: Mapping[str, Callable[[Path, str], PhotoFiles]] = {
+    "folder": OwnFolder,
+    "voc": OwnVoc,
+    "coco": OwnCoco,
+    "yolo-seg": OwnYolo,
+    "hf": OwnHub,
+    "webdataset": OwnShards,
+}
 """Name, as `triplets.labels_format` has it -> its class, made from (root, part)."""
+SIGNS: Mapping[str, Callable[[Path], object]] = {
+    "folder": lambda root: all((root / name).is_dir() for name in ("images", "masks")),
+    "voc": home_of,
+    "coco": annotation_files,
+    "yolo-seg": settings_file,
+    "hf": parquet_files,
+    "webdataset": lambda root: list(root.glob("*.tar")),
+}
+"""Layout -> whether a folder looks like it."""
 
 
 def open_own(root: Path, part: str, layout: str = "auto") -> PhotoFiles:
@@ -20,4 +41,21 @@ def open_own(root: Path, part: str, layout: str = "auto") -> PhotoFiles:
     training part where the folder has parts, and everything where it has none. Raises ValueError
     for a folder in no known layout, or in several; NoSuchPart where there is no such part.
     """
-    return LAYOUTS["folder" if layout == "auto" else layout](Path(root), part)
+    root = Path(root)
+    return LAYOUTS[layout_of(root) if layout == "auto" else layout](root, part)
+
+
+def layout_of(root: Path) -> str:
+    """The layout that a folder looks like; `folder`, which then says what it lacks, for none.
+
+    Raises ValueError for a folder that looks like several.
+    """
+    if SIGNS["folder"](root):  # what other tools leave beside it changes nothing
+        return "folder"
+    found = [name for name, sign in SIGNS.items() if sign(root)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{root} may be read as {' or as '.join(found)}; expected one of them. Name the one "
+            "that is meant in triplets.labels_format, or keep them in folders of their own"
+        )
+    return found[0] if found else "folder"

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ml.compute.devices import find_device
+from ml.compute.precision import usable_precision
 from ml.compute.weights import check_finite, load_whole
 from ml.diffusion.checkpoint import find_checkpoint, kind_of
 from ml.diffusion.pipeline import Pipeline
@@ -40,14 +41,16 @@ PARTS = {
 def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
     """The pipeline of `diffusion.model`, a folder or a hub id, ready for use (`prepare_pipeline`).
 
+    On a CPU without instructions for bfloat16 that dtype becomes float32, with a line on stdout.
     Raises ValueError, saying what to do, for a missing or damaged model, weights that are not
     all its own, settings of it that are not followed here, a scheduler that can't draw with it or
     a device that is not there.
     """
-    find_device(diffusion.device, "diffusion.device")  # before anything is downloaded
+    device = find_device(diffusion.device, "diffusion.device")  # before anything is downloaded
     check_name(diffusion.scheduler)
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
-    pipe = read_pipeline(folder, diffusion.variant, getattr(torch, diffusion.dtype))
+    dtype = getattr(torch, usable_precision(diffusion.dtype, device.type))
+    pipe = read_pipeline(folder, diffusion.variant, dtype)
     return prepare_pipeline(pipe, diffusion)
 
 

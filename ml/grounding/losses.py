@@ -94,8 +94,8 @@ def competition_loss(
     """
     log_p = logits.log_softmax(1)
     allowed = permitted_labels(masks, present, valid)
-    if ignored is not None:  # any label is right there: -log of 1
-        allowed = allowed | ignored[:, None]
     permitted = log_p.masked_fill(~allowed, -torch.inf).logsumexp(1)
+    if ignored is not None:  # any label is right there: log of 1
+        permitted = permitted.masked_fill(ignored, 0)
     dice = dice_loss(log_p.exp()[:, 1:], masks, present, words, ignored)
     return -permitted.mean() * share + dice_weight * dice

@@ -5,7 +5,7 @@ in the shards and run lengths, and are decoded where they are looked at.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,8 @@ class Sample:
     timestep: int  # of that latent, 0..999
     rles: tuple[str, ...]  # n run-length masks, "" where none was accepted
     daam: np.ndarray  # float32 (n,h,w), heat map of each word; (n,0,0) of a user's own picture
-    ignored: str = ""  # run-length mask of pixels that nothing is learned from, "" for none
+    ignored: str = field(default="", kw_only=True)
+    """Run-length mask of pixels that nothing is learned from, "" for none."""
 
     @property
     def image(self) -> np.ndarray:

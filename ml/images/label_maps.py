@@ -33,7 +33,7 @@ _STEPS = {"1": 255, "L;2": 85, "L;4": 17}
 class Mask:
     """A label map's file, upright. step: what Pillow multiplied its grey samples with."""
 
-    path: Path
+    path: Path | str  # or what names it in messages
     image: Image.Image
     step: int
 
@@ -75,9 +75,12 @@ class Mask:
         return without_alpha(image, "black")
 
 
-def open_mask(path: Path) -> Mask:
-    """A label map's file, whole and upright. ValueError for a format that changes samples."""
-    data, name = bytes_of(path, "")
+def open_mask(source: Path | bytes, name: str = "the mask") -> Mask:
+    """A label map, whole and upright. ValueError for a format that changes samples.
+
+    source: a file, or a file's bytes, which `name` names in messages.
+    """
+    data, name = bytes_of(source, name)
     image = open_header(io.BytesIO(data), name, MASK_FORMATS)
     if is_inverted(image):
         raise ValueError(
@@ -87,4 +90,4 @@ def open_mask(path: Path) -> Mask:
     step = _STEPS.get(raw_mode(image), 1)
     orientation = decode(image, data, name)
     upright = image.transpose(TURNED[orientation]) if orientation in TURNED else image
-    return Mask(path, upright, step)
+    return Mask(source if isinstance(source, Path) else name, upright, step)

@@ -53,12 +53,12 @@ def overlay(
     painted = image.astype(np.float32)
     for mask, colour in zip(masks, np.asarray(colours, np.float32).reshape(-1, 3), strict=True):
         painted[mask] = (1 - alpha) * painted[mask] + alpha * colour
-        painted[mask & ~_inner(mask)] = colour
+        painted[mask & ~inner(mask)] = colour
     rounded: Picture = painted.round().astype(np.uint8)
     return rounded
 
 
-def _inner(mask: Masks) -> Masks:
+def inner(mask: Masks) -> Masks:
     """Pixels of a mask whose four neighbours belong to it; beyond the picture counts as inside."""
     wide = np.pad(mask, 1, constant_values=True)
     inner: Masks = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:] & mask

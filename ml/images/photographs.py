@@ -108,15 +108,19 @@ def _shown(image: Image.Image, data: bytes | None, name: str) -> tuple[Picture, 
     return pixels, turned is image
 
 
-def picture_size(path: Path) -> Size:
-    """A photograph's size as it is shown, from its header where that is enough."""
+def picture_size(source: Path | bytes, name: str = "the picture") -> Size:
+    """A photograph's size as it is shown, from its header where that is enough.
+
+    source: a file, or a file's bytes, which `name` names in messages.
+    """
+    name = str(source) if isinstance(source, Path) else name
     try:
-        with path.open("rb") as stream:
-            image = open_header(stream, str(path), PHOTO_FORMATS)
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as stream:
+            image = open_header(stream, name, PHOTO_FORMATS)
             # Pillow turns a TIFF itself, and gives the size after that
             orientation = 1 if image.format == "TIFF" else orientation_of(image)
     except OSError as error:  # no such file, or a PNG that ends before its EXIF block
-        raise damaged(str(path), error) from error
+        raise damaged(name, error) from error
     width, height = image.size
     return Size(*((width, height) if orientation >= 5 else (height, width)), orientation)
 

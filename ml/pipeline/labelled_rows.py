@@ -14,7 +14,7 @@ from ml.images.stored import load_pictures
 from ml.pipeline.labelled import OWN, SHOWN
 from ml.settings.sections import TripletParams
 from ml.store.schemas import LABELLED
-from ml.store.shards import iter_shards
+from ml.store.shards import iter_shards, read_frame
 from ml.words.vocabulary import Vocabulary
 
 REASONS = {
@@ -32,6 +32,11 @@ _PIXELS = ("image", "rles", "ignored")
 def labelled_shards(folder: Path) -> list[pd.DataFrame]:
     """Rows of LABELLED without pixels and masks, a frame a shard. folder: of `triplets`."""
     return list(iter_shards(folder / OWN, [n for n in LABELLED.names if n not in _PIXELS]))
+
+
+def own_rles(shard: Path) -> list[str]:
+    """The run lengths of a shard of LABELLED, in the order of its rows of TRIPLETS."""
+    return [rle for own in read_frame(shard, ["rles"]).rles for rle in own]
 
 
 def own_triplets(

@@ -165,7 +165,7 @@ STAGES = (
                 "synthetic_dataset", "segmenter", "real_bound", "benchmark", "benchmark_scores",
                 "promotion"),
         sections=("profile",),
-        version=3,
+        version=4,
         description="One self-contained HTML page: pictures, masks, curves and tables of the "
                     "whole run.",
         group="release", kinds=("python", "html"),

@@ -88,21 +88,31 @@ def bounds(stage: str, params: Params) -> dict[str, object]:
 def explained() -> str:
     """docs/checks.md: every stage's checks with what they demand."""
     lines = [
-        "# The checks between the stages",
+        "# Read the checks",
         "",
-        "Written by `python -m ml.quality.rules`. A failed check stops the graph before "
-        "the next stage that reads the data, in the same run and in any later one. Its entry "
-        "in the Dagster UI, and `data/<profile>/quality/index.html`, name what was observed, "
-        "what was expected and the pictures or classes that break it.",
+        "A failed check stops the graph before the next stage that reads the data, in the same run "
+        "and in any later one. It names what was observed, what was expected, and the pictures or "
+        "classes that break it: in `data/<profile>/quality/index.html`, and at its entry in the "
+        "Dagster UI.",
         "",
-        "What to do: look at the named pictures (the stage's contact sheet, or its shards). "
-        "If the data is wrong, mend its cause and make the stage again (`python -m ml <stage> "
-        "--force`). If the data is right and a bound that comes from the profile (*@name*) is "
-        "too narrow for it, change that setting: the data is judged anew at the next run.",
+        "1. Look at the named pictures: in the stage's contact sheet, or its shards.",
+        "2. **The data is wrong**: mend its cause and make the stage again, with `--force`.",
+        "3. **The data is right**, and a bound that comes from the profile (*@name* below) is too "
+        "narrow for it: change that setting. The data is judged anew at the next run.",
+        "",
+        "<!-- run: tests/quality/test_quality.py -->",
+        "```sh",
+        ".venv/bin/python -m ml masks --profile ci --force",
+        "make ui                                             # the verdicts beside the pictures",
+        "```",
         "",
         "Checks with *checks.placement* hold masks against edges and heat maps. Their bounds were "
         "measured on the drawn world alone: `checks: {placement: false}`, which the profiles of "
-        "Stable Diffusion have, leaves them out.",
+        "Stable Diffusion have, leaves them out. What the checks notice of data that was spoiled "
+        "on purpose, and what not: [Spoiled data](poison.md).",
+        "",
+        "This page is written by `python -m ml.quality.rules`. *of*: the table of values that a "
+        "check is about, such as every row, or one value a class.",
         "",
     ]
     for stage, rules in RULES.items():

@@ -165,8 +165,12 @@ def aside_of(path: Path) -> Path:
 def sync(path: Path) -> None:
     """Flushes a file, or a folder with its content, to the disk."""
     if path.is_dir():
-        for below in path.rglob("*"):
-            _sync_one(below)
+        with os.scandir(path) as entries:  # one at a time: rglob lists a whole folder first
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    sync(Path(entry.path))
+                else:
+                    _sync_one(Path(entry.path))
     _sync_one(path)
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 from ml.studies.blocks import Cell, Table
+from ml.words.markdown import escape
 
 NONE = "–"
 """Where there is no figure."""
@@ -31,14 +32,6 @@ def parts(cell: Cell | None, digits: int = 1) -> tuple[str, str, str]:
     if cell.low is not None and cell.high is not None and said != NONE:
         between = f"[{number(cell.low, digits)}, {number(cell.high, digits)}]"
     return said, between, "" if cell.paper is None else number(cell.paper, digits)
-
-
-def escape(text: str) -> str:
-    """Plain text that no character of is taken for markdown or HTML, in one line."""
-    text = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;")
-    text = re.sub(r"([\\`*_{}\[\]|~$>])", r"\\\1", text)
-    text = re.sub(r"^([#+-])", r"\\\1", text)  # at the start of a line: a heading, a list
-    return re.sub(r"^(\d+)([.)])(?= |$)", r"\1\\\2", text)
 
 
 def mixed(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:

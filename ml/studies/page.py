@@ -21,6 +21,7 @@ from ml.studies.export import export
 from ml.studies.plots import draw_svg
 from ml.studies.saved import Saved, load
 from ml.studies.study_run import StudyRun
+from ml.words.markdown import escape as plain
 
 TITLE = "The paper's questions, answered at micro size"
 READING = (
@@ -116,7 +117,7 @@ def render_markdown(
         markdown.prose(READING),
         "\n".join(f"- **{name}**: {markdown.prose(fact)}" for name, fact in facts(run)),
         "\n".join(
-            f"{i}. [{markdown.escape(_title(name, saved))}](#{name})"
+            f"{i}. [{plain(_title(name, saved))}](#{name})"
             for i, (name, saved) in enumerate(found.items(), start=1)
         ),
     ]
@@ -124,12 +125,12 @@ def render_markdown(
         out.append(f'<a id="{name}"></a>')
         if saved is None:
             out += [
-                f"## {i}. {markdown.escape(_title(name, saved))}",
+                f"## {i}. {plain(_title(name, saved))}",
                 f"Not run yet with these settings: `{command(run, name)}`",
             ]
             continue
         out += [
-            f"## {i}. {markdown.escape(saved.title)}",
+            f"## {i}. {plain(saved.title)}",
             markdown.prose(saved.question),
             f"`{command(run, name)}`",
         ]
@@ -148,7 +149,7 @@ def _markdown(
             return "\n\n".join(
                 part
                 for part in (
-                    f"**{markdown.escape(block.title)}**",
+                    f"**{plain(block.title)}**",
                     markdown.table(block),
                     markdown.prose(block.note),
                     f'One row: `{command(run, name)} --row "<label>"`' if block.rows else "",
@@ -160,7 +161,7 @@ def _markdown(
         case Picture():
             caption, file, data = block.caption, f"{stem}.jpg", block.jpeg
     pictures[file] = data
-    shown = markdown.escape(caption)
+    shown = plain(caption)
     return f"![{shown}]({(images / file).as_posix()})\n\n*{shown}*"
 
 

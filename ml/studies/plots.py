@@ -5,19 +5,18 @@ Inline in the HTML page it takes the page's ink, light or dark; as a file it sta
 
 import io
 import math
-import re
 
 import matplotlib
 
-from ml.images.plots import LITERAL, label
+from ml.images.plots import INK, LITERAL, label, own_svg
 from ml.studies.blocks import Plot
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
 COLOURS = ("#d9622b", "#4a7fb5", "#3c9a6b", "#a05fb4", "#c39a1f", "#c04a6e", "#5a8f9a")
-PAPER, INK = "#8a97a3", "#22303c"
-"""Colours of the paper's own series, and of axes and text."""
+PAPER = "#8a97a3"
+"""Colour of the paper's own series."""
 MOST_TICKS = 8
 
 
@@ -60,7 +59,7 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=bool(inline))
         pyplot.close(figure)
-    return _own(buffer.getvalue().decode(), inline)
+    return own_svg(buffer.getvalue().decode(), inline)
 
 
 def _lines(axis, series: dict[str, list[tuple]]) -> None:
@@ -112,14 +111,3 @@ def _papers(name: str) -> bool:
 
 def _spreads(values) -> list[float]:
     return [value if value and math.isfinite(value) else 0.0 for value in values]
-
-
-def _own(svg: str, inline: str) -> str:
-    """Without header and metadata; inline, with ids of its own and the ink of the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    if not inline:
-        return svg
-    svg = re.sub(r'\bid="', f'id="{inline}-', svg)
-    svg = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{inline}-", svg)
-    return svg.replace(INK, "currentColor")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from click.testing import CliRunner, Result
 
 from ml.settings.profile import ROOT
 
@@ -24,6 +25,15 @@ def dagster(
         env=os.environ | {"DAGSTER_HOME": str(home)},
         timeout=timeout,
     )
+
+
+def dagster_here(home: Path, *arguments: str) -> Result:
+    """The same command in this process, which has imported Dagster and the definitions already: 3
+    s of a processor that a process of its own takes."""
+    from dagster._cli import cli
+
+    command = [*arguments[:2], "-m", "orchestration.definitions", *arguments[2:]]
+    return CliRunner().invoke(cli, command, env={"DAGSTER_HOME": str(home)})
 
 
 def run_config(folder: Path, **project: str) -> str:

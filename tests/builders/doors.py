@@ -54,7 +54,7 @@ def segmenter_folder(root: Path, kind: str = "maskformer", backbone: Path = BACK
     if kind == "maskformer":  # fresh heads give every place one label; louder ones differ
         for part in (model.class_predictor, *model.mask_embedder.modules()):
             if isinstance(part, torch.nn.Linear):
-                part.weight.data.mul_(12)
+                part.weight.data.mul_(4)
     folder = root / "data/micro/segmenter"
     model.save_pretrained(folder / "model")
     return folder

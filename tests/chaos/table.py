@@ -1,6 +1,6 @@
 """The result as a table, as JSON and as a part of a page.
 
-`python -m tests.chaos.table a.json b.json --page docs/reliability.md` puts results together that
+`python -m tests.chaos.table a.json b.json --page docs/kills.md` puts results together that
 were made one after the other.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.chaos.judge import Undisturbed
 from tests.chaos.rounds import Kill, Round
 
-HEADING = "## Killed anywhere"
+HEADING = "## What came out"
 BEGIN, END = "<!-- written by tests.chaos -->", "<!-- end of what tests.chaos wrote -->"
 HEAD = """| kill | run | killed | moment | stage | on disk | recovered |
 |---|---|---|---|---|---|---|"""

@@ -259,7 +259,7 @@ def test_the_page_keeps_its_introduction_and_the_other_headings(tmp_path, expect
     rounds = [Round("cli", 1, False, [Kill("cli", 1, "all", "drawn", "images", "2 shards")])]
     rounds[0].kills[0].wrong.append("images/shard-00000.parquet was made again")
     page = write(
-        tmp_path / "page.md", "# Page\n\n## Killed anywhere\n\nIntro.\n\n## Faults\n\nTable.\n"
+        tmp_path / "page.md", "# Page\n\n## What came out\n\nIntro.\n\n## Faults\n\nTable.\n"
     )
     result = json.loads(json.dumps(table.as_json(rounds, expected, "make chaos", 1.0)))
     assert table.rounds_of(result) == rounds

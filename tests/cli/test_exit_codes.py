@@ -90,6 +90,9 @@ def test_a_stage_that_is_done_is_0_and_one_without_inputs_3(tmp_path):
         (["init", "--classes", ""], "error: --classes: expected words separated by commas"),
         (["init"], "the following arguments are required: --classes"),
         (["audit", "nowhere.json"], "error: no file nowhere.json"),
+        (["export"], "the following arguments are required: --format"),
+        (["export", "--format", "csv"], "invalid choice: 'csv'"),
+        (["export", "--format", "coco", "--split", "train=2"], "error: split 'train=2'"),
     ],
 )
 def test_what_people_type_is_2(arguments, match, capsys):

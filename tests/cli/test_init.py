@@ -3,6 +3,7 @@ profiles that build upon profiles."""
 
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 
@@ -16,6 +17,7 @@ from ml.store.shards import read_shards
 from ml.words import coco
 from ml.words.spellings import canonical
 from ml.words.vocabulary import load_vocabulary
+from tests.builders.own_pictures import label_map, scenes_of, write_folder
 
 BIG = "diffusion: {model: some/hub-id, dtype: float16}\nprompts: {train_one: 40, train_two: 50}\n"
 """A profile whose diffusion model is not the micro one; the shipped sd15 is like that."""
@@ -215,3 +217,42 @@ def test_only_known_words_leave_nothing_unseen(root):
     files, vocabulary, notes = make_profile("cat, dog", "big", "pets", None, root)
     assert vocabulary.unseen == () and len(notes) == 2
     assert yaml.safe_load(files[1].read_text())["unseen"] == []
+
+
+# Labels of one's own
+
+
+def own_labels(folder, *shown):
+    classes = ("forklift", "dog", "unicorn")
+    scenes = scenes_of(*(["dog"] for _ in shown))
+    maps = [np.where(label_map(s, ("dog",)) > 0, n, 0) for s, n in zip(scenes, shown, strict=True)]
+    maps = [label.astype(np.uint8) for label in maps]
+    return write_folder(folder, scenes, classes, labels=maps)
+
+
+def test_labels_make_new_words_labelled_and_known_ones_richer(root, capsys):
+    """Of words that no detector knows those with masks are `labelled`, the others stay unseen."""
+    folder = own_labels(root / "mine", 1, 1, 2, 3)
+    assert init(root, "--classes", "forklift, hard hat, dog", "--profile", "big", "--name", "yard",
+                "--labels", str(folder)) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "labelled (1): forklift" in out and "unseen (1): hard hat" in out
+    assert "forklift: your masks in 2 of 4 pictures alone teach it" in out
+    assert "dog: your masks in 1 pictures teach it beside the detector's" in out
+    assert "unicorn: is labelled, and no word of this profile: ignored" in out
+    params = load_params("yard", root)
+    assert params.triplets.labels == "mine" and params.triplets.labels_format == "auto"
+    words = load_vocabulary(root / params.vocabulary)
+    assert words.labelled == ("forklift",) and words.unseen == ("hard hat",)
+    assert "dog" in words.seen and "forklift" in words.taught
+
+
+def test_the_words_are_those_of_the_labels_where_none_are_named(root, capsys):
+    folder = own_labels(root / "mine", 1, 2)
+    assert init(root, "--labels", str(folder), "--profile", "big") == 0
+    assert load_params("forklift-dog", root).triplets.labels == "mine"
+    for arguments in ([], ["--labels", "nowhere", "--name", "none"]):
+        assert init(root, "--profile", "big", *arguments) == 2
+    error = capsys.readouterr().err
+    assert "expected --classes, --labels, or both" in error and "no folder 'nowhere'" in error
+    assert not (root / "profiles" / "none.yaml").exists()

@@ -35,6 +35,7 @@ from ml.settings.profile import ROOT, load_params
 from ml.words.prompts import make_prompts
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import tiny
+from tests.builders.own_pictures import scenes_of, write_folder
 
 MICRO = load_params()
 HERE = Workspace(ROOT, "micro")
@@ -710,3 +711,16 @@ def test_the_probe_at_micro_size_has_the_proportions_of_a_real_run(tmp_path, mon
 def test_a_missing_figure_counts_only_where_something_is_multiplied_by_it():
     assert times((3, 2.0), (0, None)) == 6.0
     assert times((3, 2.0), (1, None)) is None
+
+
+def test_own_pictures_with_masks_are_looked_through_before_anything_starts(tmp_path):
+    """What they teach is noted; what the stages would refuse makes the profile unusable."""
+    folder = write_folder(tmp_path / "own", scenes_of(["cat"], ["bird"], ["cat"]), ("cat", "bird"))
+    params = changed(triplets={"labels": str(folder)})
+    plan = make_plan(params, HERE, probe=False)
+    assert not plan.unusable
+    assert "own pictures with masks: 3 (bird in 1, cat in 2), which judge nothing" in plan.notes
+    dogs = write_folder(tmp_path / "dogs", scenes_of(["dog"]), ("dog",))
+    for labels, match in ((dogs, "lists under `unseen:`"), (tmp_path / "no", "no folder")):
+        plan = make_plan(changed(triplets={"labels": str(labels)}), HERE, probe=False)
+        assert len(plan.unusable) == 1 and match in plan.unusable[0]

@@ -191,11 +191,11 @@ def samples_of(grounded) -> list[Sample]:
 
 def test_stored_pictures(grounded, limited):
     samples = samples_of(grounded)
-    whole = [m for _, masks in ground_batches(grounded, samples, 4) for m in masks]
+    whole = [m for _, found in ground_batches(grounded, samples, 4) for m in found.masks]
     failures = limited(4)
     parts = list(ground_batches(grounded, samples, 4))
     assert failures == [8] and [len(part) for part, _ in parts] == [2, 2]
-    halved = [m for _, masks in parts for m in masks]
+    halved = [m for _, found in parts for m in found.masks]
     assert all((a != b).mean() < 0.01 for a, b in zip(whole, halved, strict=True))
 
 

@@ -7,7 +7,9 @@ import torch
 
 from ml.compute import precision
 from ml.compute.precision import mixed_precision, usable_precision
+from ml.diffusion.loading import load_pipeline
 from ml.grounding.training import train
+from ml.settings.profile import load_params
 from tests.grounding.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 
 
@@ -48,4 +50,12 @@ def test_a_training_that_falls_back_is_the_one_in_float32(without, capsys):
         train(module, Toy(8, 0), Toy(4, 1), ENTITIES, params, seed=0)
         weights.append(module.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert "bfloat16" in capsys.readouterr().out
+
+
+def test_a_drawing_that_falls_back_is_the_one_in_float32(without, tiny_model, capsys):
+    drawing = dataclasses.replace(load_params().diffusion, model=str(tiny_model), device="cpu")
+    for asked in ("bfloat16", "float32"):
+        pipe = load_pipeline(dataclasses.replace(drawing, dtype=asked))
+        assert {weight.dtype for weight in pipe.unet.parameters()} == {torch.float32}
     assert "bfloat16" in capsys.readouterr().out

@@ -128,7 +128,9 @@ def shard_text_encoder(folder: Path, dot: str = "") -> list[Path]:
 def test_shards_load_and_a_missing_one_is_named(tiny_copy):
     files = shard_text_encoder(tiny_copy)
     pipe = load_pipeline(
-        Workspace(tiny_copy.parent, "micro").located(settings(model=str(tiny_copy)))
+        Workspace(tiny_copy.parent, "micro").located(
+            settings(model=str(tiny_copy), dtype="float32")
+        )
     )
     for name, value in tiny_pipeline().text_encoder.state_dict().items():
         assert torch.equal(pipe.text_encoder.state_dict()[name], value)

@@ -1,6 +1,8 @@
-"""Every script of `examples/`, run as its docstring says."""
+"""Every script of `examples/`, run as its docstring says: one in a process of its own, the others
+in this one, which has torch and diffusers already."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +18,22 @@ def docstring(name: str) -> str:
     return ast.get_docstring(ast.parse(EXAMPLES[name].read_text())) or ""
 
 
+def command(name: str, *arguments: str | Path) -> list[str]:
+    """What follows `python -m` in an example's docstring, with these arguments."""
+    assert f"    python -m examples.{name} " in docstring(name)
+    return [f"examples.{name}", *map(str, arguments)]
+
+
 @pytest.fixture
-def run():
+def run(monkeypatch, capsys):
     """Runs an example by its docstring's command, in the checkout's root; what it prints."""
 
-    def start(name: str, *arguments: str | Path) -> str:
-        assert f"    python -m examples.{name} " in docstring(name)
-        command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
+    def start(*asked: str | Path) -> str:
+        module, *arguments = command(*asked)
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("sys.argv", [module, *arguments])
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return capsys.readouterr().out
 
     return start
 
@@ -51,8 +59,12 @@ def test_ground_a_picture(run, grounding_folder, picture):
     assert "presence" in printed
 
 
-def test_use_the_segmenter(run, segmenter_made, picture):
-    printed = run("use_the_segmenter", picture, "--folder", segmenter_made)
+def test_use_the_segmenter(segmenter_made, picture):
+    """From a shell, as people do."""
+    asked = command("use_the_segmenter", picture, "--folder", segmenter_made)
+    printed = subprocess.run(
+        [sys.executable, "-m", *asked], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     assert sum(int(line.split()[-2]) for line in printed.splitlines()) == 90 * 60
 
 

@@ -17,6 +17,7 @@ from ml.segmenters.processor import image_processor
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+SMOOTH = np.asarray(Image.fromarray(PICTURE[:4, :4]).resize((64, 64), Image.Resampling.BICUBIC))
 
 
 def masks(pipe: GroundedDiffusionPipeline) -> np.ndarray:
@@ -152,7 +153,10 @@ def test_the_grounding_module_alone_opens_too(grounding_folder, door):
 
 @pytest.mark.parametrize("kind", ["maskformer", "segformer"])
 def test_the_segmenter_goes_into_a_pipeline_of_transformers(kind, tmp_path):
-    """Label maps at the picture's own size, and close to ours at the size it was trained on."""
+    """Label maps at the picture's own size, and close to ours at the size it was trained on.
+
+    They differ at edges, as theirs enlarges probabilities and ours logits: the picture is smooth.
+    """
     backbone = BACKBONE if kind == "maskformer" else mit_backbone(tmp_path / "mit")
     folder = segmenter_folder(tmp_path, kind, backbone)
     (tmp_path / "download").mkdir()
@@ -164,13 +168,13 @@ def test_the_segmenter_goes_into_a_pipeline_of_transformers(kind, tmp_path):
     segment = transformers.pipeline(
         "image-segmentation", model=model, image_processor=image_processor(model, (64, 64))
     )
-    for picture in (Image.fromarray(PICTURE), Image.fromarray(PICTURE).resize((100, 70))):
+    for picture in (Image.fromarray(SMOOTH), Image.fromarray(SMOOTH).resize((100, 70))):
         found = segment(picture, subtask="semantic")
         assert {entry["mask"].size for entry in found} == {picture.size}
     labels = np.zeros((64, 64), np.uint8)
-    for entry in segment(Image.fromarray(PICTURE), subtask="semantic"):
+    for entry in segment(Image.fromarray(SMOOTH), subtask="semantic"):
         labels[np.asarray(entry["mask"]) > 0] = model.config.label2id[entry["label"]]
-    ours = predict(model, PICTURE[None])[0]
+    ours = predict(model, SMOOTH[None])[0]
     assert len(np.unique(ours)) > 1 and (labels == ours).mean() > 0.9
 
 

@@ -1,5 +1,5 @@
 """Every file of the shipped models, damaged in every way: one clear error that names the folder it
-lies in and says to bring it again. docs/reliability.md has the table."""
+lies in and says to bring it again. docs/faults.md has the table."""
 
 import dataclasses
 import shutil

@@ -18,6 +18,7 @@ from ml.settings.profile import load_params
 CHANNELS = {8: 6, 16: 6}
 PARAMS = dataclasses.replace(
     load_params().grounding,
+    precision="float32",
     width=32,
     layers=1,
     heads=2,

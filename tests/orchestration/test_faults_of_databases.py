@@ -1,6 +1,6 @@
 """The databases of MLflow and Dagster locked or gone while something is asked of them.
 
-docs/reliability.md has the table.
+docs/faults.md has the table.
 """
 
 import sqlite3

@@ -1,6 +1,5 @@
 """Words that mean something to matplotlib, HTML or a font are drawn as they were typed."""
 
-import base64
 import io
 import xml.etree.ElementTree as xml
 
@@ -12,7 +11,8 @@ from PIL import Image, ImageFont
 from ml.images.captions import caption_font, readable
 from ml.images.contact_sheet import contact_sheet
 from ml.images.plots import label
-from ml.pipeline.stages.report import _per_class_chart, _template
+from ml.pipeline.report.figures import class_chart
+from ml.pipeline.stages.report import _template
 from ml.studies.blocks import Plot
 from ml.studies.plots import draw_svg
 
@@ -44,15 +44,15 @@ def texts(svg: str) -> list[str]:
 def test_the_chart_of_the_report_draws_class_names_as_typed():
     scores = {"synthetic": {"per_class": dict.fromkeys([*WORDS, "x" * 400, "bad\x01"], 50.0)}}
     with matplotlib.rc_context({"text.usetex": False, "text.parse_math": True}):
-        uri = _per_class_chart(scores, (WORDS[0],))
-    drawn = texts(base64.b64decode(uri.split(",")[1]).decode())
+        svg = class_chart(scores, (WORDS[0],), "name")
+    drawn = texts(svg)
     assert f"{WORDS[0]} *" in drawn and set(WORDS[1:]) <= set(drawn)
     assert "bad\ufffd" in drawn and max(map(len, drawn)) <= 42
-    assert uri == _per_class_chart(scores, (WORDS[0],)), "the same run gives the same page"
+    assert svg == class_chart(scores, (WORDS[0],), "name"), "the same run gives the same page"
 
 
 def test_without_a_scored_class_there_is_no_chart():
-    assert _per_class_chart({"synthetic": {"per_class": {}}}, ()) == ""
+    assert class_chart({"synthetic": {"per_class": {}}}, (), "name") == ""
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")

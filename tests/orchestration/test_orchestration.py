@@ -19,7 +19,7 @@ from orchestration import metadata
 from orchestration.definitions import defs
 from orchestration.resources import Project
 from tests.builders import handmade
-from tests.builders.dagster_cli import dagster, run_config
+from tests.builders.dagster_cli import dagster, dagster_here, run_config
 
 HEAVY = {
     "torch",
@@ -174,8 +174,8 @@ def test_data_job_through_the_command_line(tmp_path, home):
 )
 def test_a_selection_that_matches_nothing_starts_nothing(select, message, home):
     """Dagster takes an empty selection for all assets: the whole graph and the studies."""
-    done = dagster(home, "asset", "materialize", "--select", select, timeout=120)
-    assert done.returncode != 0 and message in done.stderr
+    done = dagster_here(home, "asset", "materialize", "--select", select)
+    assert done.exit_code != 0 and message in f"{done.output} {done.exception}"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_START))
 
@@ -202,8 +202,8 @@ def test_a_profile_can_be_chosen_in_a_new_history(tmp_path, home):
     is one without checks, which says whose data it looked at."""
     config = run_config(tmp_path, root=str(tmp_path))
     chosen = ("--select", "sealed_data", "--partition", "ci", "-c", config)
-    done = dagster(home, "asset", "materialize", *chosen, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = dagster_here(home, "asset", "materialize", *chosen)
+    assert done.exit_code == 0, done.output[-3000:]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey("sealed_data"))
     made = event.asset_materialization

@@ -364,18 +364,6 @@ def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
     return done.stdout
 
 
-def test_segmenter_loads_in_a_clean_process(promoted, tmp_path):
-    from ml.segmenters import load_segmenter
-    from ml.segmenters.prediction import predict
-
-    clean_process(
-        PREDICT, [str(tmp_path / "labels.npy")], f"sqlite:///{promoted.root}/mlflow.db", tmp_path
-    )
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    expected = predict(load_segmenter(promoted.folder("segmenter") / "model"), images)
-    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
-
-
 def test_grounding_loads_in_a_clean_process(promoted, tmp_path):
     from ml.images.png import encode_png
 
@@ -479,14 +467,20 @@ def test_a_champion_of_the_shared_names_is_taken_over(workspace):
 
 
 TWO = """
-import mlflow, numpy as np
 images = np.zeros((1, 64, 64, 3), np.uint8)
 models = [mlflow.pyfunc.load_model(f"models:/segmenter-ci/{i}") for i in (1, 2)]
 print([int(np.unique(model.predict(images))[0]) == 77 for model in models])
 """
 
 
-def test_two_versions_in_one_process_run_their_own_code(workspace, tmp_path, monkeypatch):
+def test_segmenters_load_in_a_clean_process_and_two_versions_run_their_own_code(
+    workspace, tmp_path, monkeypatch
+):
+    from ml.segmenters import load_segmenter
+    from ml.segmenters.prediction import predict
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    expected = predict(load_segmenter(workspace.folder("segmenter") / "model"), images)
     changed = tmp_path / "changed" / "ml"
     shutil.copytree(packaging.CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
     file = changed / "segmenters" / "prediction.py"
@@ -503,7 +497,10 @@ def predict(model, images):
     retrain(workspace, 27)
     monkeypatch.setattr(packaging, "CODE", changed)
     registry_of(workspace).log_challengers()
-    out = clean_process(TWO, [], f"sqlite:///{workspace.root}/mlflow.db", tmp_path)
+    labels = tmp_path / "labels.npy"
+    uri = f"sqlite:///{workspace.root}/mlflow.db"
+    out = clean_process(PREDICT + TWO, [str(labels)], uri, tmp_path)
+    np.testing.assert_array_equal(np.load(labels), expected)
     assert out.strip().splitlines()[-1] == "[False, True]"
 
 

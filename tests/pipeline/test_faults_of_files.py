@@ -1,5 +1,5 @@
 """Every file that a finished workspace holds, damaged in every way: what reads it notices, and what
-wrote it makes it again. docs/reliability.md has the table.
+wrote it makes it again. docs/faults.md has the table.
 
 The workspace is of the whole graph, made for real (`tests.builders.tiny_graph`); its kinds of files
 are found, not listed, so that a new one is damaged too.

@@ -319,7 +319,9 @@ def small_grounding():
 
 def test_slicing_and_tiling_are_asked_for_by_params(tmp_path):
     random_pipeline("tiny").save_pretrained(tmp_path / "model")
-    settings = dataclasses.replace(load_params().diffusion, model="model", device="cpu")
+    settings = dataclasses.replace(
+        load_params().diffusion, model="model", device="cpu", dtype="float32"
+    )
     workspace = Workspace(tmp_path, "micro")
     plain = load_pipeline(workspace.located(settings))
     saving = load_pipeline(
@@ -359,7 +361,9 @@ def test_the_vae_goes_picture_by_picture_from_512_pixels_on():
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     root = tmp_path_factory.mktemp("xl")
-    return tiny_params(root), make_workspace(
+    params = tiny_params(root)
+    drawing = dataclasses.replace(params.diffusion, dtype="float32")  # as the door's on a CPU
+    return dataclasses.replace(params, diffusion=drawing), make_workspace(
         root, lambda folder: tiny("tiny-xl").save_pretrained(folder)
     )
 

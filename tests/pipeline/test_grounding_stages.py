@@ -15,8 +15,10 @@ from ml.grounding.module import GroundingModule
 from ml.grounding.prompting import compose_prompt
 from ml.images.facts import picture_facts
 from ml.images.png import decode_png, encode_png
-from ml.images.run_lengths import encode_rle
+from ml.images.run_lengths import decode_rle, encode_rle
+from ml.metrics.iou import binary_iou
 from ml.pipeline.samples import load_samples
+from ml.pipeline.scored import WORDS, read_masks, read_reliability
 from ml.pipeline.stages import grounding_model, grounding_scores
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -253,3 +255,28 @@ def test_protocol_one(world):
     assert rows.iou_daam.tolist() == pytest.approx([1] * 8)
     mixed = rows[rows.cell == "two_mixed"]
     assert facts["ours"]["two_mixed"] == pytest.approx(100 * mixed.iou_ours.mean())
+
+
+def test_the_masks_and_how_sure_they_were_are_kept(world):
+    params, workspace = world
+    facts = grounding_scores.run(params, workspace, "recipe").facts
+    folder = workspace.folder("grounding_scores")
+    rows = pd.read_parquet(folder / "scores.parquet")
+    kept = read_masks(folder, list(rows.key))
+    truth = read_shards(workspace.folder("triplets")).set_index(["key", "entity"]).rle
+    for row in rows.itertuples():
+        ours, true = (decode_rle(each[row.key, row.entity]) for each in (kept, truth))
+        assert binary_iou(ours, true) == pytest.approx(row.iou_ours)
+    found = read_reliability(folder)
+    assert {words: own.count.sum() for words, own in found.items()} == {
+        words: int((rows.seen == (words == "seen")).sum()) * 64 * 64 for words in WORDS
+    }
+    seen = [decode_rle(truth[row.key, row.entity]).sum() for row in rows[rows.seen].itertuples()]
+    assert found["seen"].yes.sum() == sum(seen)
+    assert facts["calibration_error"]["seen"] == pytest.approx(found["seen"].error)
+    both = found["seen"] + found["unseen"]
+    assert facts["calibration_error"]["all"] == pytest.approx(both.error)
+
+
+def test_a_folder_of_an_earlier_version_has_neither(tmp_path):
+    assert read_masks(tmp_path, ["a"]) is None and read_reliability(tmp_path) == {}

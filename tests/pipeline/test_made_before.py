@@ -20,7 +20,7 @@ from ml.settings.profile import load_params
 from ml.store.manifest import read_manifest
 
 MADE_BEFORE = Path(__file__).parent / "made_before"
-CHANGED_SINCE: set[str] = set()
+CHANGED_SINCE: set[str] = {"report"}
 """Stages whose version, settings in the ci profile or models were changed on purpose since then."""
 
 

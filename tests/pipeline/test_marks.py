@@ -85,6 +85,7 @@ def test_two_processes_lose_nothing(tmp_path):
     assert {m.key for m in found} == {f"{w}-{i}" for w in ("one", "two") for i in range(15)}
 
 
+@pytest.mark.slow
 def test_two_processes_lose_nothing_on_an_object_store(s3, tmp_path, monkeypatch):
     object_store.use_keys(monkeypatch)
     write_at_once(f"s3://{BUCKET}/{tmp_path.name}", 3, environment(s3))

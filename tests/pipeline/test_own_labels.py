@@ -26,7 +26,7 @@ from ml.settings.profile import ROOT, load_params
 from ml.store.manifest import read_manifest
 from ml.store.shards import read_shards
 from ml.words.vocabulary import Vocabulary, load_vocabulary
-from tests.builders import handmade
+from tests.builders import handmade, tiny_graph
 from tests.builders.handmade import data_stages
 from tests.builders.own_pictures import label_map, scenes_of, write_folder
 
@@ -262,3 +262,33 @@ def test_own_pictures_are_encoded_as_given_ones_and_train_alone(workspace, tmp_p
         order = [scene.classes.index(name) for name in sample.entities]
         assert np.array_equal(sample.masks, scene.masks[order]) and sample.present.all()
     assert labelled_samples(pipe, Workspace(ROOT, "nothing"), 66, 3) == []
+
+
+@pytest.mark.slow
+def test_the_whole_graph_with_masks_of_ones_own(tmp_path):
+    """Every stage for real, with a word that these masks alone teach: counted in the model's facts,
+    named on the page, of no sim picture, found again by the same recipe."""
+    voc = load_vocabulary("voc-1")
+    words = tmp_path / "words.yaml"
+    unseen = [name for name in voc.unseen if name != "dog"]
+    lists = {"seen": list(voc.seen), "unseen": unseen, "labelled": ["dog"]}
+    words.write_text(yaml.safe_dump(lists))
+    scenes = scenes_of(["dog"], ["dog", "cat"], ["cat"], ["bird"])
+    folder = write_folder(tmp_path / "<b>own", scenes, ("dog", "cat", "bird", "unicorn"))
+    profile = yaml.safe_load(tiny_graph.PROFILE) | {"vocabulary": str(words)}
+    profile["triplets"] |= {"labels": str(folder)}
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(profile))
+    params = load_params(str(file))
+    workspace = Workspace(tmp_path, params.profile)
+    facts = {name: run_stage(name, params, tmp_path).facts for name in STAGE}
+    own = facts["grounding_model"]["labelled"]
+    assert own == {"pictures": 4, "masks": {"bird": 1, "cat": 2, "dog": 2}}
+    assert facts["grounding_model"]["pictures"]["train"] > 4
+    page = (workspace.folder("report") / "report.html").read_text()
+    assert "Masks of your own" in page and "5 of your own on 4 pictures" in page
+    assert "&lt;b&gt;own labels" in page and "<b>own" not in page
+    assert "Your masks alone teach dog." in page
+    sim = read_shards(workspace.folder("images"), ["purpose", "entities"])
+    assert not sim[sim.purpose == "sim"].entities.explode().eq("dog").any()
+    assert all(run_stage(name, params, tmp_path).cached for name in STAGE)

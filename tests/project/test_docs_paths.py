@@ -13,14 +13,17 @@ NAME = re.compile(r"`((?:ml|orchestration)(?:\.[a-zA-Z_]\w*)+)")
 PLACE = re.compile(r"`((?:ml|orchestration|tests|docs)/[\w./-]+)`")
 
 
-@pytest.mark.parametrize("page", ["glossary.md", "architecture.md"])
+MADE = {"docs/full-size-proof.json"}  # by `python -m ml prove`, when it is run
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
 def test_every_place_exists(page):
     text = (ROOT / "docs" / page).read_text()
-    places = {place for place in PLACE.findall(text)}
-    missing = sorted(place for place in places if not (ROOT / place).exists())
-    assert len(places) > 10 and not missing
+    places = set(PLACE.findall(text)) - MADE
+    assert not sorted(place for place in places if not (ROOT / place).exists())
+    assert len(places) > 10 or page not in ("glossary.md", "architecture.md")
     links = re.findall(r"\]\(([\w./-]+)\)", text)
-    assert links and all((ROOT / "docs" / link).exists() for link in links)
+    assert all((ROOT / "docs" / link).exists() for link in links)
 
 
 def test_the_layers_are_those_of_the_import_contract():

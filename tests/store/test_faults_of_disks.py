@@ -1,7 +1,7 @@
 """Disks that are full, read-only, without links or locks, or not ours: what is finished stays, the
 error names the file and the remedy, and the same command goes on.
 
-The disks are real file systems in memory. docs/reliability.md has the table.
+The disks are real file systems in memory. docs/faults.md has the table.
 """
 
 import errno

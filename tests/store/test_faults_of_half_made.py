@@ -1,5 +1,5 @@
 """What a kill left half-made, damaged before the next run: that run makes what is damaged again,
-and ends with the digest of an undisturbed one. docs/reliability.md has the table.
+and ends with the digest of an undisturbed one. docs/faults.md has the table.
 
 Of trainings: tests/store/test_contract_damage.py and below; of finished folders:
 tests/pipeline/test_faults_of_files.py.

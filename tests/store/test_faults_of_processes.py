@@ -1,4 +1,4 @@
-"""Clocks that jump and memory that ends while a stage is made. docs/reliability.md has the table.
+"""Clocks that jump and memory that ends while a stage is made. docs/faults.md has the table.
 
 Two runs at once: tests/pipeline/test_contract_inputs.py; kills:
 tests/store/test_contract_workspace.py.

@@ -345,7 +345,7 @@ def test_confusion_of_two_words_by_hand():
 
 def _forever(path) -> None:
     path.write_text(str(os.getpid()))
-    time.sleep(600)
+    time.sleep(3600)
 
 
 def _run_forever(folder) -> None:
@@ -353,21 +353,23 @@ def _run_forever(folder) -> None:
 
 
 def test_a_killed_run_leaves_no_process_behind(tmp_path):
+    """Ray begins with a dozen processes and 20 s of a processor, which is minutes where others
+    want it too: the run is waited for as long as it lives, and its processes' end by itself."""
     parent = multiprocessing.get_context("spawn").Process(target=_run_forever, args=(tmp_path,))
     parent.start()
-    deadline = time.monotonic() + 120
     try:
         while not all(
             (tmp_path / name).is_file() and (tmp_path / name).read_text() for name in ("a", "b")
         ):
-            assert time.monotonic() < deadline and parent.is_alive()
+            assert parent.is_alive(), "it ended before its tasks began"
             time.sleep(0.2)
-    finally:  # a machine too busy for the deadline is left clean too
+    finally:
         parent.kill()
         parent.join()
     pids = [int((tmp_path / name).read_text()) for name in ("a", "b")]
+    end = time.monotonic() + 300  # they would sleep for an hour
     while any(_alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"{pids} outlive the run that started them"
+        assert time.monotonic() < end, f"{pids} outlive the run that started them"
         time.sleep(0.2)
 
 

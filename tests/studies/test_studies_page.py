@@ -25,6 +25,7 @@ from ml.studies.plots import draw_svg
 from ml.studies.saved import Saved, from_plain, load, save, to_plain
 from ml.studies.scores import RAW
 from ml.studies.study_run import open_run
+from ml.words.markdown import escape
 
 NASTY = "a | b <script>alert(1)</script> & *c* `d"
 
@@ -163,7 +164,7 @@ def test_table_in_markdown_reads_back():
     ],
 )
 def test_escaped_text_reads_back(text):
-    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown.escape(text))
+    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(escape(text))
     page = Page(html)
     assert page.tags == ["p"] and page.text.strip() == text
 

@@ -1,5 +1,6 @@
 """The studies run for real, cut down: study 1 through Dagster, and all of them by the command."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from ml.metrics.iou import binary_iou
-from ml.settings.profile import ROOT
+from ml.settings.params import Params
+from ml.settings.profile import ROOT, load_params
+from ml.studies import study_run
 from ml.studies.ablations import groups
 from ml.studies.catalogue import STUDIES
 from ml.studies.modules import model_folder
@@ -23,15 +26,29 @@ from ml.studies.trainings import rows_of
 from ml.words.vocabulary import load_vocabulary
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
+STEPS = 4
+"""Of each training and each query's fit: the quick size's twenty cost more, and no test here asks
+how well a module learned. The test of the command, below, has them all."""
+
+
+def with_short_trainings(profile: str) -> Params:
+    params = load_params(profile)
+    grounding = dataclasses.replace(params.grounding, steps=STEPS, evaluate_every=STEPS)
+    return dataclasses.replace(params, grounding=grounding)
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Study 1 of the quick size, made by its Dagster asset."""
+    """Study 1 of the quick size, made by its Dagster asset. In this process: pytest's workers have
+    the cores already, and what Ray adds is tested beside it (`tests/compute/test_workers.py`)."""
     root = tmp_path_factory.mktemp("studies")
     asset = next(a for a in PAPER_ASSETS if a.key.to_user_string() == "paper_protocol_one")
-    done = dg.materialize([asset], resources={"paper": PaperRun(size="quick", root=str(root))})
-    assert done.success
-    return open_run("quick", root, 1)
+    paper = PaperRun(size="quick", root=str(root), workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_run, "load_params", with_short_trainings)
+        done = dg.materialize([asset], resources={"paper": paper})
+        assert done.success
+        yield open_run("quick", root, 1)
 
 
 def test_study_one_has_every_method_and_its_figures_are_of_its_own_masks(run):

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from ml.cli.own_words.classes import parse_classes
+from ml.cli.own_words.labels import open_folder, setting, with_labels, words_of
 from ml.cli.own_words.vocabulary import choose, world_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.files import RESERVED
@@ -39,8 +40,13 @@ WORDS = """\
 name: {name}
 seen: [{seen}]
 unseen: [{unseen}]
-# Other words for a class, the one used in most prompts first:
+{labelled}# Other words for a class, the one used in most prompts first:
 # words: {{{example}: [{example}, another word for it]}}
+"""
+
+LABELLED = """\
+# Words that no detector is asked for: your own masks (triplets.labels) alone teach them.
+labelled: [{labelled}]
 """
 
 DETAILS = {"attribute_share": 0.4, "scene_share": 0.6}
@@ -48,17 +54,23 @@ DETAILS = {"attribute_share": 0.4, "scene_share": 0.6}
 
 
 def make_profile(
-    classes: str,
+    classes: str | None,
     profile: str,
     name: str | None = None,
     texts: str | None = None,
     root: Path = ROOT,
+    labels: str | None = None,
 ) -> tuple[list[Path], Vocabulary, list[str]]:
     """Writes the files; returns them, the vocabulary, and notes on the words for the user.
 
     Raises ValueError, before anything is written, for an unknown base profile, a name that is
-    taken, words that cannot be used, or a text file with lines that cannot.
+    taken, words that cannot be used, a text file with lines that cannot, or labels that the stages
+    would refuse.
     """
+    photos = open_folder(labels) if labels is not None else None
+    if classes is None:
+        assert photos is not None, "the command asks for one of the two"
+        classes = words_of(photos)
     words = parse_classes(classes)
     name = name or re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower())[:40].strip("-")
     if not NAME.fullmatch(name) or name in RESERVED:
@@ -78,6 +90,9 @@ def make_profile(
         )
     world = world_of(base, root)
     vocabulary, notes = choose(words, world, name)
+    if photos is not None:
+        vocabulary, more = with_labels(vocabulary, photos)
+        notes += more
     details = {} if world.closed else DETAILS
     check(vocabulary, replace(base.prompts, **details))
     limit = find_limit(Workspace(root, name).model(base.diffusion.model), base.diffusion.revision)
@@ -91,13 +106,19 @@ def make_profile(
     )
     if prompts:
         content += "\n" + yaml.safe_dump({"prompts": prompts}, sort_keys=False)
+    if labels is not None:
+        own = {"triplets": {"labels": setting(labels, root)}}
+        content += "\n" + yaml.safe_dump(own, allow_unicode=True)
     contents = {
         files[0]: content,
         files[1]: WORDS.format(
             name=name,
             seen=", ".join(map(quoted, vocabulary.seen)),
             unseen=", ".join(map(quoted, vocabulary.unseen)),
-            example=quoted((vocabulary.unseen or vocabulary.seen)[0]),
+            labelled=LABELLED.format(labelled=", ".join(map(quoted, vocabulary.labelled)))
+            if vocabulary.labelled
+            else "",
+            example=quoted((vocabulary.unseen or vocabulary.taught)[0]),
         ),
     }
     if texts:

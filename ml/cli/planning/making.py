@@ -14,7 +14,7 @@ from ml.cli.planning.memory import feature_bytes, gpu_needs, ram_needs
 from ml.cli.planning.models import find_models
 from ml.cli.planning.need import Need
 from ml.cli.planning.plan import Plan
-from ml.cli.planning.verdicts import judge_data, judge_disk, judge_memory
+from ml.cli.planning.verdicts import judge_data, judge_disk, judge_labels, judge_memory
 from ml.cli.planning.workers import find_sharing
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -48,6 +48,7 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
         )
         return plan
     judge_data(plan, workspace)
+    judge_labels(plan, workspace)
     device = find_profile_device(plan)
     if probe and device is not None:
         from ml.cli.planning.probe import run_probe

@@ -14,6 +14,7 @@ from ml.cli.planning.page import show_bytes
 from ml.cli.planning.plan import Plan
 from ml.pipeline.workspace import Workspace
 from ml.settings.sections import PHOTO_SOURCES
+from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,25 @@ def judge_data(plan: Plan, workspace: Workspace) -> None:
         except ValueError as error:
             if str(error) not in plan.unusable:
                 plan.unusable.append(str(error))
+
+
+def judge_labels(plan: Plan, workspace: Workspace) -> None:
+    """Whether the user's own pictures with masks can be used, all looked through."""
+    params = plan.params
+    vocabulary = load_vocabulary(params.vocabulary)
+    try:
+        refuse_unlabelled(vocabulary, params.triplets.labels)
+        if params.triplets.labels is None:
+            return
+        from ml.pipeline.labelled import check_labels, open_labels
+
+        photos = open_labels(params, workspace)
+        shown = check_labels(photos, vocabulary)
+    except ValueError as error:
+        plan.unusable.append(str(error))
+        return
+    masks = ", ".join(f"{name} in {count}" for name, count in sorted(shown.items()))
+    plan.notes.append(f"own pictures with masks: {len(photos.keys)} ({masks}), which judge nothing")
 
 
 def judge_disk(plan: Plan, workspace: Workspace) -> None:

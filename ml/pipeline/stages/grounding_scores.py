@@ -19,6 +19,7 @@ from ml.baselines.daam import best_threshold, candidate_thresholds, threshold_ma
 from ml.compute.batching import Batches
 from ml.diffusion.loading import load_pipeline
 from ml.grounding.engine import GroundingEngine
+from ml.grounding.grounded import Grounded
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import Sample
 from ml.images.contact_sheet import contact_sheet, spread
@@ -26,6 +27,7 @@ from ml.images.overlays import PALETTE
 from ml.metrics.iou import binary_iou
 from ml.metrics.protocol_one import cell_scores
 from ml.pipeline.samples import iter_samples, load_samples
+from ml.pipeline.scored import Scored
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -50,7 +52,8 @@ SCORES = pa.schema(
 
 
 def run(params: Params, workspace: Workspace, recipe: str) -> Output:
-    """Writes scores.parquet (one row a mask, SCORES) and a contact sheet.
+    """Writes scores.parquet (one row a mask, SCORES), a contact sheet, and what
+    `ml.pipeline.scored` keeps beside.
 
     DAAM's threshold is the best on the accepted masks of seen training pictures.
     """
@@ -67,7 +70,11 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         module = GroundingModule.from_pretrained(place)
     pipe = load_pipeline(workspace.located(params.diffusion))
     grounded, shown, parts = GroundingEngine(pipe, module), _shown(sim), []
-    for part, ours in ground_batches(grounded, sim, params.diffusion.batch_size):
+    scored = Scored()
+    for part, found in ground_batches(grounded, sim, params.diffusion.batch_size):
+        ours = found.masks
+        for sample, *own in zip(part, ours, found.probabilities, strict=True):
+            _keep(scored, sample, *own, vocabulary)
         daam = [threshold_masks(s.daam, s.size, threshold) for s in part]
         parts.append(score_rows(part, {"ours": ours, "daam": daam}, vocabulary))
         for sample, *masks in zip(part, ours, daam, strict=True):
@@ -77,6 +84,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     with atomic(folder / "scores.parquet") as temporary:
         scores.to_parquet(temporary, schema=SCORES, index=False)
     _sheet(list(shown.values()), vocabulary, folder / "contact_sheet.jpg")
+    scored.write(folder)
     facts = protocol_one(scores, METHODS, params.benchmark.bootstrap)
     return Output(
         facts=facts
@@ -84,14 +92,15 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
             "daam_threshold": threshold,
             "daam_training_miou": on_training,
             "variant": module.config.variant,
+            "calibration_error": scored.errors,
         }
     )
 
 
 def ground_batches(
     grounded: GroundingEngine, samples: Sequence[Sample], batch_size: int
-) -> Iterator[tuple[Sequence[Sample], list[np.ndarray]]]:
-    """Grounds stored pictures from their latents: yields batches with their masks bool (n_i,H,W).
+) -> Iterator[tuple[Sequence[Sample], Grounded]]:
+    """Grounds stored pictures from their latents: yields batches with their masks.
 
     Raises ValueError when the latents are of another timestep than the module was trained on.
     """
@@ -104,8 +113,18 @@ def ground_batches(
         )
     with tqdm(total=len(samples), desc="Protocol I", unit="picture") as bar:
         for part, found in Batches(batch_size).run(samples, grounded.ground_samples):
-            yield part, found.masks
+            yield part, found
             bar.update(len(part))
+
+
+def _keep(
+    scored: Scored, sample: Sample, masks: np.ndarray, soft: np.ndarray, vocabulary: Vocabulary
+) -> None:
+    """A picture's masks bool (n,H,W) and probabilities float32 (n,H,W), where there is a truth."""
+    for i in np.flatnonzero(sample.present):
+        entity = sample.entities[i]
+        seen = entity in vocabulary.seen
+        scored.add(sample.key, entity, seen, masks[i], soft[i], sample.masks[i])
 
 
 def score_rows(

@@ -23,7 +23,7 @@ from ml.images.stored import load_pictures
 from ml.pipeline.audited import verdicts_of
 from ml.pipeline.labelled import OWN, write_labelled
 from ml.pipeline.labelled_rows import facts_of as labelled_facts
-from ml.pipeline.labelled_rows import labelled_shards, own_triplets, refuse_untaught
+from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets, refuse_untaught
 from ml.pipeline.marks import MARKED, RIGHT, read_marks
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
@@ -121,9 +121,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
 
 def _rles(shard: Path) -> Sequence[str]:
     """The run lengths of a shard of `masks`, or of the user's own pictures, row by row."""
-    if shard.parent.name != OWN:
-        return list(read_frame(shard, ["rle"]).rle)
-    return [rle for own in read_frame(shard, ["rles"]).rles for rle in own]
+    return own_rles(shard) if shard.parent.name == OWN else list(read_frame(shard, ["rle"]).rle)
 
 
 def join(pictures: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:

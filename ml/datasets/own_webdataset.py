@@ -1,0 +1,120 @@
+"""A user's own pictures as WebDataset shards: tar files with the members of a sample side by side.
+
+train-000000.tar    x.jpg, x.label.png (or x.mask.png, x.seg.png), x.json
+classes.txt    one class a line, line n being label n; else the samples' JSON names them:
+               {"classes": {"1": "forklift"}}
+"""
+
+import json
+import tarfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ml.datasets.class_lists import read_classes
+from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
+from ml.datasets.own_splits import of_part, split_of
+from ml.datasets.packed import PackedFiles, numbered
+
+MAPS = ("label.png", "mask.png", "seg.png")
+Member = tuple[Path, int, int]
+"""File, first byte and number of bytes of a member."""
+
+
+class OwnShards(PackedFiles):
+    """A part of such a folder; see `protocol.LabelledPhotos` for what it offers."""
+
+    hint = "write x.jpg and x.label.png of each sample into the tar files"
+
+    def __init__(self, root: Path, part: str):
+        self.root, self.part = Path(root), part
+        self.title = f"{self.root.name} {part}"
+        found = [(split_of(path.stem), path) for path in sorted(self.root.glob("*.tar"))]
+        if not found:
+            raise ValueError(f"{self.root}: no tar file in it")
+        self.files = of_part(found, part, self.title)
+
+    @cached_property
+    def _samples(self) -> dict[str, dict[str, Member]]:
+        """Key -> members by what stands after the first dot of their names."""
+        samples: dict[str, dict[str, Member]] = {}
+        for path in self.files:
+            try:
+                with tarfile.open(path) as tar:
+                    members = [m for m in tar if m.isfile() and not is_junk(Path(m.name))]
+            except tarfile.TarError as error:
+                raise ValueError(f"{path} is no whole tar file ({error}); get it again") from error
+            for member in members:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, kind = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                place = (path, member.offset_data, member.size)
+                if samples.setdefault(key, {}).setdefault(kind.lower(), place) != place:
+                    raise ValueError(f"{path}: {member.name} is there twice; a key is one sample's")
+        return samples
+
+    @cached_property
+    def names(self) -> dict[int, str]:  # type: ignore[override]
+        """label -> class."""
+        if files := self.name_files():
+            return read_classes(files[0])
+        names: dict[int, object] = {}
+        for key, members in self._samples.items():
+            if "json" not in members:
+                continue
+            classes = _object(self._bytes(members["json"]), key).get("classes")
+            for label, name in classes.items() if isinstance(classes, dict) else ():
+                if names.setdefault(int(label), name) != name:
+                    raise ValueError(
+                        f"{self.place(key)}, {key}: label {label} is {name!r} and "
+                        f"{names[int(label)]!r}; expected one class"
+                    )
+        if not names:
+            raise ValueError(
+                f"{self.title}: nothing names its classes: expected classes.txt in {self.root}, or "
+                '{"classes": {"1": "forklift"}} in the samples\' JSON'
+            )
+        return numbered(dict(sorted(names.items())), self.title)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        for key, members in self._samples.items():
+            photo, label = _kinds(members)
+            if photo is None or label is None:
+                raise ValueError(
+                    f"{self.place(key)}, {key}: it has {', '.join(sorted(members))}; expected a "
+                    f"picture and a label map ({', '.join(MAPS)})"
+                )
+        return tuple(sorted(self._samples))
+
+    def place(self, key: str) -> Path:
+        return next(iter(self._samples[key].values()))[0]
+
+    def content(self, key: str) -> tuple[bytes, bytes]:
+        members = self._samples[key]
+        photo, label = (self._bytes(members[str(kind)]) for kind in _kinds(members))
+        return photo, label
+
+    @staticmethod
+    def _bytes(member: Member) -> bytes:
+        path, start, size = member
+        with path.open("rb") as stream:
+            stream.seek(start)
+            return stream.read(size)
+
+    def name_files(self) -> list[Path]:
+        return [path for path in [self.root / "classes.txt"] if path.is_file()]
+
+
+def _kinds(members: dict[str, Member]) -> tuple[str | None, str | None]:
+    """Which members are the picture and the label map."""
+    photo = next((kind for kind in members if f".{kind}" in PHOTO_SUFFIXES), None)
+    return photo, next((kind for kind in MAPS if kind in members), None)
+
+
+def _object(data: bytes, key: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"{key}.json is no JSON ({error})") from error
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,186 @@
+"""Sets by reason and class, a page at a time, and marks, on hand-made shards."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ml.app.browsing import ACCEPTED, EVERY, PAGE, REJECTED, Sets
+from ml.errors import ManifestError
+from ml.images.facts import picture_facts
+from ml.images.png import encode_png
+from ml.images.run_lengths import encode_rle
+from ml.pipeline.marks import picture_sha256, read_marks
+from ml.pipeline.workspace import Workspace
+from ml.store.manifest import Manifest, describe_files, write_manifest
+from ml.store.schemas import IMAGES, SYNTHETIC, TRIPLETS
+from ml.store.shards import split, write_shard
+from ml.words.vocabulary import load_vocabulary
+
+VOC = load_vocabulary("voc-1")
+CLASSES = ("dog", "tvmonitor")
+PICTURES = 20
+
+
+def picture(place: int) -> np.ndarray:
+    return np.random.default_rng(place).integers(0, 255, (8, 10, 3), np.uint8)
+
+
+def half(place: int) -> np.ndarray:
+    """Left for the first class, right for the second."""
+    return np.arange(10)[None].repeat(8, 0) // 5 == place
+
+
+def finish(workspace: Workspace, stage: str, rows: list[dict], schema) -> None:
+    folder = workspace.folder(stage)
+    folder.mkdir(parents=True)
+    counts = {}
+    for number, part in enumerate(split(rows, 7)):
+        name = f"shard-{number:05d}.parquet"
+        counts[name] = write_shard(folder / name, "recipe", pd.DataFrame(part), schema)
+    write_manifest(folder, Manifest(stage, 1, {}, {}, describe_files(folder, counts), {}))
+
+
+@pytest.fixture
+def sets(tmp_path) -> Sets:
+    workspace = Workspace(tmp_path, "yard")
+    label = np.zeros((8, 10), np.uint8)
+    for place, name in enumerate(CLASSES):
+        label[half(place)] = VOC.label(name)
+    prompts, triplets = [], []
+    for place in range(PICTURES):
+        image = picture(place)
+        key = f"p-{place:03d}"
+        prompts.append(
+            {
+                "key": key,
+                "text": "a dog and a <tv monitor>",
+                "entities": CLASSES,
+                "words": ("dog", "tv monitor"),
+                "phrases": ("a dog", "a tv monitor"),
+                "seed": place,
+                "purpose": "synthetic",
+                "cell": "two_unseen",
+                "image": encode_png(image),
+                **picture_facts(image),
+            }
+        )
+        for i, name in enumerate(CLASSES):
+            reason = "no_mask" if place == 3 and not i else ""
+            triplets.append(
+                {
+                    "key": key,
+                    "text": prompts[-1]["text"],
+                    "entity": name,
+                    "word": prompts[-1]["words"][i],
+                    "phrase": prompts[-1]["phrases"][i],
+                    "purpose": "sim",
+                    "cell": "two_unseen",
+                    "subset": "sim",
+                    "accepted": not reason,
+                    "reason": reason,
+                    "score": 0.9,
+                    "area": 0.5,
+                    "std": 9.0,
+                    "dhash": "0" * 16,
+                    "rle": "" if reason else encode_rle(half(i)),
+                }
+            )
+    more = {"latent": b"", "latent_shape": [0], "timestep": 0, "daam": b"", "daam_shape": [0]}
+    finish(workspace, "images", [own | more for own in prompts], IMAGES)
+    finish(workspace, "triplets", triplets, TRIPLETS)
+    judged = [
+        own
+        | {
+            "label": encode_png(label),
+            "rles": ["", ""],
+            "areas": [0.5, 0.5],
+            "ignored": 0.0,
+            "accepted": place not in (1, 2),
+            "reason": {1: "too uncertain", 2: "entity too small"}.get(place, ""),
+            "benchmark_overlap": False,
+        }
+        for place, own in enumerate(prompts)
+    ]
+    finish(workspace, "synthetic_dataset", judged, SYNTHETIC)
+    return Sets(workspace, VOC)
+
+
+@pytest.mark.parametrize("stage", ["synthetic_dataset", "triplets"])
+def test_pages_hold_every_mask_once_with_its_own_picture_and_mask(sets, stage):
+    seen = []
+    for number in range(1, 2 * PICTURES // PAGE + 2):
+        page = sets.page(stage, EVERY, "", number)
+        assert (page.page, page.total) == (number, 2 * PICTURES)
+        for item in page.items:
+            assert (item.picture == picture(int(item.key[2:]))).all()
+            assert item.sha256 == picture_sha256(encode_png(item.picture))
+            if item.mask is not None:
+                assert (item.mask == half(CLASSES.index(item.entity))).all()
+            seen.append((item.key, item.word))
+    assert len(seen) == len(set(seen)) == 2 * PICTURES
+    assert sets.page(stage, EVERY, "", 99).page == page.page
+
+
+def test_rejected_masks_are_found_by_reason_and_class(sets):
+    assert sets.reasons("synthetic_dataset") == {
+        EVERY: "everything (40)",
+        ACCEPTED: "accepted (36)",
+        REJECTED: "all that was rejected (4)",
+        "entity too small": "entity too small (2)",
+        "too uncertain": "too uncertain (2)",
+    }
+    page = sets.page("synthetic_dataset", "too uncertain", "dog", 1)
+    assert [(item.key, item.entity, item.reason) for item in page.items] == [
+        ("p-001", "dog", "too uncertain")
+    ]
+    page = sets.page("triplets", REJECTED, "", 1)
+    assert [(item.key, item.mask) for item in page.items] == [("p-003", None)]
+    assert sets.classes("triplets") == sorted(CLASSES)
+
+
+def test_a_mark_is_kept_shown_again_and_replaced_by_the_next(sets):
+    assert sets.mark("triplets", "p-005", "tv monitor", "wrong mask") == 1
+    assert sets.mark("triplets", "p-005", "tv monitor", "right") == 1
+    assert sets.mark("synthetic_dataset", "p-005", "dog", "wrong object") == 1
+    verdicts = {
+        (item.key, item.word): item.verdict
+        for number in (1, 2, 3, 4)
+        for item in sets.page("triplets", EVERY, "", number).items
+        if item.verdict
+    }
+    assert verdicts == {("p-005", "tv monitor"): "right"}
+    marks = read_marks(sets.workspace)
+    assert [(m.stage, m.key, m.word, m.verdict) for m in marks] == [
+        ("triplets", "p-005", "tv monitor", "right"),
+        ("synthetic_dataset", "p-005", "dog", "wrong object"),
+    ]
+    assert marks[0].sha256 == picture_sha256(encode_png(picture(5)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "word", "verdict", "says"),
+    [
+        ("images", "p-005", "dog", "right", "expected one of"),
+        ("triplets", "p-999", "dog", "right", "has no mask of 'dog'"),
+        ("triplets", "p-005", "zebra", "right", "has no mask of 'zebra'"),
+        ("triplets", "p-003", "dog", "right", "has no mask of 'dog'"),  # rejected: no_mask
+        ("triplets", "p-005", "dog", "lovely", "verdict"),
+    ],
+)
+def test_a_mark_about_nothing_is_refused_and_nothing_written(sets, stage, key, word, verdict, says):
+    with pytest.raises(ValueError, match=says):
+        sets.mark(stage, key, word, verdict)
+    assert not read_marks(sets.workspace)
+
+
+def test_a_set_that_is_not_finished_is_named_and_one_made_again_is_read_again(sets):
+    folder = sets.workspace.folder("triplets")
+    sets.rows("triplets")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ManifestError, match="no finished triplets.*make run PROFILE=yard"):
+        sets.page("triplets", EVERY, "", 1)
+    assert sets.stages() == ["synthetic_dataset"]
+    for file in sorted(folder.glob("shard-*.parquet"))[1:]:
+        file.unlink()
+    write_manifest(folder, Manifest("triplets", 1, {}, {}, describe_files(folder, {}), {}))
+    assert len(sets.rows("triplets")) == 7

@@ -1,0 +1,357 @@
+"""A user's own pictures in each layout, written by the format's own library: the exact masks of
+drawn scenes come back, and what does not fit is refused."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from ml.datasets.own import LAYOUTS, layout_of, open_own
+from ml.datasets.own_yolo import draw_polygon
+from ml.datasets.protocol import NoSuchPart
+from ml.images.png import decode_png, encode_png
+from ml.pipeline.runner import run_stage
+from ml.pipeline.workspace import Workspace
+from ml.settings.profile import load_params
+from ml.store.shards import read_shards
+from ml.words.vocabulary import load_vocabulary
+from tests.builders.own_pictures import label_map, scenes_of, write_folder
+from tests.builders.phototrees import save_palette
+
+CLASSES = ("cat", "bottle", "bird")
+VOC = load_vocabulary("voc-1")
+BORDER = 255
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return scenes_of(["cat"], ["bird"], ["cat", "bottle"], ["bird", "cat"])
+
+
+@pytest.fixture(scope="module")
+def truth(scenes):
+    """Label maps in the order of CLASSES; the first row of the first is uncertain."""
+    labels = [label_map(scene, CLASSES) for scene in scenes]
+    labels[0][0] = BORDER
+    return labels
+
+
+def write_voc(root, scenes, truth, split="train", colours=None):
+    """As CVAT and `python -m ml export` write it."""
+    home = root / "VOCdevkit" / "VOC2012"
+    colours = colours or {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0)}
+    (home / "JPEGImages").mkdir(parents=True)
+    for i, (scene, label) in enumerate(zip(scenes, truth, strict=True)):
+        Image.fromarray(scene.image).save(home / "JPEGImages" / f"{i:02d}.png")
+        whole = colours | {BORDER: (224, 224, 192)}
+        save_palette(home / "SegmentationClass" / f"{i:02d}.png", label, whole)
+    lists = home / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / f"{split}.txt").write_text("".join(f"{i:02d}\n" for i in range(len(scenes))))
+    names = ("background", *CLASSES)
+    (root / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\n"
+        + "".join(f"{n}:{','.join(map(str, colours[i]))}::\n" for i, n in enumerate(names))
+    )
+
+
+def write_coco(root, scenes, truth, split="train"):
+    """By pycocotools' run lengths, with ids that leave gaps."""
+    ids = {1: 7, 2: 3, 3: 90}  # the labels are not the ids, nor in their order
+    values = {"info": {}, "images": [], "annotations": []}
+    values["categories"] = [{"id": ids[i], "name": n} for i, n in enumerate(CLASSES, start=1)]
+    (root / split).mkdir(parents=True)
+    for i, (scene, label) in enumerate(zip(scenes, truth, strict=True)):
+        Image.fromarray(scene.image).save(root / split / f"{i:02d}.png")
+        image = {"id": i + 5, "file_name": f"{i:02d}.png", "height": 64, "width": 64}
+        for value in np.unique(label):
+            found = coco_mask.encode(np.asfortranarray(label == value, dtype=np.uint8))
+            runs = {"size": found["size"], "counts": found["counts"].decode()}
+            if value == BORDER:
+                image["ignored"] = runs
+            elif value:
+                number = len(values["annotations"])
+                own = {"id": number, "image_id": i + 5, "category_id": ids[value], "iscrowd": 0}
+                values["annotations"].append(own | {"segmentation": runs})
+        values["images"].append(image)
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(values))
+
+
+def write_hub(root, scenes, truth, split="train"):
+    """By `datasets`."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.Image(),
+            "classes": datasets.List(datasets.ClassLabel(names=["background", *CLASSES])),
+        }
+    )
+    rows = [
+        {
+            "image": Image.fromarray(scene.image),
+            "label": Image.fromarray(label),
+            "classes": sorted(set(np.unique(label).tolist()) - {0, BORDER}),
+        }
+        for scene, label in zip(scenes, truth, strict=True)
+    ]
+    (root / "data").mkdir(parents=True)
+    made = datasets.Dataset.from_list(rows, features=features)
+    made.to_parquet(root / "data" / f"{split}-00000-of-00001.parquet", batch_size=3)
+
+
+def write_shards(root, scenes, truth, split="train"):
+    """By webdataset."""
+    webdataset = pytest.importorskip("webdataset")
+    root.mkdir(parents=True, exist_ok=True)
+    with webdataset.TarWriter(str(root / f"{split}-000000.tar"), encoder=False) as tar:
+        for i, (scene, label) in enumerate(zip(scenes, truth, strict=True)):
+            shown = set(np.unique(label).tolist()) - {0, BORDER}
+            about = {"classes": {str(v): CLASSES[v - 1] for v in shown}}
+            parts = {"png": encode_png(scene.image), "label.png": encode_png(label)}
+            tar.write({"__key__": f"{i:02d}", "json": json.dumps(about).encode()} | parts)
+
+
+def write_plain(root, scenes, truth, split="train"):
+    write_folder(root, scenes, CLASSES, labels=truth)
+
+
+WRITERS = {
+    "folder": write_plain,
+    "voc": write_voc,
+    "coco": write_coco,
+    "hf": write_hub,
+    "webdataset": write_shards,
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_pictures_and_masks_come_back_to_the_pixel(layout, tmp_path, scenes, truth):
+    WRITERS[layout](tmp_path / "own", scenes, truth)
+    assert layout_of(tmp_path / "own") == layout
+    photos = open_own(tmp_path / "own", "labels")
+    assert isinstance(photos, LAYOUTS[layout])
+    photos.check(photos.keys, "any", VOC)
+    read = list(photos.read(photos.keys, VOC))
+    assert len(read) == len(scenes)
+    number = np.array([0, *(VOC.label(name) for name in CLASSES)] + [255] * 252, np.uint8)
+    for sample, scene, label in zip(read, scenes, truth, strict=True):
+        assert np.array_equal(sample.image, scene.image)
+        assert np.array_equal(sample.label, number[label])
+        assert set(sample.entities) == set(scene.classes)
+    digest = photos.digest()
+    assert open_own(tmp_path / "own", "labels").digest() == digest
+    assert all(path.is_file() for path in [*photos.photo_files(), *photos.label_files()])
+
+
+@pytest.mark.parametrize("layout", [name for name in WRITERS if name != "folder"])
+def test_labels_are_of_the_training_part_alone(layout, tmp_path, scenes, truth):
+    write = WRITERS[layout]
+    write(tmp_path / "val", scenes[:1], truth[:1], "val")
+    with pytest.raises(ValueError, match=r"nothing in it may be learned from.*found val"):
+        _ = open_own(tmp_path / "val", "labels").keys
+    assert len(open_own(tmp_path / "val", "test").keys) == 1
+    with pytest.raises(NoSuchPart, match="no training part"):
+        _ = open_own(tmp_path / "val", "train").keys
+    if layout in ("coco", "hf", "webdataset"):  # a file of its own for each part
+        write(tmp_path / "both" / "a", scenes[:1], truth[:1], "val")
+        write(tmp_path / "both" / "b", scenes[1:], truth[1:], "train")
+        shutil.copytree(tmp_path / "both" / "a", tmp_path / "both" / "b", dirs_exist_ok=True)
+        assert len(open_own(tmp_path / "both" / "b", "labels").keys) == 3
+        assert len(open_own(tmp_path / "both" / "b", "test").keys) == 1
+
+
+def as_detections(supervision, label):
+    values = sorted(set(np.unique(label).tolist()) - {0, BORDER})
+    masks = np.array([label == value for value in values])
+    boxes = supervision.mask_to_xyxy(masks)
+    return supervision.Detections(boxes, mask=masks, class_id=np.array(values) - 1)
+
+
+@pytest.mark.parametrize("layout", ["yolo-seg", "coco"])
+def test_supervisions_polygons_come_back_nearly(layout, tmp_path, scenes, truth):
+    """Its writers turn masks into polygons: COCO's are as pycocotools draws them, YOLO's lose
+    what polygons of so small pictures lose."""
+    supervision = pytest.importorskip("supervision")
+    names = {f"{tmp_path}/{i:02d}.png": i for i in range(len(scenes))}
+    made = supervision.DetectionDataset(
+        list(CLASSES),
+        {name: scenes[i].image[..., ::-1] for name, i in names.items()},  # BGR
+        {name: as_detections(supervision, truth[i]) for name, i in names.items()},
+    )
+    root = tmp_path / "own"
+    if layout == "yolo-seg":
+        made.as_yolo(
+            images_directory_path=str(root / "images"),
+            annotations_directory_path=str(root / "labels"),
+            data_yaml_path=str(root / "data.yaml"),
+        )
+        values = yaml.safe_load((root / "data.yaml").read_text())
+        (root / "data.yaml").write_text(yaml.safe_dump(values | {"train": "images"}))
+    else:
+        made.as_coco(
+            images_directory_path=str(root / "images"),
+            annotations_path=str(root / "annotations.json"),
+        )
+    assert layout_of(root) == layout
+    photos = open_own(root, "labels")
+    photos.check(photos.keys, "any", VOC)
+    for key, scene, label in zip(photos.keys, scenes, truth, strict=True):
+        assert np.array_equal(photos.picture(key)[1], scene.image)
+        got = photos.truth(key)
+        assert set(np.unique(got)) == set(np.unique(label)) - {BORDER}
+        for value in set(np.unique(got).tolist()) - {0}:
+            a, b = got == value, label == value
+            assert (a & b).sum() / (a | b).sum() > (0.85 if layout == "yolo-seg" else 0.7)
+    if layout == "coco":
+        coco = COCO(str(root / "annotations.json"))
+        for key in photos.keys:
+            want = np.zeros((64, 64), np.uint8)
+            masks = map(coco.annToMask, coco.imgToAnns[int(key)])
+            for mask in masks:
+                want[mask > 0] = 1
+            assert np.array_equal(photos.truth(key) > 0, want > 0)
+
+
+def test_a_polygon_is_drawn_as_ultralytics_draws_it(tmp_path, scenes):
+    """As supervision fills corners cut off to whole pixels, which is OpenCV's fillPoly."""
+    supervision = pytest.importorskip("supervision")
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
+        corners = 0.5 + 0.45 * rng.uniform(0.4, 1, (9, 1)) * np.c_[np.cos(angles), np.sin(angles)]
+        points = (corners * (120, 90)).astype(np.int32)
+        want = supervision.polygon_to_mask(points, (120, 90))
+        got = draw_polygon(corners, (90, 120))
+        assert (got ^ (want > 0)).sum() <= 0.05 * want.sum()  # of the outline
+
+
+def test_a_folder_in_two_layouts_is_refused_until_one_is_named(tmp_path, scenes, truth):
+    write_coco(tmp_path / "own", scenes, truth)
+    write_shards(tmp_path / "own", scenes, truth)
+    with pytest.raises(ValueError, match=r"as coco or as webdataset.*triplets\.labels_format"):
+        open_own(tmp_path / "own", "labels")
+    assert len(open_own(tmp_path / "own", "labels", "coco").keys) == len(scenes)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no images/ in it.*VOC, COCO, YOLO"):
+        open_own(tmp_path / "empty", "labels")
+
+
+def yolo(root, line, names="[cat, bird]"):
+    for name in ("images", "labels"):
+        (root / name / "train").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(root / "images" / "train" / "x.png")
+    (root / "labels" / "train" / "x.txt").write_text(line)
+    (root / "data.yaml").write_text(f"names: {names}\ntrain: images/train\n")
+    return open_own(root, "labels")
+
+
+FAULTS = {
+    "0 0.5 0.5 0.2 0.2": "is a box; expected a polygon",
+    "0 0.1 0.1 0.5 0.1 0.5": "expected pairs x y, three or more",
+    "0 10 10 50 10 50 30": "numbers from 10 to 50; expected shares",
+    "2 0.1 0.1 0.5 0.1 0.5 0.5": "class 2; expected one of data.yaml's",
+    "0 0.1 0.1 0.5 0.1 0.5 nan": "expected shares",
+    "cat 0.1 0.1 0.5 0.1 0.5 0.5": "is no list of numbers",
+}
+
+
+@pytest.mark.parametrize("line", FAULTS)
+def test_lines_of_yolo_that_hold_no_polygon_are_refused_with_their_place(line, tmp_path):
+    photos = yolo(tmp_path / "own", line)
+    with pytest.raises(ValueError, match=rf"x\.txt, line 1: .*{FAULTS[line]}"):
+        photos.truth(photos.keys[0])
+
+
+def test_yolo_paths_of_another_machine_are_looked_for_below_the_folder(tmp_path):
+    """data.yaml's `path` of where it was made is of no use here, and nothing outside is read."""
+    photos = yolo(tmp_path / "own", "1 0.1 0.1 0.5 0.1 0.5 0.5")
+    text = (tmp_path / "own" / "data.yaml").read_text()
+    (tmp_path / "own" / "data.yaml").write_text("path: /datasets/elsewhere\n" + text)
+    assert open_own(tmp_path / "own", "labels").keys == photos.keys
+    outside = tmp_path / "pictures"
+    shutil.copytree(tmp_path / "own" / "images", outside)
+    (tmp_path / "own" / "data.yaml").write_text(f"names: [cat]\ntrain: {outside}\n")
+    with pytest.raises(ValueError, match="nothing at .*expected a folder of pictures in it"):
+        _ = open_own(tmp_path / "own", "labels").keys
+
+
+def test_objects_that_overlap_and_pictures_without_a_file(tmp_path):
+    """The smaller is on top; no label file is a picture that shows nothing."""
+    square = "0.0 0.0 0.9 0.0 0.9 0.9 0.0 0.9"
+    small = "0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5"
+    photos = yolo(tmp_path / "own", f"1 {small}\n0 {square}\n\n")
+    label = photos.truth(photos.keys[0])
+    assert label[15, 20] == 2 and label[30, 45] == 1 and label[38, 58] == 0
+    (tmp_path / "own" / "labels" / "train" / "x.txt").unlink()
+    assert not photos.truth(photos.keys[0]).any()
+
+
+def test_what_packed_files_lack_is_said(tmp_path, scenes, truth):
+    datasets = pytest.importorskip("datasets")
+    root = tmp_path / "own"
+    (root / "data").mkdir(parents=True)
+    rows = {"image": [Image.fromarray(scenes[0].image)], "label": [Image.fromarray(truth[0])]}
+    plain = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    made = datasets.Dataset.from_dict(rows, features=plain)
+    made.to_parquet(root / "data" / "train.parquet")
+    with pytest.raises(ValueError, match=r"no class names.*id2label\.json"):
+        open_own(root, "labels")
+    names = {"0": "background", "1": "cat", "2": "bottle", "3": "bird"}
+    (root / "id2label.json").write_text(json.dumps(names))
+    photos = open_own(root, "labels")
+    assert np.array_equal(photos.truth(photos.keys[0]), truth[0])
+    (root / "id2label.json").write_text(json.dumps({"0": "cat", "1": "bird"}))
+    with pytest.raises(ValueError, match="label 0 is 'cat'; expected `background`"):
+        open_own(root, "labels")
+    made.remove_columns("label").to_parquet(root / "data" / "train.parquet")
+    with pytest.raises(ValueError, match="expected a column `image` and one of label maps"):
+        open_own(root, "labels")
+    webdataset = pytest.importorskip("webdataset")
+    (tmp_path / "tars").mkdir()
+    with webdataset.TarWriter(str(tmp_path / "tars" / "x.tar"), encoder=False) as tar:
+        tar.write({"__key__": "a", "png": encode_png(scenes[0].image)})
+    with pytest.raises(ValueError, match=r"a: it has png; expected a picture and a label map"):
+        _ = open_own(tmp_path / "tars", "labels").keys
+
+
+def test_coco_that_cannot_be_used_is_refused(tmp_path, scenes, truth):
+    write_coco(tmp_path / "own", scenes, truth)
+    file = tmp_path / "own" / "annotations" / "instances_train.json"
+    values = json.loads(file.read_text())
+
+    def refused(match, **changes):
+        file.write_text(json.dumps(values | changes))
+        photos = open_own(tmp_path / "own", "labels")
+        with pytest.raises(ValueError, match=match):
+            photos.check(photos.keys, "any", VOC)
+            _ = [photos.truth(key) for key in photos.keys]
+
+    refused("name of their own", categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}])
+    boxes = [own | {"segmentation": []} for own in values["annotations"]]
+    refused("expected polygons or run lengths", annotations=boxes)
+    images = [image | {"ignored": {"size": [2, 2], "counts": "04"}} for image in values["images"]]
+    refused(r"image 5, ignored: run lengths of size \[2, 2\]", images=images)
+    refused("are missing", images=[image | {"file_name": "no.png"} for image in images[:1]],
+            annotations=[])  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["coco", "hf"])
+def test_a_benchmark_may_lie_in_any_of_the_layouts(layout, tmp_path, scenes, truth):
+    """As `benchmark.source: folder`, through the stage, which keeps the pictures to the pixel."""
+    WRITERS[layout](tmp_path / "own", scenes, truth, "val")
+    params = load_params("ci")
+    benchmark = replace(params.benchmark, source="folder", root=str(tmp_path / "own"))
+    report = run_stage("benchmark", replace(params, benchmark=benchmark), tmp_path)
+    assert report.facts["pictures"] == len(scenes) and report.facts["name"] == "own test"
+    rows = read_shards(Workspace(tmp_path, "ci").folder("benchmark"), ["image", "label"])
+    for row, scene, label in zip(rows.itertuples(), scenes, truth, strict=True):
+        assert np.array_equal(decode_png(row.image), scene.image)
+        assert np.array_equal(decode_png(row.label) > 0, label > 0)

@@ -181,7 +181,8 @@ def test_the_sensor_is_turned_on_and_says_what_it_does(uis, open_page):
     page.get_by_text("changed_profiles").first.click()
     expect(page.get_by_text("Off until you turn it on").first).to_be_visible()
     page.get_by_role("row").filter(has_text="Running").locator("label").click()
-    page.get_by_text("0 runs requested").first.click()
+    tick = page.get_by_role("row").filter(has_text="View logs").first
+    tick.get_by_role("button", name="0 runs requested").click()
     expect(
         page.get_by_text(re.compile("(watches|nothing changed in) ci, cluster")).first
     ).to_be_visible()

@@ -83,7 +83,7 @@ class Memory:
             names = held["sections"].split()
             done, seen = (
                 {
-                    profile: {n: d for n, d in zip(names, row.split(","), strict=True) if d}
+                    profile: {n: d for n, d in zip(names, row.split(" "), strict=True) if d != "-"}
                     for profile, row in held[table].items()
                 }
                 for table in ("done", "seen")
@@ -100,7 +100,7 @@ class Memory:
         tables = (self.done, self.seen)
         names = sorted({name for table in tables for said in table.values() for name in said})
         done, seen = (
-            {profile: ",".join(said.get(n, "") for n in names) for profile, said in table.items()}
+            {profile: " ".join(said.get(n, "-") for n in names) for profile, said in table.items()}
             for table in tables
         )
         held = {"since": self.since, "count": self.count, "sections": " ".join(names)}

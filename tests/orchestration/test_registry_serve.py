@@ -4,6 +4,7 @@ answered as the model itself answers."""
 import base64
 import json
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ pytestmark = pytest.mark.slow
 def served(model: str, store: str, folder: Path) -> Iterator[str]:
     """The address at which a model's server answers."""
     port = str(free_port())
-    url, env = f"http://127.0.0.1:{port}", os.environ | {"MLFLOW_TRACKING_URI": store}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow starts uvicorn by name
+    url, env = f"http://127.0.0.1:{port}", os.environ | {"MLFLOW_TRACKING_URI": store, "PATH": path}
     where = ("--env-manager", "local", "-h", "127.0.0.1", "-p", port, "--workers", "1")
     with started(
         "mlflow", "models", "serve", "-m", model, *where, env=env, folder=folder

@@ -58,8 +58,11 @@ def open_page(chromium) -> Iterator[OpenPage]:
     outside: list[str] = []
     errors: list[str] = []
 
+    def here(url: str) -> bool:
+        return urlsplit(url).hostname == "127.0.0.1"
+
     def judge(route: Route) -> None:
-        if urlsplit(route.request.url).hostname == "127.0.0.1":
+        if here(route.request.url):
             route.continue_()
         else:
             outside.append(route.request.url)
@@ -71,7 +74,7 @@ def open_page(chromium) -> Iterator[OpenPage]:
         contexts[-1].route("**/*", judge)
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("websocket", lambda socket: outside.append(socket.url))
+        page.on("websocket", lambda s: None if here(s.url) else outside.append(s.url))
         page.goto(url)
         return page
 

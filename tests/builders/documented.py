@@ -25,7 +25,19 @@ REASONS = {"gpu", "hub", "network", "server", "hours"}
 OTHER = {"text", "yaml", "python", ""}
 """What fences are beside `sh`; one without a name holds no command."""
 PROGRAMS = {"python", "python3.11", "make", "pip", "pytest", "dagster", "dg", "dvc", "accelerate"}
-FOREIGN = {"git", "docker", "helm", "ray", "pre-commit", "torchrun", "cd", "export", "hf", "ssh"}
+FOREIGN = {
+    "git",
+    "docker",
+    "helm",
+    "ray",
+    "pre-commit",
+    "torchrun",
+    "cd",
+    "export",
+    "hf",
+    "ssh",
+    "mlflow",
+}
 """Programs that are not ours to ask: a block with one is marked as needing something, or run."""
 MARK = re.compile(r"<!-- (run|needs): (.+?) -->")
 

@@ -12,6 +12,7 @@ import yaml
 from ml.settings.profile import ROOT
 
 DEPLOY = ROOT / "deploy"
+LEFT_OUT = ("app", "docs", "dev")  # for a person at a screen
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 STAGES = re.split(r"^FROM ", (DEPLOY / "Dockerfile").read_text(), flags=re.M)
 

@@ -10,6 +10,7 @@ under two seconds at micro size on two cores.
 
 import argparse
 import io
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -98,4 +99,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -45,9 +45,9 @@ from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import write_json
 from ml.store.making import write_shards
-from ml.store.schemas import OWN, TRIPLETS
+from ml.store.schemas import TRIPLETS
 from ml.store.shards import read_shards
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 from ml.words.cells import CELLS
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 

@@ -5,7 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes")
+EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes", "export")
+"""All but what is for a person at a screen: the app, the site of docs/, the tests."""
 
 
 def requirements(pyproject: Path) -> list[str]:

@@ -64,7 +64,8 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
         def question() -> tuple:
             own = _texts(said._data, "stage", "key", "word", "verdict")
             count = sets.mark(**own)
-            text = f"Kept: {own['word']} in {own['key']} is {own['verdict']}. {count} marks so far."
+            marks = "1 mark" if count == 1 else f"{count} marks"
+            text = f"Kept: {own['word']} in {own['key']} is {own['verdict']}. {marks} so far."
             return showing.message(text), gr.skip()
 
         told, kept = asked(question, (None,))

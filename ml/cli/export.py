@@ -112,10 +112,11 @@ def _photographs(
     photos = photographs(chosen.pictures, params, workspace, chosen.by, least)
     if (facts := standing(out, photos.about, order)) is not None:
         return facts, True
-    labelled = out.with_name(f".{out.name}.labelled-{photos.about.digest[:12]}")
-    photos.label(labelled)
-    facts = write_export(out, labelled, photos.about, order)
-    remove(labelled)
+    kept = out.with_name(f".{out.name}.{photos.about.digest[:12]}")
+    labels = kept / "labels"  # the progress bar says so
+    photos.label(labels)
+    facts = write_export(out, labels, photos.about, order)
+    remove(kept)
     return facts, False
 
 

@@ -8,7 +8,6 @@ texts that it would cut are refused.
 """
 
 from ml.arguments import add_profile, add_root, make_parser
-from ml.cli.own_words.profile import make_profile
 
 
 def main(arguments: list[str]) -> int:
@@ -22,6 +21,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.classes is None and chosen.labels is None:
         raise ValueError("expected --classes, --labels, or both: nothing names a word")
+    from ml.cli.own_words.profile import make_profile  # here: --help needs none of it
+
     files, vocabulary, notes = make_profile(
         chosen.classes, chosen.profile, chosen.name, chosen.texts, chosen.root, chosen.labels
     )

@@ -31,8 +31,9 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import sha256_file, sha256_json
 from ml.store.making import write_shards
-from ml.store.schemas import LABELLED, OWN
+from ml.store.schemas import LABELLED
 from ml.store.shards import split
+from ml.store.sidecars import OWN
 from ml.words.phrases import phrase
 from ml.words.text_limit import TextLimit, find_limit
 from ml.words.vocabulary import Vocabulary, load_vocabulary

@@ -14,8 +14,9 @@ from ml.images.stored import load_pictures
 from ml.pipeline.labelled import SHOWN
 from ml.pipeline.marks import MARKED
 from ml.settings.sections import TripletParams
-from ml.store.schemas import LABELLED, OWN
+from ml.store.schemas import LABELLED
 from ml.store.shards import iter_shards, read_frame
+from ml.store.sidecars import OWN
 from ml.words.vocabulary import Vocabulary
 
 REASONS = {

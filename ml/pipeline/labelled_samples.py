@@ -16,9 +16,8 @@ from ml.images.png import decode_png
 from ml.images.stored import Pictures
 from ml.pipeline.samples import accepted_masks
 from ml.pipeline.workspace import Workspace
-from ml.store.schemas import OWN
 from ml.store.shards import read_frame
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 
 _COLUMNS = ["key", "text", "entities", "words", "phrases", "seed", "ignored", "image"]
 

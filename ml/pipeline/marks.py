@@ -19,7 +19,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import Damaged, sha256_json
 from ml.store.kept import change_kept, read_kept
-from ml.store.schemas import OWN
+from ml.store.sidecars import OWN
 
 VERDICTS = ("right", "wrong mask", "wrong object")
 """right: the object is in the picture, and the mask covers nearly all of it and nothing else."""

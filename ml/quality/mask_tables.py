@@ -15,8 +15,9 @@ from ml.quality.frames import Tables, as_in, balance, entities_of, facts, one_ro
 from ml.quality.heat import cover, inside_rank, own_excess, read_heat
 from ml.quality.own_tables import own_tables
 from ml.settings.params import Params
-from ml.store.schemas import IMAGES, MASKS, OWN, TRIPLETS
+from ml.store.schemas import IMAGES, MASKS, TRIPLETS
 from ml.store.shards import iter_shards
+from ml.store.sidecars import OWN
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary
 

@@ -12,8 +12,8 @@ from ml.pipeline.labelled import benchmark_thumbs
 from ml.pipeline.workspace import Workspace
 from ml.quality.frames import Tables, one_row
 from ml.settings.params import Params
-from ml.store.schemas import OWN
 from ml.store.shards import iter_shards, read_shards
+from ml.store.sidecars import OWN
 from ml.words.spans import named_in
 from ml.words.vocabulary import load_vocabulary
 

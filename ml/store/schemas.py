@@ -90,9 +90,6 @@ TRIPLETS = pa.schema(
     ]
 )
 
-OWN = "labelled"
-"""Purpose and subset of the rows of TRIPLETS that are a user's own, and the folder of their
-pictures, LABELLED, in that of `triplets`."""
 
 # One row per picture that a user brought with its masks (`triplets.labels`): triplets/labelled.
 LABELLED = pa.schema(

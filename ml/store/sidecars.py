@@ -11,6 +11,10 @@ from typing import Any
 
 from ml.store.files import read_note, sha256_file
 
+OWN = "labelled"
+"""Purpose and subset of the rows of TRIPLETS that are a user's own, and the folder of their
+pictures, LABELLED, in that of `triplets`."""
+
 
 def shard_name(index: int) -> str:
     return f"shard-{index:05d}.parquet"

@@ -193,12 +193,12 @@ def test_a_mark_is_on_disk_and_still_there_after_a_reload(app, open_page, screen
     assert (mark["stage"], mark["key"], mark["word"]) == ("synthetic_dataset", key, word)
     assert (mark["sha256"], mark["verdict"]) == (picture_sha256(png), "wrong mask")
     again.get_by_label("right").check()  # another mind: the last one counts
-    expect(page.locator("#browse-message")).to_contain_text("1 marks so far")
+    expect(page.locator("#browse-message")).to_contain_text("1 mark so far")
     screenshot(page, "browse")
     shown_class = tiles.first.locator("strong").last.inner_text()
     page.locator("#browse-class input").click()
     page.get_by_role("option").nth(1).click()
-    expect(page.locator("#browse-message")).not_to_contain_text("marks so far")
+    expect(page.locator("#browse-message")).not_to_contain_text("so far")
     assert shown_class
     page.get_by_label("Triplets").check()
     expect(page.locator("#browse-message")).to_contain_text("0 marked by you")
@@ -208,6 +208,9 @@ def test_a_mark_is_on_disk_and_still_there_after_a_reload(app, open_page, screen
 def test_compare_shows_two_runs_side_by_side(app, open_page, screenshot):
     page = open_page(app.url, viewport={"width": 1200, "height": 900})
     tab(page, "Compare")
+    expect(page.locator("#compare-other input")).to_have_value(
+        "before"
+    )  # another run than the first
     page.get_by_role("button", name="Compare", exact=True).click()
     result = page.locator("#compare-result")
     expect(result.get_by_role("table").first).to_contain_text("this module: one object, seen")

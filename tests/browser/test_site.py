@@ -65,7 +65,8 @@ def test_the_guides_are_reached_by_the_menu_of_a_phone(site, open_page):
     address, _ = site
     page = open_page(f"{address}/index.html", viewport=PHONE)
     page.locator("header label[for=__drawer]").click()
-    page.locator(".md-nav--primary a[href='guides.html']").first.click()
-    page.locator("article").get_by_role("link", name="Label my own words").click()
+    menu = page.locator(".md-nav--primary")
+    menu.locator("label.md-nav__link", has_text="Guides").first.click()
+    menu.locator("a[href='own-words.html']").click()
     page.wait_for_url("**/own-words.html")
     assert page.locator("h1").inner_text().startswith("Label my own words")

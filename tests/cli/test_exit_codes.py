@@ -88,7 +88,7 @@ def test_a_stage_that_is_done_is_0_and_one_without_inputs_3(tmp_path):
         (["plan", "--images", "0"], "--images: expected a whole number from 1 to"),
         (["plan", "--images", "nan"], "--images: expected a whole number from 1 to"),
         (["init", "--classes", ""], "error: --classes: expected words separated by commas"),
-        (["init"], "the following arguments are required: --classes"),
+        (["init"], "error: expected --classes, --labels, or both: nothing names a word"),
         (["audit", "nowhere.json"], "error: no file nowhere.json"),
         (["export"], "the following arguments are required: --format"),
         (["export", "--format", "csv"], "invalid choice: 'csv'"),

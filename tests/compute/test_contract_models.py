@@ -96,7 +96,7 @@ def test_the_names_of_published_files_are_no_other_weights(tiny_copy):
     }
     tensors["text_model.embeddings.position_ids"] = torch.arange(LENGTH)[None]
     save_file(tensors, file, metadata={"format": "pt"})
-    loaded = load(tiny_copy).text_encoder.state_dict()
+    loaded = load(tiny_copy, dtype="float32").text_encoder.state_dict()
     for name, value in tiny_pipeline().text_encoder.state_dict().items():
         assert torch.equal(loaded[name], value)
 
@@ -256,7 +256,7 @@ def big(module, factor: float) -> None:
 def test_the_first_batch_that_is_not_finite_stops(tiny_model):
     said = "diffusion.dtype float32, diffusion.scheduler DDIMScheduler.*bfloat16 or float32"
     latents, picture = torch.ones(1, 6, 16, 16), np.zeros((1, 64, 64, 3), np.uint8)
-    pipe = load(tiny_model, scheduler="DDIMScheduler")
+    pipe = load(tiny_model, scheduler="DDIMScheduler", dtype="float32")
     big(pipe.vae.decoder.conv_out, torch.inf)
     with pytest.raises(NotFinite, match=f"the pictures.*{said}"):
         sample(pipe, [ONE], [0], steps=2, guidance_scale=3.0)

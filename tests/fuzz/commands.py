@@ -88,6 +88,17 @@ def _typed(rng) -> Iterator[Case]:
         ],
         ["plan", "--profile", rng.choice(("sd16", ".yaml", "/", ".", "..", "a" * 300 + ".yaml"))],
         ["init", "--classes", "forklift", "--profile", "nowhere"],
+        ["export"],
+        ["export", "--format", rng.choice(("csv", "", "COCO", "coco,voc"))],
+        ["export", "--format", "coco", "--seed", rng.choice(("-1", "x", "1e9", ""))],
+        [
+            "export",
+            "--format",
+            "voc",
+            "--split",
+            rng.choice(("", "train=2", "a=b", "=1", "x=1e-9")),
+        ],
+        ["export", "--format", "hf", "--pictures", rng.choice(("/nowhere", "params.yaml"))],
         [
             "init",
             "--classes",

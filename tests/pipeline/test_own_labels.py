@@ -27,8 +27,8 @@ from ml.pipeline.table import STAGE
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.manifest import read_manifest
-from ml.store.schemas import OWN
 from ml.store.shards import read_shards
+from ml.store.sidecars import OWN
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 from tests.builders import handmade, tiny_graph
 from tests.builders.handmade import data_stages

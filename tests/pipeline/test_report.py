@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from ml.metrics.calibration import reliability
-from ml.pipeline.report import cards, changes, figures, graph
+from ml.pipeline.report import cards, changes, figures, graph, segmented
 from ml.pipeline.runner import run_stage
 from ml.pipeline.table import STAGE, STAGES
 from ml.pipeline.workspace import Workspace
 from ml.store.files import write_json
 from ml.store.manifest import Manifest
 from ml.store.shards import read_shards
+from ml.words.vocabulary import load_vocabulary
 from tests.builders import handmade, reported
 from tests.builders.reported import SPITE
 
@@ -104,6 +105,15 @@ def test_the_worst_come_first_with_both_masks(made):
     assert len(found) == cards.WORST and ious == sorted(ious) and ious[0] < 100
     assert all(card["ours"].startswith("data:image/jpeg") for card in found)
     assert all(card["ours"] != card["judge"] for card in found)
+
+
+def test_the_worst_pictures_come_first_with_the_classes_that_are_there(made):
+    voc = load_vocabulary("voc-1")
+    found = segmented.worst_pictures(made, voc, False)
+    assert [card["miou"] for card in found] == pytest.approx([10 * i for i in range(1, 9)])
+    truth = read_shards(made.folder("benchmark"), ["entities"]).entities
+    assert [{name for name, _ in card["classes"]} for card in found] == [*map(set, truth[:8])]
+    assert segmented.worst_pictures(made, voc, True) == [], "they are of other pictures"
 
 
 def test_curves_are_the_same_bytes_again_and_in_the_page_s_ink():

@@ -23,8 +23,11 @@ LIBRARY = [
 ]
 OPTIONAL = {
     "botocore",  # of s3fs
+    "fiftyone",  # of a test of exports, which says how to run it
+    "ultralytics",  # the same
     "daam",  # of make bench, which shows the real one where it is
     "detectron2",  # no release for this Python: whoever wants it builds it
+    "click",  # of the tests: Dagster brings it
     "grpc",  # of the tests: Dagster and Ray bring it
     "kubernetes_validate",  # of one test, which says how to run it
     "s3fs",  # for a root on S3; who asks for one without it is told

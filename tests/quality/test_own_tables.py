@@ -11,7 +11,8 @@ from ml.quality.mask_tables import triplet_tables
 from ml.quality.own_tables import own_tables
 from ml.quality.rules import RULES, bounds
 from ml.settings.profile import load_params
-from ml.store.schemas import OWN, TRIPLETS
+from ml.store.schemas import TRIPLETS
+from ml.store.sidecars import OWN
 from tests.builders.handmade import data_stages
 from tests.builders.own_pictures import scenes_of, write_folder
 

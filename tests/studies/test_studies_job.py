@@ -200,5 +200,5 @@ def test_the_job_makes_studies_and_page(calls, tmp_path):
 
 def test_the_resource_is_the_full_size_unless_told():
     assert PaperRun().run.size.name == "full" and PaperRun().run.root == ROOT
-    with pytest.raises(ValueError, match="unknown size 'tiny'"):
+    with pytest.raises(ValueError, match="'full' or 'quick'.*'tiny'"):
         _ = PaperRun(size="tiny").run

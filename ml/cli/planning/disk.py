@@ -79,5 +79,5 @@ def disk_needs(
             "no real pictures" if source == "none" else "as segmenter, at most",
         ),
         Need("benchmark_scores", 16 * scored * (classes + 1) ** 2, "a confusion a picture, twice"),
-        Need("report", 3_000_000, "report and audit sheet"),
+        Need("report", 6_000_000, "report and audit sheet"),
     ]

@@ -13,9 +13,8 @@ from ml.images.stored import load_pictures
 from ml.pipeline.audit_sheet import thumbnail
 from ml.pipeline.scored import read_masks
 from ml.pipeline.workspace import Workspace
-from ml.store.schemas import OWN
 from ml.store.shards import read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 
 WORST = 12
 A_REASON = 6

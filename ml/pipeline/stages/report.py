@@ -19,7 +19,7 @@ from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline import audit, marks
 from ml.pipeline.audit_sheet import audit_items
 from ml.pipeline.audited import audited
-from ml.pipeline.report import cards, changes, classes, figures, graph
+from ml.pipeline.report import cards, changes, classes, figures, graph, segmented
 from ml.pipeline.scored import WORDS, read_reliability
 from ml.pipeline.table import STAGE, Output
 from ml.pipeline.workspace import TIMING, Workspace
@@ -148,11 +148,13 @@ def _looks(
     curves = {"seen", "iou_daam"} <= set(scores.columns)
     found = read_reliability(folder)
     labels = {name: vocabulary.label(name) for name in vocabulary.classes}
+    held_out = manifests["benchmark_scores"].facts.get("held_out_synthetic", False)
     return {
         "iou_curves": Markup(figures.iou_curves(scores, "ious")) if curves else "",
         "reliability": Markup(figures.reliability_diagram(found, "sure")) if found else "",
         "calibration": [(words, found[words]) for words in WORDS if words in found],
         "worst": cards.worst_cards(workspace),
+        "worst_pictures": segmented.worst_pictures(workspace, vocabulary, held_out),
         "rejections": [
             (
                 "triplets",

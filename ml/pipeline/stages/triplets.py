@@ -31,9 +31,9 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
-from ml.store.schemas import MASKS, OWN, TRIPLETS
+from ml.store.schemas import MASKS, TRIPLETS
 from ml.store.shards import iter_shards, read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.sidecars import OWN, shard_files
 from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
 REASONS = {

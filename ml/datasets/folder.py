@@ -44,8 +44,7 @@ class OwnFolder(PhotoFiles):
     hint = "put photographs into images/ and a mask of the same stem for each into masks/"
 
     def __init__(self, root: Path, part: str):
-        self.root, self.part = Path(root), part
-        self.title = f"{self.root.name} {part}"
+        super().__init__(root, part)
         self.label_hint = (
             f"In {self.root / 'masks'} write label n for the class of line n of classes.txt (a mask"
             " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead"

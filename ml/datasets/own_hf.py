@@ -36,8 +36,7 @@ class OwnHub(PackedFiles):
     hint = "write Parquet files with a column `image` and one of label maps"
 
     def __init__(self, root: Path, part: str):
-        self.root, self.part = Path(root), part
-        self.title = f"{self.root.name} {part}"
+        super().__init__(root, part)
         found = [(split_of(path.stem), path) for path in parquet_files(self.root)]
         if not found:
             raise ValueError(f"{self.root}: no Parquet file in it, nor in data/ below it")

@@ -46,8 +46,7 @@ class OwnVoc(PhotoFiles):
     hint = "put photographs into JPEGImages/ and a mask of the same stem into SegmentationClass/"
 
     def __init__(self, root: Path, part: str):
-        self.root, self.part = Path(root), part
-        self.title = f"{self.root.name} {part}"
+        super().__init__(root, part)
         home = home_of(self.root)
         if home is None:
             raise ValueError(

@@ -27,8 +27,7 @@ class OwnShards(PackedFiles):
     hint = "write x.jpg and x.label.png of each sample into the tar files"
 
     def __init__(self, root: Path, part: str):
-        self.root, self.part = Path(root), part
-        self.title = f"{self.root.name} {part}"
+        super().__init__(root, part)
         found = [(split_of(path.stem), path) for path in sorted(self.root.glob("*.tar"))]
         if not found:
             raise ValueError(f"{self.root}: no tar file in it")

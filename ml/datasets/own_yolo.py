@@ -48,8 +48,7 @@ class OwnYolo(PhotoFiles):
     label_hint = "Write a polygon a line into the pictures' label files"
 
     def __init__(self, root: Path, part: str):
-        self.root, self.part = Path(root), part
-        self.title = f"{self.root.name} {part}"
+        super().__init__(root, part)
         file = settings_file(self.root)
         if file is None:
             raise ValueError(f"{self.root} is not in YOLO's layout: expected data.yaml in it")

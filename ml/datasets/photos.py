@@ -29,6 +29,10 @@ class PhotoFiles(LabelledPhotos):
 
     root: Path
 
+    def __init__(self, root: Path, part: str) -> None:
+        self.root, self.part = Path(root), part
+        self.title = f"{self.root.name} {part}"
+
     @property
     @abstractmethod
     def keys(self) -> Sequence[str]:

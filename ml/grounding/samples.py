@@ -7,6 +7,7 @@ in the shards and run lengths, and are decoded where they are looked at.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,12 @@ class Sample:
     def present(self) -> np.ndarray:
         """bool (n,), a mask was accepted."""
         return np.array([bool(rle) for rle in self.rles])
+
+
+def named_by(row: Any) -> dict[str, Any]:
+    """The fields of a Sample that a shard's row, as `itertuples` gives it, has by their names."""
+    lists = {name: tuple(getattr(row, name)) for name in ("entities", "words", "phrases")}
+    return lists | {"key": row.key, "text": row.text, "seed": int(row.seed), "row": row.Index}
 
 
 def refuse_unseen(samples: Sequence[Sample], seen: Collection[str]) -> None:

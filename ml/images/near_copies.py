@@ -24,20 +24,29 @@ def hamming(a: str, b: str) -> int:
     return (int(a, 16) ^ int(b, 16)).bit_count()
 
 
+def bands_of(bits: int) -> list[np.uint64]:
+    """Masks of 64-bit hashes: the bits dealt out to `bits` + 1 bands, in one of which at least two
+    hashes agree that differ in at most `bits` bits; the mask 0 alone where bands would be too
+    narrow to tell anything.
+
+    Dealt out in turn, since neighbouring bits are of neighbouring pixels and often agree.
+    """
+    dealt = [sum(1 << bit for bit in range(band, 64, bits + 1)) for band in range(bits + 1)]
+    return [np.uint64(mask) for mask in (dealt if len(dealt) <= MOST_BANDS else [0])]
+
+
 class CloseHashes:
     """Which of many hashes differ in at most `bits` bits, 0..32, without comparing all pairs.
 
-    The 64 bits are dealt out to `bits` + 1 bands. Two hashes that differ in at most `bits` bits
-    agree in one band at least, and hashes that agree in a band stand together when sorted by it.
+    Two that are close agree in one of `bands_of` at least, and those that agree in a band stand
+    together when sorted by it.
     """
 
     def __init__(self, hashes: Sequence[str], bits: int) -> None:
         """hashes: 16 hex digits each."""
         self.values = np.array([int(text, 16) for text in hashes], np.uint64)
         self.bits = bits
-        # Dealt out in turn, since neighbouring bits are of neighbouring pixels and often agree.
-        dealt = [sum(1 << bit for bit in range(band, 64, bits + 1)) for band in range(bits + 1)]
-        self.bands = [np.uint64(mask) for mask in (dealt if len(dealt) <= MOST_BANDS else [0])]
+        self.bands = bands_of(bits)
         self.orders = [np.argsort(self.values & band, kind="stable") for band in self.bands]
         count = len(self.values)
         self.places = [np.empty(count, np.int64) for _ in self.bands]  # of a row in the order

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.images.arrays import Picture
-from ml.images.near_copies import Pairs, block_sums, may_be_same, same_picture
+from ml.images.near_copies import Pairs, bands_of, block_sums, may_be_same, same_picture
 from ml.images.png import decode_png
 from ml.store.shards import iter_shards, read_frame
 from ml.store.sidecars import shard_files
@@ -115,11 +115,9 @@ def close_blocks(values: Numbers, bits: int) -> Iterator[Pairs]:
     """Pairs (i, j) of hashes uint64 (n,) that differ in at most `bits` bits, 0..32: each once,
     i < j, int64 (m,2), in blocks.
 
-    The 64 bits are dealt out to bands, one more than may differ: two close hashes agree in one of
-    them at least, and stand in one run when sorted by it.
+    Two close hashes agree in one of `bands_of` at least, and stand in one run when sorted by it.
     """
-    dealt = [sum(1 << bit for bit in range(band, 64, bits + 1)) for band in range(bits + 1)]
-    bands = [np.uint64(mask) for mask in (dealt if bits < 15 else [0])]  # narrow ones tell nothing
+    bands = bands_of(bits)
     for number, band in enumerate(bands):
         order = np.argsort(values & band, kind="stable")
         ranked = (values & band)[order]

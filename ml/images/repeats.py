@@ -1,5 +1,4 @@
-"""Which pictures of a folder repeat an earlier one, and which belong together, with few of them in
-memory at once."""
+"""Which pictures of a folder repeat an earlier one, with few of them in memory at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,9 @@ def find_repeats(
     differ in at most `bits` bits are compared pixel by pixel, since two flat pictures of one class
     can share their hash.
     """
-    equal, kept = _equal(digests)
+    first: dict[str, int] = {}
+    equal = [first.setdefault(digest, place) for place, digest in enumerate(digests)]
+    kept = list(first.values())
     search = _Search(folder, [keys[place] for place in kept], [hashes[k] for k in kept], bits)
     original = dict(zip(kept, (kept[row] for row in search.originals()), strict=True))
     return {
@@ -35,28 +36,6 @@ def find_repeats(
         for place, own in enumerate(equal)
         if original[own] != place
     }
-
-
-def near_groups(
-    folder: Path, keys: Sequence[str], hashes: Sequence[str], digests: Sequence[str], bits: int
-) -> Pairs:
-    """The place of the first picture of each one's group: int64 (n,).
-
-    Near copies, as `find_repeats` compares them, are of one group, and so are the copies of a copy,
-    however little they look like the first one. Arguments as there.
-    """
-    equal, kept = _equal(digests)
-    search = _Groups(folder, [keys[place] for place in kept], [hashes[k] for k in kept], bits)
-    first = np.array(kept, np.int64)[search.originals()]
-    groups: Pairs = first[np.searchsorted(kept, equal)]
-    return groups
-
-
-def _equal(digests: Sequence[str]) -> tuple[list[int], list[int]]:
-    """(for each picture the place of the first one with its digest, these places in order)."""
-    first: dict[str, int] = {}
-    equal = [first.setdefault(digest, place) for place, digest in enumerate(digests)]
-    return equal, list(first.values())
 
 
 class _Search:
@@ -70,7 +49,7 @@ class _Search:
     def originals(self) -> list[int]:
         self._look_at(np.flatnonzero(self._has_close()))
         for part in self.index.parts():
-            pairs = self._open(self.index.later(self._asking(part)))
+            pairs = self._open(self.index.later(part[self.original[part] == part]))
             a, b = (self.sums[self.slot[pairs[:, side]]] for side in (0, 1))
             self._compare(pairs[may_be_same(a, b)])
         return self.original.tolist()
@@ -101,18 +80,9 @@ class _Search:
                     self.sums[slots[key]] = block_sums(decode_png(data))
                     self.shard[key] = path
 
-    def _asking(self, rows: Pairs) -> Pairs:
-        """Those of the rows that may have repeats of their own."""
-        asking: Pairs = rows[self.original[rows] == rows]
-        return asking
-
     def _open(self, pairs: Pairs) -> Pairs:
         """Those of which neither is known to be a repeat."""
         return pairs[np.all(self.original[pairs] == pairs, axis=1)]
-
-    def _join(self, i: int, j: int) -> None:
-        """Notes that the picture j repeats i."""
-        self.original[j] = i
 
     def _compare(self, pairs: Pairs) -> None:
         """Decides sorted pairs by their pixels, some at a time."""
@@ -122,26 +92,8 @@ class _Search:
             part, pairs = pairs[:most], pairs[most:]
             keys = [self.keys[row] for row in np.unique(part)]
             pixels = load_pictures(self.folder, keys, {self.shard[key] for key in keys})
-            for pair in part:
-                i, j = pair
-                if len(self._open(pair[None])) and same_picture(
-                    pixels[self.keys[i]], pixels[self.keys[j]]
-                ):
-                    self._join(i, j)
+            for i, j in part:
+                open_ = self.original[i] == i and self.original[j] == j
+                if open_ and same_picture(pixels[self.keys[i]], pixels[self.keys[j]]):
+                    self.original[j] = i
             pairs = self._open(pairs)
-
-
-class _Groups(_Search):
-    """The same search, in which repeats have repeats: `original` is the first of the group."""
-
-    def _asking(self, rows: Pairs) -> Pairs:
-        return rows
-
-    def _open(self, pairs: Pairs) -> Pairs:
-        """Those that are not known to be of one group."""
-        apart: Pairs = pairs[self.original[pairs[:, 0]] != self.original[pairs[:, 1]]]
-        return apart
-
-    def _join(self, i: int, j: int) -> None:
-        one, other = sorted((self.original[i], self.original[j]))
-        self.original[self.original == other] = one

@@ -3,6 +3,7 @@
 Not here: the pictures and masks themselves (`ml.pipeline.labelled`).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,18 @@ def facts_of(title: str, pictures: pd.DataFrame, rows: pd.DataFrame) -> dict[str
         "masks": len(rows),
         "accepted": len(accepted),
         "accepted_by_class": accepted.entity.value_counts().sort_index().to_dict(),
-        "rejected": {
-            name: count
-            for name in REASONS
-            if (count := int((rejected.reason == name).sum())) or name != MARKED
-        },
+        **rejections(rejected, REASONS),
+    }
+
+
+def rejections(rejected: pd.DataFrame, reasons: Iterable[str]) -> dict[str, Any]:
+    """Counts of rejected rows by reason, and by reason and class. Of MARKED only where there are
+    any: without marks the facts are those of a version that knew none."""
+    counts = {reason: int((rejected.reason == reason).sum()) for reason in reasons}
+    return {
+        "rejected": {name: count for name, count in counts.items() if count or name != MARKED},
         "rejected_by_class": {
-            name: part.entity.value_counts().sort_index().to_dict()
-            for name, part in rejected.groupby("reason")
+            reason: part.entity.value_counts().sort_index().to_dict()
+            for reason, part in rejected.groupby("reason")
         },
     }

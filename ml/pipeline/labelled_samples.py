@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ml.compute.batching import Batches
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.pipeline import Pipeline
-from ml.grounding.samples import Sample
+from ml.grounding.samples import Sample, named_by
 from ml.images.png import decode_png
 from ml.images.stored import Pictures
 from ml.pipeline.samples import accepted_masks
@@ -19,7 +19,10 @@ from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_frame
 from ml.store.sidecars import OWN, shard_files
 
-_COLUMNS = ["key", "text", "entities", "words", "phrases", "seed", "ignored", "image"]
+_COLUMNS = [
+    *("key", "text", "entities", "words", "phrases", "seed", "ignored", "image"),
+    *("height", "width"),
+]
 
 
 def labelled_samples(
@@ -63,19 +66,12 @@ def _sample(
     pictures: Pictures,
 ) -> Sample:
     """One sample. row: a named tuple of LABELLED with _COLUMNS; rles: accepted ones, by entity."""
-    height, width = decode_png(row.image).shape[:2]
     return Sample(
-        key=row.key,
-        text=row.text,
-        entities=tuple(row.entities),
-        words=tuple(row.words),
-        phrases=tuple(row.phrases),
+        **named_by(row),
         cell="",
         subset="train",
-        seed=int(row.seed),
-        size=(height, width),
+        size=(int(row.height), int(row.width)),
         shard=shard,
-        row=row.Index,
         pictures=pictures,
         latent=latent.astype(np.float32),
         timestep=timestep,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ml.grounding.samples import Sample
+from ml.grounding.samples import Sample, named_by
 from ml.images.stored import Pictures
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import iter_shards, read_frame, with_keys
@@ -77,17 +77,11 @@ def accepted_masks(folder: Path, subsets: set[str]) -> dict[str, tuple[str, dict
 def _sample(row: Any, subset: str, rles: dict[str, str], shard: Path, pictures: Pictures) -> Sample:
     """One sample. row: a named tuple of the stage `images` with _COLUMNS; rles: by entity."""
     return Sample(
-        key=row.key,
-        text=row.text,
-        entities=tuple(row.entities),
-        words=tuple(row.words),
-        phrases=tuple(row.phrases),
+        **named_by(row),
         cell=row.cell,
         subset=subset,
-        seed=int(row.seed),
         size=(int(row.height), int(row.width)),
         shard=shard,
-        row=row.Index,
         pictures=pictures,
         latent=np.frombuffer(row.latent, np.float32).reshape(row.latent_shape).copy(),
         timestep=int(row.timestep),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ml.grounding.samples import Sample
+from ml.grounding.samples import Sample, named_by
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import Pictures
 
@@ -90,17 +90,11 @@ def read_record(row, name: str, shard: Path, pictures: Pictures) -> Record:
     )
     latents = latents.reshape(shape)
     return Record(
-        key=row.key,
-        text=row.text,
-        entities=tuple(row.entities),
-        words=tuple(row.words),
-        phrases=tuple(row.phrases),
+        **named_by(row),
         cell="",
         subset=name,
-        seed=int(row.seed),
         size=tuple(int(side) for side in row.size),
         shard=shard,
-        row=row.Index,
         pictures=pictures,
         latent=latents[0],
         timestep=int(row.timesteps[0]),

@@ -5,15 +5,13 @@ They are served from this machine, so that the browser's door to others stays sh
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.builders import reported
+from tests.builders.answering import serving_folder
 from tests.builders.reported import SPITE
 
 pytestmark = pytest.mark.browser
@@ -29,11 +27,6 @@ BESIDE = """() => [...document.querySelectorAll("main *")].filter(each => {
 """Elements that stick out on the right; on a screen those within a scrolling box may."""
 
 
-class Silent(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory) -> Iterator[str]:
     """Of a folder with the report of a run by hand whose words are spiteful."""
@@ -41,16 +34,8 @@ def address(tmp_path_factory) -> Iterator[str]:
     workspace = reported.make(root)
     reported.spiteful(workspace)
     reported.write_report(workspace, root / "page")
-    handler = partial(Silent, directory=root / "page")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving_folder(root / "page") as place:
+        yield place
 
 
 @pytest.mark.parametrize("page", ["report", "audit"])

@@ -3,23 +3,16 @@ nothing is asked of other machines."""
 
 import subprocess
 import sys
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from ml.settings.profile import ROOT
+from tests.builders.answering import serving_folder
 
 pytestmark = pytest.mark.browser
 
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +21,9 @@ def site(tmp_path_factory):
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", out]
     subprocess.run(command, cwd=ROOT, check=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=out))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     names = sorted(str(file.relative_to(out)) for file in Path(out).rglob("*.html"))
-    yield f"http://127.0.0.1:{server.server_port}", names
-    server.shutdown()
-    server.server_close()
+    with serving_folder(out) as address:
+        yield address, names
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])

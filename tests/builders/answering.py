@@ -2,9 +2,11 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -21,8 +23,14 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
 
+class _Files(SimpleHTTPRequestHandler):
+    """Files of a folder; it logs nothing either."""
+
+    log_message = Answering.log_message
+
+
 @contextmanager
-def serving(handler: type[Answering]) -> Iterator[str]:
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address of a server on a free port of 127.0.0.1."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -32,3 +40,8 @@ def serving(handler: type[Answering]) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def serving_folder(folder: Path) -> AbstractContextManager[str]:
+    """The address of a server of a folder's files."""
+    return serving(partial(_Files, directory=folder))

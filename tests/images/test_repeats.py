@@ -17,7 +17,7 @@ from ml.images.near_copies import (
     same_picture,
 )
 from ml.images.png import encode_png
-from ml.images.repeats import find_repeats, near_groups
+from ml.images.repeats import find_repeats
 from ml.store.shards import write_shard
 
 
@@ -121,48 +121,6 @@ def test_repeats_are_those_of_all_pairs(name, bits, tmp_path, monkeypatch):
     monkeypatch.setattr(near_copies, "MOST_PAIRS", 3)
     assert find_repeats(tmp_path, *facts, bits) == truth
     assert name == "copies, exact and near" or truth  # there is something to find
-
-
-def first_of_group(images, hashes, bits) -> list[int]:
-    """By comparing all pairs until nothing changes: the first picture of each one's group."""
-    first = list(range(len(images)))
-    near = [
-        (i, j)
-        for i in range(len(images))
-        for j in range(i)
-        if np.array_equal(images[i], images[j])
-        or (hamming(hashes[i], hashes[j]) <= bits and same_picture(images[i], images[j]))
-    ]
-    before = None
-    while before != first:
-        before = list(first)
-        for i, j in near:
-            first[i] = first[j] = min(first[i], first[j])
-    return first
-
-
-@pytest.mark.parametrize("bits", [0, 2, 8])
-@pytest.mark.parametrize("name", picture_sets())
-def test_copies_of_copies_are_of_one_group(name, bits, tmp_path, monkeypatch):
-    images = picture_sets()[name]
-    keys = [f"{i:06d}" for i in range(len(images))]
-    rows = pd.DataFrame({"key": keys, "image": [encode_png(image) for image in images]})
-    schema = pa.schema([("key", pa.string()), ("image", pa.binary())])
-    for number in range(0, len(rows), 4):
-        write_shard(
-            tmp_path / f"shard-{number:05d}.parquet", "r", rows[number : number + 4], schema
-        )
-    hashes = [difference_hash(image) for image in images]
-    facts = keys, hashes, [pixel_digest(image) for image in images]
-    truth = first_of_group(images, hashes, bits)
-    monkeypatch.setattr(repeats, "MOST_BYTES", 2**17)  # some pairs at a time
-    monkeypatch.setattr(near_copies, "MOST_PAIRS", 3)
-    assert near_groups(tmp_path, *facts, bits).tolist() == truth
-    assert name != "a chain, each near the next" or bits < 8 or len(set(truth)) == 1
-
-
-def test_no_picture_has_no_group(tmp_path):
-    assert near_groups(tmp_path, [], [], [], 2).tolist() == []
 
 
 def test_only_few_pictures_are_decoded_at_once(tmp_path, monkeypatch):

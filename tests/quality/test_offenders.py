@@ -4,7 +4,6 @@ in the shards, which are known because they were drawn by hand."""
 import base64
 import io
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -28,17 +27,6 @@ from tests.builders import handmade
 
 TILE = 152 + 6  # pixels from one picture of a sheet to the next
 FLAT = np.full((64, 64, 3), 90, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Workspace:
-    return handmade.all_stages(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def workspace(sound, tmp_path) -> Workspace:
-    shutil.copytree(sound.root, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path, "ci")
 
 
 def judged(workspace: Workspace, stage: str) -> dict:

@@ -51,11 +51,6 @@ CAUGHT = [
 ]
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Workspace:
-    return handmade.all_stages(tmp_path_factory.mktemp("sound"))
-
-
 @pytest.fixture
 def copy(sound, tmp_path) -> Workspace:
     return copy_of(sound, tmp_path)

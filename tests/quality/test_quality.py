@@ -30,17 +30,6 @@ from orchestration.resources import PROFILES, Project
 from tests.builders import handmade
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Workspace:
-    return handmade.all_stages(tmp_path_factory.mktemp("sound"))
-
-
-@pytest.fixture
-def workspace(sound, tmp_path) -> Workspace:
-    shutil.copytree(sound.root, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path, "ci")
-
-
 def judge(stage: str, workspace: Workspace) -> set[str]:
     """Names of the rules that fail."""
     verdict = expectations.validate(stage, handmade.params_of(workspace), workspace)

@@ -23,7 +23,13 @@ from ml.images.stored import load_pictures
 from ml.pipeline.audited import verdicts_of
 from ml.pipeline.labelled import write_labelled
 from ml.pipeline.labelled_rows import facts_of as labelled_facts
-from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets, refuse_untaught
+from ml.pipeline.labelled_rows import (
+    labelled_shards,
+    own_rles,
+    own_triplets,
+    refuse_untaught,
+    rejections,
+)
 from ml.pipeline.marks import MARKED, RIGHT, read_marks
 from ml.pipeline.stages.masks import refuse_unseen
 from ml.pipeline.table import Output
@@ -210,16 +216,7 @@ def facts_of(rows: pd.DataFrame) -> dict[str, Any]:
             }
             for subset, part in rows.groupby("subset")
         },
-        "rejected": {
-            reason: count
-            for reason in REASONS
-            # Without marks the facts are those of a version that knew none.
-            if (count := int((rejected.reason == reason).sum())) or reason != MARKED
-        },
-        "rejected_by_class": {
-            reason: part.entity.value_counts().sort_index().to_dict()
-            for reason, part in rejected.groupby("reason")
-        },
+        **rejections(rejected, REASONS),
     }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -144,12 +145,13 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> None:
     partial.rmdir()
 
 
-def save_samples(pipe: StableDiffusionPipeline, path: Path) -> None:
-    """One picture a prompt of SAMPLE_PROMPTS in a row, doubled in size, for the eye."""
+def save_samples(pipe: DiffusionPipeline, path: Path, **options: object) -> None:
+    """One picture a prompt of SAMPLE_PROMPTS in a row, doubled in size, for the eye. options: of
+    the pipeline's call."""
     pipe.set_progress_bar_config(disable=True)
     pictures = pipe(
         list(SAMPLE_PROMPTS), num_inference_steps=15, guidance_scale=4.0, output_type="np",
-        generator=torch.Generator().manual_seed(1),
+        generator=torch.Generator().manual_seed(1), **options,
     ).images  # fmt: skip
     row = Image.fromarray((np.concatenate(list(pictures), axis=1) * 255).round().astype(np.uint8))
     row.resize((2 * row.width, 2 * row.height), Image.Resampling.NEAREST).save(path)

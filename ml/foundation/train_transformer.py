@@ -1,0 +1,168 @@
+"""Train the micro world's diffusion transformer on captions, in the autoencoder's latents:
+
+    python -m ml.foundation.train_transformer --minutes 110 \
+        --out data/foundation/micro/transformer --work .scratch/train/transformer
+
+The same command goes on after a stop. Needs the pipeline of `train_diffusion.py` (--start-from): its
+autoencoder, its tokenizer, and its text encoder as the first weights of the first text tower.
+Exports a whole StableDiffusion3Pipeline folder every 10 minutes.
+Not here: how good its pictures are (`measure.py`), sampling for the pipeline (`ml/diffusion`).
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import SD3Transformer2DModel
+from safetensors.torch import load_file
+from transformers import CLIPTokenizer
+
+from ml.arguments import number
+from ml.compute.precision import computes_bfloat16
+from ml.errors import exit_path
+from ml.foundation.diffusion_model import TEXT_WIDTH, load_autoencoder, save_samples, token_ids
+from ml.foundation.latents import load_latents
+from ml.foundation.schedule import Schedule
+from ml.foundation.train_diffusion import EMPTY_SHARE, SAME_CLASS_SCENES, TRAIN_SCENES
+from ml.foundation.training import Training, run_training, trainer_parser
+from ml.foundation.transformer_model import (
+    HEAD_WIDTH,
+    HEADS,
+    LAYERS,
+    SECOND_WIDTH,
+    assemble,
+    encode_text,
+    export,
+    make_text_tower,
+    make_transformer,
+)
+
+BATCH = 32
+SCHEDULE = Schedule(1.5e-3, warmup=300, ema_decay=0.999, weight_decay=1e-3, fused=True)
+ABSENT, ABSENT_DEFAULT, DEFAULT_SHARE = 1, 256, 0.1
+"""Zero tokens for the absent T5 in a step; in a share of the steps as many as diffusers takes
+unless told otherwise, so that pictures are right with either."""
+REPORT_SECONDS = 600.0
+
+
+def flow_loss(
+    transformer: SD3Transformer2DModel,
+    text: tuple[torch.Tensor, torch.Tensor],
+    x_0: torch.Tensor,
+    noise: torch.Tensor,
+    sigma: torch.Tensor,
+) -> torch.Tensor:
+    """Squared error of the velocity noise - x_0 at (1 - sigma) x_0 + sigma noise, the rectified
+    flow of arXiv 2403.03206 (equations 13 and 14).
+
+    text: states (B,T,D) and pooled (B,D). x_0, noise: float32 (B,6,16,16). sigma: float32 (B,).
+    """
+    share = sigma[:, None, None, None]
+    x_t = (1 - share) * x_0 + share * noise
+    velocity = transformer(
+        hidden_states=x_t,
+        encoder_hidden_states=text[0],
+        pooled_projections=text[1],
+        timestep=sigma * 1000,
+    ).sample
+    return (velocity.float() - (noise - x_0)).square().mean()
+
+
+def logit_normal(batch: int, generator: torch.Generator) -> torch.Tensor:
+    """float32 (batch,) in 0..1: one from each of `batch` equally likely stretches of the
+    logit-normal distribution with mean 0 and deviation 1 (arXiv 2403.03206, section 3.1)."""
+    share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    return torch.special.ndtri(share.clamp(1e-5, 1 - 1e-5)).sigmoid()
+
+
+def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
+    """Transformer and text towers on the latents and captions of drawn scenes."""
+    first = chosen.start_from
+    vae = load_autoencoder(first / "vae").to(device).eval()
+    vae.register_to_config(shift_factor=0.0)  # which the pipeline adds
+    latents, captions = load_latents(vae, "train", chosen.train_scenes, chosen.scenes)
+    pairs, pair_captions = load_latents(vae, "same_class", chosen.same_class_scenes, chosen.scenes)
+    latents, captions = torch.cat((latents, pairs)), captions + pair_captions
+    tokenizer = CLIPTokenizer.from_pretrained(first / "tokenizer")
+    ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
+
+    torch.manual_seed(chosen.seed)
+    transformer = make_transformer().to(device).train()
+    towers = tuple(make_text_tower(tokenizer, width) for width in (TEXT_WIDTH, SECOND_WIDTH))
+    known = load_file(first / "text_encoder/model.safetensors")
+    missing, unknown = towers[0].text_model.load_state_dict(known, strict=False)
+    if missing or unknown:
+        raise ValueError(f"{first}/text_encoder: expected a CLIPTextModel, not {missing + unknown}")
+    towers = tuple(tower.to(device).train() for tower in towers)
+    bf16 = computes_bfloat16(device.type)
+    pipe = assemble(vae, towers, tokenizer, transformer)
+    batch = chosen.batch
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        dropped = torch.rand((batch, 1), generator=generator) < EMPTY_SHARE
+        default = torch.rand((), generator=generator) < DEFAULT_SHARE
+        sigma = logit_normal(batch, generator).to(device)
+        x_0 = latents[rows].float()
+        noise = torch.randn(x_0.shape, generator=generator).to(device)
+        prompt = torch.where(dropped, empty, ids[rows]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            text = encode_text(towers, prompt, ABSENT_DEFAULT if default else ABSENT)
+            return flow_loss(transformer, text, x_0.to(device), noise, sigma)
+
+    def save() -> str:
+        export(pipe, chosen.out, first / "vae")
+        save_samples(pipe, chosen.work / "samples.png", max_sequence_length=ABSENT)
+        return f"exported to {chosen.out}"
+
+    schedule = replace(SCHEDULE, peak_lr=chosen.peak_lr)
+    return Training(
+        {"transformer": transformer, "text_encoder": towers[0], "text_encoder_2": towers[1]},
+        {
+            "model": "SD3Transformer2DModel with two CLIPTextModelWithProjection",
+            "layers": LAYERS,
+            "heads": HEADS,
+            "width": HEADS * HEAD_WIDTH,
+            "text_widths": [TEXT_WIDTH, SECOND_WIDTH],
+            "loss": "velocity, timesteps logit-normal (0, 1)",
+            "empty_captions": EMPTY_SHARE,
+            "batch": batch,
+            "train_scenes": chosen.train_scenes,
+            "same_class_scenes": chosen.same_class_scenes,
+            "starts_from": "random weights; the first text tower from the U-Net's",
+            "peak_lr": schedule.peak_lr,
+            "warmup_steps": schedule.warmup,
+            "ema_decay": schedule.ema_decay,
+            "seed": chosen.seed,
+        },
+        schedule,
+        batch,
+        loss,
+        save,
+        REPORT_SECONDS,
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = trainer_parser(
+        __doc__,
+        work=".scratch/train/transformer",
+        out="data/foundation/micro/transformer",
+        train_scenes=TRAIN_SCENES,
+    )
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        default=Path("data/foundation/micro/diffusion"),
+        help="the exported pipeline whose autoencoder, tokenizer and text encoder are taken",
+    )
+    parser.add_argument("--batch", type=number(int, 1), default=BATCH)
+    parser.add_argument("--same-class-scenes", type=number(int, 1), default=SAME_CLASS_SCENES)
+    parser.add_argument("--peak-lr", type=number(float, 0, 1), default=SCHEDULE.peak_lr)
+    run_training(prepare, parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_path(main)())

@@ -1,0 +1,135 @@
+"""The micro world's diffusion transformer: its networks and the pipeline it is saved as.
+
+A small Stable Diffusion 3 (arXiv 2403.03206) without T5, in the latents of the autoencoder that the
+U-Net has. Not here: how it is trained (`train_transformer.py`), sampling (`ml/diffusion`).
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from ml.foundation.diffusion_model import TEXT_HEADS, TEXT_WIDTH
+from ml.store.files import replace_folder
+
+LAYERS, HEADS, HEAD_WIDTH = 5, 2, 64
+SECOND_WIDTH = 16
+"""Of the second text tower; Stable Diffusion 3 has two (CLIP L and G)."""
+JOINT_WIDTH = TEXT_WIDTH + SECOND_WIDTH
+VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def make_transformer() -> SD3Transformer2DModel:
+    """Random weights; 3.0 M parameters. A token is one place of the latent (patch size 1), so that
+    features have 16x16 places, as the finest that the U-Net attends at."""
+    return SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=1,
+        in_channels=6,
+        out_channels=6,
+        num_layers=LAYERS,
+        num_attention_heads=HEADS,
+        attention_head_dim=HEAD_WIDTH,
+        joint_attention_dim=JOINT_WIDTH,
+        caption_projection_dim=HEADS * HEAD_WIDTH,
+        pooled_projection_dim=JOINT_WIDTH,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+        dual_attention_layers=(0,),
+    )
+
+
+def make_text_tower(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
+    """Random weights; a CLIP text model of 2 layers with its projection."""
+    return CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=width,
+            num_hidden_layers=2,
+            num_attention_heads=TEXT_HEADS,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def encode_text(
+    towers: tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection],
+    ids: torch.Tensor,
+    absent: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(states (B,T+absent,80), pooled (B,80)) as StableDiffusion3Pipeline makes them: each tower's
+    last but one layer side by side, then as many zeros as T5, absent, would have tokens."""
+    outputs = [tower(ids, output_hidden_states=True) for tower in towers]
+    states = torch.cat([own.hidden_states[-2] for own in outputs], dim=-1)
+    states = torch.nn.functional.pad(states, (0, 0, 0, absent))
+    return states, torch.cat([own.text_embeds for own in outputs], dim=-1)
+
+
+def assemble(
+    vae: AutoencoderKL,
+    towers: tuple[CLIPTextModelWithProjection, CLIPTextModelWithProjection],
+    tokenizer: CLIPTokenizer,
+    transformer: SD3Transformer2DModel,
+) -> StableDiffusion3Pipeline:
+    """The pipeline over these modules themselves, not copies of them."""
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+        vae=vae,
+        text_encoder=towers[0],
+        tokenizer=tokenizer,
+        text_encoder_2=towers[1],
+        tokenizer_2=tokenizer,
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+
+
+def export(pipe: StableDiffusion3Pipeline, out: Path, vae: Path) -> None:
+    """Save as a diffusers folder, each part swapped in whole; other files in OUT stay.
+
+    Weights in float16. The autoencoder's are those of the folder `vae`, by a link, since the
+    checkpoints together have 25 MB.
+    """
+    partial = out / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    half = assemble(
+        pipe.vae,
+        (_half(pipe.text_encoder), _half(pipe.text_encoder_2)),
+        pipe.tokenizer,
+        _half(pipe.transformer),
+    )
+    half.save_pretrained(partial)
+    weights = partial / "vae" / VAE_WEIGHTS
+    weights.unlink()
+    weights.symlink_to(os.path.relpath((vae / VAE_WEIGHTS).resolve(), (out / "vae").resolve()))
+    for part in sorted(partial.iterdir()):
+        if part.is_dir():
+            replace_folder(part, out / part.name)
+        else:
+            os.replace(part, out / part.name)
+    partial.rmdir()
+
+
+def _half(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy in float16 on the CPU."""
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    if isinstance(model, SD3Transformer2DModel):
+        copy = SD3Transformer2DModel.from_config(model.config)
+    else:
+        copy = CLIPTextModelWithProjection(model.config)
+    copy.load_state_dict(state)
+    return copy.half()

@@ -13,7 +13,6 @@ from webdataset import TarWriter
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
-from ml.images.png import encode_png
 
 MOST, MOST_BYTES = 2000, 400_000_000
 """Samples and bytes of a tar file."""
@@ -41,7 +40,7 @@ class FormatWriter:
             {
                 "__key__": picture.key,
                 picture.suffix: picture.data,
-                "label.png": encode_png(picture.label),
+                "label.png": picture.label_data,
                 "json": json.dumps(about, ensure_ascii=False).encode(),
             }
         )

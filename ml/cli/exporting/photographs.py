@@ -13,6 +13,7 @@ import pandas as pd
 from ml.cli.exporting.knowledge import (
     BY_A_MODEL,
     detector_facts,
+    detector_of,
     drawing_facts,
     licences,
     manifest_of,
@@ -120,7 +121,7 @@ def _about(
     params: Params,
     workspace: Workspace,
 ) -> About:
-    used = [own["model"] for own in (params.section("detector"),) if isinstance(own, dict)]
+    used = [detector_of(workspace, params)["model"]]
     facts = [("profile", params.profile), ("photographs", made["photographs"])]
     if drawing is not None:
         used.insert(0, drawing.params["diffusion"]["model"])

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
+from ml.exports.writing import Writer
 from ml.images.boxes import mask_box
 from ml.images.overlays import IGNORED
 from ml.images.run_lengths import coco_rle
@@ -26,7 +27,7 @@ mask = coco.annToMask(coco.anns[1])  # uint8 (H,W)
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
     LOSES = (
         "Uncertain pixels (255) belong to no object; each image's field ignored has them as run "
@@ -44,9 +45,6 @@ class FormatWriter:
 
     def finish(self) -> dict[str, Any]:
         return {"objects": sum(own.finish() for own in self.lists.values())}
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 class _Lists:

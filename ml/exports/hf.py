@@ -16,6 +16,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
+from ml.exports.writing import Writer
 
 GROUP, MOST_BYTES = 100, 400_000_000
 """Rows that a reader fetches at once, and bytes of a file, as the hub recommends them."""
@@ -26,9 +27,8 @@ pictures = load_dataset("{folder}", split="{split}")  # image, label, classes, .
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
-    LOSES: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, about: About, splits: tuple[str, ...]) -> None:
         (folder / "data").mkdir()

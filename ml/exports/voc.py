@@ -21,6 +21,7 @@ from PIL import Image
 from ml.exports.about import About
 from ml.exports.origins import Origins
 from ml.exports.pictures import JPEG, Picture
+from ml.exports.writing import Writer
 from ml.images.boxes import mask_box
 from ml.images.overlays import PALETTE
 from ml.images.png import decode_png
@@ -34,7 +35,7 @@ pictures = VOCSegmentation("{folder}", year="2012", image_set="{split}")  # (pic
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
     LOSES = (
         "Pictures are JPEGs, as VOC's readers expect: of generated ones (PNG) each level changes "
@@ -93,9 +94,6 @@ class FormatWriter:
         self.origins.finish()
         total, count = self.differences
         return {"levels_changed": total / count} if count else {}
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 def _list_file(home: Path, kind: str, name: str) -> io.TextIOWrapper:

@@ -13,6 +13,7 @@ from webdataset import TarWriter
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
+from ml.exports.writing import Writer
 
 MOST, MOST_BYTES = 2000, 400_000_000
 """Samples and bytes of a tar file."""
@@ -25,9 +26,8 @@ for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"):
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
-    LOSES: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, about: About, splits: tuple[str, ...]) -> None:
         self.tars = {name: _Tars(folder, name) for name in splits}
@@ -47,9 +47,6 @@ class FormatWriter:
 
     def finish(self) -> dict[str, Any]:
         return {"tar_files": sum(own.finish() for own in self.tars.values())}
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 class _Tars:

@@ -89,7 +89,7 @@ class OwnHub(PackedFiles):
                     places[f"{path.stem}-{len(places):06d}"] = (path, group, row)
         return places
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return tuple(self._places)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ml.app.finding import Found
-from ml.images.run_lengths import encode_rle
+from ml.images.run_lengths import coco_rle
 
 
 def write_masks(found: Found, folder: Path) -> Path:
@@ -34,7 +34,7 @@ def write_coco(found: Found, folder: Path) -> Path:
         categories.append({"id": number, "name": word, "supercategory": ""})
         if not mask.any():
             continue
-        rle = json.loads(encode_rle(mask))
+        rle = coco_rle(mask)
         annotations.append(
             {
                 "id": number,

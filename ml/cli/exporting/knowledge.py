@@ -47,11 +47,18 @@ def model_text(own: dict[str, Any], digest: str | None = None) -> str:
     return ", ".join(parts)
 
 
-def detector_facts(workspace: Workspace, params: Params, vocabulary: Vocabulary) -> Facts:
-    """Whose masks the grounding module learned from, and of which classes."""
+def detector_of(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """The section `detector` that the masks were made with; that of the settings where they are not
+    there."""
     found = manifest_of(workspace, "masks")
     own = found.params["detector"] if found else params.section("detector")
     assert isinstance(own, dict)  # a section
+    return own
+
+
+def detector_facts(workspace: Workspace, params: Params, vocabulary: Vocabulary) -> Facts:
+    """Whose masks the grounding module learned from, and of which classes."""
+    own = detector_of(workspace, params)
     return (
         ("masks to learn from", f"{own['backend']}: {model_text(own)}"),
         ("seen classes (with such masks)", ", ".join(vocabulary.seen)),

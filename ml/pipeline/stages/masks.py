@@ -16,6 +16,7 @@ import pandas as pd
 
 from ml.compute.workers import Workers
 from ml.detectors import Detector, Instances, load_detector
+from ml.images.boxes import mask_box
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle, encode_rle
@@ -177,15 +178,8 @@ def mask_rows(
                     f"{prompt.key}: mask of {mask.shape} for a picture of {size}; the "
                     "detector must answer in the picture's own pixels"
                 )
-            x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-            row |= {
-                "area": float(mask.mean()),
-                "x0": float(x[0]),
-                "y0": float(y[0]),
-                "x1": float(x[-1] + 1),
-                "y1": float(y[-1] + 1),
-                "rle": encode_rle(mask),
-            }
+            box = zip(("x0", "y0", "x1", "y1"), map(float, mask_box(mask)), strict=True)
+            row |= {"area": float(mask.mean()), **dict(box), "rle": encode_rle(mask)}
         rows.append(row)
     return rows
 

@@ -3,7 +3,7 @@
 Not here: the pictures and masks themselves (`ml.pipeline.labelled`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,17 @@ def own_rles(shard: Path) -> list[str]:
 
 
 def own_triplets(
-    folder: Path, images: Path, generated: pd.DataFrame, params: TripletParams
+    folder: Path,
+    shards: Sequence[pd.DataFrame],
+    images: Path,
+    generated: pd.DataFrame,
+    params: TripletParams,
 ) -> list[pd.DataFrame]:
     """Rows of TRIPLETS but for `rle`, a frame a shard of LABELLED: one a picture and class in it.
 
-    folder: of `triplets`; images: of the generated pictures, whose rows with key, std, dhash are
-    `generated`.
+    folder: of `triplets`; shards: its `labelled_shards`; images: of the generated pictures, whose
+    rows with key, std, dhash are `generated`.
     """
-    shards = labelled_shards(folder)
     pictures = pd.concat(shards, ignore_index=True)
     whole = [frame[frame["std"] >= params.min_std] for frame in (generated, pictures)]
     repeats = repeated(images, whole[0], folder / OWN, whole[1], params.duplicate_bits)

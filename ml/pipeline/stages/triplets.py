@@ -100,13 +100,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         photos, pictures_written = write_labelled(
             params, workspace, vocabulary, size, folder, recipe
         )
-        added = own_triplets(folder, images, pictures, params.triplets)
-        for frame in added:
-            wrong = ~verdicts_of(workspace, marks, frame).isin(["", RIGHT])
-            frame.loc[wrong, ["reason", "accepted"]] = MARKED, False
+        shards = labelled_shards(folder)
+        added = own_triplets(folder, shards, images, pictures, params.triplets)
         own = pd.concat(added, ignore_index=True)
+        wrong = ~verdicts_of(workspace, marks, own).isin(["", RIGHT])
+        own.loc[wrong, ["reason", "accepted"]] = MARKED, False
         refuse_untaught(own, vocabulary)
-        every = pd.concat(labelled_shards(folder), ignore_index=True)
+        every = pd.concat(shards, ignore_index=True)
         facts["labelled"] = labelled_facts(photos.title, every, own)
         groups, files = [*groups, *added], [*files, *shard_files(folder / OWN)]
         rows = pd.concat([rows, own], ignore_index=True)

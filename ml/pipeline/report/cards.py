@@ -21,14 +21,15 @@ A_REASON = 6
 """Pictures at most: of the worst, and of each reason of a rejection."""
 
 
-def worst_cards(workspace: Workspace) -> list[dict[str, Any]]:
+def worst_cards(workspace: Workspace, scores: pd.DataFrame) -> list[dict[str, Any]]:
     """The masks of the sim pictures with the lowest IoU, the worst first.
+
+    scores: key, cell, entity, iou_ours (0..1) of each mask.
 
     Each: "word", "text", "iou" in percent, "cell", "judge", "ours": data URIs of the picture with
     the judge's and the module's mask; "ours" is None where the run did not keep the masks.
     """
     folder = workspace.folder("grounding_scores")
-    scores = read_frame(folder / "scores.parquet", ["key", "cell", "entity", "iou_ours"])
     scores = scores.nsmallest(WORST, "iou_ours").reset_index(drop=True)
     keys = list(scores.key)
     rows = _rows(workspace, "triplets", keys, ["key", "entity", "word", "text", "rle"])

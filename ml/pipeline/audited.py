@@ -12,8 +12,7 @@ import pandas as pd
 from ml.pipeline.audit import STAGE, precision
 from ml.pipeline.marks import MARKED, Mark, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.shards import iter_rows, read_shards
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> 
 def _digests(folder: Path, keys: set[str]) -> dict[str, str]:
     """sha256 of the stored bytes of these pictures, by key; those that are there."""
     found = {}
-    for shard in shard_files(folder):
-        frame = read_frame(shard, ["key", "image"], filters=[("key", "in", sorted(keys))])
+    for frame in iter_rows(folder, ["key", "image"], keys):
         found |= {
             key: picture_sha256(data) for key, data in zip(frame.key, frame.image, strict=True)
         }

@@ -14,9 +14,9 @@ import pandas as pd
 from ml.errors import ManifestError
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.marks import Mark, add_marks, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
-from ml.store.manifest import read_manifest
 from ml.store.shards import read_frame
 from ml.store.sidecars import shard_files
 from ml.words.vocabulary import Vocabulary
@@ -70,7 +70,7 @@ class Sets:
 
     def stages(self) -> list[str]:
         """Those that are finished."""
-        return [stage for stage in TITLES if self._digest(stage) is not None]
+        return [stage for stage in TITLES if manifest_of(self.workspace, stage) is not None]
 
     def reasons(self, stage: str) -> dict[str, str]:
         """Choice -> its title with a count: everything, accepted, rejected, and each reason."""
@@ -93,14 +93,14 @@ class Sets:
         if stage not in TITLES:
             raise ValueError(f"expected one of {list(TITLES)}, got {stage!r:.80}")
         with self._lock:
-            digest = self._digest(stage)
-            if digest is None:
+            manifest = manifest_of(self.workspace, stage)
+            if manifest is None:
                 raise ManifestError(
                     f"the profile {self.workspace.profile!r} has no finished {stage}: make it "
                     f"with `make run PROFILE={self.workspace.profile}`, then look again"
                 )
-            if stage not in self._kept or self._kept[stage][0] != digest:
-                self._kept[stage] = digest, self._read(stage)
+            if stage not in self._kept or self._kept[stage][0] != manifest.digest:
+                self._kept[stage] = manifest.digest, self._read(stage)
             return self._kept[stage][1]
 
     def page(self, stage: str, reason: str, entity: str, page: int) -> Page:
@@ -134,12 +134,6 @@ class Sets:
             )
         add_marks(self.workspace, [Mark(stage, items[0].sha256, key, word, verdict)])
         return sum(mark.stage == stage for mark in read_marks(self.workspace))
-
-    def _digest(self, stage: str) -> str | None:
-        try:
-            return read_manifest(self.workspace.folder(stage), verify=False).digest
-        except ManifestError:
-            return None
 
     def _read(self, stage: str) -> pd.DataFrame:
         frames = []

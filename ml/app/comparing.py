@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml.errors import ManifestError
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
-from ml.store.manifest import Manifest, read_manifest
+from ml.store.manifest import Manifest
 from ml.words.cells import CELLS
 
 METHODS = {"ours": "this module", "daam": "DAAM"}
@@ -79,14 +79,9 @@ def compare(root: Path, one: str, other: str) -> Comparison:
 
 
 def _manifests(root: Path, name: str) -> dict[str, Manifest]:
-    found = {}
-    for stage in STAGES:
-        try:
-            folder = Workspace(root, name).folder(stage.name)
-            found[stage.name] = read_manifest(folder, verify=False)
-        except ManifestError:
-            continue
-    return found
+    workspace = Workspace(root, name)
+    found = {stage.name: manifest_of(workspace, stage.name) for stage in STAGES}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
 def _score(found: dict[str, Manifest], stage: str, *path: str) -> float | None:

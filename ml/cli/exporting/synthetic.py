@@ -6,13 +6,13 @@ from ml.cli.exporting.knowledge import (
     drawing_facts,
     judged_faults,
     licences,
-    manifest_of,
     score_faults,
     vocabulary_of,
 )
 from ml.exports.about import About
 from ml.pipeline.audit import STAGE
 from ml.pipeline.audited import audited
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest

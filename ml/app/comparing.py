@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
+from ml.pipeline.facts import full_names
 from ml.pipeline.finished import manifest_of
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
@@ -147,16 +148,9 @@ def _settings(found: dict[str, Manifest]) -> dict[str, str]:
     """Each setting once, by its full name."""
     flat: dict[str, str] = {}
     for manifest in found.values():
-        _flatten(manifest.params, "", flat)
+        for name, value in full_names(manifest.params).items():
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
     return flat
-
-
-def _flatten(values: dict[str, Any], above: str, flat: dict[str, str]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            _flatten(value, f"{above}{key}.", flat)
-        else:
-            flat[f"{above}{key}"] = value if isinstance(value, str) else json.dumps(value)
 
 
 def _facts(found: dict[str, Manifest]) -> dict[str, str]:

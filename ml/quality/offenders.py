@@ -9,6 +9,7 @@ from ml.images.arrays import Labels, Masks, Picture
 from ml.images.contact_sheet import contact_sheet
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline import marks
 from ml.pipeline.workspace import Workspace
 from ml.quality.advice import PICTURES
 from ml.quality.verdicts import Result
@@ -27,8 +28,10 @@ def offenders(stage: str, result: Result, workspace: Workspace) -> bytes:
     if stage not in PICTURES or not result.rows:
         return b""
     keys = {row["key"] for row in result.rows}
-    found = read_rows(workspace.folder(PICTURES[stage]), ["key", "image"], keys)
-    pictures = dict(zip(found["key"], found["image"], strict=True))
+    pictures: dict[str, object] = {}
+    for folder in _folders(stage, workspace):
+        found = read_rows(folder, ["key", "image"], keys)
+        pictures |= dict(zip(found["key"], found["image"], strict=True))
     shown = [
         (row, _picture(pictures[row["key"]]), example)
         for row, example in zip(result.rows, result.examples, strict=True)
@@ -45,6 +48,13 @@ def offenders(stage: str, result: Result, workspace: Workspace) -> bytes:
         sheet = Path(scratch) / "offenders.jpg"
         contact_sheet([made for _, made, _ in shown], overlays, [text for *_, text in shown], sheet)
         return sheet.read_bytes()
+
+
+def _folders(stage: str, workspace: Workspace) -> list[Path]:
+    """The folders of shards that hold the pictures of a judged stage's rows."""
+    if stage in marks.PICTURES:
+        return marks.picture_folders(workspace, stage)
+    return [workspace.folder(PICTURES[stage])]
 
 
 def _laid_over(stage: str, workspace: Workspace, keys: set[str]) -> dict[object, object]:

@@ -5,6 +5,7 @@ from their shards when they are shown. Not here: marks on disk (`ml.pipeline.mar
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pandas as pd
 from ml.errors import ManifestError
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline.audited import verdicts_among
 from ml.pipeline.finished import manifest_of
 from ml.pipeline.marks import Mark, add_marks, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
@@ -115,8 +117,7 @@ class Sets:
         pages = max(1, -(-len(rows) // PAGE))
         page = min(max(1, int(page)), pages)
         marks = [mark for mark in read_marks(self.workspace) if mark.stage == stage]
-        said = {(mark.sha256, mark.word): mark.verdict for mark in marks}
-        items = self._items(stage, rows.iloc[(page - 1) * PAGE : page * PAGE], said)
+        items = self._items(stage, rows.iloc[(page - 1) * PAGE : page * PAGE], marks)
         return Page(items, page, pages, len(rows), len(marks))
 
     def mark(self, stage: str, key: str, word: str, verdict: str) -> int:
@@ -126,7 +127,7 @@ class Sets:
         """
         rows = self.rows(stage)
         own = rows[(rows.key == key) & (rows.word == word)]
-        items = self._items(stage, own, {})
+        items = self._items(stage, own, [])
         if not items or items[0].mask is None:
             raise ValueError(
                 f"the set has no mask of {word!r:.80} in the picture {key!r:.80}: it was made "
@@ -148,33 +149,30 @@ class Sets:
         rows = pd.concat(frames, ignore_index=True)
         return rows.assign(accepted=rows.accepted.astype(bool))
 
-    def _items(
-        self, stage: str, rows: pd.DataFrame, said: dict[tuple[str, str], str]
-    ) -> list[Item]:
+    def _items(self, stage: str, rows: pd.DataFrame, marks: Sequence[Mark]) -> list[Item]:
+        """marks: of the stage."""
         keys = sorted(set(rows.key))
         labels = self._labels(stage, rows, keys)
         pictures: dict[str, bytes] = {}
         for folder in picture_folders(self.workspace, stage):
             pictures |= _images(folder, [k for k in keys if k not in pictures], set(rows.shard))
-        items = []
-        for row in rows.itertuples():
-            data = pictures[row.key]
-            digest = picture_sha256(data)
-            items.append(
-                Item(
-                    stage,
-                    row.key,
-                    row.text,
-                    row.entity,
-                    row.word,
-                    row.reason,
-                    decode_png(data),
-                    labels[row.key, row.entity],
-                    digest,
-                    said.get((digest, row.word), said.get((digest, row.entity), "")),
-                )
+        digests = {key: picture_sha256(data) for key, data in pictures.items()}
+        verdicts = verdicts_among(digests, marks, rows)
+        return [
+            Item(
+                stage,
+                row.key,
+                row.text,
+                row.entity,
+                row.word,
+                row.reason,
+                decode_png(pictures[row.key]),
+                labels[row.key, row.entity],
+                digests[row.key],
+                verdicts[row.Index],
             )
-        return items
+            for row in rows.itertuples()
+        ]
 
     def _labels(
         self, stage: str, rows: pd.DataFrame, keys: list[str]

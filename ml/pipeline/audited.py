@@ -3,7 +3,7 @@
 Not here: the marks' file, the arithmetic of precision (`ml.pipeline.audit`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def audited(workspace: Workspace, stage: str) -> Audited:
     if not marks:
         return Audited([], 0)
     rows = label_rows(workspace, stage)
-    places = matches(workspace, marks, rows)
+    places = matches(_pictures(workspace, marks), marks, rows)
     said = {row: marks[place].verdict for place, row in places.items()}  # the last one stays
     ticks = [{"entity": rows.entity[row], "verdict": verdict} for row, verdict in said.items()]
     return Audited(precision(ticks) if ticks else [], len(marks) - len(places))
@@ -70,26 +70,30 @@ def label_rows(workspace: Workspace, stage: str) -> pd.DataFrame:
 
 
 def verdicts_of(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> pd.Series:
+    """`verdicts_among` the pictures that the marks' stage has now."""
+    return verdicts_among(_pictures(workspace, marks), marks, rows)
+
+
+def verdicts_among(
+    pictures: Mapping[str, str], marks: Sequence[Mark], rows: pd.DataFrame
+) -> pd.Series:
     """The last verdict on each row, "" where there is none. Arguments: `matches`."""
     found = pd.Series("", index=rows.index, dtype=object)
-    for place, row in matches(workspace, marks, rows).items():
+    for place, row in matches(pictures, marks, rows).items():
         found[row] = marks[place].verdict
     return found
 
 
-def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> dict[int, int]:
+def matches(
+    pictures: Mapping[str, str], marks: Sequence[Mark], rows: pd.DataFrame
+) -> dict[int, int]:
     """Place of a mark -> index of the row that it is about, in the marks' order; no others.
 
-    marks: of one stage. rows: key, entity, word, one a mask of that stage. A mark is about a row
-    when key and picture are the same, and its word is the row's word, or else its class.
+    pictures: key -> `picture_sha256`. marks: of one stage. rows: key, entity, word, one a mask of
+    that stage. A mark is about a row when key and picture are the same, and its word is the row's
+    word, or else its class.
     """
-    if not marks:
-        return {}
-    keys = {mark.key for mark in marks}
-    pictures: dict[str, str] = {}
-    for folder in picture_folders(workspace, marks[0].stage):
-        pictures |= _digests(folder, keys)
-    own = rows[rows.key.isin(keys)]
+    own = rows[rows.key.isin({mark.key for mark in marks})]
     named = {(row.key, row.entity): row.Index for row in own.itertuples()}
     named |= {(row.key, row.word): row.Index for row in own.itertuples()}
     return {
@@ -97,6 +101,15 @@ def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> 
         for place, mark in enumerate(marks)
         if pictures.get(mark.key) == mark.sha256 and (mark.key, mark.word) in named
     }
+
+
+def _pictures(workspace: Workspace, marks: Sequence[Mark]) -> dict[str, str]:
+    """Key -> sha256 of the pictures of the marks' keys, as they are now. marks: of one stage."""
+    keys = {mark.key for mark in marks}
+    found: dict[str, str] = {}
+    for folder in picture_folders(workspace, marks[0].stage) if marks else []:
+        found |= _digests(folder, keys)
+    return found
 
 
 def _digests(folder: Path, keys: set[str]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from ml.cli.exporting.knowledge import (
     detector_of,
     drawing_facts,
     licences,
-    manifest_of,
     vocabulary_of,
 )
 from ml.cli.exporting.labellers import LABELLERS, Label
@@ -26,6 +25,7 @@ from ml.exports.pictures import LABELLED
 from ml.images.facts import difference_hash, pixel_digest
 from ml.images.photographs import load_photo
 from ml.images.png import encode_png
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import sha256_json

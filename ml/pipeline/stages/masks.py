@@ -26,7 +26,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_frame, read_shards
+from ml.store.shards import read_frame, read_rows, read_shards
 from ml.store.sidecars import shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -217,17 +217,10 @@ def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     keys = list(masks.key.unique())
     shown = [keys[i] for i in spread(len(keys), SHEET_PICTURES)]
     pictures = load_pictures(images, shown)
-    rles = (
-        [
-            read_frame(path, ["key", "entity", "rle"], filters=[("key", "in", shown)])
-            for path in shard_files(folder)
-        ]
-        if shown
-        else []
-    )
+    rles = read_rows(folder, ["key", "entity", "rle"], shown)
     over, captions = [], []
     for key in shown:
-        rows = masks[masks.key == key].merge(pd.concat(rles), on=["key", "entity"])
+        rows = masks[masks.key == key].merge(rles, on=["key", "entity"])
         size = pictures[key].shape[:2]
         over.append(
             np.array(

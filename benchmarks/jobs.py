@@ -17,7 +17,7 @@ import torch
 from benchmarks.bench import PROMPT, WORDS, Bench, learn
 from benchmarks.memory import watched_peak
 from ml.cli.planning.timing import step_seconds, timed
-from ml.diffusion.features import unet_features
+from ml.diffusion.features import denoiser_features
 from ml.diffusion.sampling import sample
 from ml.grounding.training import train
 from ml.pipeline.stages.images import ShardMaker
@@ -89,7 +89,7 @@ def training(bench: Bench, batch: int) -> Job:
     optimizer = torch.optim.AdamW(module.parameters(), 1e-4)
 
     def alone() -> None:
-        ready.features = unet_features(bench.pipe, latents, [PROMPT] * batch, 1)
+        ready.features = denoiser_features(bench.pipe, latents, [PROMPT] * batch, 1)
         learn(module, optimizer, ready)
 
     rate, _ = bench.rate(1, alone)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ml.baselines.ovam_attention import AttributionAttention
 from ml.diffusion.attention import token_weights
+from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
@@ -76,7 +77,7 @@ def query_recorder(pipe: Pipeline, queries: Sequence[Sequence[Tensor]]) -> Attri
             f"got {wrong or 'none'}: give those that optimise_query made for this "
             "model"
         )
-    stacked = torch.stack(list(flat)).to(pipe.device, pipe.unet.dtype)
+    stacked = torch.stack(list(flat)).to(pipe.device, denoiser(pipe).dtype)
     weights = torch.tensor([0.0, 1.0], device=pipe.device).expand(len(flat), 2)
     lengths = [len(own) for own in queries]
     return AttributionAttention(

@@ -4,10 +4,13 @@ The maps are recorded beside the attention that makes the picture, which stays a
 (`ml.diffusion.attention.recording`).
 """
 
+from typing import Any
+
 import torch
 from diffusers.models.attention_processor import Attention
 
-from ml.diffusion.attention import attention_shares, split_heads, to_latent_size
+from ml.diffusion.attention import attention_shares, to_latent_size
+from ml.diffusion.backbones.unet import split_heads
 
 
 class AttributionAttention:
@@ -16,6 +19,8 @@ class AttributionAttention:
     Undershoot is clamped once per layer size, not once per head as in DAAM: that makes a gradient
     through the maps affordable (`ml.baselines.ovam_query`).
     """
+
+    joint = False
 
     def __init__(
         self,
@@ -32,7 +37,9 @@ class AttributionAttention:
         self.calls = 0
         self._sums: dict[int, torch.Tensor] = {}  # pixels of a layer -> (B, pixels, n)
 
-    def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
+    def add(
+        self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor, *more: Any
+    ) -> None:
         """As `Recorder.add`; the picture's own text plays no part."""
         query = split_heads(attention, attention.to_q(pixels[-len(self.texts) :]))
         key = split_heads(attention, attention.to_k(self.texts))

@@ -2,17 +2,17 @@
 fitted to the mask of one labelled picture. Not here: maps of a query (`ml.baselines.ovam`).
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
-from ml.diffusion.attention import (
-    attention_shares,
-    split_heads,
-    to_latent_size,
-)
+from ml.diffusion.attention import attention_shares, to_latent_size
+from ml.diffusion.backbones.kinds import denoiser
+from ml.diffusion.backbones.unet import split_heads
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape, picture_size
 from ml.diffusion.pipeline import Pipeline
@@ -27,10 +27,12 @@ ITERATIONS, LEARNING_RATE = 300, 0.01
 class _Queries:
     """Keeps one picture's queries, every step of a layer together. A `Recorder`."""
 
+    joint = False
+
     def __init__(self) -> None:
         self._steps: dict[Attention, list[Tensor]] = {}  # float32 (1, heads, N, d) of each step
 
-    def add(self, attention: Attention, pixels: Tensor, text: Tensor) -> None:
+    def add(self, attention: Attention, pixels: Tensor, text: Tensor, *more: Any) -> None:
         query = split_heads(attention, attention.to_q(pixels[-1:]))
         self._steps.setdefault(attention, []).append(query.float())
 
@@ -88,7 +90,7 @@ def optimise_query(
     optimiser = torch.optim.Adam([query], lr=learning_rate)
     best, lowest = start, float("inf")
     for _ in range(iterations):
-        found = _object_map(layers, query.to(pipe.unet.dtype), latent_shape(pipe)[1:])
+        found = _object_map(layers, query.to(denoiser(pipe).dtype), latent_shape(pipe)[1:])
         enlarged = F.interpolate(found, size=size, mode="bilinear", align_corners=False)[0, 0]
         loss = F.binary_cross_entropy(enlarged, target)
         if loss.item() < lowest:

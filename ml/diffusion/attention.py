@@ -8,20 +8,24 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from diffusers.models.attention_processor import Attention
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.nn import functional
 
+from ml.diffusion.backbones.kinds import backbone_of, denoiser
+from ml.diffusion.backbones.protocol import Backbone
+from ml.diffusion.backbones.unet import head_shares
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import all_positions, text_length
 
 
 class Recorder(Protocol):
-    """Observes cross-attentions while the U-Net runs."""
+    """Observes attentions to the text while the denoiser runs."""
 
-    def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
-        """One layer of one step. pixels: (2B, N, D), text: (2B, L, D') of that layer, the
-        conditional half last."""
+    joint: bool
+    """Whether it understands attention to picture and text together, which transformers have."""
+
+    def add(self, attention: Any, pixels: torch.Tensor, text: torch.Tensor, *more: Any) -> None:
+        """One layer of one step. pixels: (halves * B, N, D), text: (halves * B, L, D') of that
+        layer, the conditional half last; more: what else its processor was given."""
 
 
 class WordAttention:
@@ -31,7 +35,11 @@ class WordAttention:
     the latent's size and its undershoot clamped on its own, before anything is averaged.
     """
 
-    def __init__(self, token_weights: torch.Tensor, latent_size: tuple[int, int]):
+    joint = True
+
+    def __init__(
+        self, token_weights: torch.Tensor, latent_size: tuple[int, int], backbone: Backbone
+    ):
         """token_weights: float32 (B, L, n), column j averages the tokens of word j."""
         named = token_weights.any(-1)  # (B, L)
         self.batch, most = len(named), int(named.sum(1).max())
@@ -40,17 +48,14 @@ class WordAttention:
         self.token_weights = token_weights.gather(
             1, self.tokens[..., None].expand(-1, -1, token_weights.shape[-1])
         )  # (B, T, n)
-        self.latent_size = latent_size
-        self._sums: dict[Attention, torch.Tensor] = {}  # layer -> (B, heads, pixels, T)
+        self.latent_size, self.backbone = latent_size, backbone
+        self._sums: dict[Any, torch.Tensor] = {}  # layer -> (B, heads, pixels, T)
 
-    def add(self, attention: Attention, pixels: torch.Tensor, text: torch.Tensor) -> None:
-        """One layer of one step. pixels: (B or 2B, N, D), text: (B or 2B, L, D') of that layer.
-
-        Only the last B rows count: the conditional half of a guided batch.
-        """
-        query = split_heads(attention, attention.to_q(pixels[-self.batch :]))
-        key = split_heads(attention, attention.to_k(text[-self.batch :]))
-        shares = head_shares(attention, query, key)
+    def add(self, attention: Any, pixels: torch.Tensor, text: torch.Tensor, *more: Any) -> None:
+        """One layer of one step, as `Recorder.add`; the last B rows count."""
+        shares = self.backbone.attention_shares(
+            attention, pixels[-self.batch :], text[-self.batch :], *more
+        )
         tokens = self.tokens[:, None, None].expand(*shares.shape[:3], -1)
         own = shares.gather(-1, tokens)
         known = self._sums.get(attention)
@@ -66,14 +71,8 @@ class WordAttention:
         return torch.einsum("bthw,btn->bnhw", total, self.token_weights)
 
 
-def split_heads(attention: Attention, projected: torch.Tensor) -> torch.Tensor:
-    """Queries or keys (..., N, D) of a layer by its heads: (..., heads, N, D / heads)."""
-    split: torch.Tensor = projected.unflatten(-1, (attention.heads, -1)).transpose(-3, -2)
-    return split
-
-
 def attention_shares(
-    attention: Attention,
+    attention: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     counted: torch.Tensor | None = None,
@@ -81,20 +80,6 @@ def attention_shares(
     """Softmax over the tokens, mean over heads: (..., heads, N, d) and (..., heads, L, d) to
     float32 (..., N, L). counted: bool (..., L), the tokens that take part, by default all."""
     return head_shares(attention, query, key, counted).mean(dim=-3)
-
-
-def head_shares(
-    attention: Attention,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    counted: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """`attention_shares` of each head: float32 (..., heads, N, L)."""
-    # In float32: SD 2's products overflow float16.
-    scores = query.float() @ key.float().transpose(-2, -1) * attention.scale
-    if counted is not None:
-        scores = scores.masked_fill(~counted[..., None, None, :], -torch.inf)
-    return scores.softmax(dim=-1)
 
 
 def to_latent_size(sums: dict[int, torch.Tensor], latent_size: tuple[int, int]) -> torch.Tensor:
@@ -127,7 +112,7 @@ class _Recording:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,
         hidden_states: torch.Tensor,
         encoder_hidden_states: torch.Tensor | None = None,
         *args: Any,
@@ -135,7 +120,7 @@ class _Recording:
     ) -> torch.Tensor:
         if encoder_hidden_states is not None:
             for recorder in self.recorders:
-                recorder.add(attn, hidden_states, encoder_hidden_states)
+                recorder.add(attn, hidden_states, encoder_hidden_states, *args)
         return self.inner(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
@@ -157,23 +142,25 @@ def token_weights(
 
 
 @contextmanager
-def recording(unet: UNet2DConditionModel, *recorders: Recorder) -> Iterator[None]:
-    """Within the block the recorders observe every cross-attention on the way down and up.
+def recording(pipe: Pipeline, *recorders: Recorder) -> Iterator[None]:
+    """Within the block the recorders observe the layers in which the picture attends to the text.
 
-    Not the middle block's: DAAM's paper and code leave it out, its 8x8 maps (SD-v1) are coarse. A
-    U-Net whose blocks somebody compiled runs uncompiled meanwhile: recorders keep a growing state,
-    for which the compiler would compile each block again and again.
+    A denoiser whose blocks somebody compiled runs uncompiled meanwhile: recorders keep a growing
+    state, for which the compiler would compile each block again and again. Raises ValueError for a
+    recorder of cross-attention and a denoiser that has none.
     """
-    layers = [
-        layer
-        for block in [*unet.down_blocks, *unet.up_blocks]
-        for layer in block.modules()
-        if isinstance(layer, Attention) and layer.is_cross_attention
-    ]
+    backbone = backbone_of(pipe)
+    if strange := [own for own in recorders if not (backbone.cross_attention or own.joint)]:
+        raise ValueError(
+            f"{type(strange[0]).__name__} reads the cross-attention of a U-Net, and "
+            f"{type(pipe).__name__} has a transformer without it: take DAAM's maps or "
+            "ConceptAttention's, or a Stable Diffusion 1, 2 or XL"
+        )
+    layers = backbone.attentions(denoiser(pipe))
     before = [layer.processor for layer in layers]
     try:
         for layer, processor in zip(layers, before, strict=True):
-            layer.processor = _Recording(processor, recorders)  # type: ignore[assignment]  # any callable
+            layer.processor = _Recording(processor, recorders)
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:

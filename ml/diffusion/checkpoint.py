@@ -7,10 +7,6 @@ Not here: its weight files (`ml.diffusion.weight_files`), what is loaded from th
 
 from pathlib import Path
 
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
-    StableDiffusionXLPipeline,
-)
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPError
     DisabledRepoError,
@@ -27,25 +23,10 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPErr
     RevisionResolutionError,
 )
 
+from ml.diffusion.backbones.kinds import KINDS, Kind
 from ml.diffusion.configurations import INDEX, check_folder
 from ml.diffusion.weight_files import check_weights
 from ml.store.reading import read_object
-
-Kind = type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline]
-
-UNUSED: dict[str, object] = {"feature_extractor": None, "image_encoder": None}
-"""Parts that are named in model_index.json, often without their files, and not used here."""
-
-PIPELINES: dict[str, tuple[Kind, dict[str, object]]] = {
-    "StableDiffusionPipeline": (
-        StableDiffusionPipeline,
-        UNUSED | {"safety_checker": None, "requires_safety_checker": False},
-    ),
-    # Without the watermark: whether one is drawn into the pictures would depend on what else is
-    # installed here.
-    "StableDiffusionXLPipeline": (StableDiffusionXLPipeline, UNUSED | {"add_watermarker": False}),
-}
-"""By the class that model_index.json names: the class to load, and its extra arguments."""
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -80,8 +61,8 @@ def find_checkpoint(name: str, revision: str | None = None, variant: str | None 
     """The folder with the model's files: `name` itself, or where the hub's copy lies.
 
     Downloads what is missing of a hub id. Raises ValueError, saying what to do, when the model is
-    missing or unavailable, is of a class that is not in PIPELINES, has no safetensors, lacks
-    a file or has a damaged one, or asks for what is not supported (`ml.diffusion.fields`).
+    missing or unavailable, is of a class that is not in KINDS, has no safetensors, lacks
+    a file or has a damaged one, or asks for what is not supported (`ml.diffusion.configurations`).
     """
     folder = Path(name) if Path(name).is_dir() else _download(name, revision, variant)
     kind_of(folder)
@@ -90,8 +71,8 @@ def find_checkpoint(name: str, revision: str | None = None, variant: str | None 
     return folder
 
 
-def kind_of(folder: Path) -> tuple[Kind, dict[str, object]]:
-    """The row of PIPELINES for the model in a folder."""
+def kind_of(folder: Path) -> Kind:
+    """The row of KINDS for the model in a folder."""
     if not (folder / INDEX).is_file():
         raise ValueError(
             f"no {INDEX} in {str(folder)!r}: expected a folder written by "
@@ -100,17 +81,17 @@ def kind_of(folder: Path) -> tuple[Kind, dict[str, object]]:
     return _kind(folder / INDEX)
 
 
-def _kind(index: Path) -> tuple[Kind, dict[str, object]]:
+def _kind(index: Path) -> Kind:
     try:
         name = read_object(index)["_class_name"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"{index} is damaged ({error!r}): bring the model again") from error
-    if name not in PIPELINES:
+    if name not in KINDS:
         raise ValueError(
-            f"{index} is of class {name!r}: expected one of {sorted(PIPELINES)}; "
+            f"{index} is of class {name!r}: expected one of {sorted(KINDS)}; "
             "change diffusion.model in the profile"
         )
-    return PIPELINES[name]
+    return KINDS[name]
 
 
 def _download(name: str, revision: str | None, variant: str | None) -> Path:
@@ -124,10 +105,12 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
         index = hf_hub_download(name, INDEX, revision=revision)
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
-    kind, extra = _kind(Path(index))
+    kind = _kind(Path(index))
     try:
         return Path(
-            kind.download(name, revision=revision, variant=variant, use_safetensors=True, **extra)
+            kind.pipeline.download(
+                name, revision=revision, variant=variant, use_safetensors=True, **kind.extra
+            )
         )
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error

@@ -1,16 +1,17 @@
 """Where a picture responds to a phrase: leave-one-out contrast (like DiffEdit, arXiv 2210.11427).
 
-The U-Net's prediction with the whole prompt minus its prediction with one phrase left out is large
-where that phrase is drawn. Not here: how these maps are used.
+The denoiser's prediction with the whole prompt minus its prediction with one phrase left out is
+large where that phrase is drawn. Not here: how these maps are used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
-from ml.diffusion.latents import add_noise, signal_shares
+from ml.diffusion.latents import add_noise
 from ml.diffusion.pipeline import Pipeline
 from ml.words.left_out import without_phrase
 
@@ -36,8 +37,9 @@ def leave_one_out(
 
     latents: clean (B,C,h,w). Returns for each sample float32 (n_i, T, h, w) >= 0 on the
     pipeline's device: mean over channels of |v(x_t, prompt) - v(x_t, prompt without the
-    phrase)|, in units of v whatever the model predicts, not normalised, unguided. T passes for
-    the prompt and T for each phrase, at most batch_size at once, from as many samples as fit.
+    phrase)|, in units of the velocity v whatever the model predicts, not normalised, unguided. T
+    passes for the prompt and T for each phrase, at most batch_size at once, from as many samples as
+    fit.
     Raises ValueError for lists of unequal length or a phrase that is not in its prompt.
     """
     lengths = {len(latents), len(prompts), len(phrases), len(seeds)}
@@ -53,7 +55,8 @@ def leave_one_out(
     ]
     asked = [[prompt, *texts] if texts else [] for prompt, texts in zip(prompts, left, strict=True)]
     _, found = _predictions(pipe, latents, asked, timesteps, seeds, batch_size)
-    scale = _to_v(pipe, timesteps)
+    process = backbone_of(pipe).process
+    scale = [process.to_velocity(pipe.scheduler, t) for t in timesteps]
     maps = []
     for i, texts in enumerate(left):
         own = torch.zeros(len(texts), len(timesteps), *latents.shape[2:], device=latents.device)
@@ -73,7 +76,7 @@ def _predictions(
     seeds: Sequence[int],
     batch_size: int,
 ) -> tuple[list[torch.Tensor], dict[_Pass, torch.Tensor]]:
-    """The latents noised to each timestep, and the U-Net's prediction of every pass: each sample
+    """The latents noised to each timestep, and the denoiser's prediction of every pass: each sample
     under each of its texts at each timestep, equal ones once."""
     noisy = [add_noise(pipe, latents, t, seeds) for t in timesteps]
     passes = list(
@@ -95,42 +98,23 @@ def _predict(
     timesteps: Sequence[int],
     batch_size: int,
 ) -> list[torch.Tensor]:
-    """The U-Net's prediction float32 (C,h,w) of every pass."""
+    """The denoiser's prediction float32 (C,h,w) of every pass."""
     if not passes:
         return []
     texts = list(dict.fromkeys(one.text for one in passes))
     row = {text: index for index, text in enumerate(texts)}
     encoded = encode_prompts(pipe, texts)
+    backbone, network = backbone_of(pipe), denoiser(pipe)
     predictions: list[torch.Tensor] = []
     for start in range(0, len(passes), batch_size):
         batch = passes[start : start + batch_size]
         inputs = torch.stack([noisy[one.time][one.sample] for one in batch])
         times = torch.tensor([timesteps[one.time] for one in batch], device=inputs.device)
-        (output,) = pipe.unet(
-            inputs.to(pipe.unet.dtype),
-            times,
-            return_dict=False,
-            **encoded[[row[one.text] for one in batch]].kwargs,
+        output = backbone.predict(
+            pipe, inputs.to(network.dtype), times, encoded[[row[one.text] for one in batch]]
         )
         predictions.extend(output.float().unbind())
     return predictions
-
-
-def _to_v(pipe: Pipeline, timesteps: Sequence[int]) -> list[float]:
-    """The factor that turns a difference of predictions at a timestep into a difference of v.
-
-    v = sqrt(a) e - sqrt(1-a) x0 and x_t = sqrt(a) x0 + sqrt(1-a) e with x_t fixed, so that
-    dv = de / sqrt(a) = -dx0 / sqrt(1-a).
-    """
-    kind, shares = pipe.scheduler.config.prediction_type, signal_shares(pipe)
-    factors: dict[str, Callable[[float], float]] = {
-        "v_prediction": lambda a: 1.0,
-        "epsilon": lambda a: float(a**-0.5),
-        "sample": lambda a: float((1 - a) ** -0.5),
-    }
-    if kind not in factors:
-        raise ValueError(f"prediction_type: expected one of {sorted(factors)}, got {kind!r}")
-    return [factors[kind](float(shares[t])) for t in timesteps]
 
 
 @torch.no_grad()
@@ -142,11 +126,12 @@ def prediction_errors(
     seeds: Sequence[int],
     batch_size: int,
 ) -> list[torch.Tensor]:
-    """The error of the U-Net's prediction of a picture's noise under each of its texts.
+    """The error of the denoiser's prediction of a picture's noise under each of its texts.
 
     latents: clean (B,C,h,w); texts: n_i for each, "" included if wanted. Returns for each sample
     float32 (n_i,T,h,w) >= 0 on the pipeline's device: the squared error of v summed over channels,
-    in units of v whatever the model predicts, with the same noise for all texts of a picture.
+    in units of the velocity v whatever the model predicts, with the same noise for all texts of a
+    picture.
     n_i * T passes, at most batch_size at once. Raises ValueError for lists of unequal length.
     """
     if len({len(latents), len(texts), len(seeds)}) > 1:
@@ -156,25 +141,17 @@ def prediction_errors(
         )
     latents = latents.to(pipe.device, torch.float32)
     noisy, found = _predictions(pipe, latents, texts, timesteps, seeds, batch_size)
-    scale, shares = _to_v(pipe, timesteps), signal_shares(pipe)
+    process = backbone_of(pipe).process
+    scale = [process.to_velocity(pipe.scheduler, t) for t in timesteps]
     errors = []
     for i, own in enumerate(texts):
         maps = torch.zeros(len(own), len(timesteps), *latents.shape[2:], device=latents.device)
         for k, t in enumerate(timesteps):
-            true = _target(pipe, latents[i], noisy[k][i], float(shares[t]))
+            signal, rest = process.shares(pipe.scheduler, t)
+            noise = (noisy[k][i] - signal * latents[i]) / rest
+            true = process.target(pipe.scheduler, latents[i], noise, t)
             for j, text in enumerate(own):
                 wrong = (found[_Pass(i, k, text)] - true) * scale[k]
                 maps[j, k] = wrong.square().sum(dim=0)
         errors.append(maps)
     return errors
-
-
-def _target(pipe: Pipeline, clean: torch.Tensor, noisy: torch.Tensor, share: float) -> torch.Tensor:
-    """What the U-Net should predict for a noised latent whose clean one is known."""
-    noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
-    targets: dict[str, torch.Tensor] = {
-        "epsilon": noise,
-        "sample": clean,
-        "v_prediction": share**0.5 * noise - (1 - share) ** 0.5 * clean,
-    }
-    return targets[pipe.scheduler.config.prediction_type]

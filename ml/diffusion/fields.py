@@ -12,13 +12,6 @@ from typing import Any
 
 from ml.diffusion.schedulers import PREDICTIONS, TIMESTEPS
 
-CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "text_encoder_2": "config.json",
-    "scheduler": "scheduler_config.json",
-}
 CLIP_WIDTH = 512
 """CLIPTextConfig's default of hidden_size and projection_dim, for files that do not say."""
 
@@ -36,7 +29,11 @@ class Model:
     """The configurations of a pipeline by part, with the defaults of their classes."""
 
     configs: dict[str, dict[str, Any]]
-    xl: bool
+
+    @property
+    def xl(self) -> bool:
+        """Whether a U-Net has a second text encoder, as SDXL's."""
+        return "text_encoder_2" in self.configs
 
     @property
     def text_width(self) -> int:
@@ -68,7 +65,23 @@ def _usual_blocks(value: Any, _: Model) -> bool:
     return all(name.removeprefix("CrossAttn") in ("DownBlock2D", "UpBlock2D") for name in value)
 
 
-RULES = (
+VAE_RULES = (
+    Rule("vae", "latents_mean", _none, "null: latents are scaled by scaling_factor alone"),
+    Rule("vae", "latents_std", _none, "null: latents are scaled by scaling_factor alone"),
+    Rule(
+        "vae",
+        "scaling_factor",
+        lambda value, _: isinstance(value, int | float) and value > 0,
+        "a number above 0",
+    ),
+    Rule("vae", "in_channels", lambda value, _: value == 3, "3, RGB"),
+    Rule("vae", "out_channels", lambda value, _: value == 3, "3, RGB"),
+)
+"""Honoured of the VAE: scaling_factor, shift_factor (drawing and encode_images), force_upcast (SDXL
+in float16, as in diffusers), quant convolutions and the like (by the class)."""
+
+UNET_RULES = (
+    *VAE_RULES,
     # The U-Net is called with latents, a timestep, the text, and for SDXL pooled text and sizes.
     Rule(
         "unet",
@@ -160,8 +173,6 @@ RULES = (
         lambda value, _: value in (None, "UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
         "UNetMidBlock2DCrossAttn or null",
     ),
-    # Honoured: scaling_factor (drawing and encode_images), force_upcast (SDXL in float16, as in
-    # diffusers), quant convolutions and the like (by the class).
     Rule(
         "vae",
         "shift_factor",
@@ -169,16 +180,6 @@ RULES = (
         "null: Stable Diffusion's latents are "
         "scaled, not shifted, and its pipelines do not shift them back",
     ),
-    Rule("vae", "latents_mean", _none, "null: latents are scaled by scaling_factor alone"),
-    Rule("vae", "latents_std", _none, "null: latents are scaled by scaling_factor alone"),
-    Rule(
-        "vae",
-        "scaling_factor",
-        lambda value, _: isinstance(value, int | float) and value > 0,
-        "a number above 0",
-    ),
-    Rule("vae", "in_channels", lambda value, _: value == 3, "3, RGB"),
-    Rule("vae", "out_channels", lambda value, _: value == 3, "3, RGB"),
     # The scheduler's steps, spacing and offset are the sampler's own business and honoured by it;
     # clip_sample is off whatever the file says (schedulers.unclipped says why).
     Rule("text_encoder", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),

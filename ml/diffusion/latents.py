@@ -12,9 +12,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
     StableDiffusionXLPipeline,
 )
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import nn
 
+from ml.diffusion.backbones.kinds import backbone_of
 from ml.diffusion.pipeline import Pipeline
 
 
@@ -29,7 +29,8 @@ def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
     with _vae_without_overflow(pipe) as vae:
         latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
     scaling: float = pipe.vae.config["scaling_factor"]
-    return latents.float() * scaling
+    shift: float = pipe.vae.config["shift_factor"] or 0.0
+    return (latents.float() - shift) * scaling
 
 
 @contextmanager
@@ -53,12 +54,6 @@ def _vae_without_overflow(pipe: Pipeline) -> Iterator[AutoencoderKL]:
         module.to(torch.float16)
 
 
-def signal_shares(pipe: Pipeline) -> torch.Tensor:
-    """alpha_bar by timestep, float32 (1000,), CPU: DDPM's, whatever scheduler is set."""
-    shares: torch.Tensor = DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
-    return shares
-
-
 def add_noise(
     pipe: Pipeline, latents: torch.Tensor, timestep: int, seeds: Sequence[int]
 ) -> torch.Tensor:
@@ -69,11 +64,11 @@ def add_noise(
     """
     if len(seeds) != len(latents):
         raise ValueError(f"expected one seed a latent, got {len(seeds)} for {len(latents)}")
-    share = float(signal_shares(pipe)[timestep])
+    signal, rest = backbone_of(pipe).process.shares(pipe.scheduler, timestep)
     noise = torch.stack(
         [torch.randn(latents.shape[1:], generator=_generator(seed, timestep)) for seed in seeds]
     ).to(latents)
-    noisy: torch.Tensor = share**0.5 * latents + (1 - share) ** 0.5 * noise
+    noisy: torch.Tensor = signal * latents + rest * noise
     return noisy
 
 

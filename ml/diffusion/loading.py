@@ -10,32 +10,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import PreTrainedModel
 
 from ml.compute.devices import find_device
 from ml.compute.precision import usable_precision
 from ml.compute.weights import check_finite, load_whole
+from ml.diffusion.backbones.kinds import backbone_of, denoiser, kind_of_pipe, tokenizer_of
 from ml.diffusion.checkpoint import find_checkpoint, kind_of
 from ml.diffusion.pipeline import Pipeline
-from ml.diffusion.schedulers import check_name, check_scheduler, swapped, unclipped
+from ml.diffusion.schedulers import check_name, unclipped
 from ml.diffusion.weight_files import parts_of, weight_files
 from ml.settings.sections import DiffusionParams
 from ml.store.reading import configured, read_object
+from ml.words.text_limit import reads
 
 # At 512x512 (latents of 64) decoding a batch at once takes gigabytes and no less time than one
 # picture after the other; at the micro size (latents of 16) the batch is faster.
 SLICED_FROM = 64
-
-PARTS = {
-    "unet": UNet2DConditionModel,
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-}
-"""The class of each part that has weights."""
 
 
 def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
@@ -57,15 +49,14 @@ def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
 def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
     """The pipeline frozen, on its device, its scheduler set by name, memory saved as asked for.
 
-    Parameters are in eval mode without gradients, the U-Net is channels_last, faster on a CPU
-    (docs/ablations.md#memory-format-of-the-u-net), the safety checker and the progress bar are off.
+    Parameters are in eval mode without gradients, the safety checker and the progress bar are off.
     """
+    backbone = backbone_of(pipe)
     set_scheduler(pipe, diffusion.scheduler)
-    check_scheduler(pipe.scheduler, diffusion.steps)
-    for part in (pipe.unet, pipe.vae, *text_encoders(pipe)):
+    backbone.process.check(pipe.scheduler, diffusion.steps)
+    for part in (denoiser(pipe), pipe.vae, *text_encoders(pipe)):
         part.eval().requires_grad_(False)
-    unet: nn.Module = pipe.unet  # torch's `to` has types, diffusers' wrapper of it has none
-    unet.to(memory_format=torch.channels_last)
+    backbone.configure(pipe, diffusion)
     if latent_shape(pipe)[-1] >= SLICED_FROM:
         pipe.vae.enable_slicing()
     if diffusion.vae_tiling:
@@ -81,22 +72,30 @@ def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipe
     Raises ValueError for weights that are missing, unknown, of another shape or not finite. Its
     passes raise NotFinite (`guard`).
     """
-    kind, extra = kind_of(folder)
+    kind = kind_of(folder)
+    there = parts_of(folder)
+    absent = dict.fromkeys([part for part in kind.optional if part not in there])
+    absent |= dict.fromkeys(map(tokenizer_of, absent))
     parts = {
         part: load_whole(
-            PARTS[part],
+            kind.networks[part],
             str(folder / part),
             str(folder / part),
             dtype=dtype,
             variant=weight_files(folder, part, variant)[1],
         )
-        for part in parts_of(folder)
+        for part in there
     }
-    for part in ("scheduler", "tokenizer", "tokenizer_2"):
+    for part in ("scheduler", *map(tokenizer_of, kind.text)):
         for file in sorted((folder / part).glob("*.json")):
             read_object(file)  # the libraries' errors do not name it
     with configured(f"{folder}, its scheduler or tokenizer"):
-        pipe = cast(Pipeline, kind.from_pretrained(str(folder), dtype=dtype, **parts, **extra))
+        pipe = cast(
+            Pipeline,
+            kind.pipeline.from_pretrained(
+                str(folder), dtype=dtype, **parts, **absent, **kind.extra
+            ),
+        )
         pipe.scheduler = unclipped(type(pipe.scheduler), pipe.scheduler.config)
     _fit_tokenizers(pipe, folder)
     guard(pipe)
@@ -109,19 +108,20 @@ def _fit_tokenizers(pipe: Pipeline, folder: Path) -> None:
 
     Raises ValueError for a tokenizer with tokens that its encoder has no embedding of.
     """
-    for part, encoder in (("", pipe.text_encoder), ("_2", getattr(pipe, "text_encoder_2", None))):
+    for part in kind_of_pipe(pipe).text:
+        encoder = getattr(pipe, part)
         if encoder is None:
             continue
-        cutter, known = getattr(pipe, f"tokenizer{part}"), encoder.config.vocab_size
-        cutter.model_max_length = min(
-            cutter.model_max_length, encoder.config.max_position_embeddings
-        )
+        cutter, known = getattr(pipe, tokenizer_of(part)), encoder.config.vocab_size
+        cutter.model_max_length = min(cutter.model_max_length, reads(encoder.config.to_dict()))
         if len(cutter) > known:
             raise ValueError(
-                f"{folder}: tokenizer{part} has {len(cutter)} tokens, text_encoder{part} "
+                f"{folder}: {tokenizer_of(part)} has {len(cutter)} tokens, {part} "
                 f"embeddings of {known}: take both from one checkpoint (words added by textual "
                 "inversion have to be saved with the text encoder)"
             )
+    if hasattr(pipe, "tokenizer_max_length"):  # noted when the pipeline was made
+        pipe.tokenizer_max_length = pipe.tokenizer.model_max_length
 
 
 def tile_vae(pipe: Pipeline) -> None:
@@ -136,13 +136,10 @@ def tile_vae(pipe: Pipeline) -> None:
     pipe.vae.tile_latent_min_size = latent_shape(pipe)[-1] // 2
 
 
-def text_encoders(pipe: Pipeline) -> list[CLIPTextModel | CLIPTextModelWithProjection]:
-    """SDXL's two, every other model's one, in the order of the query's channels."""
-    return [
-        encoder
-        for encoder in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None))
-        if encoder is not None
-    ]
+def text_encoders(pipe: Pipeline) -> list[PreTrainedModel]:
+    """All that the pipeline has, in their order."""
+    named = [getattr(pipe, part) for part in kind_of_pipe(pipe).text]
+    return [encoder for encoder in named if encoder is not None]
 
 
 def set_scheduler(pipe: Pipeline, name: str) -> None:
@@ -151,19 +148,22 @@ def set_scheduler(pipe: Pipeline, name: str) -> None:
     Raises ValueError, listing the names that fit, for a name that does not fit, or a class that
     cannot keep the model's schedule.
     """
-    pipe.scheduler = swapped(pipe.scheduler, name)
+    check_name(name)
+    pipe.scheduler = backbone_of(pipe).process.swapped(pipe.scheduler, name)
 
 
 def guard(pipe: Pipeline) -> None:
-    """Makes every pass of the U-Net and the VAE, whoever calls it, raise NotFinite where its output
-    has numbers that are not finite; the error names dtype and scheduler.
+    """Makes every pass of the denoiser and the VAE, whoever calls it, raise NotFinite where its
+    output has numbers that are not finite; the error names dtype and scheduler.
 
-    Within `unwatched` the U-Net's are left to the caller.
+    Within `unwatched` the denoiser's are left to the caller.
     """
+
+    network = denoiser(pipe)
 
     def look(what: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if module is pipe.unet and _left_to_the_caller.get():
+            if module is network and _left_to_the_caller.get():
                 return
             values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
             dtype = str(values.dtype).removeprefix("torch.")
@@ -177,7 +177,7 @@ def guard(pipe: Pipeline) -> None:
 
         return hook
 
-    pipe.unet.register_forward_hook(look("the U-Net's predictions"))
+    network.register_forward_hook(look("the denoiser's predictions"))
     pipe.vae.encoder.register_forward_hook(look("the latents of pictures"))
     pipe.vae.decoder.register_forward_hook(look("the pictures"))  # before they are clamped
 
@@ -187,8 +187,8 @@ _left_to_the_caller: ContextVar[bool] = ContextVar("left_to_the_caller", default
 
 @contextmanager
 def unwatched() -> Iterator[None]:
-    """Passes of the U-Net in this block are checked by the caller: on a GPU `guard` waits for each,
-    and a training step has more to give to the GPU meanwhile."""
+    """Passes of the denoiser in this block are checked by the caller: on a GPU `guard` waits for
+    each, and a training step has more to give to the GPU meanwhile."""
     token = _left_to_the_caller.set(True)
     try:
         yield
@@ -198,9 +198,7 @@ def unwatched() -> Iterator[None]:
 
 def latent_shape(pipe: Pipeline) -> tuple[int, int, int]:
     """(C, h, w) of one latent of the pipeline's own picture size."""
-    side = pipe.unet.config["sample_size"]
-    height, width = (side, side) if isinstance(side, int) else side
-    return pipe.unet.config["in_channels"], height, width
+    return backbone_of(pipe).shape(pipe)
 
 
 def picture_size(pipe: Pipeline) -> tuple[int, int]:

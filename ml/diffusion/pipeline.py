@@ -10,8 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 
 class Scheduler(Protocol):
@@ -40,12 +39,10 @@ class Drawn(Protocol):
 
 
 class Pipeline(Protocol):
-    """StableDiffusionPipeline, or StableDiffusionXLPipeline, which has a second tokenizer and text
-    encoder (`ml.diffusion.loading.text_encoders`, `ml.diffusion.tokens.tokenizers`)."""
+    """One of `ml.diffusion.backbones.kinds`. Its denoiser: `denoiser` there; its text encoders and
+    tokenizers: `ml.diffusion.loading.text_encoders`, `ml.diffusion.tokens.tokenizers`."""
 
-    unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: Scheduler
     config: Any  # fields of model_index.json
@@ -59,15 +56,7 @@ class Pipeline(Protocol):
 
     def to(self, device: torch.device, /) -> Self: ...
 
-    def encode_prompt(
-        self,
-        prompt: list[str],
-        /,
-        *,
-        device: torch.device,
-        num_images_per_prompt: int,
-        do_classifier_free_guidance: bool,
-    ) -> tuple[torch.Tensor, ...]: ...
+    def encode_prompt(self, *texts: Any, **options: Any) -> tuple[torch.Tensor, ...]: ...
 
     def save_pretrained(
         self, save_directory: str | Path, /, *, safe_serialization: bool = True

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
+from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.features import joined, tapped
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
-from ml.diffusion.schedulers import check_scheduler
+from ml.diffusion.schedulers import TIMESTEPS
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
 """diffusers' `callback_on_step_end`: (its pipeline, step from 0, timestep, {"latents": ...}) ->
@@ -28,11 +29,13 @@ the tensors to go on with."""
 @dataclass(frozen=True)
 class Samples:
     images: np.ndarray  # uint8 (B,H,W,3) RGB
-    latents: torch.Tensor  # float32 (B,C,h,w), CPU: what the U-Net was given in the last step
+    latents: torch.Tensor  # float32 (B,C,h,w), CPU: what the denoiser was given in the last step
     timestep: int  # of that step, 0..999
     daam: list[torch.Tensor] | None  # float32 (n_i,h,w) a picture, CPU: summed attention, >= 0
     earlier: dict[int, tuple[int, torch.Tensor]]  # step, counted from the last (1) -> as above
-    features: dict[int, torch.Tensor] | None = None  # `unet_features` of `latents` at `timestep`
+    features: dict[int, torch.Tensor] | None = (
+        None  # `denoiser_features` of `latents` at `timestep`
+    )
 
 
 def sample(
@@ -54,7 +57,7 @@ def sample(
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     features: whether the last step's are kept, on the pipeline's device and in its dtype, instead
-    of a pass of `ml.diffusion.features.unet_features` afterwards, whose they are to the bit.
+    of a pass of `ml.diffusion.features.denoiser_features` afterwards, whose they are to the bit.
     recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.
@@ -64,26 +67,32 @@ def sample(
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
+    backbone = backbone_of(pipe)
     _check(prompts, seeds, words, steps, guidance_scale)
-    check_scheduler(pipe.scheduler, steps)
+    backbone.process.check(pipe.scheduler, steps)
     with torch.inference_mode():
         recorder = None
         if words is not None and any(words):
             size = latent_shape(pipe)[1:]
-            recorder = WordAttention(token_weights(pipe, prompts, words), size)
+            recorder = WordAttention(token_weights(pipe, prompts, words), size, backbone)
         observers = [*recorders, recorder] if recorder else recorders
-        observed = recording(pipe.unet, *observers) if observers else nullcontext()
+        observed = recording(pipe, *observers) if observers else nullcontext()
         inputs = _Inputs(pipe, {1, *keep}, features)
+        without = {}
+        if backbone.halves == 2:
+            without = encode_prompts(pipe, [""] * len(prompts)).sampling("negative_")
         with observed, inputs.observed(), _vae_left_as_it_was(pipe):
             pictures = pipe(
                 **encode_prompts(pipe, prompts).sampling(),
-                **encode_prompts(pipe, [""] * len(prompts)).sampling("negative_"),
+                **without,
                 num_inference_steps=steps,
                 guidance_scale=guidance_scale,
                 # On the CPU, so that a seed means the same noise on every device.
                 generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
                 output_type="np",
-                callback_on_step_end=None if callback is None else _watched(callback),
+                callback_on_step_end=None
+                if callback is None
+                else _watched(callback, backbone.halves == 2),
             ).images
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
@@ -94,7 +103,7 @@ def sample(
         timestep=kept[1][0],
         earlier={step: kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
-        features=joined(inputs.outputs) if features else None,
+        features=joined(inputs.outputs, backbone.halves) if features else None,
     )
 
 
@@ -131,13 +140,13 @@ def _check(
         )
 
 
-def _watched(callback: StepCallback) -> StepCallback:
+def _watched(callback: StepCallback, guided: bool) -> StepCallback:
     """The callback, refused when it ends the drawing early, switches the guidance off or returns
     no dictionary: the last step's input is kept, with both halves of the guided batch."""
 
     def call(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
         changed = callback(pipe, step, timestep, tensors)
-        if pipe.interrupt or not pipe.do_classifier_free_guidance:
+        if pipe.interrupt or (guided and not pipe.do_classifier_free_guidance):
             raise ValueError(
                 "callback_on_step_end: expected one that neither interrupts the drawing nor "
                 "switches the guidance off (masks are made of the last step under guidance)"
@@ -161,15 +170,16 @@ def _per_picture(
 
 
 class _Inputs:
-    """Observes the U-Net's inputs: keeps the latents of some steps, counted from the last (1), and
-    of the last one the taps' outputs, if they are wanted.
+    """Observes the denoiser's inputs: keeps the latents of some steps, counted from the last (1),
+    and of the last one the taps' outputs, if they are wanted.
 
-    They are as the scheduler scales them (some work in units of the noise), so that one U-Net pass
+    They are as the scheduler scales them (some work in units of the noise), so that one pass
     on one of them, with its timestep, is that step whatever the scheduler.
     """
 
     def __init__(self, pipe: Pipeline, wanted: set[int], features: bool) -> None:
         self.pipe, self.wanted, self.calls, self.features = pipe, wanted, 0, features
+        self.backbone = backbone_of(pipe)
         self.kept: dict[int, tuple[int, torch.Tensor]] = {}  # float32 (B,C,h,w), CPU
         self.outputs: dict[int, torch.Tensor] = {}  # of `tapped`
         self.open = ExitStack()
@@ -177,15 +187,18 @@ class _Inputs:
     @contextmanager
     def observed(self) -> Iterator[None]:
         with self.open:
-            self.open.callback(self.pipe.unet.register_forward_pre_hook(self._look).remove)
+            look = denoiser(self.pipe).register_forward_pre_hook(self._look, with_kwargs=True)
+            self.open.callback(look.remove)
             yield
 
-    def _look(self, unet: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        latents, timestep = inputs[:2]
+    def _look(
+        self, network: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, Any]
+    ) -> None:
         step = len(self.pipe.scheduler.timesteps) - self.calls
         self.calls += 1
         if step in self.wanted:  # both halves of a guided batch are given the same latents
-            own = latents[: len(latents) // 2].float().cpu()
-            self.kept[step] = (round(float(timestep)), own)
+            latents, timestep = self.backbone.seen(self.pipe, inputs, named)
+            own = latents[: len(latents) // self.backbone.halves].float().cpu()
+            self.kept[step] = (min(round(timestep), TIMESTEPS - 1), own)
         if self.features and step == 1:  # not before: outputs of another step would only fill
-            self.outputs = self.open.enter_context(tapped(self.pipe.unet))  # the memory
+            self.outputs = self.open.enter_context(tapped(self.pipe))  # the memory

@@ -11,7 +11,7 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ml.settings.sections import SCHEDULERS
+from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS
 
 if TYPE_CHECKING:
     from ml.diffusion.pipeline import Scheduler  # it imports diffusers, which takes seconds
@@ -37,11 +37,12 @@ schedule may leave the noise of its first timestep (0.03); one in other units le
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError, listing the names that fit."""
-    if name not in SCHEDULERS:
+    """Raises ValueError, listing the names that fit, for a scheduler that no model here draws
+    with."""
+    if name not in (*SCHEDULERS, *FLOW_SCHEDULERS):
         raise ValueError(
-            f"diffusion.scheduler: expected one of {list(SCHEDULERS)}, got {name!r}; "
-            "change it in the profile"
+            f"diffusion.scheduler: expected one of {[*SCHEDULERS, *FLOW_SCHEDULERS]}, got "
+            f"{name!r}; change it in the profile"
         )
 
 
@@ -50,7 +51,11 @@ def swapped(scheduler: "Scheduler", name: str) -> "Scheduler":
 
     Raises ValueError for a name that does not fit, or a class that cannot keep the schedule.
     """
-    check_name(name)
+    if name not in SCHEDULERS:
+        raise ValueError(
+            f"diffusion.scheduler: expected one of {list(SCHEDULERS)}, got {name!r}; change it in "
+            "the profile"
+        )
     import diffusers
 
     own = dict(scheduler.config)

@@ -6,31 +6,32 @@ Not here: where a word stands in a text as letters (`ml.words.spans`), what a te
 
 from collections.abc import Sequence
 
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
+from ml.diffusion.backbones.kinds import kind_of_pipe, tokenizer_of
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.loading import text_encoders
 from ml.diffusion.pipeline import Pipeline
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
-from ml.words.text_limit import TextLimit, limit_of, read_limit
+from ml.words.text_limit import TextLimit, limit_of, read_limit, reads
 from ml.words.wording import Wording
 
+MEASURED = ("text_encoder", "text_encoder_2")
+"""The text encoders that a text must fit; Stable Diffusion 3's third, T5, reads more."""
 
-def tokenizers(pipe: Pipeline) -> list[CLIPTokenizer]:
-    """SDXL's two, every other model's one, in the order of the text encoders."""
-    return [
-        cutter
-        for cutter in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None))
-        if cutter is not None
-    ]
+
+def tokenizers(pipe: Pipeline) -> list[PreTrainedTokenizerBase]:
+    """Of the text encoders that words are read from, in their order: SDXL's and SD 3's two, every
+    other model's one."""
+    return [getattr(pipe, tokenizer_of(part)) for part in kind_of_pipe(pipe).words]
 
 
 def text_limit(pipe: Pipeline) -> TextLimit:
     """How much of a text the pipeline reads, and what refuses a longer one."""
+    parts = [part for part in MEASURED if part in kind_of_pipe(pipe).text]
     return limit_of(
-        tokenizers(pipe),
-        [encoder.config.max_position_embeddings for encoder in text_encoders(pipe)],
+        [getattr(pipe, tokenizer_of(part)) for part in parts],
+        [reads(getattr(pipe, part).config.to_dict()) for part in parts],
     )
 
 
@@ -40,8 +41,9 @@ def text_length(pipe: Pipeline) -> int:
 
 
 def text_width(pipe: Pipeline) -> int:
-    """Channels of a word's embedding: 768 in SD-v1, 1024 in SD 2, 768 + 1280 in SDXL."""
-    return sum(encoder.config.hidden_size for encoder in text_encoders(pipe))
+    """Channels of a word's embedding: 768 in SD-v1, 1024 in SD 2, 768 + 1280 in SDXL and SD 3,
+    4096 in FLUX."""
+    return sum(getattr(pipe, part).config.hidden_size for part in kind_of_pipe(pipe).words)
 
 
 def word_positions(pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()) -> list[int]:
@@ -65,13 +67,8 @@ def all_positions(
 
 
 def _positions(pipe: Pipeline, prompt: str, span: tuple[int, int]) -> list[int]:
-    start, end = span
-    word, found = prompt[start:end], []
-    for cutter in tokenizers(pipe):
-        # CLIP's tokenizer never joins what stands on two sides of a word boundary, so the tokens
-        # of the part before can be counted on their own.
-        before = _count(cutter, prompt[:start])
-        found.append(list(range(1 + before, 1 + before + _count(cutter, word))))
+    word = prompt[span[0] : span[1]]
+    found = [_places(cutter, prompt, span) for cutter in tokenizers(pipe)]
     positions = found[0]
     if any(other != positions for other in found):
         raise ValueError(
@@ -95,6 +92,18 @@ def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[Wording]) 
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
     if (limit := read_limit(folder)) is not None:
         limit.refuse_prompts(prompts)
+
+
+def _places(cutter: PreTrainedTokenizerBase, prompt: str, span: tuple[int, int]) -> list[int]:
+    """The tokens of a part of a prompt, as one tokenizer cuts it."""
+    start, end = span
+    if isinstance(cutter, CLIPTokenizer):
+        # It never joins what stands on two sides of a word boundary, so the tokens of the part
+        # before can be counted on their own.
+        before = _count(cutter, prompt[:start])
+        return list(range(1 + before, 1 + before + _count(cutter, prompt[start:end])))
+    offsets = cutter(prompt, return_offsets_mapping=True)["offset_mapping"]
+    return [place for place, (a, b) in enumerate(offsets) if a < end and b > start]
 
 
 def _count(cutter: CLIPTokenizer, text: str) -> int:

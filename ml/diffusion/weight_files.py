@@ -8,22 +8,21 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ml.compute.weights import index_files
+from ml.diffusion.backbones.kinds import KINDS
 from ml.diffusion.configurations import INDEX, class_of
 from ml.store.reading import read_object
 
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-}
-"""The parts of a pipeline that have weights, and how their files are called."""
+
+def stem_of(part: str) -> str:
+    """How the weight files of a part are called."""
+    return "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
 
 
 def parts_of(folder: Path) -> list[str]:
     """The parts of the model in a folder that have weights."""
     index = read_object(folder / INDEX)
-    return [part for part in WEIGHTS if class_of(index, part)]
+    known = KINDS[index["_class_name"]].networks
+    return [part for part in known if class_of(index, part)]
 
 
 def check_weights(folder: Path, variant: str | None) -> None:
@@ -49,8 +48,8 @@ def check_weights(folder: Path, variant: str | None) -> None:
 
 def weight_files(folder: Path, part: str, variant: str | None) -> tuple[list[Path], str | None]:
     """The files of a part and the variant that they are of: the plain ones where it has none."""
-    own = _files(folder / part, WEIGHTS[part], variant) if variant else []
-    return (own, variant) if own else (_files(folder / part, WEIGHTS[part], None), None)
+    own = _files(folder / part, stem_of(part), variant) if variant else []
+    return (own, variant) if own else (_files(folder / part, stem_of(part), None), None)
 
 
 def _files(folder: Path, stem: str, variant: str | None) -> list[Path]:

@@ -3,8 +3,8 @@
     python -m ml.foundation.train_transformer --minutes 110 \
         --out data/foundation/micro/transformer --work .scratch/train/transformer
 
-The same command goes on after a stop. Needs the pipeline of `train_diffusion.py` (--start-from): its
-autoencoder, its tokenizer, and its text encoder as the first weights of the first text tower.
+The same command goes on after a stop. Needs the pipeline of `train_diffusion.py` (--start-from):
+its autoencoder, its tokenizer, and its text encoder as the first weights of the first text tower.
 Exports a whole StableDiffusion3Pipeline folder every 10 minutes.
 Not here: how good its pictures are (`measure.py`), sampling for the pipeline (`ml/diffusion`).
 """

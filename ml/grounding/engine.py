@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ml.compute.batching import Batches
-from ml.diffusion.features import unet_features
+from ml.diffusion.features import denoiser_features
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import StepCallback, sample
@@ -228,7 +228,9 @@ class GroundingEngine:
         seeds: Sequence[int],
     ) -> Grounded:
         """`ground_features` of latents float32 (B,C,h,w) at the timestep."""
-        features = unet_features(self.pipe, latents.to(self.pipe.device), list(prompts), timestep)
+        features = denoiser_features(
+            self.pipe, latents.to(self.pipe.device), list(prompts), timestep
+        )
         return self.ground_features(features, images, prompts, words, phrases, seeds)
 
     @torch.no_grad()
@@ -241,8 +243,9 @@ class GroundingEngine:
         phrases: Sequence[Sequence[str]],
         seeds: Sequence[int],
     ) -> Grounded:
-        """One batch: its features (`unet_features`), and evidence of the finished pictures uint8
-        (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a picture without words."""
+        """One batch: its features (`denoiser_features`), and evidence of the finished pictures
+        uint8 (B,H,W,3). seeds: of the evidence's noise. Raises ValueError for a picture without
+        words."""
         if not all(len(own) for own in words):
             raise ValueError(
                 f"expected at least one word a picture, got {list(words)}; leave out "

@@ -17,7 +17,7 @@ from ml.compute.devices import on_device
 from ml.compute.weights import stop_for_numbers
 from ml.diffusion.encoding import word_embeddings
 from ml.diffusion.evidence import leave_one_out
-from ml.diffusion.features import unet_features
+from ml.diffusion.features import denoiser_features
 from ml.diffusion.latents import encode_images
 from ml.diffusion.loading import unwatched
 from ml.diffusion.pipeline import Pipeline
@@ -167,7 +167,7 @@ class FeatureSource:
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
         on_gpu = self.pipe.device.type == "cuda"
         with unwatched() if on_gpu else nullcontext():
-            features = unet_features(
+            features = denoiser_features(
                 self.pipe,
                 on_device(latents, self.pipe.device),
                 [s.text for s in chosen],

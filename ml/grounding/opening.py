@@ -18,7 +18,7 @@ from ml.diffusion.pipeline import Pipeline
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
-from ml.settings.sections import SCHEDULERS, DiffusionParams
+from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS, DiffusionParams
 from ml.store.files import atomic, say, write_json
 from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import NAME as MANIFEST
@@ -200,8 +200,8 @@ def _read_reference(file: Path) -> Reference:
         "revision": text,
         "variant": text,
         "scheduler": (
-            f"one of {', '.join(SCHEDULERS)}",
-            lambda value: value in (None, *SCHEDULERS),
+            f"one of {', '.join((*SCHEDULERS, *FLOW_SCHEDULERS))}",
+            lambda value: value in (None, *SCHEDULERS, *FLOW_SCHEDULERS),
         ),
         "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in (None, *DTYPES)),
         "steps": (

@@ -23,6 +23,7 @@ from ml.settings.sections import (
 )
 
 NEUTRAL: dict[str, object] = {
+    "diffusion.t5_tokens": None,
     "segmenter.warm_up": 0,
     "segmenter.class_weight": 1.0,
     "triplets.labels": None,

@@ -29,6 +29,9 @@ Scheduler = Literal[
 """Of diffusers, that draw with Stable Diffusion. Each ends where the closed form of a known case
 says (tests/diffusion/test_contract_schedulers.py)."""
 SCHEDULERS: tuple[str, ...] = get_args(Scheduler)
+FlowScheduler = Literal["FlowMatchEulerDiscreteScheduler"]
+"""Of diffusers, that draw with models of rectified flow: Stable Diffusion 3 and FLUX."""
+FLOW_SCHEDULERS: tuple[str, ...] = get_args(FlowScheduler)
 Text = Annotated[str, TEXT]
 
 
@@ -74,10 +77,10 @@ Address = Annotated[
 
 @dataclass(frozen=True)
 class DiffusionParams:
-    model: Text  # folder or hub id that StableDiffusionPipeline.from_pretrained takes
+    model: Text  # folder or hub id of a diffusers pipeline (`ml.diffusion.backbones.kinds`)
     revision: Text | None  # pinned revision of a hub id, null for a folder
     variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
-    scheduler: Scheduler  # of diffusers; another one than the model's own may be
+    scheduler: Scheduler | FlowScheduler  # of diffusers; another than the model's own may be
     steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
     guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
     batch_size: Batch  # pictures sampled at once
@@ -85,6 +88,7 @@ class DiffusionParams:
     dtype: Literal["float32", "float16", "bfloat16"]
     attention_slicing: bool  # less memory where there is no fused attention, and slower
     vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
+    t5_tokens: Annotated[int, Range(1, 512)] | None  # that T5 reads (SD 3, FLUX); null: diffusers'
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from ml.baselines.daam import best_threshold, candidate_thresholds, strongest, threshold_masks
 from ml.compute.batching import Batches
-from ml.diffusion.features import unet_features
+from ml.diffusion.features import denoiser_features
 from ml.grounding.features import Batch, Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.studies.modules import load_module
@@ -72,7 +72,7 @@ def look(
 ) -> Batch:
     """A module's inputs for the questions, all of one timestep; without any truth."""
     latents = torch.from_numpy(np.stack([q.latent for q in questions]))
-    features = unet_features(pipe, latents, [q.shown for q in questions], questions[0].timestep)
+    features = denoiser_features(pipe, latents, [q.shown for q in questions], questions[0].timestep)
     none = [np.zeros((len(q.words), 1, 1), bool) for q in questions]
     return collate(
         features,

@@ -6,7 +6,7 @@ word's tokens stand (`ml.diffusion.tokens`).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # transformers takes seconds to import
     from ml.words.wording import Wording
 
 MOST_SHOWN = 3
+T5_READS = 512
 WORD_LIST = 1000
 """Tokens below which a tokenizer is a list of words (micro: 679, 512 of them letters): what it cuts
 into pieces the model never learned. CLIP's own has 49,408."""
@@ -100,6 +101,14 @@ def limit_of(
     return TextLimit(tokenizers, min(*positions, *(c.model_max_length for c in tokenizers)))
 
 
+def reads(config: Mapping[str, Any]) -> Any:
+    """How many tokens a text encoder reads, as its configuration says: CLIP's has positions, T5's
+    (FLUX) the length that it was trained with."""
+    if config.get("model_type") == "t5":
+        return config.get("n_positions", T5_READS)
+    return config.get("max_position_embeddings")
+
+
 def read_limit(folder: Path) -> TextLimit | None:
     """Of a model's files, which are not loaded; None where they are not complete."""
     from transformers import AutoTokenizer  # seconds; only where a text is to be measured
@@ -108,7 +117,7 @@ def read_limit(folder: Path) -> TextLimit | None:
     configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
     if not parts or not all(config.is_file() for config in configs):
         return None
-    positions: list[Any] = [read_object(c).get("max_position_embeddings") for c in configs]
+    positions: list[Any] = [reads(read_object(config)) for config in configs]
     if wrong := [
         config
         for config, most in zip(configs, positions, strict=True)

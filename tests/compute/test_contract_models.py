@@ -18,7 +18,7 @@ from ml.compute.losses import CHECK_EVERY, Losses
 from ml.compute.weights import account, load_whole
 from ml.detectors.base import Detector
 from ml.diffusion.evidence import leave_one_out, prediction_errors
-from ml.diffusion.features import unet_features
+from ml.diffusion.features import denoiser_features
 from ml.diffusion.inversion import invert
 from ml.diffusion.latents import encode_images
 from ml.diffusion.sampling import sample
@@ -269,7 +269,7 @@ def test_the_first_batch_that_is_not_finite_stops(tiny_model):
         lambda: leave_one_out(pipe, latents, [ONE], [["a bus"]], [250], [0], 4),
         lambda: prediction_errors(pipe, latents, [[ONE]], [250], [0], 4),
         lambda: invert(pipe, latents, [ONE], 125),
-        lambda: unet_features(pipe, latents, [ONE], 60),
+        lambda: denoiser_features(pipe, latents, [ONE], 60),
     ):
         with pytest.raises(NotFinite, match=f"the U-Net's predictions.*{said}"):
             work()

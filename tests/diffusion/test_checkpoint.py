@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from huggingface_hub import errors
 
 from ml.compute.devices import find_device
@@ -71,7 +72,7 @@ def test_the_download_fails(monkeypatch, tiny_copy, error, advice):
         cause = hub_error(errors.IncompleteSnapshotError) if "half" in advice else None
         raise error() from cause
 
-    monkeypatch.setattr(checkpoint.StableDiffusionPipeline, "download", refuse)
+    monkeypatch.setattr(StableDiffusionPipeline, "download", refuse)
     with pytest.raises(ValueError, match=f"variant 'fp16'.*{advice}"):
         find_checkpoint("some/model", None, "fp16")
 
@@ -86,7 +87,7 @@ def test_a_hub_id_is_downloaded_by_its_own_class_without_pickles(monkeypatch, ti
         asked.update(kwargs, name=name)
         return str(tiny_copy)
 
-    monkeypatch.setattr(checkpoint.StableDiffusionPipeline, "download", download)
+    monkeypatch.setattr(StableDiffusionPipeline, "download", download)
     assert find_checkpoint("some/model", "abc", None) == tiny_copy
     assert asked["use_safetensors"] is True and asked["safety_checker"] is None
     assert (asked["name"], asked["revision"], asked["variant"]) == ("some/model", "abc", None)
@@ -169,7 +170,10 @@ def test_variants(tiny_copy, tmp_path):
 @pytest.mark.parametrize(
     "content, match",
     [
-        ('{"_class_name": "FluxPipeline"}', "'FluxPipeline': expected one of.*StableDiffusionXL"),
+        (
+            '{"_class_name": "KandinskyPipeline"}',
+            "'KandinskyPipeline': expected one of.*StableDiffusionXL",
+        ),
         ('{"_class_name":', "model_index.json is damaged"),
         ("{}", "model_index.json is damaged"),
     ],

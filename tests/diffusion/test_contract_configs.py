@@ -10,7 +10,7 @@ import torch
 from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.cli.planning.models import find_diffusion
 from ml.diffusion.configurations import check_configs, check_folder
-from ml.diffusion.fields import RULES
+from ml.diffusion.fields import UNET_RULES as RULES
 from ml.diffusion.loading import read_pipeline
 from ml.pipeline.workspace import Workspace
 from ml.segmenters.backbones import normalisation
@@ -67,13 +67,13 @@ CONFIGS = {
     ],
 )
 def test_what_a_configuration_may_not_say(part, field, value, why):
-    check_configs(CONFIGS, xl=False)
+    check_configs(CONFIGS, "StableDiffusionPipeline")
     given = copy.deepcopy(CONFIGS)
     given[part][field] = value
     if field == "_class_name":
         given[part] = {field: value}
     with pytest.raises(ValueError, match=why) as caught:
-        check_configs(given, xl=False)
+        check_configs(given, "StableDiffusionPipeline")
     assert part in str(caught.value) or part == "vae" and "latent" in str(caught.value)
 
 
@@ -89,15 +89,15 @@ def test_every_rule_is_met_by_a_real_field_and_unknown_ones_are_refused():
         given = copy.deepcopy(CONFIGS)
         given[part]["guidance_tokens"] = 4
         with pytest.raises(ValueError, match=f"{part}/config.json has .*guidance_tokens.*not know"):
-            check_configs(given, xl=False)
+            check_configs(given, "StableDiffusionPipeline")
         given[part]["guidance_tokens"] = None  # newer than this diffusers, and not used
-        check_configs(given, xl=False)
+        check_configs(given, "StableDiffusionPipeline")
 
 
 def test_a_text_encoder_with_the_configuration_of_all_of_clip():
     given = copy.deepcopy(CONFIGS)
     given["text_encoder"] = {"hidden_size": 512, "text_config": {"hidden_size": 16}}
-    check_configs(given, xl=False)
+    check_configs(given, "StableDiffusionPipeline")
 
 
 def test_zero_terminal_snr_needs_another_prediction_than_the_noise():
@@ -105,10 +105,10 @@ def test_zero_terminal_snr_needs_another_prediction_than_the_noise():
         given = copy.deepcopy(CONFIGS)
         given["scheduler"] |= {"rescale_betas_zero_snr": True, "prediction_type": prediction}
         if prediction == "v_prediction":
-            check_configs(given, xl=False)
+            check_configs(given, "StableDiffusionPipeline")
             continue
         with pytest.raises(ValueError, match="rescale_betas_zero_snr is True.*epsilon"):
-            check_configs(given, xl=False)
+            check_configs(given, "StableDiffusionPipeline")
 
 
 def test_the_refiner_is_no_model_of_its_own(tmp_path):
@@ -139,9 +139,8 @@ def test_the_models_of_the_shipped_profiles_are_followed(name):
     shape = SHAPES[name]
     texts = dict(zip(("text_encoder", "text_encoder_2"), shape.texts, strict=False))
     scheduler = CONFIGS["scheduler"] | {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
-    check_configs(
-        {"unet": shape.unet, "vae": shape.vae, "scheduler": scheduler} | texts, xl=len(texts) == 2
-    )
+    kind = "StableDiffusionXLPipeline" if len(texts) == 2 else "StableDiffusionPipeline"
+    check_configs({"unet": shape.unet, "vae": shape.vae, "scheduler": scheduler} | texts, kind)
 
 
 def test_the_shipped_model_is_followed():

@@ -155,13 +155,15 @@ def test_a_text_encoder_of_another_kind_is_refused(tmp_path):
         part: json.loads((folder / part / f"{name}.json").read_text())
         for part, name in parts.items()
     }
-    check_configs(copy.deepcopy(given), xl=False)
+    check_configs(copy.deepcopy(given), "StableDiffusionPipeline")
     for part, field in (("unet", "center_input_sample"), ("vae", "use_quant_conv")):
         with pytest.raises(ValueError, match=f"{part}/config.json: {field} is 'perhaps'"):
-            check_configs(given | {part: given[part] | {field: "perhaps"}}, xl=False)
+            check_configs(
+                given | {part: given[part] | {field: "perhaps"}}, "StableDiffusionPipeline"
+            )
     given["text_encoder"]["model_type"] = "bert"
     with pytest.raises(ValueError, match="text_encoder/config.json: model_type is 'bert'"):
-        check_configs(given, xl=False)
+        check_configs(given, "StableDiffusionPipeline")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(
         json.dumps(index | {"scheduler": ["diffusers", "EDMEulerScheduler"]})

@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
+from ml.diffusion.backbones.noising import signal_shares
 from ml.diffusion.inversion import invert
-from ml.diffusion.latents import signal_shares
 from ml.diffusion.sampling import sample
 from ml.diffusion.schedulers import check_name, check_scheduler, swapped
-from ml.settings.sections import SCHEDULERS
+from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS
 from tests.builders.tiny import tiny_pipeline
 
 ONE = "a photograph of a bus"
@@ -40,7 +40,7 @@ def test_every_scheduler_that_is_offered_ends_where_the_closed_form_does(name, p
     """Latents N(mean, spread^2): the best prediction is linear, and the probability flow takes
     x_T to mean + spread (x_T - sqrt(a) mean) / sqrt(a spread^2 + 1 - a)."""
     scheduler = swapped(base(prediction_type=prediction), name)
-    shares = signal_shares(tiny_pipeline()).double()
+    shares = signal_shares(tiny_pipeline().scheduler).double()
     random = torch.Generator().manual_seed(1)
     start = torch.randn(1, 4, 32, 32, generator=random, dtype=torch.float64)
     scheduler.set_timesteps(50)
@@ -83,7 +83,12 @@ def test_every_scheduler_that_is_offered_draws_with_a_real_u_net(name):
 
 def test_the_rest_is_refused_by_name():
     offered = {name for name in dir(diffusers) if name.endswith("Scheduler")}
-    for name in sorted(offered - set(SCHEDULERS)) + ["DDIMSchedular", "AutoencoderKL"]:
+    for name in FLOW_SCHEDULERS:  # of other models than this one
+        check_name(name)
+        with pytest.raises(ValueError, match=f"expected one of .*DDIMScheduler.*got '{name}'"):
+            swapped(base(), name)
+    known = {*SCHEDULERS, *FLOW_SCHEDULERS}
+    for name in sorted(offered - known) + ["DDIMSchedular", "AutoencoderKL"]:
         with pytest.raises(ValueError, match=f"expected one of .*DDIMScheduler.*got '{name}'"):
             check_name(name)
         with pytest.raises(ValueError, match="diffusion.scheduler"):

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from ml.compute.devices import find_device
 from ml.diffusion import attention
+from ml.diffusion.backbones.unet import arguments
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.evidence import leave_one_out
-from ml.diffusion.features import feature_channels, feature_taps, unet_features
+from ml.diffusion.features import denoiser_features, feature_channels, feature_taps
 from ml.diffusion.inversion import invert
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import latent_shape, load_pipeline, set_scheduler
@@ -55,7 +56,7 @@ def test_inversion_is_undone_by_ddim(pipe, latents):
     assert noisy.shape == clean.shape and not torch.allclose(noisy, clean, atol=0.05)
     assert torch.equal(noisy, invert(pipe, clean, prompts, 125))
     shares = DDPMScheduler.from_config(pipe.scheduler.config).alphas_cumprod
-    back, told = noisy, encode_prompts(pipe, prompts).kwargs
+    back, told = noisy, arguments(encode_prompts(pipe, prompts))
     for time in range(125, -1, -12):
         below = time - 12
         a, b = shares[time], shares[below] if below >= 0 else torch.tensor(1.0)
@@ -276,7 +277,7 @@ def test_features_of_the_last_step_are_those_of_a_pass_of_their_own(name):
     with inputs_seen(own.unet) as seen:
         made = sample(own, [ONE, TWO], [1, 2], features=True, **CALL)
     assert len(seen) == len(own.scheduler.timesteps)
-    again = unet_features(own, made.latents, [ONE, TWO], made.timestep)
+    again = denoiser_features(own, made.latents, [ONE, TWO], made.timestep)
     assert list(made.features) == list(again)
     assert all(torch.equal(made.features[side], again[side]) for side in again)
     assert not any(kept.is_inference() for kept in made.features.values())
@@ -305,7 +306,7 @@ def test_inputs_of_earlier_steps_are_kept(name):
                 torch.cat([given, given]),
                 time,
                 return_dict=False,
-                **encode_prompts(own, ["", TWO]).kwargs,
+                **arguments(encode_prompts(own, ["", TWO])),
             )[0].chunk(2)
         latents = own.scheduler.step(none + 4.0 * (told - none), time, latents).prev_sample
 
@@ -458,18 +459,18 @@ def latents():
 def test_features_have_the_stated_channels_and_do_not_mix_samples(pipe, latents):
     """The official code's reshape pairs one sample's unconditional half with another's."""
     prompts = [TWO, ONE, "a dog"]
-    together = unet_features(pipe, latents, prompts, 67)
+    together = denoiser_features(pipe, latents, prompts, 67)
     assert list(together) == [4, 8, 16]
     assert {r: m.shape[1] for r, m in together.items()} == feature_channels(pipe.unet)
     for i, prompt in enumerate(prompts):
-        alone = unet_features(pipe, latents[i : i + 1], [prompt], 67)
+        alone = denoiser_features(pipe, latents[i : i + 1], [prompt], 67)
         for side, maps in together.items():
             assert maps.shape == (3, maps.shape[1], side, side)
             torch.testing.assert_close(maps[i], alone[side][0], atol=1e-3, rtol=0)
 
 
 def test_features_are_the_blocks_outputs_of_each_half(pipe, latents):
-    features = unet_features(pipe, latents, [TWO] * 3, 67)
+    features = denoiser_features(pipe, latents, [TWO] * 3, 67)
     seen = {}
     handles = [
         pipe.unet.up_blocks[i].register_forward_hook(
@@ -496,7 +497,7 @@ def test_features_are_the_blocks_outputs_of_each_half(pipe, latents):
 
 
 def test_features_can_be_trained_on(pipe, latents):
-    maps = unet_features(pipe, latents, [TWO] * 3, 67)[16]
+    maps = denoiser_features(pipe, latents, [TWO] * 3, 67)[16]
     layer = torch.nn.Conv2d(maps.shape[1], 2, 1)
     layer(maps).sum().backward()
     assert layer.weight.grad is not None

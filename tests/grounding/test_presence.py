@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from ml.compute.batching import Batches
+from ml.diffusion.backbones.noising import signal_shares
+from ml.diffusion.backbones.unet import arguments
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.evidence import prediction_errors
-from ml.diffusion.latents import add_noise, encode_images, signal_shares
+from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import read_pipeline
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.grounding.presence import MIN_PRESENCE, compete, gains, presence
@@ -24,9 +26,11 @@ def test_errors_are_those_of_v(kind):
     pipe = tiny_pipeline(kind)
     clean = encode_images(pipe, IMAGES[:1])
     found = prediction_errors(pipe, clean, [["a dog", ""]], [200, 600], [5], 2)[0]
-    noisy, share = add_noise(pipe, clean, 600, [5]), float(signal_shares(pipe)[600])
+    noisy, share = add_noise(pipe, clean, 600, [5]), float(signal_shares(pipe.scheduler)[600])
     with torch.no_grad():
-        (said,) = pipe.unet(noisy, 600, return_dict=False, **encode_prompts(pipe, ["a dog"]).kwargs)
+        (said,) = pipe.unet(
+            noisy, 600, return_dict=False, **arguments(encode_prompts(pipe, ["a dog"]))
+        )
     noise = (noisy - share**0.5 * clean) / (1 - share) ** 0.5
     v = {
         "v_prediction": lambda: said,  # whatever is told, x0 and the noise follow from x_t

@@ -18,7 +18,7 @@ from benchmarks.random_weights import SHAPES, random_pipeline
 from ml.compute.batching import Batches
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.evidence import leave_one_out
-from ml.diffusion.features import feature_channels, feature_taps, unet_features
+from ml.diffusion.features import denoiser_features, feature_channels, feature_taps
 from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.loading import (
     latent_shape,
@@ -123,7 +123,7 @@ def test_full_shapes(name, parameters, taps, channels, width, pixels):
     assert len(feature_taps(pipe.unet)) == taps
     assert feature_channels(pipe.unet) == {r: 2 * c for r, c in channels.items()}
     assert text_width(pipe) == width and picture_size(pipe) == (pixels, pixels)
-    features = unet_features(pipe, torch.empty(1, *latent_shape(pipe)), [ONE], 1)
+    features = denoiser_features(pipe, torch.empty(1, *latent_shape(pipe)), [ONE], 1)
     assert {r: tuple(f.shape) for r, f in features.items()} == {
         r: (1, 2 * c, r, r) for r, c in channels.items()
     }
@@ -188,7 +188,7 @@ def test_features_of_the_kept_latent_are_those_of_the_last_step(pipes, name):
     last = dict(seen)
     for handle in handles:
         handle.remove()
-    features = unet_features(pipe, made.latents, [TWO, ONE], made.timestep)
+    features = denoiser_features(pipe, made.latents, [TWO, ONE], made.timestep)
     assert {r: f.shape[1] for r, f in features.items()} == feature_channels(pipe.unet)
     for side, maps in features.items():
         own = [last[i] for i in sorted(last) if last[i].shape[-1] == side]
@@ -463,7 +463,7 @@ def test_full_sd_v1_forward_and_backward_on_the_cpu():
     """3.4 GB of random weights, one guided U-Net pass of 1.6 TFLOP, one step of the module."""
     pipe = random_pipeline("sd-v1")
     latent = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(0))
-    features = unet_features(pipe, latent, [TWO], 1)
+    features = denoiser_features(pipe, latent, [TWO], 1)
     text = word_embeddings(pipe, ["dog", "dining table"])[None]
     del pipe
     assert {r: tuple(f.shape) for r, f in features.items()} == {

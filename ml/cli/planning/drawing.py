@@ -11,23 +11,23 @@ def drawing_of(found: Found) -> Drawing | None:
     if found.folder is None:
         return DRAWINGS.get(found.name)
     import torch
-    from diffusers import UNet2DConditionModel
 
+    from ml.diffusion.backbones.kinds import KINDS
+    from ml.diffusion.configurations import parts_in
     from ml.diffusion.features import feature_channels
+
+    index = read_object(found.folder / "model_index.json")
+    kind = KINDS[index["_class_name"]]
 
     def config(part: str) -> dict:
         return read_object(found.folder / part / "config.json")
 
-    unet, vae = config("unet"), config("vae")
-    with configured(str(found.folder / "unet")), torch.device("meta"):  # without its weights
-        features = feature_channels(UNet2DConditionModel.from_config(unet))
-    encoders = [
-        part
-        for part in ("text_encoder", "text_encoder_2")
-        if (found.folder / part / "config.json").is_file()
-    ]
-    widths = vae["block_out_channels"]
-    side = unet["sample_size"] if isinstance(unet["sample_size"], int) else unet["sample_size"][0]
+    part = kind.backbone.part
+    own, vae = config(part), config("vae")
+    with configured(str(found.folder / part)), torch.device("meta"):  # without its weights
+        network = kind.networks[part].from_config(own)
+        features = feature_channels(network)
+    widths, side = vae["block_out_channels"], kind.backbone.side(network)
     weights = {
         part: sum(
             map(
@@ -36,14 +36,19 @@ def drawing_of(found: Found) -> Drawing | None:
                 or sorted((found.folder / part).glob("*.safetensors"))[:1],
             )
         )
-        for part in ("unet", "vae", *encoders)
+        for part in parts_in(kind, index)
     }
     return Drawing(
         side * 2 ** (len(widths) - 1),
-        (unet["in_channels"], side, side),
+        (vae["latent_channels"], side, side),
         weights,
         features,
-        sum(config(part)["hidden_size"] for part in encoders),
+        sum(width_of(config(part)) for part in kind.words),
         widths[min(1, len(widths) - 1)],
-        "text_encoder_2" in encoders,
+        index["_class_name"] == "StableDiffusionXLPipeline",
     )
+
+
+def width_of(encoder: dict) -> int:
+    """Channels of a text encoder's states: CLIP's hidden_size, T5's d_model."""
+    return encoder.get("hidden_size") or encoder["d_model"]

@@ -15,6 +15,8 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 
 MIB = 1024**2
+PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+"""Of a text-to-image model, that have weights."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,8 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
     variant = getattr(diffusion, "variant", None)
     folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
     if folder:
-        parts = [
-            file
-            for part in ("unet", "vae", "text_encoder", "text_encoder_2")
-            for file in weight_files(folder / part, variant)
-        ]
-        if (folder / "unet").is_dir() and weight_files(folder / "unet", variant):
+        parts = [file for part in PARTS for file in weight_files(folder / part, variant)]
+        if any(weight_files(folder / part, variant) for part in ("unet", "transformer")):
             from ml.diffusion import configurations  # diffusers takes seconds to import
 
             if configurations.are_whole(folder):  # else the probe says what is missing

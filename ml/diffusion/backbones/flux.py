@@ -1,0 +1,135 @@
+"""FLUX.1: a transformer of joint and then single blocks over packed latents, under rectified flow.
+
+Guidance is distilled into the model (dev takes it as a number, schnell has none), so that a step
+has no unconditional half.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor, nn
+
+from ml.diffusion.backbones.mmdit import (
+    T5_TOKENS,
+    joint_keys,
+    read_length,
+    spread,
+    text_shares,
+    times,
+    token_map,
+)
+from ml.diffusion.backbones.noising import Flow
+from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
+from ml.diffusion.backbones.unet import split_heads
+from ml.diffusion.pipeline import Pipeline
+from ml.settings.sections import DiffusionParams
+
+PACKED = 2
+"""Side of the square of latent pixels that is one token."""
+SIDE = 128
+"""Of the latent, 1024 pixels: FLUX's configuration names none, and its pipeline takes this."""
+GUIDANCE = "distilled_guidance"
+"""Attribute of a pipeline: the guidance that its passes are told."""
+
+
+class Flux:
+    part = "transformer"
+    halves = 1
+    cross_attention = False
+    process: Process = Flow()
+
+    def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
+        setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
+        setattr(pipe, GUIDANCE, diffusion.guidance_scale)
+
+    def side(self, network: nn.Module) -> int:
+        return SIDE
+
+    def shape(self, pipe: Pipeline) -> tuple[int, int, int]:
+        side: int = cast(Any, pipe).default_sample_size
+        return getattr(pipe, self.part).config["in_channels"] // PACKED**2, side, side
+
+    def taps(self, network: nn.Module, side: int) -> list[Tap]:
+        """Of joint and single blocks together: the picture's tokens go through both."""
+        flux = cast(Any, network)
+        blocks = [*flux.transformer_blocks, *flux.single_transformer_blocks]
+        return [Tap(blocks[at], flux.inner_dim, side // PACKED) for at in spread(len(blocks))]
+
+    def feature_map(self, output: Any, tap: Tap) -> Tensor:
+        _, pixels = output
+        return token_map(pixels, tap.resolution)
+
+    def encode(self, pipe: Pipeline, texts: list[str], size: tuple[int, int]) -> EncodedPrompts:
+        hidden, pooled, _ = pipe.encode_prompt(
+            prompt=texts,
+            prompt_2=None,
+            device=pipe.device,
+            num_images_per_prompt=1,
+            **read_length(pipe),
+        )
+        return EncodedPrompts(hidden, pooled)
+
+    def word_states(self, pipe: Pipeline, hidden: Tensor) -> Tensor:
+        """T5's tokens, all that there are: CLIP gives the pooled text alone."""
+        return hidden
+
+    def predict(
+        self, pipe: Pipeline, latents: Tensor, timestep: int | Tensor, text: EncodedPrompts
+    ) -> Tensor:
+        network = getattr(pipe, self.part)
+        batch, channels, height, width = latents.shape
+        packed = cast(Any, pipe)._pack_latents(latents, batch, channels, height, width)
+        guidance = None
+        if network.config["guidance_embeds"]:
+            asked = getattr(pipe, GUIDANCE, 3.5)  # diffusers' own default
+            guidance = torch.full((batch,), asked, device=latents.device, dtype=torch.float32)
+        (output,) = network(
+            hidden_states=packed,
+            timestep=times(timestep, latents) / 1000,
+            guidance=guidance,
+            pooled_projections=text.pooled,
+            encoder_hidden_states=text.hidden,
+            txt_ids=torch.zeros(text.hidden.shape[1], 3).to(packed),
+            img_ids=cast(Any, pipe)._prepare_latent_image_ids(
+                batch, height // PACKED, width // PACKED, latents.device, latents.dtype
+            ),
+            return_dict=False,
+        )
+        return _unpacked(output, height, width)
+
+    def seen(
+        self, pipe: Pipeline, inputs: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> tuple[Tensor, float]:
+        _, height, width = self.shape(pipe)
+        latents = _unpacked(named["hidden_states"], height, width)
+        return latents, 1000 * float(named["timestep"][0])
+
+    def attentions(self, network: nn.Module) -> list[Any]:
+        """Of the joint blocks; in the single ones picture and text are one sequence."""
+        return [block.attn for block in cast(Any, network).transformer_blocks]
+
+    def attention_shares(self, attention: Any, pixels: Tensor, text: Tensor, *more: Any) -> Tensor:
+        query = attention.norm_q(split_heads(attention, attention.to_q(pixels)))
+        key = joint_keys(attention, pixels, text)
+        rotary = more[1] if len(more) > 1 else None  # after the mask
+        if rotary is not None:
+            length = text.shape[-2]  # the text stands first in the table
+            own = tuple(table[length:] for table in rotary)
+            query = cast(Tensor, apply_rotary_emb(query, own))
+            first = tuple(table[:length] for table in rotary)
+            parts: list[Any] = [
+                apply_rotary_emb(key[..., :-length, :], own),
+                apply_rotary_emb(key[..., -length:, :], first),
+            ]
+            key = torch.cat(parts, dim=-2)
+        return text_shares(query, key, text.shape[-2])
+
+
+def _unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
+    """(B, h/2 * w/2, 4 C) to (B,C,h,w), the reverse of diffusers' packing."""
+    grid = tokens.unflatten(1, (height // PACKED, width // PACKED))
+    grid = grid.unflatten(-1, (-1, PACKED, PACKED)).permute(0, 3, 1, 4, 2, 5)
+    found: Tensor = grid.flatten(4, 5).flatten(2, 3)
+    return found

@@ -57,7 +57,8 @@ def sample(
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     features: whether the last step's are kept, on the pipeline's device and in its dtype, instead
-    of a pass of `ml.diffusion.features.denoiser_features` afterwards, whose they are to the bit.
+    of a pass of `ml.diffusion.features.denoiser_features` afterwards, whose they are: but for the
+    rounding of the timestep, which flow matching's schedules put between two whole numbers.
     recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.

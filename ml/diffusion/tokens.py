@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from ml.diffusion.backbones.kinds import kind_of_pipe, tokenizer_of
+from ml.diffusion.backbones.mmdit import T5_TOKENS
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.pipeline import Pipeline
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
-from ml.words.text_limit import TextLimit, limit_of, read_limit, reads
+from ml.words.text_limit import BESIDE, TextLimit, limit_of, read_limit, reads
 from ml.words.wording import Wording
 
 MEASURED = ("text_encoder", "text_encoder_2")
-"""The text encoders that a text must fit; Stable Diffusion 3's third, T5, reads more."""
+"""The text encoders that a text must fit alike; Stable Diffusion 3's third, T5, reads more."""
 
 
 def tokenizers(pipe: Pipeline) -> list[PreTrainedTokenizerBase]:
@@ -28,10 +29,13 @@ def tokenizers(pipe: Pipeline) -> list[PreTrainedTokenizerBase]:
 
 def text_limit(pipe: Pipeline) -> TextLimit:
     """How much of a text the pipeline reads, and what refuses a longer one."""
+    asked: int | None = getattr(pipe, T5_TOKENS, None)
     parts = [part for part in MEASURED if part in kind_of_pipe(pipe).text]
+    third = getattr(pipe, "tokenizer_3", None)
     return limit_of(
         [getattr(pipe, tokenizer_of(part)) for part in parts],
-        [reads(getattr(pipe, part).config.to_dict()) for part in parts],
+        [reads(getattr(pipe, part).config.to_dict(), asked) for part in parts],
+        None if third is None else (third, asked or BESIDE),
     )
 
 
@@ -90,7 +94,7 @@ def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[Wording]) 
     Downloads the model if it is not here, so that a prompt is refused before anything is drawn.
     """
     folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
-    if (limit := read_limit(folder)) is not None:
+    if (limit := read_limit(folder, diffusion.t5_tokens)) is not None:
         limit.refuse_prompts(prompts)
 
 

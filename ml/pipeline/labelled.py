@@ -142,7 +142,9 @@ class LabelledMaker:
     @cached_property
     def limit(self) -> TextLimit | None:
         diffusion = self.params.diffusion
-        return find_limit(self.workspace.model(diffusion.model), diffusion.revision)
+        return find_limit(
+            self.workspace.model(diffusion.model), diffusion.revision, diffusion.t5_tokens
+        )
 
     @cached_property
     def benchmark(self) -> list[np.ndarray]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # transformers takes seconds to import
 
 MOST_SHOWN = 3
 T5_READS = 512
+BESIDE = 256
+"""Tokens that T5 is given of a text by diffusers, where it stands beside CLIP (SD 3)."""
 WORD_LIST = 1000
 """Tokens below which a tokenizer is a list of words (micro: 679, 512 of them letters): what it cuts
 into pieces the model never learned. CLIP's own has 49,408."""
@@ -32,6 +34,7 @@ class TextLimit:
 
     tokenizers: Sequence["PreTrainedTokenizerBase"]
     most: int  # start and end included: 77 of CLIP, 24 at micro size
+    beside: tuple["PreTrainedTokenizerBase", int] | None = None  # of SD 3's T5, which reads more
 
     def tokens(self, text: str) -> int:
         """Tokens of a text, start and end included; the most of several tokenizers."""
@@ -39,12 +42,15 @@ class TextLimit:
 
     def fault(self, text: str) -> str:
         """What is wrong with a text that is too long, "" for any other."""
-        count = self.tokens(text)
-        if count <= self.most:
+        count, most = self.tokens(text), self.most
+        if count <= most and self.beside is not None:
+            cutter, most = self.beside
+            count = len(cutter(text, verbose=False).input_ids)
+        if count <= most:
             return ""
         return (
-            f"{text!r} takes {count} tokens, and the model's text encoder reads {self.most} "
-            f"at most, its start and end included: leave out {count - self.most} or more"
+            f"{text!r} takes {count} tokens, and the model's text encoder reads {most} "
+            f"at most, its start and end included: leave out {count - most} or more"
         )
 
     def refuse(self, texts: Iterable[str]) -> None:
@@ -66,10 +72,11 @@ class TextLimit:
 
     @staticmethod
     def _spells(cutter: "PreTrainedTokenizerBase", part: str) -> bool:
-        pieces = [piece.removesuffix("</w>") for piece in cutter.tokenize(part)]
+        # CLIP marks the end of a word, T5 its start
+        pieces = [piece.removesuffix("</w>").lstrip("▁") for piece in cutter.tokenize(part)]
         if len(pieces) < 2:
             return False
-        return len(cutter) < WORD_LIST or all(len(piece) == 1 for piece in pieces)
+        return len(cutter) < WORD_LIST or all(len(piece) <= 1 for piece in pieces)
 
     def refuse_words(self, words: Iterable[str]) -> None:
         """Raises ValueError for words that the model was never taught: it would draw something
@@ -92,32 +99,37 @@ class TextLimit:
 
 
 def limit_of(
-    tokenizers: Sequence["PreTrainedTokenizerBase"], positions: Sequence[int]
+    tokenizers: Sequence["PreTrainedTokenizerBase"],
+    positions: Sequence[int],
+    beside: tuple["PreTrainedTokenizerBase", int] | None = None,
 ) -> TextLimit:
-    """positions: `max_position_embeddings` of each text encoder.
+    """positions: how many tokens each text encoder reads (`reads`).
 
     A tokenizer that was saved without `model_max_length` gives 1e30; then the encoder's counts.
     """
-    return TextLimit(tokenizers, min(*positions, *(c.model_max_length for c in tokenizers)))
+    most = min(*positions, *(c.model_max_length for c in tokenizers))
+    return TextLimit(tokenizers, most, beside)
 
 
-def reads(config: Mapping[str, Any]) -> Any:
+def reads(config: Mapping[str, Any], t5_tokens: int | None = None) -> Any:
     """How many tokens a text encoder reads, as its configuration says: CLIP's has positions, T5's
-    (FLUX) the length that it was trained with."""
+    (FLUX) the length that it was trained with, or the fewer that a profile asks for."""
     if config.get("model_type") == "t5":
-        return config.get("n_positions", T5_READS)
+        known = config.get("n_positions", T5_READS)
+        return known if t5_tokens is None else min(known, t5_tokens)
     return config.get("max_position_embeddings")
 
 
-def read_limit(folder: Path) -> TextLimit | None:
-    """Of a model's files, which are not loaded; None where they are not complete."""
+def read_limit(folder: Path, t5_tokens: int | None = None) -> TextLimit | None:
+    """Of a model's files, which are not loaded; None where they are not complete. t5_tokens: of the
+    profile (`diffusion.t5_tokens`)."""
     from transformers import AutoTokenizer  # seconds; only where a text is to be measured
 
     parts = [part for part in ("", "_2") if (folder / f"tokenizer{part}").is_dir()]
     configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
     if not parts or not all(config.is_file() for config in configs):
         return None
-    positions: list[Any] = [reads(read_object(config)) for config in configs]
+    positions: list[Any] = [reads(read_object(config), t5_tokens) for config in configs]
     if wrong := [
         config
         for config, most in zip(configs, positions, strict=True)
@@ -127,21 +139,28 @@ def read_limit(folder: Path) -> TextLimit | None:
             f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
             "encoder reads; bring the model again"
         )
+    third = (folder / "text_encoder_3" / "config.json").is_file()
     with configured(str(folder / "tokenizer")):
         cutters = [
-            AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}")) for part in parts
+            AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}"))
+            for part in (*parts, *(["_3"] if third else []))
         ]
-    return limit_of(cutters, positions)
+    beside = (cutters.pop(), t5_tokens or BESIDE) if third else None
+    return limit_of(cutters, positions, beside)
 
 
-def find_limit(model: str, revision: str | None = None) -> TextLimit | None:
-    """Of a folder or hub id, None where its files are not on this machine. Downloads nothing."""
+def find_limit(
+    model: str, revision: str | None = None, t5_tokens: int | None = None
+) -> TextLimit | None:
+    """`read_limit` of a folder or hub id, None where its files are not on this machine. Downloads
+    nothing."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     if Path(model).is_dir():
-        return read_limit(Path(model))
+        return read_limit(Path(model), t5_tokens)
     try:
-        return read_limit(Path(snapshot_download(model, revision=revision, local_files_only=True)))
+        folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
         return None
+    return read_limit(folder, t5_tokens)

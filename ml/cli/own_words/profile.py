@@ -95,7 +95,9 @@ def make_profile(
         notes += more
     details = {} if world.closed else DETAILS
     check(vocabulary, replace(base.prompts, **details))
-    limit = find_limit(Workspace(root, name).model(base.diffusion.model), base.diffusion.revision)
+    drawing = base.diffusion
+    model = Workspace(root, name).model(drawing.model)
+    limit = find_limit(model, drawing.revision, drawing.t5_tokens)
     if limit is not None:
         limit.refuse_words(vocabulary.owners())
         limit.refuse(query_text(word) for words in vocabulary.words.values() for word in words)

@@ -31,7 +31,8 @@ def make_plan(params: Params, workspace: Workspace, *, probe: bool = True) -> Pl
     """Plans a run. Raises ValueError for settings that the first stage would refuse."""
     vocabulary = load_vocabulary(params.vocabulary)
     check(vocabulary, params.prompts)
-    limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
+    drawing = params.diffusion
+    limit = find_limit(workspace.model(drawing.model), drawing.revision, drawing.t5_tokens)
     if limit is not None:
         limit.refuse_words(vocabulary.owners())
     if params.prompts.texts:

@@ -29,7 +29,8 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     """
     vocabulary = load_vocabulary(params.vocabulary)
     refuse_unlabelled(vocabulary, params.triplets.labels)  # before pictures are drawn for hours
-    limit = find_limit(workspace.model(params.diffusion.model), params.diffusion.revision)
+    drawing = params.diffusion
+    limit = find_limit(workspace.model(drawing.model), drawing.revision, drawing.t5_tokens)
     if limit is not None:  # else `images` refuses what is too long, once the model is here
         limit.refuse_words(vocabulary.owners())
     texts = read_texts(params.prompts.texts, vocabulary, limit) if params.prompts.texts else []

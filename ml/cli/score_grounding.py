@@ -6,6 +6,7 @@ profile's own module and DAAM on, beside their scores. The folder's diffusion mo
 what the pictures were drawn with is the profile's. Nothing is written, and no model is registered.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,19 @@ def main(arguments: list[str]) -> int:
     from ml.settings.profile import load_params
     from ml.store.manifest import read_manifest
     from ml.store.registry_folder import model_folder
+    from ml.store.stage_places import lock_of
 
     place = model_folder(chosen.folder, "python -m ml score-grounding")
     inside = place / "grounding"
     module = GroundingModule.from_pretrained(inside if inside.is_dir() else place)
     params = load_params(chosen.profile)
     workspace = Workspace(chosen.root, params.profile)
-    for stage in ("images", "triplets", "grounding_scores"):
-        read_manifest(workspace.folder(stage))
-    scores = scores_beside(params, workspace, module, str(place))
+    with ExitStack() as locks:
+        for stage in ("images", "triplets", "grounding_scores"):
+            if workspace.data.exists():
+                locks.enter_context(lock_of(workspace.data, stage)).read()
+            read_manifest(workspace.folder(stage))
+        scores = scores_beside(params, workspace, module, str(place))
     print(page(table(scores, params.benchmark.bootstrap), shown(str(place)), params.profile))
     return DONE
 

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,13 @@ from tests.builders.tiny import WIDTH, tiny_pipeline
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def checkpoint(tmp_path_factory) -> Iterator[Path]:
     file = tmp_path_factory.mktemp("theirs") / "grounding_module.pth"
     with torch.random.fork_rng():
         torch.manual_seed(0)
         torch.save(full_size().state_dict(), file)
-    return file
+    yield file
+    file.unlink()  # 75 MB
 
 
 def convert(checkpoint, out, *arguments) -> int:

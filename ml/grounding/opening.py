@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from ml.compute.devices import find_device
+from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
+from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
@@ -136,7 +137,7 @@ def _saved(folder: Path, device: str) -> Opened:
 def refuse_misfit(source: str, pipe: Pipeline, module: GroundingModule) -> None:
     """Raises ValueError, naming the source of the module, when it was made for a diffusion model of
     another shape."""
-    found = feature_channels(pipe.unet), text_width(pipe)
+    found = feature_channels(denoiser(pipe), latent_shape(pipe)[-1]), text_width(pipe)
     expected = module.config.feature_channels, module.config.text_width
     if found != expected:
         raise ValueError(

@@ -22,7 +22,7 @@ from ml.foundation.average_precision import mask_average_precision
 from ml.foundation.batches import classification_figures, to_pixels
 from ml.foundation.card import update_card
 from ml.foundation.judge import load_judge
-from ml.foundation.measure_pictures import measure_pictures
+from ml.foundation.measure_pictures import measure_pictures, measure_transformer
 from ml.foundation.scenes import fresh_scenes
 from ml.foundation.train_backbone import class_probabilities, load_backbone
 
@@ -92,6 +92,7 @@ PARTS = {
     "autoencoder": (measure_autoencoder, 500),
     "judge": (measure_judge, 500),
     "pictures": (measure_pictures, 300),
+    "transformer": (measure_transformer, 300),
     "detector": (measure_detector, 500),
     "backbone": (measure_backbone, 500),
 }

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 from diffusers import SD3Transformer2DModel
-from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from ml.arguments import number
 from ml.compute.precision import computes_bfloat16
 from ml.errors import exit_path
-from ml.foundation.diffusion_model import TEXT_WIDTH, load_autoencoder, save_samples, token_ids
+from ml.foundation.diffusion_model import load_autoencoder, save_samples, token_ids
 from ml.foundation.latents import load_latents
 from ml.foundation.schedule import Schedule
 from ml.foundation.train_diffusion import EMPTY_SHARE, SAME_CLASS_SCENES, TRAIN_SCENES
@@ -35,6 +34,7 @@ from ml.foundation.transformer_model import (
     assemble,
     encode_text,
     export,
+    first_tower,
     make_text_tower,
     make_transformer,
 )
@@ -89,12 +89,9 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
 
     torch.manual_seed(chosen.seed)
-    transformer = make_transformer().to(device).train()
-    towers = tuple(make_text_tower(tokenizer, width) for width in (TEXT_WIDTH, SECOND_WIDTH))
-    known = load_file(first / "text_encoder/model.safetensors")
-    missing, unknown = towers[0].text_model.load_state_dict(known, strict=False)
-    if missing or unknown:
-        raise ValueError(f"{first}/text_encoder: expected a CLIPTextModel, not {missing + unknown}")
+    towers = (first_tower(first), make_text_tower(tokenizer, SECOND_WIDTH))
+    widths = [tower.config.hidden_size for tower in towers]
+    transformer = make_transformer(sum(widths)).to(device).train()
     towers = tuple(tower.to(device).train() for tower in towers)
     bf16 = computes_bfloat16(device.type)
     pipe = assemble(vae, towers, tokenizer, transformer)
@@ -125,7 +122,7 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
             "layers": LAYERS,
             "heads": HEADS,
             "width": HEADS * HEAD_WIDTH,
-            "text_widths": [TEXT_WIDTH, SECOND_WIDTH],
+            "text_widths": widths,
             "loss": "velocity, timesteps logit-normal (0, 1)",
             "empty_captions": EMPTY_SHARE,
             "batch": batch,

@@ -15,21 +15,25 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ml.foundation.diffusion_model import TEXT_HEADS, TEXT_WIDTH
+from ml.compute.weights import fill
+from ml.foundation.diffusion_model import TEXT_HEADS
 from ml.store.files import replace_folder
 
 LAYERS, HEADS, HEAD_WIDTH = 5, 2, 64
 SECOND_WIDTH = 16
 """Of the second text tower; Stable Diffusion 3 has two (CLIP L and G)."""
-JOINT_WIDTH = TEXT_WIDTH + SECOND_WIDTH
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def make_transformer() -> SD3Transformer2DModel:
-    """Random weights; 3.0 M parameters. A token is one place of the latent (patch size 1), so that
-    features have 16x16 places, as the finest that the U-Net attends at."""
+def make_transformer(text_width: int) -> SD3Transformer2DModel:
+    """Random weights; 3.0 M parameters. text_width: of both text towers together.
+
+    A token is one place of the latent (patch size 1), so that features have 16x16 places, as the
+    finest that the U-Net attends at.
+    """
     return SD3Transformer2DModel(
         sample_size=16,
         patch_size=1,
@@ -38,13 +42,23 @@ def make_transformer() -> SD3Transformer2DModel:
         num_layers=LAYERS,
         num_attention_heads=HEADS,
         attention_head_dim=HEAD_WIDTH,
-        joint_attention_dim=JOINT_WIDTH,
+        joint_attention_dim=text_width,
         caption_projection_dim=HEADS * HEAD_WIDTH,
-        pooled_projection_dim=JOINT_WIDTH,
+        pooled_projection_dim=text_width,
         pos_embed_max_size=16,
         qk_norm="rms_norm",
         dual_attention_layers=(0,),
     )
+
+
+def first_tower(folder: Path) -> CLIPTextModelWithProjection:
+    """The text encoder of a StableDiffusionPipeline's folder, with a projection of random weights.
+    Raises ValueError for weights that are not all its own."""
+    config = CLIPTextConfig.from_pretrained(folder / "text_encoder")
+    tower = CLIPTextModelWithProjection(config)
+    file = folder / "text_encoder/model.safetensors"
+    fill(tower.text_model, load_file(file), str(file))
+    return tower
 
 
 def make_text_tower(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
@@ -101,17 +115,19 @@ def assemble(
 def export(pipe: StableDiffusion3Pipeline, out: Path, vae: Path) -> None:
     """Save as a diffusers folder, each part swapped in whole; other files in OUT stay.
 
-    Weights in float16. The autoencoder's are those of the folder `vae`, by a link, since the
-    checkpoints together have 25 MB.
+    The transformer goes out in float16, as the U-Net does; the text towers stay float32, since
+    transformers keeps the file's type. The autoencoder's weights are those of the folder `vae`, by
+    a link: the checkpoints together have 25 MB.
     """
     partial = out / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
-    half = assemble(
-        pipe.vae,
-        (_half(pipe.text_encoder), _half(pipe.text_encoder_2)),
-        pipe.tokenizer,
-        _half(pipe.transformer),
-    )
+    transformer = SD3Transformer2DModel.from_config(pipe.transformer.config)
+    state = {
+        name: value.cpu().contiguous() for name, value in pipe.transformer.state_dict().items()
+    }
+    transformer.load_state_dict(state)
+    towers = (pipe.text_encoder, pipe.text_encoder_2)
+    half = assemble(pipe.vae, towers, pipe.tokenizer, transformer.half())
     half.save_pretrained(partial)
     weights = partial / "vae" / VAE_WEIGHTS
     weights.unlink()
@@ -122,14 +138,3 @@ def export(pipe: StableDiffusion3Pipeline, out: Path, vae: Path) -> None:
         else:
             os.replace(part, out / part.name)
     partial.rmdir()
-
-
-def _half(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy in float16 on the CPU."""
-    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    if isinstance(model, SD3Transformer2DModel):
-        copy = SD3Transformer2DModel.from_config(model.config)
-    else:
-        copy = CLIPTextModelWithProjection(model.config)
-    copy.load_state_dict(state)
-    return copy.half()

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 
 from ml.compute.devices import find_device
+from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
+from ml.diffusion.features import feature_channels
+from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
@@ -120,13 +123,28 @@ def _saved(folder: Path, device: str) -> Opened:
             f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
             f"with the model's own, {type(pipe.scheduler).__name__}"
         )
+    module = GroundingModule.from_pretrained(folder / "grounding")
+    refuse_misfit(str(folder / REFERENCE), pipe, module)
     return Opened(
         pipe.to(place),
-        GroundingModule.from_pretrained(folder / "grounding"),
+        module,
         reference.batch_size,
         reference.steps,
         reference.guidance_scale,
     )
+
+
+def refuse_misfit(source: str, pipe: Pipeline, module: GroundingModule) -> None:
+    """Raises ValueError, naming the source of the module, when it was made for a diffusion model of
+    another shape."""
+    found = feature_channels(denoiser(pipe), latent_shape(pipe)[-1]), text_width(pipe)
+    expected = module.config.feature_channels, module.config.text_width
+    if found != expected:
+        raise ValueError(
+            f"{source}: the diffusion model has features of {found[0]} channels by resolution and "
+            f"words of {found[1]}, and the grounding module takes {expected[0]} and {expected[1]}: "
+            "name the diffusion model that the module was trained with"
+        )
 
 
 def _stage(folder: Path, device: str) -> Opened:

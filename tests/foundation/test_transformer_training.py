@@ -1,0 +1,95 @@
+"""The diffusion transformer's training: loss, noise levels, text, stopping and going on."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from safetensors.torch import load_file
+
+from ml.diffusion.loading import read_pipeline
+from ml.foundation import train_transformer, transformer_model
+from ml.foundation.diffusion_model import token_ids
+from ml.foundation.train_transformer import flow_loss, logit_normal
+from ml.foundation.transformer_model import encode_text
+from tests.builders.tiny import tiny_pipeline
+from tests.foundation.test_training_loop import SMALL as ALL
+from tests.foundation.test_training_loop import small_caches, stop_after  # noqa: F401  a fixture
+
+SMALL = ALL[ALL.index("--batch") :]
+SIZES = {"LAYERS": 2, "HEADS": 2, "HEAD_WIDTH": 8}
+
+
+@pytest.fixture
+def first(tmp_path, monkeypatch):
+    """A small exported U-Net pipeline, and networks of its size."""
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path / "first", safe_serialization=True)
+    for module in (transformer_model, train_transformer):
+        for name, value in SIZES.items():
+            monkeypatch.setattr(module, name, value)
+    return tmp_path / "first"
+
+
+def test_loss_is_of_the_velocity_at_diffusers_own_mixture():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    torch.manual_seed(0)
+    x_0, noise = torch.randn(2, 4, 6, 16, 16)
+    sigma = scheduler.sigmas[[5, 300, 700, 990]]
+
+    class Silent:
+        def __call__(self, hidden_states, timestep, **_):
+            mixed = scheduler.scale_noise(x_0, scheduler.timesteps[[5, 300, 700, 990]], noise)
+            torch.testing.assert_close(hidden_states, mixed)
+            torch.testing.assert_close(timestep, 1000 * sigma)
+            return type("Output", (), {"sample": torch.zeros_like(hidden_states)})
+
+    none = (torch.zeros(4, 1, 8), torch.zeros(4, 8))
+    loss = flow_loss(Silent(), none, x_0, noise, sigma)
+    assert loss.item() == pytest.approx((noise - x_0).square().mean().item(), rel=1e-5)
+
+
+def test_noise_levels_are_logit_normal():
+    drawn = torch.cat([logit_normal(64, torch.Generator().manual_seed(i)) for i in range(200)])
+    logits = drawn.logit()
+    assert abs(logits.mean()) < 0.02 and logits.std() == pytest.approx(1, abs=0.02)
+    one = logit_normal(4, torch.Generator().manual_seed(1))  # one from each quarter
+    assert (one[0] < 0.3376 < one[1] < 0.5 < one[2] < 0.6624 < one[3]).all()
+
+
+def test_it_goes_on_where_it_was_stopped_and_loads(tmp_path, first, monkeypatch):
+    def train(name):
+        train_transformer.main([
+            "--steps", "4", "--start-from", str(first), "--out", str(tmp_path / name / "out"),
+            "--work", str(tmp_path / name), "--scenes", str(tmp_path / "scenes"), *SMALL,
+            "--same-class-scenes", "8",
+        ])  # fmt: skip
+        return tmp_path / name / "out"
+
+    out = train("whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        train("parts")
+    train("parts")
+    whole, parts = (load_file(tmp_path / n / "checkpoint.safetensors") for n in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for key in whole:
+        torch.testing.assert_close(parts[key], whole[key], rtol=1e-5, atol=1e-7, msg=key)
+
+    assert not (out / ".partial").exists() and not list(out.rglob("*.bin"))
+    link = out / "vae/diffusion_pytorch_model.safetensors"
+    assert link.is_symlink() and not os.path.isabs(os.readlink(link))
+    assert link.resolve() == first / "vae/diffusion_pytorch_model.safetensors"
+    plain = StableDiffusion3Pipeline.from_pretrained(out, text_encoder_3=None, tokenizer_3=None)
+    pictures = plain("a red dog", num_inference_steps=2, output_type="np").images
+    assert pictures.shape == (1, 64, 64, 3) and np.isfinite(pictures).all()
+    ours = read_pipeline(out, None, torch.float32)  # every weight accounted for
+    ids = token_ids(ours.tokenizer, ["a red dog", ""])
+    states, pooled = encode_text((ours.text_encoder, ours.text_encoder_2), ids, 3)
+    theirs, _, pooled_theirs, _ = ours.encode_prompt(
+        ["a red dog", ""], None, None, device="cpu", do_classifier_free_guidance=False,
+        max_sequence_length=3,
+    )  # fmt: skip
+    torch.testing.assert_close(states, theirs)  # trained on what the pipeline gives it
+    torch.testing.assert_close(pooled, pooled_theirs)

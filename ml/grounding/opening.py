@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ml.compute.devices import find_device
-from ml.diffusion.backbones.kinds import denoiser
+from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set_scheduler
@@ -20,6 +20,7 @@ from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
+from ml.settings.params import NEUTRAL
 from ml.settings.profile import ROOT
 from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS, DiffusionParams
 from ml.store.files import atomic, say, write_json
@@ -32,6 +33,8 @@ from ml.store.registry_folder import model_folder
 REFERENCE = "pipeline.json"
 DTYPES = ("float32", "float16", "bfloat16")
 STAGE = "grounding_model"
+OF_SOME = ("t5_tokens", "distilled_guidance", "default_sample_size")
+"""Fields that only some models have: they are left out where there is nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Reference:
     dtype: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    t5_tokens: int | None = None  # that T5 reads, where there is one
+    distilled_guidance: float | None = None  # that the passes of such a model are told
+    default_sample_size: int | None = None  # side of the latent, where no file of the model says it
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,11 @@ def save_model(
         batch_size=model.batch_size,
         steps=model.steps,
         guidance_scale=model.guidance_scale,
+        **{name: getattr(model.pipe, name, None) for name in backbone_of(model.pipe).settings},
     )
-    write_json(folder / REFERENCE, asdict(reference))
+    own = {name: value for name, value in asdict(reference).items() if value is not None}
+    kept = {field.name: None for field in fields(Reference) if field.name not in OF_SOME}
+    write_json(folder / REFERENCE, kept | own)
 
 
 def _saved(folder: Path, device: str) -> Opened:
@@ -123,6 +132,9 @@ def _saved(folder: Path, device: str) -> Opened:
             f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
             f"with the model's own, {type(pipe.scheduler).__name__}"
         )
+    for name in backbone_of(pipe).settings:
+        if (value := getattr(reference, name)) is not None:
+            setattr(pipe, name, value)
     module = GroundingModule.from_pretrained(folder / "grounding")
     refuse_misfit(str(folder / REFERENCE), pipe, module)
     return Opened(
@@ -158,6 +170,8 @@ def _stage(folder: Path, device: str) -> Opened:
             f"{folder} is the folder of the stage {manifest.stage}: expected that of {STAGE}"
         )
     settings = manifest.params.get("diffusion")
+    if isinstance(settings, dict):  # settings at which all is as before are left out of it
+        settings = _neutral("diffusion") | settings
     known = {field.name for field in fields(DiffusionParams)}
     if not isinstance(settings, dict) or set(settings) != known:
         raise ValueError(
@@ -181,6 +195,15 @@ def _stage(folder: Path, device: str) -> Opened:
         drawing.steps,
         drawing.guidance_scale,
     )
+
+
+def _neutral(section: str) -> dict[str, object]:
+    return {
+        field: value
+        for name, value in NEUTRAL.items()
+        for own, _, field in [name.partition(".")]
+        if own == section
+    }
 
 
 def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
@@ -211,6 +234,10 @@ def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
 def _read_reference(file: Path) -> Reference:
     """Raises ValueError, naming file and field, for what `save_pretrained` does not write."""
     found = read_object(file)
+    count = (
+        "a whole number or null",
+        lambda value: value is None or (type(value) is int and value > 0),
+    )
     text = ("text or null", lambda value: value is None or isinstance(value, str))
     fitting: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "diffusion": ("a folder or hub id", lambda value: isinstance(value, str) and bool(value)),
@@ -222,11 +249,17 @@ def _read_reference(file: Path) -> Reference:
             lambda value: value in (None, *SCHEDULERS, *FLOW_SCHEDULERS),
         ),
         "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in (None, *DTYPES)),
-        "steps": (
-            "a whole number or null",
-            lambda value: value is None or (type(value) is int and value > 0),
-        ),
+        "steps": count,
+        "default_sample_size": count,
         "guidance_scale": (
+            "a number or null",
+            lambda value: value is None or type(value) in (int, float),
+        ),
+        "t5_tokens": (
+            "a whole number 1..512 or null",
+            lambda value: value is None or (type(value) is int and 1 <= value <= 512),
+        ),
+        "distilled_guidance": (
             "a number or null",
             lambda value: value is None or type(value) in (int, float),
         ),

@@ -2,7 +2,6 @@
 seconds. The micro diffusion model is the real one; the trained parts are fresh."""
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ def stage_folder(root: Path, module: GroundingModule | None = None) -> Path:
     manifest = Manifest(
         stage="grounding_model",
         version=3,
-        params={"diffusion": asdict(params.diffusion)},
+        params={"diffusion": params.section("diffusion")},
         inputs={"diffusion.model": workspace.digest(params, "diffusion.model")},
         files=describe_files(folder, {}),
         facts={},

@@ -39,6 +39,7 @@ class Flux:
     halves = 1
     cross_attention = False
     process: Process = Flow()
+    settings: tuple[str, ...] = (T5_TOKENS, GUIDANCE, "default_sample_size")
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)

@@ -16,6 +16,8 @@ from ml.settings.sections import DiffusionParams
 TAPS = 4
 """Blocks whose picture tokens are features, evenly over the depth, the last block among them. How
 much each block of the micro model carries: docs/backbones.md."""
+T5_TOKENS = "t5_tokens"
+"""Attribute of a pipeline: how many tokens T5 reads, or None for diffusers' own number."""
 
 
 class MMDiT:
@@ -23,6 +25,7 @@ class MMDiT:
     halves = 2
     cross_attention = False
     process: Process = Flow()
+    settings: tuple[str, ...] = (T5_TOKENS,)
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
@@ -95,10 +98,6 @@ class MMDiT:
         if attention.norm_q is not None:
             query = attention.norm_q(query)
         return text_shares(query, key, text.shape[-2])
-
-
-T5_TOKENS = "t5_tokens"
-"""Attribute of a pipeline: how many tokens T5 reads, or None for diffusers' own number."""
 
 
 def read_length(pipe: Pipeline) -> dict[str, int]:

@@ -88,6 +88,8 @@ class Backbone(Protocol):
     cross_attention: bool
     """Whether text is attended to in layers of its own; else jointly with the picture."""
     process: Process
+    settings: tuple[str, ...]
+    """Attributes of the pipeline that `configure` sets, and a saved pipeline must keep."""
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """Settings that this kind alone has, and its memory format."""

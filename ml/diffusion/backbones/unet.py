@@ -19,6 +19,7 @@ class UNet:
     halves = 2
     cross_attention = True
     process: Process = Ddpm()
+    settings: tuple[str, ...] = ()
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """channels_last, faster on a CPU (docs/ablations.md#memory-format-of-the-u-net)."""

@@ -16,7 +16,7 @@ from ml.diffusion.attention import token_weights
 from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_length, text_width
 from ml.words.phrases import query_text
@@ -61,7 +61,7 @@ def _own_tokens(pipe: Pipeline, texts: Sequence[str]) -> Tensor:
     """bool (n,L), on the pipeline's device: a text's tokens with the start and one end token."""
     longest = text_length(pipe)
     lengths = torch.tensor([len(pipe.tokenizer(text).input_ids) for text in texts])
-    return (torch.arange(longest) < lengths[:, None]).to(pipe.device)
+    return (torch.arange(longest) < lengths[:, None]).to(device_of(pipe))
 
 
 def query_recorder(pipe: Pipeline, queries: Sequence[Sequence[Tensor]]) -> AttributionAttention:
@@ -77,8 +77,8 @@ def query_recorder(pipe: Pipeline, queries: Sequence[Sequence[Tensor]]) -> Attri
             f"got {wrong or 'none'}: give those that optimise_query made for this "
             "model"
         )
-    stacked = torch.stack(list(flat)).to(pipe.device, denoiser(pipe).dtype)
-    weights = torch.tensor([0.0, 1.0], device=pipe.device).expand(len(flat), 2)
+    stacked = torch.stack(list(flat)).to(device_of(pipe), denoiser(pipe).dtype)
+    weights = torch.tensor([0.0, 1.0], device=device_of(pipe)).expand(len(flat), 2)
     lengths = [len(own) for own in queries]
     return AttributionAttention(
         _by_picture(stacked, lengths), _by_picture(weights, lengths), latent_shape(pipe)[1:]

@@ -18,8 +18,9 @@ Result = TypeVar("Result")
 
 ADVICE = (
     "set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
-    "then diffusion.attention_slicing or diffusion.vae_tiling to true, or take a smaller "
-    "diffusion.model; end what else holds the device's memory"
+    "then diffusion.attention_slicing or diffusion.vae_tiling to true, diffusion.quantise to int8 "
+    "or diffusion.offload to model, or take a smaller diffusion.model; "
+    "end what else holds the device's memory"
 )
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.backbones.protocol import Backbone
 from ml.diffusion.backbones.unet import head_shares
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.tokens import all_positions, text_length
 
 
@@ -138,7 +138,7 @@ def token_weights(
         for j, word in enumerate(own):
             positions = [p for place in all_positions(pipe, prompt, word, own) for p in place]
             weights[i, positions, j] = 1 / len(positions)
-    return weights.to(pipe.device)
+    return weights.to(device_of(pipe))
 
 
 @contextmanager

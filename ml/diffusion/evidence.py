@@ -12,7 +12,7 @@ import torch
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.latents import add_noise
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.words.left_out import without_phrase
 
 
@@ -48,7 +48,7 @@ def leave_one_out(
             f"expected as many prompts, phrase lists and seeds as latents; got "
             f"{len(prompts)}, {len(phrases)}, {len(seeds)} for {len(latents)}"
         )
-    latents = latents.to(pipe.device, torch.float32)
+    latents = latents.to(device_of(pipe), torch.float32)
     left = [
         [without_phrase(prompt, phrase, own) for phrase in own]
         for prompt, own in zip(prompts, phrases, strict=True)
@@ -139,7 +139,7 @@ def prediction_errors(
             f"expected as many text lists and seeds as latents; got {len(texts)}, "
             f"{len(seeds)} for {len(latents)}"
         )
-    latents = latents.to(pipe.device, torch.float32)
+    latents = latents.to(device_of(pipe), torch.float32)
     noisy, found = _predictions(pipe, latents, texts, timesteps, seeds, batch_size)
     process = backbone_of(pipe).process
     scale = [process.to_velocity(pipe.scheduler, t) for t in timesteps]

@@ -15,7 +15,7 @@ from ml.diffusion.backbones.kinds import backbone_of, backbone_of_network, denoi
 from ml.diffusion.backbones.protocol import Tap
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 
 
 def feature_taps(network: nn.Module, side: int | None = None) -> list[Tap]:
@@ -52,7 +52,7 @@ def denoiser_features(
         raise ValueError(f"expected one prompt a latent, got {len(prompts)} for {len(latents)}")
     backbone, network = backbone_of(pipe), denoiser(pipe)
     empty = (backbone.halves - 1) * len(latents)
-    latents = latents.to(pipe.device, network.dtype)
+    latents = latents.to(device_of(pipe), network.dtype)
     with tapped(pipe) as outputs:
         text = encode_prompts(pipe, [""] * empty + list(prompts))
         backbone.predict(pipe, torch.cat([latents] * backbone.halves), timestep, text)

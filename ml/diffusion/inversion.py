@@ -11,7 +11,7 @@ import torch
 
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 
 
 @torch.no_grad()
@@ -31,5 +31,5 @@ def invert(
     def predict(given: torch.Tensor, time: int) -> torch.Tensor:
         return backbone.predict(pipe, given.to(network.dtype), time, text).float()
 
-    clean = latents.to(pipe.device, torch.float32)
+    clean = latents.to(device_of(pipe), torch.float32)
     return backbone.process.inverted(pipe.scheduler, clean, timestep, predict)

@@ -15,7 +15,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import nn
 
 from ml.diffusion.backbones.kinds import backbone_of
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
         raise ValueError(f"expected uint8 (B,H,W,3), got {images.dtype} {images.shape}")
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    pixels = pixels.to(pipe.device, torch.float32) / 127.5 - 1
+    pixels = pixels.to(device_of(pipe), torch.float32) / 127.5 - 1
     with _vae_without_overflow(pipe) as vae:
         latents: torch.Tensor = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
     scaling: float = pipe.vae.config["scaling_factor"]

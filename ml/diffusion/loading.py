@@ -19,6 +19,7 @@ from ml.compute.weights import check_finite, load_whole
 from ml.diffusion.backbones.kinds import backbone_of, denoiser, kind_of_pipe, tokenizer_of
 from ml.diffusion.checkpoint import find_checkpoint, kind_of
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.saving import offload, quantise
 from ml.diffusion.schedulers import check_name, unclipped
 from ml.diffusion.weight_files import parts_of, weight_files
 from ml.settings.sections import DiffusionParams
@@ -63,7 +64,12 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
         tile_vae(pipe)
     if diffusion.attention_slicing:
         pipe.enable_attention_slicing()
-    return pipe.to(find_device(diffusion.device, "diffusion.device"))
+    if diffusion.quantise is not None:
+        quantise(pipe, diffusion.quantise)
+    device = find_device(diffusion.device, "diffusion.device")
+    if diffusion.offload != "none" and device.type != "cpu":
+        return offload(pipe, diffusion.offload, device)
+    return pipe.to(device)
 
 
 def read_pipeline(folder: Path, variant: str | None, dtype: torch.dtype) -> Pipeline:

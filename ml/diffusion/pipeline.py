@@ -5,7 +5,7 @@ them. Not here: which pipelines may be loaded (`ml.diffusion.checkpoint`).
 """
 
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ class Drawn(Protocol):
     """What a call of a pipeline returns with `output_type="np"`."""
 
     images: np.ndarray  # float32 (B,H,W,3) in 0..1
+
+
+def device_of(pipe: "Pipeline") -> torch.device:
+    """Where its passes run: not where its weights are while they wait (`ml.diffusion.saving`)."""
+    device: torch.device = cast(Any, pipe)._execution_device
+    return device
 
 
 class Pipeline(Protocol):

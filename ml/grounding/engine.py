@@ -15,7 +15,7 @@ from torch import Tensor
 from ml.compute.batching import Batches
 from ml.diffusion.features import denoiser_features
 from ml.diffusion.latents import add_noise, encode_images
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.sampling import StepCallback, sample
 from ml.diffusion.schedulers import TIMESTEPS
 from ml.diffusion.tokens import text_limit
@@ -43,7 +43,7 @@ class GroundingEngine:
         batch_size: pictures at once, less when the device has not enough memory for them.
         """
         self.pipe = pipe
-        self.module: GroundingModule = module.to(pipe.device).eval()
+        self.module: GroundingModule = module.to(device_of(pipe)).eval()
         self.batches = Batches(batch_size)
         self.words = Words(pipe)
 
@@ -229,7 +229,7 @@ class GroundingEngine:
     ) -> Grounded:
         """`ground_features` of latents float32 (B,C,h,w) at the timestep."""
         features = denoiser_features(
-            self.pipe, latents.to(self.pipe.device), list(prompts), timestep
+            self.pipe, latents.to(device_of(self.pipe)), list(prompts), timestep
         )
         return self.ground_features(features, images, prompts, words, phrases, seeds)
 
@@ -269,7 +269,7 @@ class GroundingEngine:
             evidence,
             none,
             [np.zeros(len(own), bool) for own in words],
-            self.pipe.device,
+            device_of(self.pipe),
         )
         logits = self.module(batch.features, batch.text, batch.valid, batch.evidence)
         masks = masks_from_logits(logits, self.config).cpu().numpy()

@@ -20,7 +20,7 @@ from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import denoiser_features
 from ml.diffusion.latents import encode_images
 from ml.diffusion.loading import unwatched
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.grounding.samples import Sample
 from ml.images.run_lengths import decode_rle
 from ml.store.shards import split
@@ -122,7 +122,7 @@ class FeatureSource:
         self.pipe, self.samples, self.evidence = pipe, list(samples), evidence
         self.words = Words(pipe)
         self.cache: dict[int, dict[int, Tensor]] = {}  # on the pipeline's device
-        self.room = cache_room(pipe.device) if cache_bytes is None else cache_bytes
+        self.room = cache_room(device_of(pipe)) if cache_bytes is None else cache_bytes
         self._made: list[tuple[str, Tensor]] = []  # of the last pass: what, and whether finite
         self.batches = Batches(max(1, len(self.samples)))  # as many as asked for, while they fit
 
@@ -144,7 +144,7 @@ class FeatureSource:
             None if self.evidence is None else [self.evidence[i] for i in indices],
             masks,
             [s.present for s in chosen],
-            self.pipe.device,
+            device_of(self.pipe),
             ignored_pixels(chosen),
         )
 
@@ -165,11 +165,11 @@ class FeatureSource:
         """One U-Net pass, {r: float16 (B,C_r,r,r)} on the pipeline's device."""
         chosen = [self.samples[i] for i in part]
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
-        on_gpu = self.pipe.device.type == "cuda"
+        on_gpu = device_of(self.pipe).type == "cuda"
         with unwatched() if on_gpu else nullcontext():
             features = denoiser_features(
                 self.pipe,
-                on_device(latents, self.pipe.device),
+                on_device(latents, device_of(self.pipe)),
                 [s.text for s in chosen],
                 chosen[0].timestep,
             )
@@ -225,7 +225,8 @@ def compute_evidence(
     pictures at once; a GPU is given twice as many passes of the U-Net at once, which is what it
     was given when as many pictures were drawn.
     """
-    halves = 2 if pipe.device.type == "cuda" else 1  # a CPU gains nothing, and its bits would move
+    # a CPU gains nothing, and its bits would move
+    halves = 2 if device_of(pipe).type == "cuda" else 1
 
     def contrast(part: Sequence[int]) -> list[np.ndarray]:
         latents = encode_images(pipe, np.stack([images[i] for i in part]))

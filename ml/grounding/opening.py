@@ -17,6 +17,7 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.saving import QUANTISE, quantise, refuse_to_copy
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
 from ml.grounding.module import GroundingModule
@@ -33,7 +34,7 @@ from ml.store.registry_folder import model_folder
 REFERENCE = "pipeline.json"
 DTYPES = ("float32", "float16", "bfloat16")
 STAGE = "grounding_model"
-OF_SOME = ("t5_tokens", "distilled_guidance", "default_sample_size")
+OF_SOME = ("quantise", "t5_tokens", "distilled_guidance", "default_sample_size")
 """Fields that only some models have: they are left out where there is nothing to say."""
 
 
@@ -49,6 +50,7 @@ class Reference:
     dtype: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    quantise: str | None = None  # how the weights were
     t5_tokens: int | None = None  # that T5 reads, where there is one
     distilled_guidance: float | None = None  # that the passes of such a model are told
     default_sample_size: int | None = None  # side of the latent, where no file of the model says it
@@ -95,6 +97,8 @@ def save_model(
 
     diffusion, revision, variant: what is written down instead of a copy of the diffusion model.
     """
+    if diffusion is None:
+        refuse_to_copy(model.pipe)
     model.module.save_pretrained(folder / "grounding")
     if diffusion is None:
         with atomic(folder / "diffusion") as temporary:
@@ -108,6 +112,7 @@ def save_model(
         batch_size=model.batch_size,
         steps=model.steps,
         guidance_scale=model.guidance_scale,
+        quantise=getattr(model.pipe, QUANTISE, None),
         **{name: getattr(model.pipe, name, None) for name in backbone_of(model.pipe).settings},
     )
     own = {name: value for name, value in asdict(reference).items() if value is not None}
@@ -137,6 +142,8 @@ def _saved(folder: Path, device: str) -> Opened:
             setattr(pipe, name, value)
     module = GroundingModule.from_pretrained(folder / "grounding")
     refuse_misfit(str(folder / REFERENCE), pipe, module)
+    if reference.quantise is not None:
+        quantise(pipe, reference.quantise)
     return Opened(
         pipe.to(place),
         module,
@@ -250,6 +257,7 @@ def _read_reference(file: Path) -> Reference:
         ),
         "dtype": (f"one of {', '.join(DTYPES)}", lambda value: value in (None, *DTYPES)),
         "steps": count,
+        "quantise": ("int8 or null", lambda value: value in (None, "int8")),
         "default_sample_size": count,
         "guidance_scale": (
             "a number or null",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ml.compute.devices import find_device
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.sampling import StepCallback
 from ml.grounding import given
 from ml.grounding.arguments import Generators, drawing, one, seeds_of, several, texts
@@ -84,7 +84,7 @@ class GroundedDiffusionPipeline:
     @property
     def device(self) -> torch.device:
         """That both models are on."""
-        return self.pipe.device
+        return device_of(self.pipe)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -23,6 +23,8 @@ from ml.settings.sections import (
 )
 
 NEUTRAL: dict[str, object] = {
+    "diffusion.offload": "none",
+    "diffusion.quantise": None,
     "diffusion.t5_tokens": None,
     "segmenter.warm_up": 0,
     "segmenter.class_weight": 1.0,

@@ -80,7 +80,9 @@ class DiffusionParams:
     model: Text  # folder or hub id of a diffusers pipeline (`ml.diffusion.backbones.kinds`)
     revision: Text | None  # pinned revision of a hub id, null for a folder
     variant: Text | None  # of the weights' files, e.g. fp16; null for the plain ones
-    scheduler: Scheduler | FlowScheduler  # of diffusers; another than the model's own may be
+    scheduler: Literal[
+        Scheduler, FlowScheduler
+    ]  # of diffusers; another than the model's own may be
     steps: Annotated[int, Range(2, 1000)]  # denoising steps a picture
     guidance_scale: Annotated[float, Range(1, 100, above=True)]  # 1 would be a batch of one half
     batch_size: Batch  # pictures sampled at once
@@ -89,6 +91,8 @@ class DiffusionParams:
     attention_slicing: bool  # less memory where there is no fused attention, and slower
     vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
     t5_tokens: Annotated[int, Range(1, 512)] | None  # that T5 reads (SD 3, FLUX); null: diffusers'
+    offload: Literal["none", "model", "sequential"]  # weights wait in main memory; not on a CPU
+    quantise: Literal["int8"] | None  # of the denoiser's and T5's weights; other pixels
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from ml.baselines.daam import best_threshold, candidate_thresholds, strongest, threshold_masks
 from ml.compute.batching import Batches
 from ml.diffusion.features import denoiser_features
+from ml.diffusion.pipeline import device_of
 from ml.grounding.features import Batch, Words, collate, compute_evidence
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.studies.modules import load_module
@@ -80,7 +81,7 @@ def look(
         evidence,
         none,
         [np.zeros(len(q.words), bool) for q in questions],
-        pipe.device,
+        device_of(pipe),
     )
 
 

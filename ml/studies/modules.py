@@ -10,6 +10,7 @@ from ml.compute.devices import find_device
 from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape
+from ml.diffusion.pipeline import device_of
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import VARIANTS, make_config
 from ml.grounding.features import FeatureSource
@@ -103,7 +104,7 @@ def _train_one(run: StudyRun, spec: Spec, pipe, sources: list, seed: int) -> Gro
         learned_upsampling=spec.learned_upsampling,
     )
     torch.manual_seed(seed)
-    module = GroundingModule(config).to(pipe.device)
+    module = GroundingModule(config).to(device_of(pipe))
     train(
         module,
         *sources,

@@ -24,7 +24,13 @@ from ml.cli.planning.hours import Figures, passes, stage_seconds, times
 from ml.cli.planning.known_models import DRAWINGS, SD1, SD2, SDXL
 from ml.cli.planning.machine import ram_bytes
 from ml.cli.planning.making import make_plan
-from ml.cli.planning.memory import CUDA_BYTES, feature_bytes, gpu_needs, ram_needs
+from ml.cli.planning.memory import (
+    CUDA_BYTES,
+    feature_bytes,
+    gpu_needs,
+    ram_needs,
+    weight_bytes,
+)
 from ml.cli.planning.models import find_models
 from ml.cli.planning.page import show_bytes, show_seconds
 from ml.cli.planning.weight_files import count_parameters, weight_files
@@ -574,8 +580,8 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
 Card = namedtuple("Card", "total_memory")
 
 
-def gpu_plan(tmp_path, monkeypatch, gigabytes: float):
-    """A plan of SD 1.5 in float32 as if there were a GPU of so much memory."""
+def gpu_plan(tmp_path, monkeypatch, gigabytes: float, **diffusion):
+    """A plan of SD 1.5 in float32, or another, as if there were a GPU of so much memory."""
     monkeypatch.setattr(making, "find_profile_device", lambda made: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: Card(gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (gigabytes * 1e9, gigabytes * 1e9))
@@ -583,7 +589,8 @@ def gpu_plan(tmp_path, monkeypatch, gigabytes: float):
     monkeypatch.setattr(verdicts, "ram_bytes", lambda: 10**12)
     params = changed(
         SD_PARAMS,
-        diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"},
+        diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"}
+        | diffusion,
     )
     return make_plan(params, Workspace(tmp_path, "x"), probe=False)
 
@@ -598,6 +605,51 @@ def test_a_small_gpu_is_refused_a_middle_one_halves_its_batches(tmp_path, monkey
     assert not middle.refusals and any("halved as the run goes" in note for note in middle.notes)
     large = gpu_plan(tmp_path, monkeypatch, 80)
     assert not large.refusals and not any("halved" in note for note in large.notes)
+
+
+FLUX = {
+    "model": "black-forest-labs/FLUX.1-dev",
+    "dtype": "bfloat16",
+    "scheduler": "FlowMatchEulerDiscreteScheduler",
+}
+
+
+@pytest.mark.parametrize(
+    "gigabytes, way",
+    [
+        (32, "set diffusion.offload to model \\(2"),  # the transformer alone is 23.8 GB
+        (22, "set diffusion.quantise to int8 \\("),  # 11.9 + 4.8 GB and CLIP
+        (15, "set diffusion.offload to model and diffusion.quantise to int8 \\(1"),
+        (8, "set diffusion.offload to sequential \\("),
+        (1, "take a smaller model"),
+    ],
+)
+def test_plan_says_what_makes_a_large_model_fit(tmp_path, monkeypatch, gigabytes, way):
+    plan = gpu_plan(tmp_path, monkeypatch, gigabytes, **FLUX)
+    assert plan.models[0].bytes == 2 * (11_901_408_320 + 4_762_310_656 + 123_060_480 + 83_819_683)
+    (refused,) = [r for r in plan.refusals if r.startswith("GPU memory")]
+    assert re.search(way, refused)
+    assert not [r for r in gpu_plan(tmp_path, monkeypatch, 80, **FLUX).refusals]
+
+
+def test_weights_that_wait_or_have_8_bits_are_counted_so():
+    flux, both = DRAWINGS[FLUX["model"]], {"offload": "model", "quantise": "int8"}
+    sizes = {
+        name: weight_bytes(flux, dataclasses.replace(SD_PARAMS.diffusion, **FLUX, **more))[0]
+        for name, more in {
+            "plain": {},
+            "offload": {"offload": "model"},
+            "quantise": {"quantise": "int8"},
+            "both": both,
+        }.items()
+    }
+    large, t5, small = 11_901_408_320, 4_762_310_656, 123_060_480 + 83_819_683
+    assert sizes == {
+        "plain": 2 * (large + t5 + small),
+        "offload": 2 * large,
+        "quantise": large + t5 + 2 * small,
+        "both": large,
+    }
 
 
 def test_real_data_that_is_not_there_is_refused_before_the_first_picture(tmp_path, capsys):

@@ -6,18 +6,45 @@ from ml.cli.planning.counts import Counts
 from ml.cli.planning.known_models import BYTES, Drawing
 from ml.cli.planning.need import Need
 from ml.settings.params import Params
+from ml.settings.sections import DiffusionParams
 
 HEAD_SHARE = 1.3  # parameters of a segmenter over those of its backbone, assumed
 ADAM_BYTES = 16  # a trained parameter: weight, gradient and two moments in float32
 CUDA_BYTES = 600_000_000  # the CUDA context and the libraries' workspaces, assumed
 PROCESS_BYTES = 1_500_000_000  # Python and the libraries in main memory, assumed
 SLICED_FROM = 64  # side of the latents from which pictures are decoded one after the other
+LAYER_BYTES = 1_000_000_000  # weights on the GPU when they come layer by layer, assumed
+T5_FROM = 1_000_000_000
 DECODE_MAPS = 4  # full-size maps that decoding holds at once, assumed
 
 
 def feature_bytes(drawing: Drawing, width: int) -> int:
     """U-Net features of one picture, both guidance halves. width: bytes a number."""
     return width * sum(channels * r * r for r, channels in drawing.features.items())
+
+
+def weight_bytes(drawing: Drawing, diffusion: DiffusionParams) -> tuple[int, str]:
+    """Of the diffusion model, that are on the GPU at once, and how to say it."""
+    width = BYTES[diffusion.dtype]
+    parts = {
+        part: count * (1 if diffusion.quantise == "int8" and is_large(part, count) else width)
+        for part, count in drawing.parameters.items()
+    }
+    if drawing.vae_float32:
+        parts["vae"] = 4 * drawing.parameters["vae"]
+    if diffusion.offload == "sequential":
+        return LAYER_BYTES, "weights layer by layer"
+    if diffusion.offload == "model":
+        most = max(parts.values())
+        return most, f"weights {most / 1e9:.2f} GB, one network at a time"
+    every = sum(parts.values())
+    return every, f"weights {every / 1e9:.2f} GB"
+
+
+def is_large(part: str, count: int) -> bool:
+    """Whether `diffusion.quantise` takes a part: the denoiser, and T5, the only text encoder of so
+    many parameters."""
+    return part in ("unet", "transformer") or (part.startswith("text_encoder") and count > T5_FROM)
 
 
 def gpu_needs(
@@ -37,9 +64,7 @@ def gpu_needs(
     the device takes for itself.
     """
     width = BYTES[params.diffusion.dtype]
-    weights = width * sum(drawing.parameters.values())
-    if drawing.vae_float32:
-        weights += (4 - width) * drawing.parameters["vae"]
+    weights, note = weight_bytes(drawing, params.diffusion)
     drawn = 1 if single else params.diffusion.batch_size
     trained = 1 if single else params.grounding.batch_size
     features = feature_bytes(drawing, width)
@@ -55,7 +80,6 @@ def gpu_needs(
         decode //= 4  # tiles of half the side
     draw = weights + max(drawn * 2 * features, decode)
     learn = weights + ADAM_BYTES * module + trained * (kept + 3 * features)
-    note = f"weights {weights / 1e9:.2f} GB"
     needs = [
         Need("images", draw, f"{note}, {drawn} at once"),
         Need("grounding_model", learn, f"{note}, Adam, {trained} at once"),
@@ -80,11 +104,12 @@ def ram_needs(counts: Counts, drawing: Drawing, params: Params, cache_bytes: int
     samples = 4 * h * w * (counts.train * c + counts.image_words * maps)
     cache = min(2 * cache_bytes, counts.train * feature_bytes(drawing, 2))
     load = BYTES[params.diffusion.dtype] * sum(drawing.parameters.values())  # before they move
+    waiting = params.diffusion.offload != "none"  # then they stay, too
     return [
         Need("images", PROCESS_BYTES + load, "libraries, and weights while they are loaded"),
         Need(
             "grounding_model",
-            PROCESS_BYTES + max(load, samples + cache),
+            PROCESS_BYTES + (load + samples + cache if waiting else max(load, samples + cache)),
             f"latents and maps {samples / 1e9:.1f} GB, cached features {cache / 1e9:.1f} GB",
         ),
     ]

@@ -58,7 +58,7 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
                 configurations.check_folder(folder)
             return on_disk("diffusion.model", diffusion.model, parts, folder)
     known = DRAWINGS.get(diffusion.model)
-    width = BYTES["float16"] if variant == "fp16" else BYTES["float32"]
+    width = BYTES["float16" if variant == "fp16" else known.stored if known else "float32"]
     return to_download(
         "diffusion.model", diffusion.model, known and sum(known.parameters.values()), width
     )

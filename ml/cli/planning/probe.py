@@ -25,6 +25,7 @@ from ml.cli.planning.timing import PATIENCE, fresh, step_seconds, timed
 from ml.compute.devices import find_device
 from ml.detectors import load_detector
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.pipeline import device_of
 from ml.errors import OutOfMemory
 from ml.images.png import decode_png
 from ml.pipeline.workspace import Workspace
@@ -93,16 +94,16 @@ def probe_diffusion(
     """Sampling, grounding and the training of the grounding module. Returns pictures."""
     pipe = load_pipeline(workspace.located(params.diffusion))
     drawn = Draw(pipe, params, workspace, probe_prompts(params, vocabulary))
-    fresh(pipe.device)
+    fresh(device_of(pipe))
     probe.figures = replace(probe.figures, draw=drawn.seconds_a_picture())
     probe.batch = len(drawn.rows)
-    note_memory(probe, "images", pipe.device)
+    note_memory(probe, "images", device_of(pipe))
     probe.picture_bytes = float(drawn.rows["image"].map(len).mean())
-    fresh(pipe.device)
+    fresh(device_of(pipe))
     with tempfile.TemporaryDirectory() as folder:
         samples = store_samples(drawn.rows, Workspace(Path(folder), "probe"))
         probe.figures = grounding_figures(pipe, samples, params, probe.figures)
-    note_memory(probe, "grounding_model", pipe.device)
+    note_memory(probe, "grounding_model", device_of(pipe))
     return np.stack([decode_png(data) for data in drawn.rows["image"]])
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from ml.cli.planning.hours import Figures
 from ml.cli.planning.placeholders import box_mask
 from ml.cli.planning.timing import steady, step_seconds, timed
+from ml.diffusion.pipeline import device_of
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import FeatureSource, sample_evidence
 from ml.grounding.module import GroundingModule
@@ -27,7 +28,7 @@ def grounding_figures(pipe, samples: list[Sample], params: Params, figures: Figu
     """Evidence, features, a training step, a validation picture, and the finished module's use."""
     settings, count = params.grounding, len(samples)
     config = config_for(pipe, samples, settings, settings.variant)
-    module = GroundingModule(config).to(pipe.device)
+    module = GroundingModule(config).to(device_of(pipe))
     evidence, found = None, {}
     if config.competition:
         started = time.perf_counter()

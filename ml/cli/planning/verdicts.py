@@ -4,6 +4,7 @@ Each function adds notes to the plan, and a reason to refuse the run where somet
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,28 @@ def judge_disk(plan: Plan, workspace: Workspace) -> None:
             )
 
 
+def smaller(plan: Plan, total: int) -> str:
+    """What to set so that one picture at a time fits the device, else what is left to do."""
+    half = "bfloat16" if "transformer" in plan.drawing.parameters else "float16"
+    ways: list[dict[str, str]] = [
+        {"dtype": half} if plan.params.diffusion.dtype == "float32" else {},
+        {"offload": "model"},
+        {"quantise": "int8"},
+        {"offload": "model", "quantise": "int8"},
+        {"offload": "sequential"},
+    ]
+    for way in filter(None, ways):
+        diffusion = replace(plan.params.diffusion, **way)  # type: ignore[arg-type]  # its fields
+        params = replace(plan.params, diffusion=diffusion)
+        single = gpu_needs(
+            plan.drawing, params, *plan.module, plan.models[2].parameters, single=True
+        )
+        if (need := largest(plan.sharing.gpu(single))) <= total:
+            said = " and ".join(f"diffusion.{field} to {value}" for field, value in way.items())
+            return f"set {said} ({show_bytes(need)}, slower), or take a smaller model"
+    return "take a smaller model"
+
+
 def judge_memory(plan: Plan, device: "torch.device | None") -> None:
     """Main memory and, where the run has a GPU, its memory. Too large a batch is only noted."""
     total = ram_bytes()
@@ -110,7 +133,7 @@ def judge_memory(plan: Plan, device: "torch.device | None") -> None:
     if least > total:
         plan.refusals.append(
             f"GPU memory: {show_bytes(least)} are needed even one picture at a time, the device has"
-            f" {show_bytes(total)}; set diffusion.dtype to float16, or take a smaller model"
+            f" {show_bytes(total)}; {smaller(plan, total)}"
         )
     elif (need := largest(plan.gpu)) > total:
         plan.notes.append(

@@ -23,7 +23,7 @@ from ml.diffusion.backbones.mmdit import (
 from ml.diffusion.backbones.noising import Flow
 from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
 from ml.diffusion.backbones.unet import split_heads
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
 PACKED = 2
@@ -66,7 +66,7 @@ class Flux:
         hidden, pooled, _ = pipe.encode_prompt(
             prompt=texts,
             prompt_2=None,
-            device=pipe.device,
+            device=device_of(pipe),
             num_images_per_prompt=1,
             **read_length(pipe),
         )

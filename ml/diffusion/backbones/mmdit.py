@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ml.diffusion.backbones.noising import Flow
 from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
 from ml.diffusion.backbones.unet import split_heads
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
 TAPS = 4
@@ -53,7 +53,7 @@ class MMDiT:
             prompt=texts,
             prompt_2=None,
             prompt_3=None,
-            device=pipe.device,
+            device=device_of(pipe),
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
             **read_length(pipe),

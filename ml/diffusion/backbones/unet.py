@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ml.diffusion.backbones.noising import Ddpm
 from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
-from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
 
@@ -69,7 +69,10 @@ class UNet:
     def encode(self, pipe: Pipeline, texts: list[str], size: tuple[int, int]) -> EncodedPrompts:
         """Of SDXL with the pooled text and the sizes, and zeros for an empty text."""
         encoded = pipe.encode_prompt(
-            texts, device=pipe.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            texts,
+            device=device_of(pipe),
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
         )
         if getattr(pipe, "text_encoder_2", None) is None:
             return EncodedPrompts(encoded[0])

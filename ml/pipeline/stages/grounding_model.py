@@ -15,6 +15,7 @@ from ml.compute.precision import usable_precision
 from ml.diffusion.backbones.kinds import denoiser
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape, load_pipeline
+from ml.diffusion.pipeline import device_of
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.features import FeatureSource, sample_evidence
@@ -59,7 +60,7 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         module.save_pretrained(place)
     write_curve(folder / "curve.csv", progress.curve)
     _sheet(module, validation, vocabulary, params, folder / "contact_sheet.jpg")
-    precision = usable_precision(params.grounding.precision, pipe.device.type)
+    precision = usable_precision(params.grounding.precision, device_of(pipe).type)
     facts = _facts(module, progress, samples) | {"precision": precision}
     return Output(facts=facts | ({"labelled": _own_facts(own)} if own else {}))
 
@@ -78,7 +79,7 @@ def train_variant(
     """
     config = config_for(pipe, samples, params.grounding, variant)
     torch.manual_seed(params.seed)
-    module = GroundingModule(config).to(pipe.device)
+    module = GroundingModule(config).to(device_of(pipe))
     parts = [[s for s in samples if s.subset == subset] for subset in ("train", "validation")]
     sources = [
         FeatureSource(

@@ -2,16 +2,16 @@
 
 The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
 `init` (a profile for your own words), `audit` (ticks of the audit sheet), `prove` (the paper's
-table with your models, cut down), `export` (the set in another tool's format), `app` (all of it in
-a browser); each has its --help. A training stage runs on several GPUs under
-`accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
+table with your models, cut down), `export` (the set in another tool's format), `teach` (words by a
+few labelled pictures), `app` (all of it in a browser); each has its --help. A training stage runs
+on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
 """
 
 import sys
 
 from ml.errors import exit_path
 
-COMMANDS = ("plan", "init", "audit", "prove", "export", "app")
+COMMANDS = ("plan", "init", "audit", "prove", "export", "teach", "app")
 """Modules of `ml.cli`, each with `main(arguments) -> exit code`."""
 
 

@@ -4,18 +4,20 @@
 Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ml.compute.devices import find_device
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
 from ml.errors import ManifestError
+from ml.grounding.learned import load_queries, save_queries
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
 from ml.settings.sections import SCHEDULERS, DiffusionParams
@@ -43,6 +45,7 @@ class Reference:
     dtype: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    taught: list[str] = field(default_factory=list)  # words with a learned query
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Opened:
     batch_size: int
     steps: int | None
     guidance_scale: float | None
+    queries: Mapping[str, Tensor] = field(default_factory=dict)  # learned ones, by word
+    hub: tuple[str, str | None, str | None] | None = None
+    """Hub id, revision and variant of the diffusion model; None of one that is a folder."""
 
 
 def open_model(folder: Path | str, device: str) -> Opened:
@@ -87,6 +93,8 @@ def save_model(
     diffusion, revision, variant: what is written down instead of a copy of the diffusion model.
     """
     model.module.save_pretrained(folder / "grounding")
+    if model.queries:
+        save_queries(folder, model.queries)
     if diffusion is None:
         with atomic(folder / "diffusion") as temporary:
             model.pipe.save_pretrained(temporary, safe_serialization=True)
@@ -99,6 +107,7 @@ def save_model(
         batch_size=model.batch_size,
         steps=model.steps,
         guidance_scale=model.guidance_scale,
+        taught=sorted(model.queries),
     )
     write_json(folder / REFERENCE, asdict(reference))
 
@@ -120,12 +129,15 @@ def _saved(folder: Path, device: str) -> Opened:
             f"{folder / REFERENCE} names no scheduler, as older ones do: pictures are drawn "
             f"with the model's own, {type(pipe.scheduler).__name__}"
         )
+    module = GroundingModule.from_pretrained(folder / "grounding")
     return Opened(
         pipe.to(place),
-        GroundingModule.from_pretrained(folder / "grounding"),
+        module,
         reference.batch_size,
         reference.steps,
         reference.guidance_scale,
+        load_queries(folder, reference.taught, module.config.text_width),
+        _hub_id(str(own) if own.is_dir() else name, reference.revision, reference.variant),
     )
 
 
@@ -148,10 +160,11 @@ def _stage(folder: Path, device: str) -> Opened:
         )
     drawing = DiffusionParams(**settings)
     on_cpu = find_device(device).type == "cpu"
+    model = _diffusion_model(folder, drawing.model, manifest)
     pipe = load_pipeline(
         replace(
             drawing,
-            model=_diffusion_model(folder, drawing.model, manifest),
+            model=model,
             device=device,
             dtype="float32" if on_cpu else drawing.dtype,
         )
@@ -162,7 +175,15 @@ def _stage(folder: Path, device: str) -> Opened:
         drawing.batch_size,
         drawing.steps,
         drawing.guidance_scale,
+        hub=_hub_id(model, drawing.revision, drawing.variant),
     )
+
+
+def _hub_id(
+    model: str, revision: str | None, variant: str | None
+) -> tuple[str, str | None, str | None] | None:
+    """What `save_model` can write down in place of a copy: nothing of a folder."""
+    return None if Path(model).is_dir() else (model, revision, variant)
 
 
 def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
@@ -216,5 +237,8 @@ def _read_reference(file: Path) -> Reference:
     for name, (expected, fits) in fitting.items():
         if not fits(found.get(name)):
             raise ValueError(f"{file}: {name}: expected {expected}, got {found.get(name)!r:.80}")
-    values: dict[str, Any] = {name: found.get(name) for name in fitting}
+    taught = found.get("taught", [])  # older folders have none
+    if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
+        raise ValueError(f"{file}: taught: expected a list of words, got {taught!r:.80}")
+    values: dict[str, Any] = {name: found.get(name) for name in fitting} | {"taught": taught}
     return Reference(**values)

@@ -29,8 +29,9 @@ QUERY, MODULE = "query", "module"
 WAYS = (QUERY, MODULE)
 STEPS = {QUERY: 100, MODULE: 40}
 RATES = {QUERY: 0.02, MODULE: 0.0001}
-"""Learning rates, which fall linearly to 0. More steps or a higher rate gained the taught words
-nothing in the drawn world, and cost the others more (docs/teach.md)."""
+"""Learning rates, which fall linearly to 0. Both were chosen on drawn scenes that the study
+`few_labels` does not use: more steps or a higher rate gained the taught words a few tenths of a
+point at most, and cost the others more."""
 BATCH = 8
 """Pictures a step, or all where there are fewer."""
 DICE_WEIGHT = {"paper": 0.0, "seeded": 0.5}

@@ -91,7 +91,7 @@ def _scores(
     if not fair:
         where = (
             f"the {len(pictures)} pictures that taught it: too few to hold any out, so this says "
-            "that it learned them and nothing more"
+            "whether it learned them, and nothing more"
         )
     first, second = score(before, *_arrays(pictures)), score(after, *_arrays(pictures))
     print(f"mIoU on {where}")

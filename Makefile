@@ -13,7 +13,9 @@ DOCS_PORT ?= 8000
 
 blank := $() $()
 RUN_CONFIG := $(DAGSTER_HOME)/$(subst /,_,$(subst $(blank),_,$(PROFILE))).run.yaml
-ifneq ($(origin ROOT),command line)  # a shell may have a ROOT that means something else
+# A shell may have a ROOT that means something else, so that one is not taken. TRACKING_URI is: other tools
+# do not use that name (MLflow's own is MLFLOW_TRACKING_URI).
+ifneq ($(origin ROOT),command line)
 ROOT := $(WORDS_TO_MASKS_ROOT)
 endif
 WHERE := $(if $(ROOT),--root "$$ROOT") $(if $(TRACKING_URI),--tracking-uri "$$TRACKING_URI")

@@ -9,7 +9,6 @@ included. Ends with exit code 1 when the larger set takes more than 1.1 times th
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from benchmarks.memory import watched_peak
+from benchmarks.memory import apart, watched_peak
 from benchmarks.scale_folders import SIDE, mask_of, picture
 from ml.arguments import folder, number
 from ml.errors import EXIT_CODES, exit_path
@@ -30,7 +29,6 @@ from ml.exports.exporting import Order, write_export
 from ml.exports.pictures import LABELLED
 from ml.images.facts import picture_facts
 from ml.images.png import encode_png
-from ml.settings.profile import ROOT
 from ml.store.making import write_shards
 from ml.store.shards import split
 
@@ -87,26 +85,6 @@ def measure(kind: str, shards: Path) -> dict[str, float]:
     return {"seconds": seconds, "mb": peak.mb}
 
 
-def apart(kind: str, place: Path, count: int) -> dict[str, float]:
-    """`measure` in a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.exports",
-        "--folder",
-        str(place),
-        "--measure",
-        kind,
-    ]
-    done = subprocess.run(
-        [*command, "--counts", str(count)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{kind} of {count:,} pictures failed; what it said stands above")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,7 +105,7 @@ def main() -> int:
     print(f"{'':12}" + "".join(f"{count:>18,}" for count in sizes) + "   memory")
     failed = False
     for kind in chosen.only:
-        found = [apart(kind, place, count) for count in sizes]
+        found = [apart("exports", kind, place, count, "pictures") for count in sizes]
         cells = "".join(f"{own['seconds']:9.1f} s {own['mb']:4.0f} MB" for own in found)
         ratio = found[-1]["mb"] / found[0]["mb"]
         print(f"{kind:12}{cells}   {ratio:.2f}x", flush=True)

@@ -35,7 +35,7 @@ from ml.grounding.training import train
 from ml.grounding.validation import predict_masks
 from ml.images.contact_sheet import spread
 from ml.pipeline.labelled import write_labelled
-from ml.pipeline.labelled_rows import own_rles, own_triplets
+from ml.pipeline.labelled_rows import labelled_shards, own_rles, own_triplets
 from ml.pipeline.labelled_samples import labelled_samples
 from ml.pipeline.samples import load_samples
 from ml.pipeline.stages.grounding_model import config_for
@@ -105,7 +105,8 @@ def own_samples(
     size = (int(generated.height[0]), int(generated.width[0]))
     place = Workspace(folder, params.profile).folder("triplets")
     write_labelled(params, workspace, own, size, place, "benchmark")
-    rows = pd.concat(own_triplets(place, images, generated, triplets), ignore_index=True)
+    parts = own_triplets(place, labelled_shards(place), images, generated, triplets)
+    rows = pd.concat(parts, ignore_index=True)
     rles = [rle for shard in shard_files(place / OWN) for rle in own_rles(shard)]
     whole = rows.assign(rle=rles)[TRIPLETS.names]
     write_shards(place, "benchmark", [range(len(whole))], lambda _: whole, TRIPLETS)

@@ -12,20 +12,18 @@ of the data set yet; its readers stand for it.
 import argparse
 import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.memory import watched_peak
+from benchmarks.memory import apart, watched_peak
 from benchmarks.scale_folders import make, params_of
 from ml.arguments import folder, number
 from ml.errors import EXIT_CODES, exit_path
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
-from ml.settings.profile import ROOT
 from ml.store.sidecars import shard_files
 
 LINEAR = 12.0
@@ -156,18 +154,6 @@ def measure(name: str, root: Path, count: int) -> dict[str, float]:
     return {"seconds": seconds, "mb": peak.mb}
 
 
-def apart(name: str, root: Path, count: int) -> dict[str, float]:
-    """`measure` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--folder", str(root), "--counts"]
-    done = subprocess.run(
-        [*command, str(count), "--measure", name], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name} of {count:,} samples failed; what it said stands above")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def verdict(name: str, small: int, large: int, found: dict[int, dict[str, float]]) -> str:
     """What is wrong with the growth from one size to a larger one; "" for nothing."""
     a, b, times = found[small], found[large], large / small
@@ -200,7 +186,7 @@ def main() -> int:
     print(f"{'':28}" + "".join(f"{count:>18,}" for count in sizes) + "   last step")
     failed = 0
     for name in chosen.only:
-        found = {count: apart(name, roots[count], count) for count in sizes}
+        found = {count: apart("scale", name, roots[count], count, "samples") for count in sizes}
         cells = "".join(f"{f['seconds']:9.1f} s {f['mb']:4.0f} MB" for f in found.values())
         steps = [verdict(name, *pair, found) for pair in itertools.pairwise(sizes)]
         growth = ""

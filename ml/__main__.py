@@ -3,16 +3,28 @@
 The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
 `init` (a profile for your own words), `audit` (ticks of the audit sheet), `prove` (the paper's
 table with your models, cut down), `export` (the set in another tool's format), `teach` (words by a
-few labelled pictures), `app` (all of it in a browser); each has its --help. A training stage runs
-on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
+few labelled pictures), `convert-grounding` (the authors' own checkpoint), `score-grounding`
+(another module on a run's pictures), `app` (all of it in a browser); each has its --help. A
+training stage runs on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml
+<stage>`.
 """
 
 import sys
 
 from ml.errors import exit_path
 
-COMMANDS = ("plan", "init", "audit", "prove", "export", "teach", "app")
-"""Modules of `ml.cli`, each with `main(arguments) -> exit code`."""
+COMMANDS = (
+    "plan",
+    "init",
+    "audit",
+    "prove",
+    "export",
+    "teach",
+    "convert-grounding",
+    "score-grounding",
+    "app",
+)
+"""Modules of `ml.cli` (with `_` for `-`), each with `main(arguments) -> exit code`."""
 
 
 @exit_path
@@ -29,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
-        return importlib.import_module(f"ml.cli.{arguments[0]}").main(arguments[1:])
+        command = arguments[0].replace("-", "_")
+        return importlib.import_module(f"ml.cli.{command}").main(arguments[1:])
     names = [stage.name for stage in STAGES]
     parser = make_parser("python -m ml", __doc__)
     parser.add_argument("stage", choices=[*names, "all", *COMMANDS])

@@ -41,13 +41,28 @@ class Profiles(dg.DynamicPartitionsDefinition):
 PROFILES = Profiles(name="profile")
 
 
-def profile_name(run_config: Mapping) -> str:
-    """The name of the profile that a run config asks for. Raises ValueError as `load_params`."""
+def asked_profile(run_config: Mapping) -> str:
+    """The profile, a name or a path, that a run config asks for; "" when it names none.
+
+    Raises ValueError for one that stands in a variable that is not set here.
+    """
     config = run_config.get("resources", {}).get("project", {}).get("config", {})
     profile = config.get("profile", "")
-    if isinstance(profile, Mapping):  # {env: NAME}, which Dagster's configs allow
-        profile = os.environ[profile["env"]]
-    return load_params(profile or DEFAULT).profile
+    if not isinstance(profile, Mapping):
+        return profile
+    variable = profile["env"]  # {env: NAME}, which Dagster's configs allow
+    if variable not in os.environ:
+        raise ValueError(
+            f"the run config takes its profile from ${variable}, which is not set here: set it, "
+            "or name the profile"
+        )
+    return os.environ[variable]
+
+
+def profile_name(run_config: Mapping) -> str:
+    """The name of the profile that a run config asks for. Raises ValueError as `asked_profile` and
+    `load_params`."""
+    return load_params(asked_profile(run_config) or DEFAULT).profile
 
 
 class Project(dg.ConfigurableResource):

@@ -21,7 +21,7 @@ from ml.settings.profile import find_file, load_params
 from ml.store.files import sha256_file, sha256_json
 from ml.words.vocabulary import load_vocabulary
 from orchestration.jobs import pipeline
-from orchestration.resources import PARTITION, PROFILES, known_profiles
+from orchestration.resources import PARTITION, PROFILES, asked_profile, known_profiles
 from orchestration.runs import write_off_the_dead
 
 SECONDS = 15  # between two looks
@@ -49,12 +49,16 @@ def said_by(profile: str) -> Said:
 def last_config(instance: dg.DagsterInstance, profile: str) -> dict | None:
     """The run config of the profile's last run of the whole graph; None when it had none.
 
-    A run of another file that bears the same name is another profile's.
+    A run of another file that bears the same name is another profile's. One whose profile stands in
+    a variable that is not set here can't be repeated from here, and is passed over.
     """
     of_profile = dg.RunsFilter(job_name=pipeline.name, tags={PARTITION: profile})
     for run in instance.get_runs(of_profile, limit=20):
-        project = run.run_config.get("resources", {}).get("project", {}).get("config", {})
-        if project.get("profile", "") in ("", profile):
+        try:
+            asked = asked_profile(run.run_config)
+        except ValueError:
+            continue
+        if asked in ("", profile):
             return dict(run.run_config)
     return None
 

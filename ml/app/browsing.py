@@ -5,6 +5,7 @@ from their shards when they are shown. Not here: marks on disk (`ml.pipeline.mar
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pandas as pd
 from ml.errors import ManifestError
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline.audited import verdicts_among
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.marks import Mark, add_marks, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
-from ml.store.manifest import read_manifest
 from ml.store.shards import read_frame
 from ml.store.sidecars import shard_files
 from ml.words.vocabulary import Vocabulary
@@ -70,7 +72,7 @@ class Sets:
 
     def stages(self) -> list[str]:
         """Those that are finished."""
-        return [stage for stage in TITLES if self._digest(stage) is not None]
+        return [stage for stage in TITLES if manifest_of(self.workspace, stage) is not None]
 
     def reasons(self, stage: str) -> dict[str, str]:
         """Choice -> its title with a count: everything, accepted, rejected, and each reason."""
@@ -93,14 +95,14 @@ class Sets:
         if stage not in TITLES:
             raise ValueError(f"expected one of {list(TITLES)}, got {stage!r:.80}")
         with self._lock:
-            digest = self._digest(stage)
-            if digest is None:
+            manifest = manifest_of(self.workspace, stage)
+            if manifest is None:
                 raise ManifestError(
                     f"the profile {self.workspace.profile!r} has no finished {stage}: make it "
                     f"with `make run PROFILE={self.workspace.profile}`, then look again"
                 )
-            if stage not in self._kept or self._kept[stage][0] != digest:
-                self._kept[stage] = digest, self._read(stage)
+            if stage not in self._kept or self._kept[stage][0] != manifest.digest:
+                self._kept[stage] = manifest.digest, self._read(stage)
             return self._kept[stage][1]
 
     def page(self, stage: str, reason: str, entity: str, page: int) -> Page:
@@ -115,8 +117,7 @@ class Sets:
         pages = max(1, -(-len(rows) // PAGE))
         page = min(max(1, int(page)), pages)
         marks = [mark for mark in read_marks(self.workspace) if mark.stage == stage]
-        said = {(mark.sha256, mark.word): mark.verdict for mark in marks}
-        items = self._items(stage, rows.iloc[(page - 1) * PAGE : page * PAGE], said)
+        items = self._items(stage, rows.iloc[(page - 1) * PAGE : page * PAGE], marks)
         return Page(items, page, pages, len(rows), len(marks))
 
     def mark(self, stage: str, key: str, word: str, verdict: str) -> int:
@@ -126,7 +127,7 @@ class Sets:
         """
         rows = self.rows(stage)
         own = rows[(rows.key == key) & (rows.word == word)]
-        items = self._items(stage, own, {})
+        items = self._items(stage, own, [])
         if not items or items[0].mask is None:
             raise ValueError(
                 f"the set has no mask of {word!r:.80} in the picture {key!r:.80}: it was made "
@@ -134,12 +135,6 @@ class Sets:
             )
         add_marks(self.workspace, [Mark(stage, items[0].sha256, key, word, verdict)])
         return sum(mark.stage == stage for mark in read_marks(self.workspace))
-
-    def _digest(self, stage: str) -> str | None:
-        try:
-            return read_manifest(self.workspace.folder(stage), verify=False).digest
-        except ManifestError:
-            return None
 
     def _read(self, stage: str) -> pd.DataFrame:
         frames = []
@@ -154,33 +149,30 @@ class Sets:
         rows = pd.concat(frames, ignore_index=True)
         return rows.assign(accepted=rows.accepted.astype(bool))
 
-    def _items(
-        self, stage: str, rows: pd.DataFrame, said: dict[tuple[str, str], str]
-    ) -> list[Item]:
+    def _items(self, stage: str, rows: pd.DataFrame, marks: Sequence[Mark]) -> list[Item]:
+        """marks: of the stage."""
         keys = sorted(set(rows.key))
         labels = self._labels(stage, rows, keys)
         pictures: dict[str, bytes] = {}
         for folder in picture_folders(self.workspace, stage):
             pictures |= _images(folder, [k for k in keys if k not in pictures], set(rows.shard))
-        items = []
-        for row in rows.itertuples():
-            data = pictures[row.key]
-            digest = picture_sha256(data)
-            items.append(
-                Item(
-                    stage,
-                    row.key,
-                    row.text,
-                    row.entity,
-                    row.word,
-                    row.reason,
-                    decode_png(data),
-                    labels[row.key, row.entity],
-                    digest,
-                    said.get((digest, row.word), said.get((digest, row.entity), "")),
-                )
+        digests = {key: picture_sha256(data) for key, data in pictures.items()}
+        verdicts = verdicts_among(digests, marks, rows)
+        return [
+            Item(
+                stage,
+                row.key,
+                row.text,
+                row.entity,
+                row.word,
+                row.reason,
+                decode_png(pictures[row.key]),
+                labels[row.key, row.entity],
+                digests[row.key],
+                verdicts[row.Index],
             )
-        return items
+            for row in rows.itertuples()
+        ]
 
     def _labels(
         self, stage: str, rows: pd.DataFrame, keys: list[str]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml.errors import ManifestError
 from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
+from ml.pipeline.facts import full_names
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
-from ml.store.manifest import Manifest, read_manifest
+from ml.store.manifest import Manifest
 from ml.words.cells import CELLS
 
 METHODS = {"ours": "this module", "daam": "DAAM"}
@@ -79,14 +80,9 @@ def compare(root: Path, one: str, other: str) -> Comparison:
 
 
 def _manifests(root: Path, name: str) -> dict[str, Manifest]:
-    found = {}
-    for stage in STAGES:
-        try:
-            folder = Workspace(root, name).folder(stage.name)
-            found[stage.name] = read_manifest(folder, verify=False)
-        except ManifestError:
-            continue
-    return found
+    workspace = Workspace(root, name)
+    found = {stage.name: manifest_of(workspace, stage.name) for stage in STAGES}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}
 
 
 def _score(found: dict[str, Manifest], stage: str, *path: str) -> float | None:
@@ -152,16 +148,9 @@ def _settings(found: dict[str, Manifest]) -> dict[str, str]:
     """Each setting once, by its full name."""
     flat: dict[str, str] = {}
     for manifest in found.values():
-        _flatten(manifest.params, "", flat)
+        for name, value in full_names(manifest.params).items():
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
     return flat
-
-
-def _flatten(values: dict[str, Any], above: str, flat: dict[str, str]) -> None:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            _flatten(value, f"{above}{key}.", flat)
-        else:
-            flat[f"{above}{key}"] = value if isinstance(value, str) else json.dumps(value)
 
 
 def _facts(found: dict[str, Manifest]) -> dict[str, str]:

@@ -1,17 +1,16 @@
 """Files that a person takes along: the masks of a picture as PNG, and as COCO's instances."""
 
-import io
 import json
 import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ml.app.finding import Found
-from ml.images.run_lengths import encode_rle
+from ml.images.png import encode_png
+from ml.images.run_lengths import coco_rle
 
 
 def write_masks(found: Found, folder: Path) -> Path:
@@ -20,9 +19,8 @@ def write_masks(found: Found, folder: Path) -> Path:
     place = folder / "masks.zip"
     with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED) as archive:
         for number, (word, mask) in enumerate(found.full_masks(), 1):
-            buffer = io.BytesIO()
-            Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG")
-            archive.writestr(f"{number}-{slug(word)}.png", buffer.getvalue())
+            png = encode_png(mask.astype(np.uint8) * 255)
+            archive.writestr(f"{number}-{slug(word)}.png", png)
     return place
 
 
@@ -34,7 +32,7 @@ def write_coco(found: Found, folder: Path) -> Path:
         categories.append({"id": number, "name": word, "supercategory": ""})
         if not mask.any():
             continue
-        rle = json.loads(encode_rle(mask))
+        rle = coco_rle(mask)
         annotations.append(
             {
                 "id": number,

@@ -10,7 +10,7 @@ from ml.app.models import Models
 from ml.baselines.daam import expand_as
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_limit
-from ml.grounding.arguments import DRAWING, SEED, number
+from ml.grounding.arguments import DRAWING, SEED, number, seeds_of
 from ml.grounding.presence import presence
 from ml.grounding.prompting import ask
 from ml.words.phrases import query_text
@@ -40,7 +40,7 @@ def draw(
             f"expected 1 to {MOST_PICTURES} pictures in 2 to {MOST_STEPS} steps, got {count} in "
             f"{steps}"
         )
-    seeds = [number("seed", first + place, SEED) for place in range(count)]
+    seeds = seeds_of(first, None, count)
     asked = ask([named] * count, [prompt] * count)
 
     def step(pipe: Any, place: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ml.compute.devices import find_device
 from ml.errors import ManifestError
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.opening import Opened, open_model
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.stages.promotion import champion_record
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
@@ -69,11 +70,10 @@ class Models:
         if self.segmenter_folder is not None:
             digest, folder = "", self.segmenter_folder
         else:
-            folder = self.workspace.folder("segmenter")
-            try:
-                digest = read_manifest(folder, verify=False).digest
-            except ManifestError:
+            manifest = manifest_of(self.workspace, "segmenter")
+            if manifest is None:
                 return None
+            digest, folder = manifest.digest, self.workspace.folder("segmenter")
         if self._segmenter is None or self._segmenter[0] != digest:
             model = load_segmenter(folder).to(find_device(self.params.diffusion.device))
             self._segmenter = digest, Segmenter(model, self._title(digest))
@@ -88,10 +88,8 @@ class Models:
 
     def daam_threshold(self) -> float:
         """The one that the profile's `grounding_scores` found best on seen training pictures."""
-        try:
-            facts = read_manifest(self.workspace.folder("grounding_scores"), verify=False).facts
-        except ManifestError:
-            return DAAM_THRESHOLD
+        scores = manifest_of(self.workspace, "grounding_scores")
+        facts = {} if scores is None else scores.facts
         return float(facts.get("daam_threshold", DAAM_THRESHOLD))
 
 

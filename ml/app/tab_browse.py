@@ -1,6 +1,7 @@
 """The tab Browse."""
 
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
 
@@ -13,8 +14,13 @@ element.addEventListener('change', (event) => {
   const field = event.target.closest('fieldset[data-key]');
   if (field) trigger('mark', {...field.dataset, verdict: event.target.value});
 });
+watch('value', () => {
+  for (const input of element.querySelectorAll('input')) input.checked = input.defaultChecked;
+});
 """
-"""A verdict that is chosen in the page goes to the server with the mask that it is about."""
+"""A verdict that is chosen in the page goes to the server with the mask that it is about. Gradio
+changes the elements of the page before into those of another one: what somebody chose is taken out
+of them, or it would show at another mask."""
 ALL = "all classes"
 
 
@@ -43,9 +49,23 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
                 f"{own.total:,} masks, page {own.page} of {own.pages}; {own.marked} marked by you "
                 "in this set. Say below a picture whether its mask is right."
             )
-            return showing.message(said), showing.browsed(own), own.page
+            now = (stage, reason, entity, own.page)
+            return showing.message(said), showing.browsed(own), own.page, now
 
-        return asked(question, ("", gr.skip()))
+        return asked(question, ("", gr.skip(), ()))
+
+    def show_other(now: tuple, stage: str, reason: str, entity: str, page: float | None) -> tuple:
+        """Another page than is there. A field that Tab only passes reports an input too: what is
+        there stays then, and with it the place of whoever goes on with the keyboard."""
+        if now == (stage, reason, entity, page):
+            return (gr.skip(),) * len(shown)
+        return show(stage, reason, entity, page)
+
+    def show_first(now: tuple, stage: str, reason: str, entity: str) -> tuple:
+        """The first page of another choice than is there."""
+        if now[:3] == (stage, reason, entity):
+            return (gr.skip(),) * len(shown)
+        return show(stage, reason, entity, 1)
 
     def choose(stage: str) -> tuple:
         """The choices that a set has, and its first page."""
@@ -58,7 +78,7 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
                 gr.update(choices=[ALL, *sets.classes(stage)], value=ALL),
             )
 
-        return asked(question, ("", 1, gr.skip(), gr.skip()))
+        return asked(question, ("", 1, (), gr.skip(), gr.skip()))
 
     def mark(stage: str, reason: str, entity: str, page: float, said: gr.EventData) -> tuple:
         def question() -> tuple:
@@ -70,18 +90,18 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
 
         told, kept = asked(question, (None,))
         if kept is None:  # what the page shows as chosen was not kept
-            kept = show(stage, reason, entity, page)[1]
+            kept = f"{show(stage, reason, entity, page)[1]}<!-- {uuid4()} -->"  # equal is not shown
         return told, kept
 
     def turned(by: int) -> Any:
         return lambda stage, reason, entity, page: show(stage, reason, entity, (page or 1) + by)
 
-    filters, shown = [stage, reason, entity, page], [message, grid, page]
+    now = gr.State(())  # set, reason, class and page that are on the page
+    filters, shown = [stage, reason, entity, page], [message, grid, page, now]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     gr.on([blocks.load, stage.input], choose, stage, [*shown, reason, entity], **quiet)
-    first = gr.State(1)  # another choice begins at its first page
-    gr.on([reason.input, entity.input], show, [stage, reason, entity, first], shown, **quiet)
-    gr.on([page.submit, page.blur], show, filters, shown, **quiet)
+    gr.on([reason.input, entity.input], show_first, [now, stage, reason, entity], shown, **quiet)
+    gr.on([page.submit, page.blur], show_other, [now, *filters], shown, **quiet)
     back.click(turned(-1), filters, shown, **quiet)
     onward.click(turned(+1), filters, shown, **quiet)
     grid.mark(mark, filters, [message, grid], trigger_mode="multiple", **quiet)

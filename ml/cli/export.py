@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of the split")
     parser.add_argument(
         "--pictures",
-        type=lambda text: Path(os.path.expanduser(text)),
+        type=place,
         help="label these photographs instead",
     )
     parser.add_argument(

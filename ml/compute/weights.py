@@ -68,7 +68,7 @@ def load_whole(
         source,
         found["missing_keys"],
         found["unexpected_keys"],
-        [_shapes(*key) for key in found["mismatched_keys"]],
+        [shapes_of(*key) for key in found["mismatched_keys"]],
         dropped,
     )
     loaded: Model = model
@@ -124,7 +124,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,
         own.keys() - tensors.keys(),
         tensors.keys() - own.keys(),
         [
-            _shapes(name, tensors[name].shape, own[name].shape)
+            shapes_of(name, tensors[name].shape, own[name].shape)
             for name in own
             if name in tensors and own[name].shape != tensors[name].shape
         ],
@@ -134,15 +134,19 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], source: str,
     model.load_state_dict(tensors, strict=False)
 
 
-def _shapes(name: str, given: Sequence[int], expected: Sequence[int]) -> str:
+def shapes_of(name: str, given: Sequence[int], expected: Sequence[int]) -> str:
+    """A weight of another shape, as `account` names it."""
     return f"{name}: {list(given)}, expected {list(expected)}"
 
 
 def account(source: str, missing: Iterable[str], unexpected: Iterable[str],
             mismatched: Iterable[str], dropped: Sequence[str] = (),
-            optional: Sequence[str] = ()) -> None:  # fmt: skip
-    """Raises ValueError, naming them, when there are weights that do not fit."""
-    free = (*COMPUTED, *optional)
+            optional: Sequence[str] = (), computed: Sequence[str] = COMPUTED) -> None:  # fmt: skip
+    """Raises ValueError, naming them, when there are weights that do not fit.
+
+    dropped: prefixes of names that do not count. optional, computed: parts of names likewise.
+    """
+    free = (*computed, *optional)
 
     def counted(names: Iterable[str]) -> list[str]:
         return sorted(

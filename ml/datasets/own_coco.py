@@ -92,7 +92,7 @@ class OwnCoco(Coco2017):
     def pictures(self) -> Path:  # type: ignore[override]
         """The folder that the files' names are of: the first that has the first of them."""
         images = self._index[0]
-        split = next((place for place in (split_of(self.file.stem),) if place), self.file.stem)
+        split = split_of(self.file.stem) or self.file.stem
         stem = self.file.stem.removeprefix("instances_")
         places = [self.file.parent, self.root, self.root / "images", self.root / "data"]
         for name in dict.fromkeys((stem, split)):

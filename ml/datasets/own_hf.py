@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ml.datasets.class_lists import BACKGROUND
 from ml.datasets.own_splits import of_part, split_of
-from ml.datasets.packed import PackedFiles, numbered
+from ml.datasets.packed import Content, PackedFiles, numbered
 from ml.store.reading import read_object
 
 MAPS = ("label", "mask", "annotation", "label_map", "segmentation", "segmentation_mask", "labels")
@@ -89,26 +89,26 @@ class OwnHub(PackedFiles):
                     places[f"{path.stem}-{len(places):06d}"] = (path, group, row)
         return places
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return tuple(self._places)
 
     def place(self, key: str) -> Path:
         return self._places[key][0]
 
-    def content(self, key: str) -> tuple[bytes, bytes]:
+    def content(self, key: str, what: Content) -> bytes:
         path, group, row = self._places[key]
         if self._kept is None or self._kept[0] != (path, group):
             table = pq.ParquetFile(path).read_row_group(group, columns=list(self.columns))
             self._kept = (path, group), table
-        found = [self._kept[1].column(name)[row].as_py() for name in self.columns]
-        image, label = ((cell or {}).get("bytes") for cell in found)
-        if not image or not label:
+        column = self.columns[0 if what == "picture" else 1]
+        data: bytes | None = (self._kept[1].column(column)[row].as_py() or {}).get("bytes")
+        if not data:
             raise ValueError(
-                f"{path}, {key}: no bytes of the {'label map' if image else 'picture'}; expected "
-                "pictures inside the file, not paths. Write it with `datasets`, embedded"
+                f"{path}, {key}: no bytes of the {what}; expected pictures inside the file, not "
+                "paths. Write it with `datasets`, embedded"
             )
-        return image, label
+        return data
 
     def name_files(self) -> list[Path]:
         return [path for path in [self.root / NAMES] if path.is_file()]

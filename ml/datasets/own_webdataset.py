@@ -14,7 +14,7 @@ from typing import Any
 from ml.datasets.class_lists import read_classes
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
 from ml.datasets.own_splits import of_part, split_of
-from ml.datasets.packed import PackedFiles, numbered
+from ml.datasets.packed import Content, PackedFiles, numbered
 
 MAPS = ("label.png", "mask.png", "seg.png")
 Member = tuple[Path, int, int]
@@ -94,10 +94,10 @@ class OwnShards(PackedFiles):
     def place(self, key: str) -> Path:
         return next(iter(self._samples[key].values()))[0]
 
-    def content(self, key: str) -> tuple[bytes, bytes]:
+    def content(self, key: str, what: Content) -> bytes:
         members = self._samples[key]
-        photo, label = (self._bytes(members[str(kind)]) for kind in _kinds(members))
-        return photo, label
+        photo, label = _kinds(members)
+        return self._bytes(members[str(photo if what == "picture" else label)])
 
     @staticmethod
     def _bytes(member: Member) -> bytes:

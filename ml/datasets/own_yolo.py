@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from ml.datasets.class_lists import MOST
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
-from ml.datasets.own_splits import of_part, split_of
+from ml.datasets.own_splits import of_part
 from ml.datasets.photos import PhotoFiles
 from ml.images.arrays import Masks
 from ml.store.reading import read_text, read_yaml
@@ -78,8 +78,7 @@ class OwnYolo(PhotoFiles):
     @cached_property
     def _photos(self) -> dict[str, Path]:
         """Key -> picture of the part; a key is the picture's place below the root."""
-        named = {name: self.values.get(name) for name in SPLITS}
-        found = [(split_of(name), place) for name, place in named.items() if place]
+        found = [(name, place) for name in SPLITS if (place := self.values.get(name))]
         if not found:
             raise ValueError(f"{self.file}: expected a folder of pictures as train:, val: or test:")
         photos: dict[str, Path] = {}
@@ -109,7 +108,7 @@ class OwnYolo(PhotoFiles):
             raise ValueError(f"{found} names {outside[0]}, which is not below {self.root}")
         return [path.resolve() for path in listed]
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         return tuple(sorted(self._photos))
 

@@ -4,6 +4,7 @@ hub, tar files of WebDataset. Not here: which bytes (`own_hf`, `own_webdataset`)
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ml.datasets.photos import PhotoFiles
 from ml.images.arrays import Picture
 from ml.images.label_maps import open_mask
 from ml.images.photographs import Size, load_photo, picture_size
+
+Content = Literal["picture", "label map"]
 
 
 class PackedFiles(PhotoFiles):
@@ -27,8 +30,8 @@ class PackedFiles(PhotoFiles):
         """The file that holds a picture."""
 
     @abstractmethod
-    def content(self, key: str) -> tuple[bytes, bytes]:
-        """The bytes of a picture and of its label map."""
+    def content(self, key: str, what: Content) -> bytes:
+        """The bytes of a picture, or of its label map."""
 
     @abstractmethod
     def name_files(self) -> list[Path]:
@@ -38,13 +41,14 @@ class PackedFiles(PhotoFiles):
         return self.place(key)
 
     def picture(self, key: str) -> tuple[bytes, Picture]:
-        return load_photo(self.content(key)[0], self._named(key))
+        return load_photo(self.content(key, "picture"), self._named(key))
 
     def size(self, key: str) -> Size:
-        return picture_size(self.content(key)[0], self._named(key))
+        return picture_size(self.content(key, "picture"), self._named(key))
 
     def truth(self, key: str) -> np.ndarray:
-        mask = open_mask(self.content(key)[1], f"{self._named(key)}, its label map")
+        data = self.content(key, "label map")
+        mask = open_mask(data, f"{self._named(key)}, its label map")
         return labels_of(mask, self.names, {})
 
     def _named(self, key: str) -> str:

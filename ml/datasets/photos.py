@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,15 @@ class PhotoFiles(LabelledPhotos):
         return path
 
     def labelled(self, key: str) -> tuple[tuple[int, int], set[int]]:
-        labels = self.truth(key)
-        return labels.shape, set(np.unique(labels).tolist())
+        if key not in self._labelled:
+            labels = self.truth(key)
+            self._labelled[key] = labels.shape, set(np.unique(labels).tolist())
+        return self._labelled[key]
+
+    @cached_property
+    def _labelled(self) -> dict[str, tuple[tuple[int, int], set[int]]]:
+        """What `labelled` has answered: a label map is decoded once for it, however many ask."""
+        return {}
 
     def picture(self, key: str) -> tuple[bytes, Picture]:
         """(bytes that decode to the picture, the picture uint8 (H,W,3)), as a viewer shows it."""

@@ -22,6 +22,7 @@ from transformers import (
 from ml.compute.weights import check_finite, load_whole
 from ml.detectors.base import FINITE, Detector, Found
 from ml.detectors.weights import load_weights
+from ml.images.boxes import mask_box
 
 
 class Preprocessor(Protocol):
@@ -175,11 +176,3 @@ def _refuse_other_kinds(path: str, config: PreTrainedConfig) -> None:
             f"detector.model {path!r} was trained for panoptic or semantic segmentation: it "
             f"labels stuff ({', '.join(stuff[:3])}). Take its instance sibling ('...-instance')"
         )
-
-
-def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """x1,y1,x2,y2 around a mask bool (H,W), far edges exclusive; zeros for an empty mask."""
-    if not mask.any():
-        return 0, 0, 0, 0
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

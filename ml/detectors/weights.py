@@ -8,8 +8,6 @@ file a backend wants.
 
 import collections
 import pickle
-import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,24 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ml.compute.torch_files import DAMAGED, Refused, damaged, more_than_tensors, read_torch_file
 from ml.store.files import atomic, sha256_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
-_DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, IndexError, KeyError,
-            TypeError, ValueError, OverflowError, OSError, MemoryError,
-            zipfile.BadZipFile)  # fmt: skip
-"""Errors of pickle and torch for damaged content. (An OSError too: torch seeks by offsets of the
-content; that the file can be read was seen when its sha256 was taken. And a MemoryError: a damaged
-length asks for more than there is.)"""
-
-
 MOST_TIMES = 8
 """How much larger than its file the tensors may be: a few names can share one tensor, but a tensor
 that is shown a million times, or packed bytes, would fill the memory."""
-
-
-class Refused(ValueError):
-    """A weight file asked for more than tensors."""
 
 
 @dataclass(frozen=True)
@@ -77,41 +64,26 @@ def _read(file: Path) -> Weights:
             notes = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{_damaged(file)} ({error})") from error
+        raise ValueError(damaged(file, str(error))) from error
     return Weights(tensors, notes.get("author", ""), notes.get("heuristics") == "true")
 
 
 def _convert(file: Path, kept: Path) -> None:
-    try:
-        if file.suffix == ".pkl":
-            with file.open("rb") as handle:
-                payload = _ArraysOnly(file, handle).load()
-        else:
-            _refuse_packed(file)
-            payload = torch.load(file, map_location="cpu", weights_only=True)
-    except Refused:
-        raise
-    except _DAMAGED as error:
-        if named := re.search(r"GLOBAL (\S+)", str(error)):  # what torch met and did not import
-            raise Refused(_refusal(file, named[1])) from error
-        raise ValueError(f"{_damaged(file)} ({type(error).__name__} while reading)") from error
+    payload = _unpickled(file) if file.suffix == ".pkl" else read_torch_file(file)
     tensors, author, heuristics = _take_apart(file, payload)
     notes = {"format": "pt", "author": author, "heuristics": str(heuristics).lower()}
     with atomic(kept) as temporary:
         save_file(tensors, temporary, metadata=notes)
 
 
-def _refuse_packed(file: Path) -> None:
-    """torch keeps its bytes unpacked: a packed part may hold a thousand times its size."""
-    if not zipfile.is_zipfile(file):
-        return  # an older torch's, or damaged
-    with zipfile.ZipFile(file) as opened:
-        parts = opened.infolist()
-    if packed := [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]:
-        raise Refused(
-            f"weight file {file} holds packed parts ({packed[0]!r:.60}), which torch does not "
-            "write. Take the file from its publisher again, or use a .safetensors file"
-        )
+def _unpickled(file: Path) -> object:
+    try:
+        with file.open("rb") as handle:
+            return _ArraysOnly(file, handle).load()
+    except Refused:
+        raise
+    except DAMAGED as error:
+        raise ValueError(damaged(file, f"{type(error).__name__} while reading")) from error
 
 
 def _take_apart(file: Path, payload: object) -> tuple[dict[str, torch.Tensor], str, bool]:
@@ -198,19 +170,5 @@ class _ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in _ALLOWED:
-            raise Refused(_refusal(self.file, f"{module}.{name}"))
+            raise Refused(more_than_tensors(self.file, f"{module}.{name}"))
         return _ALLOWED[module, name]
-
-
-def _refusal(file: Path, what: str) -> str:
-    return (
-        f"weight file {file} holds more than tensors ({what}) and was refused; nothing in it "
-        "was run. Take the file from its publisher again, or use a .safetensors file"
-    )
-
-
-def _damaged(file: Path) -> str:
-    return (
-        f"weight file {file} is damaged or half a download ({file.stat().st_size:,} bytes): "
-        "delete it and get it again"
-    )

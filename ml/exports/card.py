@@ -10,6 +10,7 @@ import yaml
 
 from ml.exports.about import About
 from ml.exports.counts import Counts
+from ml.images.overlays import IGNORED
 from ml.words.markdown import escape
 
 MEASURED = {
@@ -95,7 +96,11 @@ def _classes(counts: Counts) -> str:
         for label, name in enumerate(counts.classes, start=1)
     ]
     totals = ("all pictures", *(str(counts.totals[split]) for split in counts.splits), "")
-    ignored = ("uncertain (255)", *("" for _ in counts.splits), f"{100 * counts.share(255):.2f}")
+    ignored = (
+        f"uncertain ({IGNORED})",
+        *("" for _ in counts.splits),
+        f"{100 * counts.share(IGNORED):.2f}",
+    )
     return _table(("class", *counts.splits, "% of pixels"), [*rows, totals, ignored])
 
 

@@ -12,13 +12,12 @@ import shutil
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from ml.exports.about import About
 from ml.exports.pictures import Picture
-from ml.images.arrays import Masks
+from ml.exports.writing import Writer
+from ml.images.boxes import mask_box
 from ml.images.overlays import IGNORED
+from ml.images.run_lengths import coco_rle
 
 READ = """\
 from pycocotools.coco import COCO
@@ -28,13 +27,7 @@ mask = coco.annToMask(coco.anns[1])  # uint8 (H,W)
 """
 
 
-def run_lengths_of(mask: Masks) -> dict[str, Any]:
-    """COCO's run lengths {"size": [h, w], "counts": text} of a mask bool (H,W)."""
-    found = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode()}
-
-
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
     LOSES = (
         "Uncertain pixels (255) belong to no object; each image's field ignored has them as run "
@@ -52,9 +45,6 @@ class FormatWriter:
 
     def finish(self) -> dict[str, Any]:
         return {"objects": sum(own.finish() for own in self.lists.values())}
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 class _Lists:
@@ -98,20 +88,19 @@ class _Lists:
             **picture.origin,
         }
         if (ignored := picture.mask(IGNORED)).any():
-            image["ignored"] = run_lengths_of(ignored)
+            image["ignored"] = coco_rle(ignored)
         _append(self.images, image, self.image_count)
         for label in picture.labels:
             mask = picture.mask(label)
-            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            left, top = int(columns[0]), int(rows[0])
+            left, top, right, bottom = mask_box(mask)
             self.object_count += 1
             annotation = {
                 "id": self.object_count,
                 "image_id": self.image_count,
                 "category_id": label,
-                "segmentation": run_lengths_of(mask),
+                "segmentation": coco_rle(mask),
                 "area": int(mask.sum()),
-                "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
+                "bbox": [left, top, right - left, bottom - top],
                 "iscrowd": 0,
             }
             _append(self.annotations, annotation, self.object_count)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ml.exports.pictures import Picture
+from ml.images.overlays import IGNORED
 
 
 class Counts:
@@ -35,5 +36,5 @@ class Counts:
                 name: sum(self.pictures[split][label] for split in self.splits)
                 for label, name in enumerate(self.classes, start=1)
             },
-            "uncertain_share": self.share(255),
+            "uncertain_share": self.share(IGNORED),
         }

@@ -16,7 +16,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
-from ml.images.png import encode_png
+from ml.exports.writing import Writer
 
 GROUP, MOST_BYTES = 100, 400_000_000
 """Rows that a reader fetches at once, and bytes of a file, as the hub recommends them."""
@@ -27,9 +27,8 @@ pictures = load_dataset("{folder}", split="{split}")  # image, label, classes, .
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
-    LOSES: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, about: About, splits: tuple[str, ...]) -> None:
         (folder / "data").mkdir()
@@ -54,7 +53,7 @@ class FormatWriter:
             {
                 "key": picture.key,
                 "image": {"bytes": picture.data, "path": f"{picture.key}.{picture.suffix}"},
-                "label": {"bytes": encode_png(picture.label), "path": f"{picture.key}.png"},
+                "label": {"bytes": picture.label_data, "path": f"{picture.key}.png"},
                 "classes": picture.labels,
                 **picture.origin,
             }
@@ -66,11 +65,11 @@ class FormatWriter:
         return {}
 
     def front_matter(self) -> dict[str, Any]:
-        tags = {own.tag for own in self.about.licences[:1]}
+        licences = self.about.licences
         data = [{"split": name, "path": f"data/{name}-*.parquet"} for name in self.splits]
         return {
             "pretty_name": self.about.name,
-            "license": tags.pop() if tags else "other",
+            "license": licences[0].tag if licences else "other",
             "task_categories": ["image-segmentation"],
             "tags": ["semantic-segmentation", "machine-generated"],
             "configs": [{"config_name": "default", "data_files": data}],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from ml.images.arrays import Masks
+from ml.images.boxes import mask_box
 
 Points = npt.NDArray[np.float64]
 """(n,2): x, y in pixels, 0 at the left and upper edge of the picture."""
@@ -21,9 +22,8 @@ a reader cuts them off to whole numbers (Ultralytics), and where it rounds them 
 
 def rings(mask: Masks) -> list[Points]:
     """The outlines of a mask bool (H,W), of its parts and its holes, the longest first."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = rows[0], columns[0]
-    part = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.float32)
+    left, top, right, bottom = mask_box(mask)
+    part = np.pad(mask[top:bottom, left:right], 1).astype(np.float32)
     lines = contourpy.contour_generator(z=part, line_type="Separate").lines(LEVEL)
     found = [
         np.asarray(line, np.float64)[:-1] + (left - 1 + SHIFT, top - 1 + SHIFT) for line in lines

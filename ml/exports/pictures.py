@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ LABELLED = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """data: the bytes of a PNG or a JPEG. label: uint8 (H,W), 0 background, i+1 class i, 255
-    ignored. origin: where it comes from, by the names of `About.origin`."""
+    """data: the bytes of a PNG or a JPEG. label_data: those of the label map's PNG. label: uint8
+    (H,W), 0 background, i+1 class i, 255 ignored. origin: where it comes from, by the names of
+    `About.origin`."""
 
     key: str
     split: str
     data: bytes
+    label_data: bytes
     label: Labels
     origin: Mapping[str, Any]
 
@@ -46,7 +49,7 @@ class Picture:
     def suffix(self) -> str:
         return "jpg" if self.data.startswith(JPEG) else "png"
 
-    @property
+    @cached_property
     def labels(self) -> list[int]:
         """Of the classes in it, ascending."""
         return [int(value) for value in np.unique(self.label) if value not in (0, IGNORED)]
@@ -72,6 +75,7 @@ def iter_pictures(
                 row["key"],
                 splits[places[place]],
                 row["image"],
+                row["label"],
                 decode_png(row["label"]),
                 {name: row[column] for column, name in origin.items()},
             )

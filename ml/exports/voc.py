@@ -21,6 +21,8 @@ from PIL import Image
 from ml.exports.about import About
 from ml.exports.origins import Origins
 from ml.exports.pictures import JPEG, Picture
+from ml.exports.writing import Writer
+from ml.images.boxes import mask_box
 from ml.images.overlays import PALETTE
 from ml.images.png import decode_png
 
@@ -33,7 +35,7 @@ pictures = VOCSegmentation("{folder}", year="2012", image_set="{split}")  # (pic
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
     LOSES = (
         "Pictures are JPEGs, as VOC's readers expect: of generated ones (PNG) each level changes "
@@ -46,7 +48,6 @@ class FormatWriter:
         for name in ("JPEGImages", "SegmentationClass", "Annotations"):
             (self.home / name).mkdir(parents=True)
         self.names = ("background", *about.classes)
-        self.splits = splits
         both = ["trainval"] if {"train", "val"} <= set(splits) else []
         self.lists = {
             (kind, name): _list_file(self.home, kind, name)
@@ -94,9 +95,6 @@ class FormatWriter:
         total, count = self.differences
         return {"levels_changed": total / count} if count else {}
 
-    def front_matter(self) -> dict[str, Any]:
-        return {}
-
 
 def _list_file(home: Path, kind: str, name: str) -> io.TextIOWrapper:
     path = home / "ImageSets" / kind / f"{name}.txt"
@@ -118,16 +116,15 @@ def annotation(picture: Picture, names: tuple[str, ...]) -> bytes:
     for name, number in (("width", width), ("height", height), ("depth", 3)):
         xml.SubElement(size, name).text = str(number)
     for label in picture.labels:
-        mask = picture.mask(label)
-        rows, columns = np.flatnonzero(mask.any(1)) + 1, np.flatnonzero(mask.any(0)) + 1
+        left, top, right, bottom = mask_box(picture.mask(label))
         one = xml.SubElement(tree, "object")
         for name, text in (("name", names[label]), ("pose", "Unspecified"), ("truncated", "0")):
             xml.SubElement(one, name).text = text
         xml.SubElement(one, "difficult").text = "0"
         box = xml.SubElement(one, "bndbox")
-        corners = {"xmin": columns[0], "ymin": rows[0], "xmax": columns[-1], "ymax": rows[-1]}
+        corners = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
         for name, number in corners.items():
-            xml.SubElement(box, name).text = str(int(number))
+            xml.SubElement(box, name).text = str(number)
     xml.indent(tree)
     data: bytes = xml.tostring(tree, encoding="utf-8")
     return data

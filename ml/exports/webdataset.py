@@ -13,7 +13,7 @@ from webdataset import TarWriter
 
 from ml.exports.about import About
 from ml.exports.pictures import Picture
-from ml.images.png import encode_png
+from ml.exports.writing import Writer
 
 MOST, MOST_BYTES = 2000, 400_000_000
 """Samples and bytes of a tar file."""
@@ -26,9 +26,8 @@ for sample in webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"):
 """
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
-    LOSES: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, about: About, splits: tuple[str, ...]) -> None:
         self.tars = {name: _Tars(folder, name) for name in splits}
@@ -41,16 +40,13 @@ class FormatWriter:
             {
                 "__key__": picture.key,
                 picture.suffix: picture.data,
-                "label.png": encode_png(picture.label),
+                "label.png": picture.label_data,
                 "json": json.dumps(about, ensure_ascii=False).encode(),
             }
         )
 
     def finish(self) -> dict[str, Any]:
         return {"tar_files": sum(own.finish() for own in self.tars.values())}
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 class _Tars:

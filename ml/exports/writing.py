@@ -15,7 +15,7 @@ class Writer(Protocol):
     """
 
     READ: str
-    LOSES: tuple[str, ...]
+    LOSES: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, about: About, splits: tuple[str, ...]) -> None:
         """folder: empty. Raises ValueError for splits that the format's readers do not take."""
@@ -28,3 +28,4 @@ class Writer(Protocol):
 
     def front_matter(self) -> dict[str, Any]:
         """What stands at the head of the card as YAML; nothing for most formats."""
+        return {}

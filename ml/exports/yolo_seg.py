@@ -20,6 +20,7 @@ from ml.exports.about import About
 from ml.exports.origins import Origins
 from ml.exports.outlines import Points, outline
 from ml.exports.pictures import Picture
+from ml.exports.writing import Writer
 from ml.images.arrays import Masks
 
 with warnings.catch_warnings():  # that it goes without OpenCV, which we do not need
@@ -34,7 +35,7 @@ YOLO("yolo11n-seg.pt").train(data="{folder}/data.yaml", epochs=1)
 DIGITS = 6
 
 
-class FormatWriter:
+class FormatWriter(Writer):
     READ = READ
     LOSES = (
         "An object is one polygon: where it has holes or several parts, cuts of no width join "
@@ -94,9 +95,6 @@ class FormatWriter:
             "polygon_iou_mean": self.total / max(self.objects, 1),
             "polygon_iou_least": self.least,
         }
-
-    def front_matter(self) -> dict[str, Any]:
-        return {}
 
 
 def drawn_again(shares: Points, shape: tuple[int, ...]) -> Masks:

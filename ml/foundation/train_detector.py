@@ -27,6 +27,7 @@ from ml.foundation.scenes import NO_CLASS, SceneSet, fresh_scenes, load_scenes
 from ml.foundation.schedule import Schedule
 from ml.foundation.train_backbone import load_backbone
 from ml.foundation.training import Training, run_training, trainer_parser
+from ml.images.boxes import mask_box
 from ml.store.files import atomic
 
 TRAIN_SCENES, EVAL_SCENES = 20_000, 200
@@ -44,12 +45,8 @@ def targets(scenes: SceneSet, row: int) -> dict[str, torch.Tensor]:
     classes = scenes.classes[row]
     classes = classes[classes != NO_CLASS]
     masks = scenes.instances[row] == np.arange(1, len(classes) + 1, dtype=np.uint8)[:, None, None]
-    boxes = []
-    for mask in masks:
-        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
     return {
-        "boxes": torch.from_numpy(np.array(boxes, np.float32)),
+        "boxes": torch.from_numpy(np.array([mask_box(mask) for mask in masks], np.float32)),
         "labels": torch.from_numpy(classes.astype(np.int64) + 1),
         "masks": torch.from_numpy(masks.astype(np.uint8)),
     }

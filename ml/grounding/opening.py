@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ml.compute.devices import find_device
 from ml.diffusion.checkpoint import find_checkpoint
+from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
 from ml.grounding.learned import load_queries, save_queries
 from ml.grounding.module import GroundingModule
@@ -130,6 +132,7 @@ def _saved(folder: Path, device: str) -> Opened:
             f"with the model's own, {type(pipe.scheduler).__name__}"
         )
     module = GroundingModule.from_pretrained(folder / "grounding")
+    refuse_misfit(str(folder / REFERENCE), pipe, module)
     return Opened(
         pipe.to(place),
         module,
@@ -139,6 +142,19 @@ def _saved(folder: Path, device: str) -> Opened:
         load_queries(folder, reference.taught, module.config.text_width),
         _hub_id(str(own) if own.is_dir() else name, reference.revision, reference.variant),
     )
+
+
+def refuse_misfit(source: str, pipe: Pipeline, module: GroundingModule) -> None:
+    """Raises ValueError, naming the source of the module, when it was made for a diffusion model of
+    another shape."""
+    found = feature_channels(pipe.unet), text_width(pipe)
+    expected = module.config.feature_channels, module.config.text_width
+    if found != expected:
+        raise ValueError(
+            f"{source}: the diffusion model has features of {found[0]} channels by resolution and "
+            f"words of {found[1]}, and the grounding module takes {expected[0]} and {expected[1]}: "
+            "name the diffusion model that the module was trained with"
+        )
 
 
 def _stage(folder: Path, device: str) -> Opened:

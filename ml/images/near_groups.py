@@ -58,7 +58,7 @@ class _Search:
 
     def run(self, bits: int) -> None:
         values = self.hashes[self.distinct]
-        rows = self.distinct[_has_close(values, bits)]
+        rows = self.distinct[has_close(values, bits)]
         sums = self._sums(rows)
         largest = 3 * int(sums[:, :2].astype(np.int64).prod(1).max(initial=1))
         most = max(1, min(MOST_LOADED, MOST_BYTES // (2 * largest)))
@@ -100,9 +100,9 @@ class _Search:
                 yield row, decode_png(data[row - self.starts[shard]])
 
 
-def _has_close(values: Numbers, bits: int) -> npt.NDArray[np.bool_]:
-    """bool (n,): another hash is close. One stands for all that are equal, so that the pairs are
-    few however many are."""
+def has_close(values: Numbers, bits: int) -> npt.NDArray[np.bool_]:
+    """bool (n,): another one of hashes uint64 (n,) differs in at most `bits` bits. One stands for
+    all that are equal, so that the pairs are few however many are."""
     distinct, own, counts = np.unique(values, return_inverse=True, return_counts=True)
     close = counts > 1
     for pairs in close_blocks(distinct, bits):

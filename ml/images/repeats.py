@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ml.images.near_copies import CloseHashes, Pairs, block_sums, may_be_same, same_picture
+from ml.images.near_groups import has_close
 from ml.images.png import decode_png
 from ml.images.stored import load_pictures
 from ml.store.shards import iter_shards
@@ -42,29 +43,17 @@ class _Search:
     """The search among pictures with different pixels."""
 
     def __init__(self, folder: Path, keys: Sequence[str], hashes: Sequence[str], bits: int) -> None:
-        self.folder, self.keys, self.hashes = folder, keys, hashes
+        self.folder, self.keys = folder, keys
         self.index = CloseHashes(hashes, bits)
         self.original = np.arange(len(keys))  # the first picture that each repeats, or itself
 
     def originals(self) -> list[int]:
-        self._look_at(np.flatnonzero(self._has_close()))
+        self._look_at(np.flatnonzero(has_close(self.index.values, self.index.bits)))
         for part in self.index.parts():
             pairs = self._open(self.index.later(part[self.original[part] == part]))
             a, b = (self.sums[self.slot[pairs[:, side]]] for side in (0, 1))
             self._compare(pairs[may_be_same(a, b)])
         return self.original.tolist()
-
-    def _has_close(self) -> npt.NDArray[np.bool_]:
-        """bool (n,): another hash is close. One row stands for all of one hash, so that the pairs
-        are few however many hashes are equal."""
-        rows: dict[str, int] = {}
-        own = np.array([rows.setdefault(text, len(rows)) for text in self.hashes], np.int64)
-        close = np.bincount(own, minlength=len(rows)) > 1
-        distinct = CloseHashes(list(rows), self.index.bits)
-        for part in distinct.parts():
-            close[distinct.later(part).ravel()] = True
-        found: npt.NDArray[np.bool_] = close[own]
-        return found
 
     def _look_at(self, rows: npt.NDArray[np.int64]) -> None:
         """Reads the pictures of these rows, a shard at a time, for `may_be_same`."""

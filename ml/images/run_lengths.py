@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -10,12 +11,18 @@ from ml.images.arrays import Masks
 from ml.images.decoding import MAX_PIXELS
 
 
-def encode_rle(mask: Masks) -> str:
-    """COCO run-length text of a mask bool (H,W): JSON {"size": [h, w], "counts": str}."""
+def coco_rle(mask: Masks) -> dict[str, Any]:
+    """COCO's run lengths {"size": [h, w], "counts": str} of a mask bool (H,W). ValueError for an
+    array that is none."""
     if mask.dtype != bool or mask.ndim != 2:
         raise ValueError(f"expected a mask bool (H,W), got {mask.dtype} {mask.shape}: threshold it")
     rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return json.dumps({"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")})
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def encode_rle(mask: Masks) -> str:
+    """`coco_rle` of a mask bool (H,W) as JSON text."""
+    return json.dumps(coco_rle(mask))
 
 
 def decode_rle(text: str) -> Masks:

@@ -3,15 +3,13 @@
 import io
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from ml.images.overlays import overlay
 from ml.images.png import decode_png, jpeg_uri
 from ml.pipeline.audit import ITEMS, STAGE, choose_items
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.shards import read_rows, read_shards
 from ml.words.vocabulary import Vocabulary
 
 THUMBNAIL = 224
@@ -29,16 +27,7 @@ def audit_items(workspace: Workspace, vocabulary: Vocabulary, seed: int) -> list
     rows = rows[rows.accepted].reset_index(drop=True)
     chosen = choose_items([list(names) for names in rows.entities], vocabulary.classes, ITEMS, seed)
     keys = [rows.key[i] for i, _ in chosen]
-    pixels = (
-        pd.concat(
-            [
-                read_frame(path, ["key", "image", "label"], filters=[("key", "in", keys)])
-                for path in shard_files(folder)
-            ]
-        ).set_index("key")
-        if keys
-        else None
-    )
+    pixels = read_rows(folder, ["key", "image", "label"], keys).set_index("key")
     return [
         {
             "key": key,

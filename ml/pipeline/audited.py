@@ -3,7 +3,7 @@
 Not here: the marks' file, the arithmetic of precision (`ml.pipeline.audit`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,7 @@ import pandas as pd
 from ml.pipeline.audit import STAGE, precision
 from ml.pipeline.marks import MARKED, Mark, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame, read_shards
-from ml.store.sidecars import shard_files
+from ml.store.shards import iter_rows, read_shards
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def audited(workspace: Workspace, stage: str) -> Audited:
     if not marks:
         return Audited([], 0)
     rows = label_rows(workspace, stage)
-    places = matches(workspace, marks, rows)
+    places = matches(_pictures(workspace, marks), marks, rows)
     said = {row: marks[place].verdict for place, row in places.items()}  # the last one stays
     ticks = [{"entity": rows.entity[row], "verdict": verdict} for row, verdict in said.items()]
     return Audited(precision(ticks) if ticks else [], len(marks) - len(places))
@@ -71,26 +70,30 @@ def label_rows(workspace: Workspace, stage: str) -> pd.DataFrame:
 
 
 def verdicts_of(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> pd.Series:
+    """`verdicts_among` the pictures that the marks' stage has now."""
+    return verdicts_among(_pictures(workspace, marks), marks, rows)
+
+
+def verdicts_among(
+    pictures: Mapping[str, str], marks: Sequence[Mark], rows: pd.DataFrame
+) -> pd.Series:
     """The last verdict on each row, "" where there is none. Arguments: `matches`."""
     found = pd.Series("", index=rows.index, dtype=object)
-    for place, row in matches(workspace, marks, rows).items():
+    for place, row in matches(pictures, marks, rows).items():
         found[row] = marks[place].verdict
     return found
 
 
-def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> dict[int, int]:
+def matches(
+    pictures: Mapping[str, str], marks: Sequence[Mark], rows: pd.DataFrame
+) -> dict[int, int]:
     """Place of a mark -> index of the row that it is about, in the marks' order; no others.
 
-    marks: of one stage. rows: key, entity, word, one a mask of that stage. A mark is about a row
-    when key and picture are the same, and its word is the row's word, or else its class.
+    pictures: key -> `picture_sha256`. marks: of one stage. rows: key, entity, word, one a mask of
+    that stage. A mark is about a row when key and picture are the same, and its word is the row's
+    word, or else its class.
     """
-    if not marks:
-        return {}
-    keys = {mark.key for mark in marks}
-    pictures: dict[str, str] = {}
-    for folder in picture_folders(workspace, marks[0].stage):
-        pictures |= _digests(folder, keys)
-    own = rows[rows.key.isin(keys)]
+    own = rows[rows.key.isin({mark.key for mark in marks})]
     named = {(row.key, row.entity): row.Index for row in own.itertuples()}
     named |= {(row.key, row.word): row.Index for row in own.itertuples()}
     return {
@@ -100,11 +103,19 @@ def matches(workspace: Workspace, marks: Sequence[Mark], rows: pd.DataFrame) -> 
     }
 
 
+def _pictures(workspace: Workspace, marks: Sequence[Mark]) -> dict[str, str]:
+    """Key -> sha256 of the pictures of the marks' keys, as they are now. marks: of one stage."""
+    keys = {mark.key for mark in marks}
+    found: dict[str, str] = {}
+    for folder in picture_folders(workspace, marks[0].stage) if marks else []:
+        found |= _digests(folder, keys)
+    return found
+
+
 def _digests(folder: Path, keys: set[str]) -> dict[str, str]:
     """sha256 of the stored bytes of these pictures, by key; those that are there."""
     found = {}
-    for shard in shard_files(folder):
-        frame = read_frame(shard, ["key", "image"], filters=[("key", "in", sorted(keys))])
+    for frame in iter_rows(folder, ["key", "image"], keys):
         found |= {
             key: picture_sha256(data) for key, data in zip(frame.key, frame.image, strict=True)
         }

@@ -1,9 +1,14 @@
-"""Nested facts of a stage (`Output.facts`) as one level, by their path."""
+"""Nested facts of a stage (`Output.facts`), or its settings, as one level, by their path."""
 
 
 def flatten(facts: dict, prefix: str = "") -> dict[str, object]:
     """Nested facts as one level: {"a": {"b": 1}} -> {"a/b": 1}."""
     return {prefix + "/".join(path): value for path, value in paths(facts).items()}
+
+
+def full_names(settings: dict) -> dict[str, object]:
+    """Nested settings by their full names: {"a": {"b": 1}} -> {"a.b": 1}."""
+    return {".".join(path): value for path, value in paths(settings).items()}
 
 
 def paths(facts: dict, *prefix: str) -> dict[tuple[str, ...], object]:

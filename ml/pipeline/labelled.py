@@ -152,14 +152,24 @@ class LabelledMaker:
     def known(self) -> dict[int, str]:
         return matches(self.photos.names, self.vocabulary)
 
-    def __call__(self, group: Sequence[tuple[int, str]]) -> pd.DataFrame:
-        return pd.DataFrame([self.row(number, key) for number, key in group])
+    @cached_property
+    def table(self) -> np.ndarray:
+        return table_of(self.known, self.vocabulary)
 
-    def row(self, number: int, key: str) -> dict[str, Any]:
-        """One row of LABELLED."""
-        _, whole = self.photos.picture(key)
+    def __call__(self, group: Sequence[tuple[int, str]]) -> pd.DataFrame:
+        rows, thumbs = [], []
+        for number, key in group:
+            _, whole = self.photos.picture(key)
+            rows.append(self._row(number, key, whole))
+            thumbs.append(small(whole))
+        leaked = set(find_overlap(thumbs, self.benchmark)) if self.benchmark else set()
+        overlaps = [place in leaked for place in range(len(rows))]
+        return pd.DataFrame(rows).assign(benchmark_overlap=overlaps)
+
+    def _row(self, number: int, key: str, whole: np.ndarray) -> dict[str, Any]:
+        """One row of LABELLED but for `benchmark_overlap`. whole: the picture, uint8 (H,W,3)."""
         truth = self.photos.truth(key)
-        label = table_of(self.known, self.vocabulary)[truth]
+        label = self.table[truth]
         image, label_map = cut(whole, label, self.size, (label > 0) & (label != IGNORED))
         there = set(np.unique(label).tolist())
         entities = [n for n in self.vocabulary.classes if self.vocabulary.label(n) in there]
@@ -169,7 +179,6 @@ class LabelledMaker:
         ignored = label_map == IGNORED
         facts = picture_facts(image)
         names = self.photos.names
-        overlaps = bool(self.benchmark) and bool(find_overlap([small(whole)], self.benchmark))
         return {
             "key": f"own-{number:06d}",
             "source": key,
@@ -185,7 +194,6 @@ class LabelledMaker:
             "rles": [encode_rle(mask) if mask.any() else "" for mask in masks],
             "areas": [float(mask.mean()) for mask in masks],
             "ignored": encode_rle(ignored) if ignored.any() else "",
-            "benchmark_overlap": overlaps,
             "too_many_words": bool(words and self.limit and self.limit.fault(text)),
             **facts,
         }

@@ -3,7 +3,8 @@
 Not here: the pictures and masks themselves (`ml.pipeline.labelled`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ml.pipeline.labelled import SHOWN
 from ml.pipeline.marks import MARKED
 from ml.settings.sections import TripletParams
 from ml.store.schemas import LABELLED
-from ml.store.shards import iter_shards, read_frame
+from ml.store.shards import iter_shards, read_frame, split
 from ml.store.sidecars import OWN
 from ml.words.vocabulary import Vocabulary
 
@@ -31,6 +32,8 @@ REASONS = {
 }
 """Reason -> rule, in the order in which they are tried; the first that holds is given."""
 _PIXELS = ("image", "rles", "ignored")
+_AT_ONCE = 64
+"""Pictures in memory that one is compared with."""
 
 
 def labelled_shards(folder: Path) -> list[pd.DataFrame]:
@@ -44,14 +47,17 @@ def own_rles(shard: Path) -> list[str]:
 
 
 def own_triplets(
-    folder: Path, images: Path, generated: pd.DataFrame, params: TripletParams
+    folder: Path,
+    shards: Sequence[pd.DataFrame],
+    images: Path,
+    generated: pd.DataFrame,
+    params: TripletParams,
 ) -> list[pd.DataFrame]:
     """Rows of TRIPLETS but for `rle`, a frame a shard of LABELLED: one a picture and class in it.
 
-    folder: of `triplets`; images: of the generated pictures, whose rows with key, std, dhash are
-    `generated`.
+    folder: of `triplets`; shards: its `labelled_shards`; images: of the generated pictures, whose
+    rows with key, std, dhash are `generated`.
     """
-    shards = labelled_shards(folder)
     pictures = pd.concat(shards, ignore_index=True)
     whole = [frame[frame["std"] >= params.min_std] for frame in (generated, pictures)]
     repeats = repeated(images, whole[0], folder / OWN, whole[1], params.duplicate_bits)
@@ -93,16 +99,19 @@ def repeated(
     keys = [*generated.key, *own.key]
     index = CloseHashes([*generated.dhash, *own.dhash], bits)
     first = len(generated)
-    pairs = [pair for part in index.parts() for pair in index.later(part).tolist()]
-    pairs = [pair for pair in pairs if pair[1] >= first]
+    close = [pairs[pairs[:, 1] >= first] for pairs in map(index.later, index.parts())]
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *close])
+    ordered = pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist()
     found: set[str] = set()
-    for earlier, later in sorted(pairs, key=lambda pair: pair[::-1]):
-        a, b = keys[earlier], keys[later]
-        if b in found or (earlier >= first and a in found):
-            continue
-        one = load_pictures(images if earlier < first else folder, [a])[a]
-        if same_picture(one, load_pictures(folder, [b])[b]):
-            found.add(b)
+    for later, group in groupby(ordered, key=lambda pair: pair[1]):
+        near = [earlier for earlier, _ in group if earlier < first or keys[earlier] not in found]
+        for part in split(near, _AT_ONCE):
+            shown = load_pictures(folder, [keys[i] for i in (later, *part) if i >= first])
+            one = shown.pop(keys[later])
+            drawn = load_pictures(images, [keys[i] for i in part if i < first])
+            if any(same_picture(other, one) for other in (*drawn.values(), *shown.values())):
+                found.add(keys[later])
+                break
     return found
 
 

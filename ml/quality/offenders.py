@@ -1,7 +1,6 @@
 """The pictures that break a rule, small, on one sheet: what a person looks at first."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +9,16 @@ from ml.images.arrays import Labels, Masks, Picture
 from ml.images.contact_sheet import contact_sheet
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
+from ml.pipeline import marks
 from ml.pipeline.workspace import Workspace
 from ml.quality.advice import PICTURES
 from ml.quality.verdicts import Result
-from ml.store.shards import read_frame
-from ml.store.sidecars import shard_files
+from ml.store.shards import read_rows
 
 OVERLAYS = {"benchmark": "label", "synthetic_dataset": "label", "masks": "rle", "triplets": "rle"}
 """The judged stage's column that is laid over its pictures."""
 UNREADABLE = np.full((64, 64, 3), 160, np.uint8)
 """Stands for a picture that can't be read."""
-Row = Mapping[str, object]
 
 
 def offenders(stage: str, result: Result, workspace: Workspace) -> bytes:
@@ -30,10 +28,12 @@ def offenders(stage: str, result: Result, workspace: Workspace) -> bytes:
     if stage not in PICTURES or not result.rows:
         return b""
     keys = {row["key"] for row in result.rows}
-    found = _rows(workspace.folder(PICTURES[stage]), ["key", "image"], keys)
-    pictures = {row["key"]: row for row in found}
+    pictures: dict[str, object] = {}
+    for folder in _folders(stage, workspace):
+        found = read_rows(folder, ["key", "image"], keys)
+        pictures |= dict(zip(found["key"], found["image"], strict=True))
     shown = [
-        (row, _picture(pictures[row["key"]]["image"]), example)
+        (row, _picture(pictures[row["key"]]), example)
         for row, example in zip(result.rows, result.examples, strict=True)
         if row["key"] in pictures
     ]
@@ -50,19 +50,19 @@ def offenders(stage: str, result: Result, workspace: Workspace) -> bytes:
         return sheet.read_bytes()
 
 
+def _folders(stage: str, workspace: Workspace) -> list[Path]:
+    """The folders of shards that hold the pictures of a judged stage's rows."""
+    if stage in marks.PICTURES:
+        return marks.picture_folders(workspace, stage)
+    return [workspace.folder(PICTURES[stage])]
+
+
 def _laid_over(stage: str, workspace: Workspace, keys: set[str]) -> dict[object, object]:
     """By (key, entity) the mask, or by (key, None) the label map, that the stage holds."""
     column = OVERLAYS.get(stage, "")
     names = {"rle": ["key", "entity", "rle"], "label": ["key", "label"]}.get(column)
-    rows = _rows(workspace.folder(stage), names, keys) if names else []
+    rows = read_rows(workspace.folder(stage), names, keys).to_dict("records") if names else []
     return {(row["key"], row.get("entity")): row[column] for row in rows}
-
-
-def _rows(folder: Path, columns: list[str], keys: set[str]) -> list[Row]:
-    """The rows with these keys; of other rows only the key is kept in memory."""
-    wanted = [("key", "in", keys)]
-    frames = [read_frame(path, columns, filters=wanted) for path in shard_files(folder)]
-    return [row for frame in frames for row in frame.to_dict("records")]
 
 
 def _picture(data: object) -> Picture:

@@ -78,10 +78,10 @@ def _pictures(
     found = {}
     columns = ["key", "text", "std", "dhash", "image"]
     for shard in iter_shards(workspace.folder("triplets") / OWN, columns):
-        for row in shard.itertuples():
-            image = decode_png(row.image)
-            near = bool(benchmark) and bool(find_overlap([small(image)], benchmark))
-            found[row.key] = ((row.text, row.std, row.dhash), image.shape[:2], near)
+        images = [decode_png(data) for data in shard["image"]]
+        near = set(find_overlap(map(small, images), benchmark)) if benchmark else set()
+        for place, (row, image) in enumerate(zip(shard.itertuples(), images, strict=True)):
+            found[row.key] = ((row.text, row.std, row.dhash), image.shape[:2], place in near)
     return found
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ml.errors import WorkspaceBusy
-from ml.store import objects
 from ml.store.files import Fields, read_json, write_json
 from ml.store.leases import Lease
 from ml.store.locks import FolderLock
 from ml.store.places import is_remote
-from ml.store.shelf import Shelf, clear, lock_in, look, version_in
+from ml.store.shelf import clear, look, version_in
 from ml.store.stage_places import lock_of
 
 PATIENCE = 60.0
@@ -81,14 +80,7 @@ def _replace_version(
             f"{place / file}: another process has taken over while this one did not answer; "
             "nothing was changed: try again"
         )
-    _clear(look(place), number)
-
-
-def _clear(shelf: Shelf, number: int) -> None:
-    clear(shelf, number)
-    for earlier in shelf.locks:
-        if earlier < number:
-            objects.delete(lock_in(shelf.place, earlier))
+    clear(look(place), number, number)
 
 
 def _file(place: Path, number: int, file: str) -> Path:

@@ -81,7 +81,7 @@ TRIPLETS = pa.schema(
         # a user's own picture, which is trained on, and judges nothing
         ("accepted", _flag),
         ("reason", _text),  # "" when accepted, else one of ml.pipeline.stages.triplets.REASONS, of
-        # a user's own ml.pipeline.labelled.REASONS
+        # a user's own ml.pipeline.labelled_rows.REASONS
         ("score", _real),
         ("area", _real),
         ("std", _real),  # of the picture

@@ -5,7 +5,7 @@ so do several processes that each make some of the shards. Not here: which files
 whether one is in place (`ml.store.sidecars`).
 """
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +63,22 @@ def iter_shards(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     """One frame a shard, in order; only the named columns are read from disk."""
     for path in shard_files(folder):
         yield read_frame(path, columns or None)
+
+
+def iter_rows(
+    folder: Path, columns: Sequence[str], keys: Collection[str]
+) -> Iterator[pd.DataFrame]:
+    """The rows of some keys, one frame a shard; of other rows only the key is read into memory."""
+    wanted = [("key", "in", set(keys))]
+    for path in shard_files(folder) if len(keys) else []:
+        yield read_frame(path, columns, wanted)
+
+
+def read_rows(folder: Path, columns: Sequence[str], keys: Collection[str]) -> pd.DataFrame:
+    """The rows of some keys, out of all shards, in their order (index 0..n-1); those that are
+    there."""
+    frames = list(iter_rows(folder, columns, keys))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(columns))
 
 
 def read_shards(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -122,11 +122,14 @@ def replaced(place: Path) -> Iterator[Path]:
     clear(shelf, number)
 
 
-def clear(shelf: Shelf, current: int) -> None:
-    """Deletes the pointers and versions below the current one."""
+def clear(shelf: Shelf, current: int, writer: int = 0) -> None:
+    """Deletes the pointers and versions below the current one, and the locks below the writer's."""
     for number in shelf.pointers:
         if number < current:
             objects.delete(shelf.pointer(number))
     for number in shelf.versions:
         if number < current:
             objects.delete(version_in(shelf.place, number))
+    for number in shelf.locks:
+        if number < writer:
+            objects.delete(lock_in(shelf.place, number))

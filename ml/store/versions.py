@@ -16,7 +16,7 @@ from ml.store import objects
 from ml.store.files import read_note, sha256_json, write_json
 from ml.store.leases import Lease
 from ml.store.manifest import NAME, PROGRESS, Manifest, Recipe, read_manifest, write_manifest
-from ml.store.shelf import Shelf, clear, lock_in, look, version_in
+from ml.store.shelf import Shelf, clear, look, version_in
 from ml.store.sidecars import shards_of, sidecar
 from ml.store.successor import MADE, MADE_NOTE, RECIPE_NOTE, write_state
 
@@ -119,13 +119,7 @@ class Version:
             )
         self.lock.check()
         objects.delete(self.new / PROGRESS)
-        self._clear(shelf, self.number)
-
-    def _clear(self, shelf: Shelf, current: int) -> None:
-        clear(shelf, current)
-        for number in shelf.locks:
-            if number < self.number:
-                objects.delete(lock_in(self.place, number))
+        clear(shelf, self.number, self.number)
 
     def settle(self) -> None:
         """Completes what a kill interrupted between the last byte and the last deletion."""
@@ -137,7 +131,7 @@ class Version:
                 objects.delete(self._files(number) / PROGRESS)
                 break
         if (current := look(self.place).current) is not None:
-            self._clear(shelf, current)
+            clear(shelf, current, self.number)
 
     def _digest(self, number: int) -> str:
         try:

@@ -9,7 +9,8 @@ from ml.errors import ManifestError
 from ml.images.facts import picture_facts
 from ml.images.png import encode_png
 from ml.images.run_lengths import encode_rle
-from ml.pipeline.marks import picture_sha256, read_marks
+from ml.pipeline.audited import verdicts_of
+from ml.pipeline.marks import Mark, add_marks, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES, SYNTHETIC, TRIPLETS
@@ -155,6 +156,32 @@ def test_a_mark_is_kept_shown_again_and_replaced_by_the_next(sets):
         ("synthetic_dataset", "p-005", "dog", "wrong object"),
     ]
     assert marks[0].sha256 == picture_sha256(encode_png(picture(5)))
+
+
+def test_marks_are_shown_as_the_stages_heed_them(sets):
+    """Of a word and its class the later one; none of the same picture under another key."""
+    names = [picture_sha256(encode_png(picture(place))) for place in range(PICTURES)]
+    said = [
+        ("p-004", 4, "tv monitor", "wrong mask"),
+        ("p-004", 4, "tvmonitor", "right"),
+        ("p-006", 6, "tvmonitor", "right"),
+        ("p-006", 6, "tv monitor", "wrong object"),
+        ("p-008", 7, "dog", "wrong mask"),  # the picture of p-007
+    ]
+    marks = [Mark("triplets", names[at], key, word, verdict) for key, at, word, verdict in said]
+    add_marks(sets.workspace, marks)
+    shown = {
+        (item.key, item.word): item.verdict
+        for number in (1, 2, 3, 4)
+        for item in sets.page("triplets", EVERY, "", number).items
+    }
+    assert {which: verdict for which, verdict in shown.items() if verdict} == {
+        ("p-004", "tv monitor"): "right",
+        ("p-006", "tv monitor"): "wrong object",
+    }
+    rows = sets.rows("triplets")
+    heeded = verdicts_of(sets.workspace, marks, rows)
+    assert shown == dict(zip(zip(rows.key, rows.word, strict=True), heeded, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,25 @@ def test_a_mark_is_on_disk_and_still_there_after_a_reload(app, open_page, screen
     page.get_by_label("Triplets").check()
     expect(page.locator("#browse-message")).to_contain_text("0 marked by you")
     expect(tiles.first).to_be_visible()
+    assert not page.locator("#browse-grid input:checked").count(), "what was chosen for another"
+
+
+def test_a_mark_that_could_not_be_kept_is_not_shown_as_chosen(app, open_page):
+    marks = app.workspace.data / "audit/marks.json"
+    marks.parent.mkdir(exist_ok=True)
+    before = marks.read_bytes() if marks.exists() else None
+    page = open_page(app.url)
+    tab(page, "Browse")
+    field = page.locator("#browse-grid fieldset[data-key]").last
+    chosen = field.locator("input:checked")
+    expect(chosen).to_have_count(0)
+    marks.write_text("{")
+    try:
+        field.get_by_label("wrong mask").check()
+        expect(page.locator("#browse-message")).to_contain_text("marks.json")
+        expect(chosen).to_have_count(0)
+    finally:
+        marks.write_bytes(before) if before else marks.unlink()
 
 
 def test_compare_shows_two_runs_side_by_side(app, open_page, screenshot):

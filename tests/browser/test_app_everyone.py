@@ -78,6 +78,10 @@ def test_the_keyboard_alone_draws_toggles_and_marks(app, open_page):
     go_to("#browse-grid input[type=radio]")
     page.keyboard.press("ArrowDown")
     expect(page.locator("#browse-message")).to_contain_text("Kept:")
+    for key in ("Shift+Tab", "Shift+Tab", "Shift+Tab", "Tab", "Tab", "Tab"):
+        page.keyboard.press(key)  # past the fields above, which shows nothing else
+    page.wait_for_timeout(1500)
+    expect(page.locator("#browse-message")).to_contain_text("Kept:")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,7 +5,6 @@ import glob
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
+
+from tests.builders.servers import free_port
 
 USER, PASSWORD = "words", "p@ss/w:rd%40#? &'\"+é"
 DATABASES = ("dagster", "mlflow")
@@ -29,9 +30,7 @@ class Server:
         self.folder, self.process = folder, None
         # PostgreSQL refuses to be root
         self.account = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def make(self) -> None:
         if self.account:

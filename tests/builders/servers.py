@@ -101,11 +101,13 @@ def dagster_ui(home: Path, **env: str) -> Iterator[str]:
 
 
 @contextmanager
-def mlflow_ui(store: Path, folder: Path) -> Iterator[str]:
-    """The address of MLflow's server on an sqlite store. folder: in which it runs."""
+def mlflow_ui(store: Path, folder: Path, *artifacts: str) -> Iterator[str]:
+    """The address of MLflow's server on an sqlite store. folder: in which it runs. artifacts: its
+    options about where models and pictures lie; in the folder without any."""
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    where = ("--backend-store-uri", f"sqlite:///{store}", "--default-artifact-root", str(folder))
+    artifacts = artifacts or ("--default-artifact-root", str(folder))
+    where = ("--backend-store-uri", f"sqlite:///{store}", *artifacts)
     command = ("mlflow", "server", *where, "--host", "127.0.0.1", "--port", port, "--workers", "1")
     with started(*command, env=os.environ, folder=folder) as process:
         wait_until(lambda: bool(urllib.request.urlopen(f"{url}/health", timeout=9)), process)

@@ -214,6 +214,20 @@ def test_photographs_are_labelled(models, photos, tmp_path, by, capsys):
     assert not list(tmp_path.glob(".out*"))
 
 
+def test_terms_are_those_of_the_detector_that_made_the_masks(models, photos, tmp_path):
+    """Whatever the settings have named since."""
+    root, name = tmp_path / "root", "facebook/mask2former-swin-tiny-coco-instance"
+    shutil.copytree(models.root, root)
+    workspace, own = Workspace(root, "micro"), {"backend": "mask2former", "model": name}
+    workspace.folder("masks").mkdir()
+    write_manifest(workspace.folder("masks"), Manifest("masks", 1, {"detector": own}, {}, {}, {}))
+    more = ["--with", "segmenter", "--out", str(tmp_path / "out"), "--split", "train=1"]
+    assert export(workspace, "--pictures", str(photos), *more, profile="micro") == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert f"{name} | CC BY-NC 4.0: not for commercial use" in text
+    assert load_params("micro").detector.model not in text
+
+
 def test_labels_are_those_of_the_segmenter(models, photos, tmp_path):
     from ml.images.photographs import open_picture
     from ml.segmenters import load_segmenter

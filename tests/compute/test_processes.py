@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -21,6 +20,7 @@ from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
 from ml.store.manifest import read_manifest
+from tests.builders.servers import free_port
 from tests.grounding.test_grounding_training import ENTITIES, PARAMS, Toy, make_module
 
 
@@ -71,15 +71,12 @@ def both(tmp_path_factory):
 
 def launch(count: int, *command: str) -> None:
     """What torchrun does, without a third process that imports torch."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     common = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "ACCELERATE_USE_CPU": "true",
     }
     started = [

@@ -20,8 +20,9 @@ from ml.detectors import Detector, Instances, load_detector
 from ml.detectors.maskrcnn import build_maskrcnn, save_maskrcnn
 from ml.detectors.maskrcnn_config import MaskRCNNConfig
 from ml.detectors.pasting import SubpixelTransform, paste
-from ml.detectors.transformers_mask2former import TransformersMask2Former, mask_box
+from ml.detectors.transformers_mask2former import TransformersMask2Former
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
+from ml.images.boxes import mask_box
 from ml.settings.profile import ROOT
 from ml.words.spellings import canonical
 

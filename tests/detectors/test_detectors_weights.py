@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ml.compute.torch_files import Refused
 from ml.compute.weights import fill
-from ml.detectors.weights import Refused, load_weights
+from ml.detectors.weights import load_weights
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

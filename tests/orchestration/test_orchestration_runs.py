@@ -229,6 +229,9 @@ def test_a_runs_profile_is_its_partition(tmp_path, small):
     assert profile_name({"resources": {"project": {"config": {"profile": ""}}}}) == "micro"
     run_config = {"resources": {"project": {"config": {"profile": str(small)}}}}
     assert profile_name(run_config) == "small"
+    run_config["resources"]["project"]["config"]["profile"] = {"env": "NOT_SET"}
+    with pytest.raises(ValueError, match=r"from \$NOT_SET, which is not set here: set it"):
+        profile_name(run_config)
     project = Project()
     project._partition = "ci"  # chosen in the UI, the config left as it is
     assert project.params.profile == "ci"

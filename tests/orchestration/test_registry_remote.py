@@ -1,13 +1,6 @@
 """A real MLflow server with its own artifact store: what is logged there lies there."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +10,7 @@ from ml.pipeline.workspace import Workspace
 from orchestration.mlflow.registry import Registry
 from orchestration.resources import Project
 from tests.builders import handmade
+from tests.builders.servers import mlflow_ui
 from tests.orchestration.test_registry import PREDICT, clean_process, scored  # noqa: F401  a fixture
 
 
@@ -24,50 +18,9 @@ from tests.orchestration.test_registry import PREDICT, clean_process, scored  # 
 def server(tmp_path_factory):
     """Its address and the folder in which it keeps artifacts."""
     home = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            f"sqlite:///{home}/server.db",
-            "--serve-artifacts",
-            "--artifacts-destination",
-            str(home / "store"),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ],
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}", home / "store"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # the session that was started above, by its id
-        process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, "the server ended"
-        try:
-            urllib.request.urlopen(url, timeout=5).read()
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(f"{url} did not answer in {seconds} s")
+    kept = ("--serve-artifacts", "--artifacts-destination", str(home / "store"))
+    with mlflow_ui(home / "server.db", home, *kept) as address:
+        yield address, home / "store"
 
 
 def test_the_server_keeps_the_models(scored, server, tmp_path):  # noqa: F811

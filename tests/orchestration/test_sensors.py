@@ -34,7 +34,7 @@ class Watched:
     def write(self, steps: int) -> None:
         self.yard.write_text(f"vocabulary: {self.words}\ngrounding: {{steps: {steps}}}\n")
 
-    def ran(self, profile: str, /, status=dg.DagsterRunStatus.SUCCESS, **project: str) -> str:
+    def ran(self, profile: str, /, status=dg.DagsterRunStatus.SUCCESS, **project) -> str:
         """A run of the whole graph in the history."""
         return self.instance.create_run_for_job(
             defs.resolve_job_def("pipeline"),
@@ -148,6 +148,19 @@ def test_a_profile_that_was_never_run_is_launched_by_a_person(watched):
     watched.ran("yard", profile="/tmp/another/yard.yaml")
     watched.write(steps=300)
     assert "never run from here" in watched.said(), "another file of that name was"
+
+
+def test_a_profile_that_was_named_by_a_variable_is_repeated_while_that_is_set(watched, monkeypatch):
+    monkeypatch.setenv("WHICH", "yard")
+    watched.ran("yard", profile={"env": "WHICH"})
+    watched.said()
+    watched.write(steps=200)
+    watched.said()
+    project = watched.requested().run_config["resources"]["project"]["config"]
+    assert project == {"profile": {"env": "WHICH"}}
+    monkeypatch.delenv("WHICH")
+    watched.write(steps=300)
+    assert "never run from here" in watched.said(), "it could not be repeated"
 
 
 def test_a_run_under_way_ends_first(watched):

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from ml.baselines.daam import threshold_masks
+from ml.cli.score_grounding import page, scores_beside, table
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
+from ml.grounding.config import PARTS
 from ml.grounding.module import GroundingModule
 from ml.grounding.prompting import compose_prompt
 from ml.images.facts import picture_facts
@@ -276,6 +278,44 @@ def test_the_masks_and_how_sure_they_were_are_kept(world):
     assert facts["calibration_error"]["seen"] == pytest.approx(found["seen"].error)
     both = found["seen"] + found["unseen"]
     assert facts["calibration_error"]["all"] == pytest.approx(both.error)
+
+
+def test_another_module_is_scored_on_the_same_masks(world):
+    """`python -m ml score-grounding`: the run's own module has its own scores again, and one that
+    finds nothing has none."""
+    params, workspace = world
+    grounding_scores.run(params, workspace, "recipe")
+    own = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    rows = scores_beside(params, workspace, own, "own")
+    assert len(rows) == 8 and rows.iou_other.tolist() == pytest.approx(rows.iou_ours.tolist())
+    found = table(rows, 20)
+    assert found["difference"] == dict.fromkeys(CELLS, (0, 0, 0))
+    assert found["other"] == found["ours"] and found["masks"]["two_unseen"] == 2
+
+    config = dataclasses.replace(own.config, variant="paper", **PARTS["paper"])
+    blind = GroundingModule(config)
+    for parameter in blind.mask_embedding[-1].parameters():
+        parameter.data.zero_()  # every logit is 0, and no pixel above it
+    rows = scores_beside(params, workspace, blind, "blind")
+    found = table(rows, 20)
+    assert rows.iou_other.tolist() == [0] * 8
+    assert [found["difference"][cell][0] for cell in CELLS] == pytest.approx(
+        [-found["ours"][cell] for cell in CELLS]
+    )
+    lines = page(found, "blind", "micro").splitlines()
+    assert len(lines) == 6 and lines[1].startswith("one object, seen") and " 0.0 " in lines[1]
+
+
+def test_a_module_that_does_not_fit_the_run_is_not_scored(world):
+    params, workspace = world
+    own = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    for changes, expected in (
+        ({"text_width": 8}, "theirs: the diffusion model has .* words of 16.* takes .* and 8"),
+        ({"feature_timestep": 999}, "was trained on 999"),
+    ):
+        other = GroundingModule(dataclasses.replace(own.config, **changes))
+        with pytest.raises(ValueError, match=expected):
+            scores_beside(params, workspace, other, "theirs")
 
 
 def test_a_folder_of_an_earlier_version_has_neither(tmp_path):

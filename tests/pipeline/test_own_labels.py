@@ -264,7 +264,8 @@ def test_prompts_longer_than_the_model_reads_are_a_reason(workspace, tmp_path):
     )
     photos = open_labels(settings(folder), workspace)
     here = Workspace(ROOT, "ci")  # whose model is real
-    row = LabelledMaker(settings(folder), here, voc, photos, (64, 64)).row(0, photos.keys[0])
+    maker = LabelledMaker(settings(folder), here, voc, photos, (64, 64))
+    row = maker([(0, photos.keys[0])]).iloc[0]
     assert len(row["words"]) == 9 and row["too_many_words"]
 
 

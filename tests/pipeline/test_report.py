@@ -16,7 +16,7 @@ from ml.pipeline.table import STAGE, STAGES
 from ml.pipeline.workspace import Workspace
 from ml.store.files import write_json
 from ml.store.manifest import Manifest
-from ml.store.shards import read_shards
+from ml.store.shards import read_frame, read_shards
 from ml.words.vocabulary import load_vocabulary
 from tests.builders import handmade, reported
 from tests.builders.reported import SPITE
@@ -100,7 +100,8 @@ def test_a_damaged_summary_counts_as_none(tmp_path, content):
 
 
 def test_the_worst_come_first_with_both_masks(made):
-    found = cards.worst_cards(made)
+    scores = read_frame(made.folder("grounding_scores") / "scores.parquet")
+    found = cards.worst_cards(made, scores)
     ious = [card["iou"] for card in found]
     assert len(found) == cards.WORST and ious == sorted(ious) and ious[0] < 100
     assert all(card["ours"].startswith("data:image/jpeg") for card in found)

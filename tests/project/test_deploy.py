@@ -105,6 +105,14 @@ def test_every_service_is_waited_for_until_it_is_well():
             )
 
 
+def test_the_console_is_as_quiet_as_in_a_checkout():
+    files = (ROOT / ".dagster" / "dagster.yaml", DEPLOY / "dagster.yaml")
+    levels = [yaml.safe_load(file.read_text())["python_logs"] for file in files]
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    assert levels == [{"python_log_level": "WARNING"}] * 2
+    assert values["pythonLogs"] == {"pythonLogLevel": "WARNING"}
+
+
 def test_the_compose_file_and_the_instance_agree():
     """What dagster.yaml reads from the environment is there, in all that open the history."""
     text = (DEPLOY / "dagster.yaml").read_text()

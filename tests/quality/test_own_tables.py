@@ -1,15 +1,22 @@
 """The checks on a user's own pictures with masks: sound ones pass, each fault breaks its rule."""
 
 import dataclasses
+import io
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.poisons.copies import breaks
+from ml.images.run_lengths import decode_rle
+from ml.images.stored import load_pictures
 from ml.pipeline.runner import run_stage
 from ml.quality.frames import facts
 from ml.quality.mask_tables import triplet_tables
+from ml.quality.offenders import offenders
 from ml.quality.own_tables import own_tables
 from ml.quality.rules import RULES, bounds
+from ml.quality.verdicts import Result
 from ml.settings.profile import load_params
 from ml.store.schemas import TRIPLETS
 from ml.store.sidecars import OWN
@@ -91,3 +98,23 @@ def test_a_picture_of_the_benchmark_is_found_again(made, monkeypatch):
     monkeypatch.setattr("ml.quality.own_tables.benchmark_thumbs", lambda *_: [scene[:, ::-1]])
     every = facts(workspace, "triplets", TRIPLETS)
     assert broken(params, own_tables(params, workspace, every)) == ["own_not_benchmark"]
+
+
+def test_own_pictures_that_break_a_rule_are_shown(made):
+    """Beside a generated one: both pictures, each with its own mask laid over."""
+    _, workspace = made
+    rows = facts(workspace, "triplets", TRIPLETS)
+    own = rows[(rows["subset"] == OWN) & rows["accepted"]].iloc[0]
+    drawn = rows[(rows["subset"] != OWN) & rows["accepted"]].iloc[0]
+    both = [{"key": str(row.key), "entity": str(row.entity)} for row in (own, drawn)]
+    result = Result("own_areas", False, 2, "y", 1.0, ["own", "drawn"], both)
+    sheet = np.asarray(Image.open(io.BytesIO(offenders("triplets", result, workspace))))
+    folders = (workspace.folder("triplets") / OWN, workspace.folder("images"))
+    for place, (row, folder) in enumerate(zip((own, drawn), folders, strict=True)):
+        picture = Image.fromarray(load_pictures(folder, [row.key])[row.key])
+        big = np.asarray(picture.resize((152, 152), Image.Resampling.BICUBIC)).astype(int)
+        left = 6 + place * (152 + 6)
+        moved = np.abs(sheet[6 : 6 + 152, left : left + 152].astype(int) - big).max(2)
+        mask = Image.fromarray(decode_rle(row.rle))
+        inside = np.asarray(mask.resize((152, 152), Image.Resampling.NEAREST))
+        assert np.median(moved[inside]) > 20 > 8 > np.median(moved[~inside])

@@ -22,7 +22,7 @@ from ml.store.files import atomic, sha256_file, sha256_json, write_json
 from ml.store.folder_digest import sha256_folder
 from ml.store.making import write_shards
 from ml.store.manifest import read_manifest
-from ml.store.shards import read_shards, split
+from ml.store.shards import read_rows, read_shards, split
 from ml.store.sidecars import shard_files
 from ml.words.vocabulary import load_vocabulary
 from tests.builders.small_stages import rows_of
@@ -240,6 +240,17 @@ def test_shards_refuse_other_columns(tmp_path):
     with pytest.raises(ValueError, match="no shards in"):
         read_shards(tmp_path / "empty")
     assert split([], 3) == []
+
+
+def test_rows_of_some_keys_come_out_of_all_shards_in_their_order(tmp_path):
+    write_shards(tmp_path, "r", split(range(10), 3), rows_of, SCHEMA)
+    keys = list(read_shards(tmp_path).key)
+    found = read_rows(tmp_path, ["value", "key"], [keys[7], keys[1], "gone", keys[1]])
+    assert found.to_dict("list") == {"value": [1, 7], "key": [keys[1], keys[7]]}
+    assert list(found.index) == [0, 1]
+    for folder, none in ((tmp_path, []), (tmp_path, ["gone"]), (tmp_path / "empty", keys)):
+        assert list(read_rows(folder, ["value"], none).columns) == ["value"]
+        assert read_rows(folder, ["value"], none).empty
 
 
 # run_stage, on two small stages

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from ml.errors import ManifestError
 from ml.exports.about import Licence
 from ml.exports.licences import licence_of
 from ml.pipeline.audit import STAGE
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
-from ml.store.manifest import Manifest, read_manifest
+from ml.store.manifest import Manifest
 from ml.store.seals import read_sealed
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
@@ -47,24 +47,23 @@ def model_text(own: dict[str, Any], digest: str | None = None) -> str:
     return ", ".join(parts)
 
 
-def detector_facts(workspace: Workspace, params: Params, vocabulary: Vocabulary) -> Facts:
-    """Whose masks the grounding module learned from, and of which classes."""
+def detector_of(workspace: Workspace, params: Params) -> dict[str, Any]:
+    """The section `detector` that the masks were made with; that of the settings where they are not
+    there."""
     found = manifest_of(workspace, "masks")
     own = found.params["detector"] if found else params.section("detector")
     assert isinstance(own, dict)  # a section
+    return own
+
+
+def detector_facts(workspace: Workspace, params: Params, vocabulary: Vocabulary) -> Facts:
+    """Whose masks the grounding module learned from, and of which classes."""
+    own = detector_of(workspace, params)
     return (
         ("masks to learn from", f"{own['backend']}: {model_text(own)}"),
         ("seen classes (with such masks)", ", ".join(vocabulary.seen)),
         ("unseen classes (named only)", ", ".join(vocabulary.unseen) or "none"),
     )
-
-
-def manifest_of(workspace: Workspace, stage: str) -> Manifest | None:
-    """Of a finished stage; None where it is not there, as after a pull of some stages."""
-    try:
-        return read_manifest(workspace.folder(stage), verify=False)
-    except ManifestError:
-        return None
 
 
 def judged_faults(workspace: Workspace, digest: str) -> tuple[str, ...]:

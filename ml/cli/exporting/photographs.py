@@ -1,5 +1,6 @@
 """A folder of photographs, labelled by a profile's grounding module or its segmenter."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,19 @@ import pandas as pd
 from ml.cli.exporting.knowledge import (
     BY_A_MODEL,
     detector_facts,
+    detector_of,
     drawing_facts,
     licences,
-    manifest_of,
     vocabulary_of,
 )
 from ml.cli.exporting.labellers import LABELLERS, Label
 from ml.datasets.listing import PHOTO_SUFFIXES, list_files
 from ml.exports.about import About, Licence
 from ml.exports.pictures import LABELLED
-from ml.images.facts import picture_facts
+from ml.images.facts import difference_hash, pixel_digest
 from ml.images.photographs import load_photo
 from ml.images.png import encode_png
+from ml.pipeline.finished import manifest_of
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import sha256_json
@@ -41,33 +43,35 @@ GROUP = 16
 class Photographs:
     """What is to be labelled, and by what."""
 
-    folder: Path
     files: dict[str, Path]  # by key
     about: About
     labeller: Callable[[], Label]  # loads the model
 
     def label(self, folder: Path) -> None:
         """Writes shards in `LABELLED`; those that are there already are kept."""
-        label: list[Label] = []
+        labeller = functools.cache(self.labeller)  # loaded for the first that lacks a label map
 
         def rows(keys: Sequence[str]) -> pd.DataFrame:
             photos = [load_photo(self.files[key], self.files[key].name) for key in keys]
-            label.extend([] if label else [self.labeller()])
-            maps = label[0]([pixels for _, pixels in photos])
+            maps = labeller()([pixels for _, pixels in photos])
             return pd.DataFrame(map(self._row, keys, photos, maps))
 
         plan = split(list(self.files), GROUP)
         write_shards(folder, self.about.digest, plan, rows, LABELLED)
 
     def _row(self, key: str, photo: tuple[bytes, np.ndarray], found: np.ndarray) -> dict[str, Any]:
-        facts = picture_facts(photo[1])
+        data, pixels = photo
         return {
             "key": key,
             "file": self.files[key].name,
-            "image": photo[0],
+            "image": data,
             "label": encode_png(found),
             "accepted": True,
-        } | {name: facts[name] for name in ("width", "height", "dhash", "sha256")}
+            "width": pixels.shape[1],
+            "height": pixels.shape[0],
+            "dhash": difference_hash(pixels),
+            "sha256": pixel_digest(pixels),
+        }
 
 
 def photographs(
@@ -90,7 +94,6 @@ def photographs(
         "ignore_band": params.section("synthetic.ignore_band") if by == "grounding" else None,
     }
     return Photographs(
-        folder,
         dict(zip(keys_of(list(found)), found.values(), strict=True)),
         _about(made, by, model, drawing, vocabulary, params, workspace),
         lambda: LABELLERS[by].load(params, workspace, vocabulary, min_presence),
@@ -118,7 +121,7 @@ def _about(
     params: Params,
     workspace: Workspace,
 ) -> About:
-    used = [own["model"] for own in (params.section("detector"),) if isinstance(own, dict)]
+    used = [detector_of(workspace, params)["model"]]
     facts = [("profile", params.profile), ("photographs", made["photographs"])]
     if drawing is not None:
         used.insert(0, drawing.params["diffusion"]["model"])

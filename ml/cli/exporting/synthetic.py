@@ -3,10 +3,10 @@
 from ml.cli.exporting.knowledge import (
     BY_A_MODEL,
     detector_facts,
+    detector_of,
     drawing_facts,
     judged_faults,
     licences,
-    manifest_of,
     score_faults,
     vocabulary_of,
 )
@@ -28,9 +28,7 @@ def synthetic_about(params: Params, workspace: Workspace) -> About:
     facts, module = manifest.facts, manifest.inputs["grounding_model"]
     reasons = facts.get("by_reason", {})
     lost = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-    detector = detector_facts(workspace, params, vocabulary)
-    masks = manifest_of(workspace, "masks")
-    judge = masks.params["detector"]["model"] if masks else params.detector.model
+    judge = detector_of(workspace, params)["model"]
     return About(
         name=f"{params.profile}: synthetic pictures with masks",
         digest=manifest.digest,
@@ -46,7 +44,7 @@ def synthetic_about(params: Params, workspace: Workspace) -> About:
             ("set", f"synthetic_dataset, {manifest.digest}"),
             *drawing_facts(manifest),
             ("grounding module", module),
-            *detector,
+            *detector_facts(workspace, params, vocabulary),
             (
                 "uncertain (255)",
                 f"winner or word within {manifest.params['synthetic']['ignore_band']}",

@@ -21,7 +21,7 @@ def open_folder(labels: str) -> PhotoFiles:
 
 def words_of(photos: PhotoFiles) -> str:
     """The classes that its masks show, as --classes would name them."""
-    labels = {label for key in photos.keys for label in photos.labelled(key)[1]}
+    labels = _labels_in(photos)
     shown = [name for label, name in photos.names.items() if label in labels]
     if not shown:
         raise ValueError(f"{photos.title}: no mask shows a class of its {len(photos.names)}")
@@ -34,7 +34,7 @@ def with_labels(vocabulary: Vocabulary, photos: PhotoFiles) -> tuple[Vocabulary,
     Raises ValueError for data that the stages would refuse.
     """
     known = matches(photos.names, vocabulary)
-    labels = {label for key in photos.keys for label in photos.labelled(key)[1]}
+    labels = _labels_in(photos)
     shown = {name for label, name in known.items() if label in labels}
     labelled = tuple(name for name in vocabulary.unseen if name in shown)
     unseen = tuple(name for name in vocabulary.unseen if name not in shown)
@@ -52,6 +52,11 @@ def with_labels(vocabulary: Vocabulary, photos: PhotoFiles) -> tuple[Vocabulary,
     strange = _others(photos, vocabulary.classes, labels)
     notes += [f"{name}: is labelled, and no word of this profile: ignored" for name in strange]
     return own, notes
+
+
+def _labels_in(photos: PhotoFiles) -> set[int]:
+    """The labels that some picture of the part shows."""
+    return {label for key in photos.keys for label in photos.labelled(key)[1]}
 
 
 def _others(photos: PhotoFiles, classes: Sequence[str], labels: set[int]) -> list[str]:

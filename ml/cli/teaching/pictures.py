@@ -15,7 +15,7 @@ from ml.datasets.photos import PhotoFiles
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
 from ml.pipeline.labelled import SHARD_SIZE, LabelledMaker, check_labels
-from ml.pipeline.labelled_rows import REASONS, own_rles, own_triplets
+from ml.pipeline.labelled_rows import REASONS, labelled_shards, own_rles, own_triplets
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
@@ -102,7 +102,8 @@ def read_pictures(
         folder = Path(place)
         plan = split(list(enumerate(photos.keys)), SHARD_SIZE)
         write_shards(folder / OWN, NAME, plan, maker, LABELLED)
-        rows = pd.concat(own_triplets(folder, folder, none, params.triplets), ignore_index=True)
+        judged = own_triplets(folder, labelled_shards(folder), folder, none, params.triplets)
+        rows = pd.concat(judged, ignore_index=True)
         rows["rle"] = [rle for shard in shard_files(folder / OWN) for rle in own_rles(shard)]
         pictures = read_shards(folder / OWN, ["key", "source", "image", "ignored"])
     for name in vocabulary.labelled:

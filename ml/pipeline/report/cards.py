@@ -1,6 +1,6 @@
 """Pictures of the report that are worth a look: the worst masks, and what was rejected and why."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,27 @@ from ml.images.stored import load_pictures
 from ml.pipeline.audit_sheet import thumbnail
 from ml.pipeline.scored import read_masks
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame, read_shards
-from ml.store.sidecars import OWN, shard_files
+from ml.store.shards import read_rows, read_shards
+from ml.store.sidecars import OWN
 
 WORST = 12
 A_REASON = 6
 """Pictures at most: of the worst, and of each reason of a rejection."""
+_MASK = ["key", "entity", "word", "text", "rle"]
 
 
-def worst_cards(workspace: Workspace) -> list[dict[str, Any]]:
+def worst_cards(workspace: Workspace, scores: pd.DataFrame) -> list[dict[str, Any]]:
     """The masks of the sim pictures with the lowest IoU, the worst first.
+
+    scores: key, cell, entity, iou_ours (0..1) of each mask.
 
     Each: "word", "text", "iou" in percent, "cell", "judge", "ours": data URIs of the picture with
     the judge's and the module's mask; "ours" is None where the run did not keep the masks.
     """
     folder = workspace.folder("grounding_scores")
-    scores = read_frame(folder / "scores.parquet", ["key", "cell", "entity", "iou_ours"])
     scores = scores.nsmallest(WORST, "iou_ours").reset_index(drop=True)
     keys = list(scores.key)
-    rows = _rows(workspace, "triplets", keys, ["key", "entity", "word", "text", "rle"])
+    rows = read_rows(workspace.folder("triplets"), _MASK, keys)
     judged = rows.set_index(["key", "entity"])
     scores = scores[[pair in judged.index for pair in _pairs(scores)]]
     pictures = load_pictures(workspace.folder("images"), list(scores.key))
@@ -62,7 +64,7 @@ def rejected_triplets(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
     keys, own = list(shown.key), shown.subset == OWN
     pictures = load_pictures(workspace.folder("images"), list(shown.key[~own]))
     pictures |= load_pictures(folder / OWN, list(shown.key[own]))
-    named = _rows(workspace, "triplets", keys, ["key", "entity", "word", "text", "rle"])
+    named = read_rows(folder, _MASK, keys)
     named = named.set_index(["key", "entity"])
     return {
         reason: [
@@ -84,11 +86,12 @@ def rejected_synthetic(
 
     labels: of the classes in the label maps.
     """
-    rows = read_shards(workspace.folder("synthetic_dataset"), ["key", "accepted", "reason"])
+    folder = workspace.folder("synthetic_dataset")
+    rows = read_shards(folder, ["key", "accepted", "reason"])
     chosen = _chosen(rows)
     keys = [key for own in chosen.values() for key in own.key]
     columns = ["key", "text", "words", "entities", "image", "label"]
-    named = _rows(workspace, "synthetic_dataset", keys, columns).set_index("key")
+    named = read_rows(folder, columns, keys).set_index("key")
     return {
         reason: [
             {
@@ -112,16 +115,6 @@ def _chosen(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         str(reason): own.iloc[spread(len(own), A_REASON)]
         for reason, own in rejected.groupby("reason")
     }
-
-
-def _rows(
-    workspace: Workspace, stage: str, keys: Sequence[str], columns: Sequence[str]
-) -> pd.DataFrame:
-    """The rows of these keys in a stage's shards."""
-    wanted = [("key", "in", sorted(set(keys)))]
-    files = shard_files(workspace.folder(stage)) if keys else []
-    frames = [read_frame(path, columns, filters=wanted) for path in files]
-    return pd.concat(frames) if frames else pd.DataFrame(columns=list(columns))
 
 
 def _pairs(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml.metrics.protocol_two import COLUMNS
-from ml.pipeline.facts import flatten
+from ml.pipeline.facts import full_names
 from ml.store.files import read_note
 from ml.store.manifest import Manifest
 from ml.words.cells import CELLS
@@ -41,10 +41,10 @@ def summarize(manifests: Mapping[str, Manifest], precision: float | None) -> dic
     }
     settings: dict[str, Any] = {}
     for manifest in manifests.values():
-        settings |= flatten(manifest.params)
+        settings |= full_names(manifest.params)
     return {
         "figures": {name: value for name, value in figures.items() if value is not None},
-        "settings": {name.replace("/", "."): value for name, value in settings.items()},
+        "settings": settings,
         "digests": {name: manifest.digest for name, manifest in manifests.items()},
     }
 

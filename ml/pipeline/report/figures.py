@@ -2,8 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -38,22 +37,16 @@ Draw = Callable[[Axes], None]
 
 def draw(name: str, width: float, height: float, fill: Draw) -> str:
     """An `<svg>` of these inches. name: unique within the page."""
-    with _axis(name, width, height) as (axis, buffer):
-        fill(axis)
-        axis.grid(color=OTHER, alpha=0.3, linewidth=0.6)
-    return own_svg(buffer.getvalue().decode(), name)
-
-
-@contextmanager
-def _axis(name: str, width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
     buffer = io.BytesIO()
     with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure, axis = pyplot.subplots(figsize=(width, height))
-        yield axis, buffer
+        fill(axis)
+        axis.grid(color=OTHER, alpha=0.3, linewidth=0.6)
         figure.savefig(
             buffer, format="svg", metadata={"Date": None}, transparent=True, bbox_inches="tight"
         )
         pyplot.close(figure)
+    return own_svg(buffer.getvalue().decode(), name)
 
 
 def training_curve(path: Path, name: str) -> str:

@@ -9,8 +9,7 @@ from ml.images.png import decode_png
 from ml.metrics.iou import iou_per_class, nanmean
 from ml.pipeline.audit_sheet import thumbnail
 from ml.pipeline.workspace import Workspace
-from ml.store.shards import read_frame
-from ml.store.sidecars import shard_files
+from ml.store.shards import read_frame, read_rows
 from ml.words.vocabulary import Vocabulary
 
 WORST = 8
@@ -35,10 +34,8 @@ def worst_pictures(
     order = [int(i) for i in np.argsort(means, kind="stable") if not np.isnan(means[i])][:WORST]
     keys = [str(rows.key.iloc[i]) for i in order]
     folder = workspace.folder("synthetic_dataset" if held_out else "benchmark")
-    found = {}
-    for path in shard_files(folder) if keys else []:
-        frame = read_frame(path, ["key", "image", "label"], filters=[("key", "in", keys)])
-        found |= {row.key: (row.image, row.label) for row in frame.itertuples()}
+    stored = read_rows(folder, ["key", "image", "label"], keys)
+    found = {row.key: (row.image, row.label) for row in stored.itertuples()}
     return [
         {
             "miou": 100 * means[i],

@@ -121,10 +121,11 @@ def _keep(
     scored: Scored, sample: Sample, masks: np.ndarray, soft: np.ndarray, vocabulary: Vocabulary
 ) -> None:
     """A picture's masks bool (n,H,W) and probabilities float32 (n,H,W), where there is a truth."""
+    true = sample.masks
     for i in np.flatnonzero(sample.present):
         entity = sample.entities[i]
         seen = entity in vocabulary.seen
-        scored.add(sample.key, entity, seen, masks[i], soft[i], sample.masks[i])
+        scored.add(sample.key, entity, seen, masks[i], soft[i], true[i])
 
 
 def score_rows(

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ml.compute.workers import Workers
 from ml.detectors import Detector, Instances, load_detector
+from ml.images.boxes import mask_box
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle, encode_rle
@@ -25,7 +26,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS
-from ml.store.shards import read_frame, read_shards
+from ml.store.shards import read_frame, read_rows, read_shards
 from ml.store.sidecars import shard_files
 from ml.words.spellings import canonical
 from ml.words.vocabulary import Vocabulary, load_vocabulary
@@ -177,15 +178,8 @@ def mask_rows(
                     f"{prompt.key}: mask of {mask.shape} for a picture of {size}; the "
                     "detector must answer in the picture's own pixels"
                 )
-            x, y = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-            row |= {
-                "area": float(mask.mean()),
-                "x0": float(x[0]),
-                "y0": float(y[0]),
-                "x1": float(x[-1] + 1),
-                "y1": float(y[-1] + 1),
-                "rle": encode_rle(mask),
-            }
+            box = zip(("x0", "y0", "x1", "y1"), map(float, mask_box(mask)), strict=True)
+            row |= {"area": float(mask.mean()), **dict(box), "rle": encode_rle(mask)}
         rows.append(row)
     return rows
 
@@ -223,17 +217,10 @@ def _sheet(images: Path, folder: Path, masks: pd.DataFrame) -> None:
     keys = list(masks.key.unique())
     shown = [keys[i] for i in spread(len(keys), SHEET_PICTURES)]
     pictures = load_pictures(images, shown)
-    rles = (
-        [
-            read_frame(path, ["key", "entity", "rle"], filters=[("key", "in", shown)])
-            for path in shard_files(folder)
-        ]
-        if shown
-        else []
-    )
+    rles = read_rows(folder, ["key", "entity", "rle"], shown)
     over, captions = [], []
     for key in shown:
-        rows = masks[masks.key == key].merge(pd.concat(rles), on=["key", "entity"])
+        rows = masks[masks.key == key].merge(rles, on=["key", "entity"])
         size = pictures[key].shape[:2]
         over.append(
             np.array(

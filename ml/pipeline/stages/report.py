@@ -153,7 +153,7 @@ def _looks(
         "iou_curves": Markup(figures.iou_curves(scores, "ious")) if curves else "",
         "reliability": Markup(figures.reliability_diagram(found, "sure")) if found else "",
         "calibration": [(words, found[words]) for words in WORDS if words in found],
-        "worst": cards.worst_cards(workspace),
+        "worst": cards.worst_cards(workspace, scores),
         "worst_pictures": segmented.worst_pictures(workspace, vocabulary, held_out),
         "rejections": [
             (

@@ -38,7 +38,7 @@ from ml.settings.params import Params
 from ml.settings.sections import TripletParams
 from ml.store.making import write_shards
 from ml.store.schemas import MASKS, TRIPLETS
-from ml.store.shards import iter_shards, read_frame, read_shards
+from ml.store.shards import iter_shards, read_frame, read_rows, read_shards
 from ml.store.sidecars import OWN, shard_files
 from ml.words.vocabulary import load_vocabulary, refuse_unlabelled
 
@@ -100,13 +100,13 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         photos, pictures_written = write_labelled(
             params, workspace, vocabulary, size, folder, recipe
         )
-        added = own_triplets(folder, images, pictures, params.triplets)
-        for frame in added:
-            wrong = ~verdicts_of(workspace, marks, frame).isin(["", RIGHT])
-            frame.loc[wrong, ["reason", "accepted"]] = MARKED, False
+        shards = labelled_shards(folder)
+        added = own_triplets(folder, shards, images, pictures, params.triplets)
         own = pd.concat(added, ignore_index=True)
+        wrong = ~verdicts_of(workspace, marks, own).isin(["", RIGHT])
+        own.loc[wrong, ["reason", "accepted"]] = MARKED, False
         refuse_untaught(own, vocabulary)
-        every = pd.concat(labelled_shards(folder), ignore_index=True)
+        every = pd.concat(shards, ignore_index=True)
         facts["labelled"] = labelled_facts(photos.title, every, own)
         groups, files = [*groups, *added], [*files, *shard_files(folder / OWN)]
         rows = pd.concat([rows, own], ignore_index=True)
@@ -228,10 +228,7 @@ def _sheet(images: Path, folder: Path, name: str, rows: pd.DataFrame) -> None:
     rows = rows.iloc[spread(len(rows), SHEET_PICTURES)]
     pictures = load_pictures(images, list(rows.key))
     images_shown = [pictures[key] for key in rows.key]
-    stored = pd.concat(
-        read_frame(path, ["key", "entity", "rle"], [("key", "in", set(rows.key))])
-        for path in shard_files(folder)
-    ).set_index(["key", "entity"])
+    stored = read_rows(folder, ["key", "entity", "rle"], rows.key).set_index(["key", "entity"])
     rles = [stored.rle[key, entity] for key, entity in zip(rows.key, rows.entity, strict=True)]
     masks = [decode_rle(rle) if rle else None for rle in rles]
     captions = [f"{row.word} {row.score:.2f} {row.reason}".rstrip() for row in rows.itertuples()]

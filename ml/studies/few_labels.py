@@ -68,9 +68,10 @@ def blocks(run: StudyRun) -> list[Block]:
         ),
         Plot("Two unseen words, by labelled pictures of each", "pictures", "mIoU, %", curve),
         Text(
-            f"The taught module is that of `make run`: {STEPS[QUERY]} steps for a query, "
-            f"{STEPS[MODULE]} for the module, {BATCH} pictures each. `python -m ml teach` does the "
-            "same with pictures of your own."
+            "The taught module is the one of `make run` (split 1, one training); ± is over three "
+            f"choices of labelled pictures. {STEPS[QUERY]} steps for a query, {STEPS[MODULE]} for "
+            f"the module, {BATCH} pictures each. `python -m ml teach` does the same with pictures "
+            "of your own."
         ),
     ]
 

@@ -4,12 +4,13 @@
 Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ml.compute.devices import find_device
 from ml.diffusion.backbones.kinds import denoiser
@@ -19,6 +20,7 @@ from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
+from ml.grounding.learned import load_queries, save_queries
 from ml.grounding.module import GroundingModule
 from ml.settings.profile import ROOT
 from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS, DiffusionParams
@@ -46,6 +48,7 @@ class Reference:
     dtype: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
+    taught: list[str] = field(default_factory=list)  # words with a learned query
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,9 @@ class Opened:
     batch_size: int
     steps: int | None
     guidance_scale: float | None
+    queries: Mapping[str, Tensor] = field(default_factory=dict)  # learned ones, by word
+    hub: tuple[str, str | None, str | None] | None = None
+    """Hub id, revision and variant of the diffusion model; None of one that is a folder."""
 
 
 def open_model(folder: Path | str, device: str) -> Opened:
@@ -90,6 +96,8 @@ def save_model(
     diffusion, revision, variant: what is written down instead of a copy of the diffusion model.
     """
     model.module.save_pretrained(folder / "grounding")
+    if model.queries:
+        save_queries(folder, model.queries)
     if diffusion is None:
         with atomic(folder / "diffusion") as temporary:
             model.pipe.save_pretrained(temporary, safe_serialization=True)
@@ -102,6 +110,7 @@ def save_model(
         batch_size=model.batch_size,
         steps=model.steps,
         guidance_scale=model.guidance_scale,
+        taught=sorted(model.queries),
     )
     write_json(folder / REFERENCE, asdict(reference))
 
@@ -131,6 +140,8 @@ def _saved(folder: Path, device: str) -> Opened:
         reference.batch_size,
         reference.steps,
         reference.guidance_scale,
+        load_queries(folder, reference.taught, module.config.text_width),
+        _hub_id(str(own) if own.is_dir() else name, reference.revision, reference.variant),
     )
 
 
@@ -166,10 +177,11 @@ def _stage(folder: Path, device: str) -> Opened:
         )
     drawing = DiffusionParams(**settings)
     on_cpu = find_device(device).type == "cpu"
+    model = _diffusion_model(folder, drawing.model, manifest)
     pipe = load_pipeline(
         replace(
             drawing,
-            model=_diffusion_model(folder, drawing.model, manifest),
+            model=model,
             device=device,
             dtype="float32" if on_cpu else drawing.dtype,
         )
@@ -180,7 +192,15 @@ def _stage(folder: Path, device: str) -> Opened:
         drawing.batch_size,
         drawing.steps,
         drawing.guidance_scale,
+        hub=_hub_id(model, drawing.revision, drawing.variant),
     )
+
+
+def _hub_id(
+    model: str, revision: str | None, variant: str | None
+) -> tuple[str, str | None, str | None] | None:
+    """What `save_model` can write down in place of a copy: nothing of a folder."""
+    return None if Path(model).is_dir() else (model, revision, variant)
 
 
 def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
@@ -234,5 +254,8 @@ def _read_reference(file: Path) -> Reference:
     for name, (expected, fits) in fitting.items():
         if not fits(found.get(name)):
             raise ValueError(f"{file}: {name}: expected {expected}, got {found.get(name)!r:.80}")
-    values: dict[str, Any] = {name: found.get(name) for name in fitting}
+    taught = found.get("taught", [])  # older folders have none
+    if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
+        raise ValueError(f"{file}: taught: expected a list of words, got {taught!r:.80}")
+    values: dict[str, Any] = {name: found.get(name) for name in fitting} | {"taught": taught}
     return Reference(**values)

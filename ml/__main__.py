@@ -2,10 +2,11 @@
 
 The same call is the `cmd` of every stage in dvc.yaml. Besides: `plan` (what a profile needs),
 `init` (a profile for your own words), `audit` (ticks of the audit sheet), `prove` (the paper's
-table with your models, cut down), `export` (the set in another tool's format), `convert-grounding`
-(the authors' own checkpoint), `score-grounding` (another module on a run's pictures), `app` (all of
-it in a browser); each has its --help. A training stage runs on several GPUs under
-`accelerate launch --multi_gpu --num_processes 2 -m ml <stage>`.
+table with your models, cut down), `export` (the set in another tool's format), `teach` (words by a
+few labelled pictures), `convert-grounding` (the authors' own checkpoint), `score-grounding`
+(another module on a run's pictures), `app` (all of it in a browser); each has its --help. A
+training stage runs on several GPUs under `accelerate launch --multi_gpu --num_processes 2 -m ml
+<stage>`.
 """
 
 import sys
@@ -18,6 +19,7 @@ COMMANDS = (
     "audit",
     "prove",
     "export",
+    "teach",
     "convert-grounding",
     "score-grounding",
     "app",

@@ -61,7 +61,7 @@ class Models:
         digest = _finished(folder, self.params).digest
         if self._opened is None or self._opened[0] != digest:
             found = open_model(folder, self.params.diffusion.device)
-            engine = GroundingEngine(found.pipe, found.module, found.batch_size)
+            engine = GroundingEngine(found.pipe, found.module, found.batch_size, found.queries)
             self._opened = digest, found, engine
         return self._opened[1:]
 

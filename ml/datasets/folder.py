@@ -43,16 +43,20 @@ class OwnFolder(PhotoFiles):
     official = None
     hint = "put photographs into images/ and a mask of the same stem for each into masks/"
 
-    def __init__(self, root: Path, part: str):
+    def __init__(
+        self, root: Path, part: str, images: str | Path = "images", masks: str | Path = "masks"
+    ):
+        """images, masks: where they are, below the root or anywhere."""
         super().__init__(root, part)
+        self.images, self.masks = self.root / images, self.root / masks
         self.label_hint = (
-            f"In {self.root / 'masks'} write label n for the class of line n of classes.txt (a mask"
+            f"In {self.masks} write label n for the class of line n of classes.txt (a mask"
             " of one class holds 0 and 1), or list `255 255 255 <class>` in palette.txt instead"
         )
-        for name in ("images", "masks"):
-            if not (self.root / name).is_dir():
+        for place in (self.images, self.masks):
+            if not place.is_dir():
                 raise ValueError(
-                    f"{self.root} is not a labelled folder: no {name}/ in it; "
+                    f"{self.root} is not a labelled folder: no {place.name}/ in it; "
                     f"{self.hint}, and write classes.txt (or bring the layout of VOC, COCO, YOLO, "
                     "the Hugging Face hub or WebDataset: docs/own-labels.md)"
                 )
@@ -60,8 +64,8 @@ class OwnFolder(PhotoFiles):
             raise NoSuchPart("the folder has no train.txt: nothing to train a real bound on")
         self.colours: dict[tuple[int, int, int], int] = {}
         self.names = self._classes()
-        self._photos, skipped = list_files(self.root / "images", PHOTO_SUFFIXES)
-        self._masks, more = list_files(self.root / "masks", MASK_SUFFIXES)
+        self._photos, skipped = list_files(self.images, PHOTO_SUFFIXES)
+        self._masks, more = list_files(self.masks, MASK_SUFFIXES)
         self.skipped = skipped + more
 
     def _classes(self) -> dict[int, str]:

@@ -21,8 +21,8 @@ def offload(pipe: Pipeline, how: str, device: torch.device) -> Pipeline:
     """The pipeline with its weights in main memory until they are used on the device.
 
     how: "model" brings one network after the other, "sequential" one layer after the other, which
-    is much slower and needs the least. Raises ValueError for one layer after the other of quantised
-    weights, or where the VAE would change its dtype in between: its layers come as they were loaded.
+    is much slower and needs the least. Raises ValueError for the layers of quantised weights, and
+    where the VAE would change its dtype in between: its layers come as they were loaded.
     """
     own = cast(Any, pipe)
     if how == "sequential" and hasattr(pipe, QUANTISE):

@@ -5,7 +5,7 @@ What the stages, the studies and the benchmarks run. Not here: prompts, pictures
 manner of diffusers, and saved folders (`pipeline.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Self
 
 import numpy as np
@@ -37,15 +37,22 @@ PRESENCE = Annotated[float, Range(-1e30, 1e30)]  # any that is finite
 class GroundingEngine:
     """`draw` makes pictures and masks the words of their prompts; `ground` masks given pictures."""
 
-    def __init__(self, pipe: Pipeline, module: GroundingModule, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        pipe: Pipeline,
+        module: GroundingModule,
+        batch_size: int = 16,
+        queries: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """pipe: from `ml.diffusion.loading.load_pipeline`. The module moves to its device.
 
-        batch_size: pictures at once, less when the device has not enough memory for them.
+        batch_size: pictures at once, less when the device has not enough memory for them. queries:
+        learned ones of words (`ml.grounding.teaching`), used wherever these words are asked for.
         """
         self.pipe = pipe
         self.module: GroundingModule = module.to(device_of(pipe)).eval()
         self.batches = Batches(batch_size)
-        self.words = Words(pipe)
+        self.words = Words(pipe, queries)
 
     @property
     def config(self) -> GroundingConfig:
@@ -106,7 +113,7 @@ class GroundingEngine:
         seeds = [number("seeds", seed, SEED) for seed in seeds]
         steps = number("steps", steps, DRAWING["num_inference_steps"])
         guidance_scale = number("guidance_scale", guidance_scale, DRAWING["guidance_scale"])
-        checked = self._asked(entities, prompts, phrases)
+        checked = self.asked(entities, prompts, phrases)
 
         def make(part: Sequence[tuple[Asked, int]]) -> Grounded:
             asked, noise = [own for own, _ in part], [seed for _, seed in part]
@@ -165,7 +172,7 @@ class GroundingEngine:
             )
         check_lengths(images=images, entities=entities)
         composed = prompts is None
-        checked = self._asked(entities, prompts, phrases, composed and min_presence is not None)
+        checked = self.asked(entities, prompts, phrases, composed and min_presence is not None)
         at: int = number(
             "timestep", self.config.feature_timestep if timestep is None else timestep, TIMESTEP
         )
@@ -202,11 +209,11 @@ class GroundingEngine:
         found = [made for _, made in self.batches.run(kept, segment)]
         return scattered(joined(images, found), there, scores, side)
 
-    def _asked(
+    def asked(
         self,
         entities: Sequence[Sequence[str]],
-        prompts: Sequence[str] | None,
-        phrases: Sequence[Sequence[str]] | None,
+        prompts: Sequence[str] | None = None,
+        phrases: Sequence[Sequence[str]] | None = None,
         shortened: bool = False,
     ) -> list[Asked]:
         """`ask`, and all texts within what the text encoder reads. shortened: the prompts are yet

@@ -3,7 +3,7 @@
 All of it comes from the frozen diffusion model; nothing here is learned.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -21,9 +21,11 @@ from ml.diffusion.features import denoiser_features
 from ml.diffusion.latents import encode_images
 from ml.diffusion.loading import unwatched
 from ml.diffusion.pipeline import Pipeline, device_of
+from ml.grounding.learned import folded
 from ml.grounding.samples import Sample
 from ml.images.run_lengths import decode_rle
 from ml.store.shards import split
+from ml.words.spans import fold
 
 CACHE_BYTES = 1_500_000_000
 """Features kept in memory on a CPU. 800 pictures of the micro size take 0.3 GB in float16; at full
@@ -78,17 +80,21 @@ def collate(
 
 
 class Words:
-    """Text embeddings of words, each computed once."""
+    """Text embeddings of words, each computed once; of a word with a learned query, that query."""
 
-    def __init__(self, pipe: Pipeline) -> None:
+    def __init__(self, pipe: Pipeline, learned: Mapping[str, Tensor] | None = None) -> None:
+        """learned: word -> query float (D,), for the word in whatever case it is asked for."""
         self.pipe = pipe
+        self.learned = folded(learned or {})
         self.known: dict[str, Tensor] = {}
 
     def __call__(self, words: Sequence[str]) -> Tensor:
         """float32 (n,D) on the CPU."""
         new = list(dict.fromkeys(w for w in words if w not in self.known))
         if new:
-            self.known |= zip(new, word_embeddings(self.pipe, new).float().cpu(), strict=True)
+            own = word_embeddings(self.pipe, new).float().cpu()
+            for word, embedding in zip(new, own, strict=True):
+                self.known[word] = self.learned.get(fold(word), embedding)
         return torch.stack([self.known[w] for w in words])
 
 
@@ -116,11 +122,13 @@ class FeatureSource:
         samples: Sequence[Sample],
         evidence: Sequence[np.ndarray] | None = None,
         cache_bytes: int | None = None,
+        words: Words | None = None,
     ) -> None:
         """evidence: of each sample (n,E,h,w), from `compute_evidence`; None for `paper`.
-        cache_bytes: of features that are kept, by default `cache_room`."""
+        cache_bytes: of features that are kept, by default `cache_room`. words: with learned
+        queries."""
         self.pipe, self.samples, self.evidence = pipe, list(samples), evidence
-        self.words = Words(pipe)
+        self.words = words or Words(pipe)
         self.cache: dict[int, dict[int, Tensor]] = {}  # on the pipeline's device
         self.room = cache_room(device_of(pipe)) if cache_bytes is None else cache_bytes
         self._made: list[tuple[str, Tensor]] = []  # of the last pass: what, and whether finite

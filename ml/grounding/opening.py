@@ -4,12 +4,13 @@
 Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ml.compute.devices import find_device
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
@@ -20,8 +21,9 @@ from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.saving import QUANTISE, quantise, refuse_to_copy
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
+from ml.grounding.learned import load_queries, save_queries
 from ml.grounding.module import GroundingModule
-from ml.settings.params import NEUTRAL
+from ml.settings.params import neutral
 from ml.settings.profile import ROOT
 from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS, DiffusionParams
 from ml.store.files import atomic, say, write_json
@@ -54,6 +56,7 @@ class Reference:
     t5_tokens: int | None = None  # that T5 reads, where there is one
     distilled_guidance: float | None = None  # that the passes of such a model are told
     default_sample_size: int | None = None  # side of the latent, where no file of the model says it
+    taught: list[str] = field(default_factory=list)  # words with a learned query
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class Opened:
     batch_size: int
     steps: int | None
     guidance_scale: float | None
+    queries: Mapping[str, Tensor] = field(default_factory=dict)  # learned ones, by word
+    hub: tuple[str, str | None, str | None] | None = None
+    """Hub id, revision and variant of the diffusion model; None of one that is a folder."""
 
 
 def open_model(folder: Path | str, device: str) -> Opened:
@@ -100,6 +106,8 @@ def save_model(
     if diffusion is None:
         refuse_to_copy(model.pipe)
     model.module.save_pretrained(folder / "grounding")
+    if model.queries:
+        save_queries(folder, model.queries)
     if diffusion is None:
         with atomic(folder / "diffusion") as temporary:
             model.pipe.save_pretrained(temporary, safe_serialization=True)
@@ -114,6 +122,7 @@ def save_model(
         guidance_scale=model.guidance_scale,
         quantise=getattr(model.pipe, QUANTISE, None),
         **{name: getattr(model.pipe, name, None) for name in backbone_of(model.pipe).settings},
+        taught=sorted(model.queries),
     )
     own = {name: value for name, value in asdict(reference).items() if value is not None}
     kept = {field.name: None for field in fields(Reference) if field.name not in OF_SOME}
@@ -150,6 +159,8 @@ def _saved(folder: Path, device: str) -> Opened:
         reference.batch_size,
         reference.steps,
         reference.guidance_scale,
+        load_queries(folder, reference.taught, module.config.text_width),
+        _hub_id(str(own) if own.is_dir() else name, reference.revision, reference.variant),
     )
 
 
@@ -178,7 +189,7 @@ def _stage(folder: Path, device: str) -> Opened:
         )
     settings = manifest.params.get("diffusion")
     if isinstance(settings, dict):  # settings at which all is as before are left out of it
-        settings = _neutral("diffusion") | settings
+        settings = neutral("diffusion") | settings
     known = {field.name for field in fields(DiffusionParams)}
     if not isinstance(settings, dict) or set(settings) != known:
         raise ValueError(
@@ -187,10 +198,11 @@ def _stage(folder: Path, device: str) -> Opened:
         )
     drawing = DiffusionParams(**settings)
     on_cpu = find_device(device).type == "cpu"
+    model = _diffusion_model(folder, drawing.model, manifest)
     pipe = load_pipeline(
         replace(
             drawing,
-            model=_diffusion_model(folder, drawing.model, manifest),
+            model=model,
             device=device,
             dtype="float32" if on_cpu else drawing.dtype,
         )
@@ -201,16 +213,15 @@ def _stage(folder: Path, device: str) -> Opened:
         drawing.batch_size,
         drawing.steps,
         drawing.guidance_scale,
+        hub=_hub_id(model, drawing.revision, drawing.variant),
     )
 
 
-def _neutral(section: str) -> dict[str, object]:
-    return {
-        field: value
-        for name, value in NEUTRAL.items()
-        for own, _, field in [name.partition(".")]
-        if own == section
-    }
+def _hub_id(
+    model: str, revision: str | None, variant: str | None
+) -> tuple[str, str | None, str | None] | None:
+    """What `save_model` can write down in place of a copy: nothing of a folder."""
+    return None if Path(model).is_dir() else (model, revision, variant)
 
 
 def _diffusion_model(folder: Path, name: str, manifest: Manifest) -> str:
@@ -275,5 +286,8 @@ def _read_reference(file: Path) -> Reference:
     for name, (expected, fits) in fitting.items():
         if not fits(found.get(name)):
             raise ValueError(f"{file}: {name}: expected {expected}, got {found.get(name)!r:.80}")
-    values: dict[str, Any] = {name: found.get(name) for name in fitting}
+    taught = found.get("taught", [])  # older folders have none
+    if not isinstance(taught, list) or not all(isinstance(word, str) for word in taught):
+        raise ValueError(f"{file}: taught: expected a list of words, got {taught!r:.80}")
+    values: dict[str, Any] = {name: found.get(name) for name in fitting} | {"taught": taught}
     return Reference(**values)

@@ -3,7 +3,7 @@
 Not here: how masks are made (`engine.py`), and how folders are laid out (`opening.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +33,7 @@ class GroundedDiffusionPipeline:
         pipe: the pipeline of diffusers (Stable Diffusion or SDXL) that draws.
         module: the grounding module.
         engine: both together, for arrays in batches (`ml.grounding.engine`).
+        queries: word in small letters -> its learned query, float32 (D,); mostly empty.
         num_inference_steps: denoising steps of a picture unless a call says otherwise, or None.
         guidance_scale: guidance of a picture unless a call says otherwise, or None.
 
@@ -54,6 +55,7 @@ class GroundedDiffusionPipeline:
         batch_size: int = 16,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        queries: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Joins two loaded models; `from_pretrained` opens a folder of both.
 
@@ -63,8 +65,10 @@ class GroundedDiffusionPipeline:
             batch_size: pictures at once, >= 1; fewer when the device lacks the memory for them.
             num_inference_steps: the default of calls, 2..1000.
             guidance_scale: the default of calls, above 1 and up to 100.
+            queries: word -> learned query float (D,) (`ml.grounding.teaching`).
         """
-        self.engine = GroundingEngine(pipe, module, batch_size)
+        self.engine = GroundingEngine(pipe, module, batch_size, queries)
+        self.queries = self.engine.words.learned
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
 
@@ -256,18 +260,13 @@ class GroundedDiffusionPipeline:
 
         Args:
             folder: made where it is missing. Gets `grounding/`, `pipeline.json` (scheduler, dtype,
-                batch size, steps, guidance) and, without `diffusion`, the diffusion model.
+                batch size, steps, guidance, taught words) and, without `diffusion`, the model.
             diffusion: a hub id, or an absolute folder, that is written down instead of a copy.
             revision: of the hub id.
             variant: of the hub id's weights, such as "fp16".
         """
-        model = Opened(
-            self.pipe,
-            self.module,
-            self.engine.batches.size,
-            self.num_inference_steps,
-            self.guidance_scale,
-        )
+        drawing = self.engine.batches.size, self.num_inference_steps, self.guidance_scale
+        model = Opened(self.pipe, self.module, *drawing, self.queries)
         save_model(Path(folder), model, diffusion, revision, variant)
 
     @classmethod
@@ -296,5 +295,5 @@ class GroundedDiffusionPipeline:
             >>> pipe.config.picture_size, pipe.num_inference_steps, pipe.guidance_scale
             (64, 15, 4.0)
         """
-        found = open_model(folder, device)
-        return cls(found.pipe, found.module, found.batch_size, found.steps, found.guidance_scale)
+        own = open_model(folder, device)
+        return cls(own.pipe, own.module, own.batch_size, own.steps, own.guidance_scale, own.queries)

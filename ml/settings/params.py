@@ -36,6 +36,12 @@ NEUTRAL: dict[str, object] = {
 it they are left out of manifests, so that what was finished before stays valid."""
 
 
+def neutral(section: str) -> dict[str, object]:
+    """The fields of NEUTRAL of a section, which a manifest may leave out."""
+    start = f"{section}."
+    return {name[len(start) :]: own for name, own in NEUTRAL.items() if name.startswith(start)}
+
+
 @dataclass(frozen=True)
 class Params:
     profile: Text  # also the folder under data/; `ml.settings.files` says which names do

@@ -23,6 +23,7 @@ ABOUT = {
     "limits": "Two unseen objects, the paper's weakest cell: which classes are confused, and why.",
     "beyond_nouns": "Colours and relations: which of two objects of one class is meant.",
     "absent_words": "Words that the picture does not show: false masks, and a presence score.",
+    "few_labels": "Unseen words taught by 1, 5 and 20 labelled pictures: a query, or the module.",
 }
 """Name of a study's module -> what it asks, in a line."""
 STUDIES = tuple(ABOUT)

@@ -271,7 +271,7 @@ def test_the_first_batch_that_is_not_finite_stops(tiny_model):
         lambda: invert(pipe, latents, [ONE], 125),
         lambda: denoiser_features(pipe, latents, [ONE], 60),
     ):
-        with pytest.raises(NotFinite, match=f"the U-Net's predictions.*{said}"):
+        with pytest.raises(NotFinite, match=f"the denoiser's predictions.*{said}"):
             work()
 
 

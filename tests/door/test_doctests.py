@@ -8,6 +8,7 @@ import pytest
 DOOR = (
     "ml.grounding.pipeline",
     "ml.grounding.output",
+    "ml.grounding.teaching",
     "ml.segmenters",
     "ml.segmenters.processor",
     "ml.words.vocabulary",

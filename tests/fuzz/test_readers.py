@@ -315,6 +315,7 @@ REFERENCE = {
     "steps": 20,
     "scheduler": None,
     "dtype": None,
+    "taught": ["dog"],
 }
 PROCESSOR = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
              "do_rescale": True, "rescale_factor": 1 / 255}  # fmt: skip

@@ -1,0 +1,1 @@
+"""A few labelled pictures of a user, read for `python -m ml teach`."""

@@ -8,14 +8,15 @@ what the pictures were drawn with is the profile's. Nothing is written, and no m
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ml.arguments import add_profile, add_root, make_parser
 from ml.errors import DONE, shown
 from ml.settings.params import Params
 from ml.words.cells import CELLS
+
+if TYPE_CHECKING:  # pandas takes half a second; --help does without
+    import pandas as pd
 
 METHODS = ("other", "ours", "daam")
 OF_A_MASK = ["key", "cell", "entity", "seen"]
@@ -50,12 +51,14 @@ def main(arguments: list[str]) -> int:
     return DONE
 
 
-def scores_beside(params: Params, workspace, module, source: str) -> pd.DataFrame:
+def scores_beside(params: Params, workspace, module, source: str) -> "pd.DataFrame":
     """The rows of the stage `grounding_scores`, with iou_other of the given module.
 
     Raises ValueError for a module that was made for another diffusion model or timestep, and for
     scores of other masks than those that are there now.
     """
+    import pandas as pd
+
     from ml.diffusion.loading import load_pipeline
     from ml.grounding.engine import GroundingEngine
     from ml.grounding.opening import refuse_misfit
@@ -89,7 +92,7 @@ def scores_beside(params: Params, workspace, module, source: str) -> pd.DataFram
     return both
 
 
-def table(scores: pd.DataFrame, resamples: int) -> dict[str, Any]:
+def table(scores: "pd.DataFrame", resamples: int) -> dict[str, Any]:
     """`protocol_one` of METHODS, and under "difference" by cell that of the other module and the
     profile's own, on the same pictures, with its 95 % interval; points of a percent."""
     from ml.metrics.bootstrap import paired_bootstrap

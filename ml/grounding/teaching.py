@@ -16,7 +16,7 @@ from ml.grounding.arguments import SEED, number
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import FeatureSource, compute_evidence
 from ml.grounding.given import Picture
-from ml.grounding.learning import QUERY, STEPS, WAYS, learn_module, learn_queries
+from ml.grounding.learning import QUERY, WAYS, learn_module, learn_queries
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.samples import Sample
 from ml.images.run_lengths import encode_rle
@@ -52,7 +52,8 @@ def teach(
         what: "query" learns a text query for each of these words, which takes the place of its
             text embedding wherever the word is asked for, and changes nothing else; "module" trains
             a copy of the grounding module, which moves other words a little, too.
-        steps: of the optimiser; by default 100 for a query and 40 for the module.
+        steps: of the optimiser; by default 100 for a query; for the module 30 and
+            one more a picture, 300 at most.
         seed: of the pictures' order and, of the module, of its text dropout. Equal arguments give
             an equal pipeline.
         ignored: for each picture, pixels bool (H,W) that nothing is learned from, or None.
@@ -73,7 +74,7 @@ def teach(
     """
     if what not in WAYS:
         raise ValueError(f"what: expected {' or '.join(WAYS)}, got {what!r}")
-    steps = number("steps", STEPS[what] if steps is None else steps, TEACHING_STEPS)
+    steps = None if steps is None else number("steps", steps, TEACHING_STEPS)
     seed = number("seed", seed, SEED)
     engine = pipe.engine
     source = source_of(engine, images, masks, ignored)

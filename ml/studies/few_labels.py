@@ -6,7 +6,14 @@ are run where they are not finished. Labelled and judged pictures are drawn scen
 
 import pandas as pd
 
-from ml.grounding.learning import BATCH, MODULE, QUERY, STEPS, WAYS
+from ml.grounding.learning import (
+    BATCH,
+    MODULE,
+    MODULE_STEPS,
+    QUERY,
+    QUERY_STEPS,
+    WAYS,
+)
 from ml.pipeline.runner import run_stage
 from ml.settings.profile import load_params
 from ml.studies.blocks import Block, Plot, Row, Table, Text
@@ -69,9 +76,9 @@ def blocks(run: StudyRun) -> list[Block]:
         Plot("Two unseen words, by labelled pictures of each", "pictures", "mIoU, %", curve),
         Text(
             "The taught module is the one of `make run` (split 1, one training); ± is over three "
-            f"choices of labelled pictures. {STEPS[QUERY]} steps for a query, {STEPS[MODULE]} for "
-            f"the module, {BATCH} pictures each. `python -m ml teach` does the same with pictures "
-            "of your own."
+            f"choices of labelled pictures. {QUERY_STEPS} steps for a query; for "
+            f"the module {MODULE_STEPS} and one more a labelled picture; {BATCH} pictures each. "
+            "`python -m ml teach` does the same with pictures of your own."
         ),
     ]
 

@@ -13,7 +13,15 @@ import pandas as pd
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.pipeline import device_of
 from ml.grounding.features import FeatureSource, Words
-from ml.grounding.learning import BATCH, QUERY, RATES, STEPS, WAYS, learn_module, learn_queries
+from ml.grounding.learning import (
+    BATCH,
+    QUERY,
+    WAYS,
+    learn_module,
+    learn_queries,
+    usual_rate,
+    usual_steps,
+)
 from ml.grounding.module import GroundingModule
 from ml.grounding.validation import predict_masks
 from ml.pipeline.workspace import Workspace
@@ -111,10 +119,16 @@ class Lessons:
             module=read_manifest(self.folder).digest,
             scenes=[labelled_classes(self.run), judged_classes(self.run)],
             lesson=[way, count, seed],
-            teaching=[STEPS.get(way), RATES.get(way), BATCH],
+            teaching=self._settings(way, count),
         )
         name = f"few_labels-{way if count else 'none'}-{count}-seed{seed}"
         return self.run.table(name, recipe, lambda: self._rows(way, count, seed))
+
+    def _settings(self, way: str, count: int) -> list[float | None]:
+        """Steps, rate and pictures a step."""
+        shown = count * len(vocabulary().unseen)
+        usual = [usual_steps(way, shown), usual_rate(way, shown)] if count else [None, None]
+        return [*usual, BATCH]
 
     def _rows(self, way: str, count: int, seed: int) -> pd.DataFrame:
         module, queries = self.module, {}

@@ -111,7 +111,7 @@ def test_a_picture_drawn_through_the_folder_has_the_authors_masks(tmp_path, monk
     assert convert(tmp_path / "theirs.pth", tmp_path / "out", "--profile", str(profile)) == 0
     pipe = GroundedDiffusionPipeline.from_pretrained(tmp_path / "out")
     prompt, words, at = "a photograph of a dog and a cat", ["dog", "cat"], []
-    with tapped(pipe.pipe.unet) as outputs:
+    with tapped(pipe.pipe) as outputs:
         out = pipe(
             prompt,
             words,

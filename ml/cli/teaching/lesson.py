@@ -10,7 +10,7 @@ import numpy as np
 from ml.cli.teaching.pictures import Shown, held_out, read_pictures
 from ml.datasets.photos import PhotoFiles
 from ml.errors import shown
-from ml.grounding.learning import STEPS
+from ml.grounding.learning import usual_steps
 from ml.grounding.opening import Opened, open_model
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from ml.grounding.teaching import score, teach
@@ -64,7 +64,7 @@ def give_lesson(
     )
     facts = {
         "what": lesson.what,
-        "steps": lesson.steps or STEPS[lesson.what],
+        "steps": lesson.steps or usual_steps(lesson.what, len(shows)),
         "seed": lesson.seed,
         "words": list(vocabulary.labelled),
         "pictures": [picture.name for picture in shows],

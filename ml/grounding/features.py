@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ml.compute.batching import Batches
 from ml.compute.devices import on_device
 from ml.compute.weights import stop_for_numbers
+from ml.diffusion.backbones.kinds import backbone_of
 from ml.diffusion.encoding import word_embeddings
 from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import denoiser_features
@@ -170,7 +171,8 @@ class FeatureSource:
         return {r: torch.stack([row[r] for row in rows]) for r in rows[0]}
 
     def _compute(self, part: Sequence[int]) -> dict[int, Tensor]:
-        """One U-Net pass, {r: float16 (B,C_r,r,r)} on the pipeline's device."""
+        """One pass, {r: (B,C_r,r,r)} on the pipeline's device: float16, or bfloat16 of a
+        transformer that works in it."""
         chosen = [self.samples[i] for i in part]
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
         on_gpu = device_of(self.pipe).type == "cuda"
@@ -181,13 +183,16 @@ class FeatureSource:
                 [s.text for s in chosen],
                 chosen[0].timestep,
             )
-        halves = {r: f.half() for r, f in features.items()}
+        wide = backbone_of(self.pipe).wide
+        halves = {
+            r: f if wide and f.dtype == torch.bfloat16 else f.half() for r, f in features.items()
+        }
         before, self._made = (
             self._made,
             [
                 (
-                    f"{r}x{r} pixels, kept in float16 for diffusion.dtype "
-                    f"{str(features[r].dtype).removeprefix('torch.')}",
+                    f"{r}x{r} pixels, kept in {_said(half.dtype)} for diffusion.dtype "
+                    f"{_said(features[r].dtype)}",
                     torch.isfinite(half).all(),
                 )
                 for r, half in halves.items()
@@ -203,6 +208,10 @@ class FeatureSource:
         if size <= self.room:
             self.cache[index] = {r: f.clone() for r, f in features.items()}  # not its batch's too
             self.room -= size
+
+
+def _said(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def refuse_infinite(made: Sequence[tuple[str, Tensor]]) -> None:

@@ -2,6 +2,7 @@
 pictures, saved folders."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.tokens import text_width
+from ml.errors import NotFinite
 from ml.grounding.config import make_config
 from ml.grounding.engine import GroundingEngine
+from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.pipeline import GroundedDiffusionPipeline
 from tests.builders.grounded import PARAMS
@@ -99,3 +102,15 @@ def test_a_folder_from_before_these_settings_opens(tmp_path):
     assert "t5_tokens" not in written and "distilled_guidance" not in written
     after = GroundedDiffusionPipeline.from_pretrained(tmp_path)
     assert getattr(after.pipe, "t5_tokens", None) is None
+
+
+def test_features_beyond_float16_are_kept_in_bfloat16():
+    """A transformer's residual stream grows; of a U-Net they are refused."""
+    pipe = tiny("sd3").to(torch.bfloat16)
+    pipe.transformer.pos_embed.proj.weight.data.mul_(1e7)
+    latent = np.random.default_rng(0).normal(size=(4, 16, 16)).astype(np.float32)
+    sample = SimpleNamespace(latent=latent, timestep=60, text="a dog")
+    features = FeatureSource(pipe, [sample])._compute([0])[8]
+    assert features.dtype == torch.bfloat16 and features.abs().max() > 65_504
+    with pytest.raises(NotFinite, match="kept in float16 for diffusion.dtype float32"):
+        FeatureSource(pipe.to(torch.float32), [sample])._compute([0])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml.cli.planning.machine import ram_bytes
-from ml.cli.planning.memory import gpu_needs
+from ml.cli.planning.memory import PROCESS_BYTES, gpu_needs
 from ml.cli.planning.need import largest
 from ml.cli.planning.page import show_bytes
 from ml.cli.planning.plan import Plan
@@ -116,10 +116,15 @@ def judge_memory(plan: Plan, device: "torch.device | None") -> None:
     total = ram_bytes()
     plan.notes.append(f"main memory: {show_bytes(total)}")
     if (need := largest(plan.ram)) > total:
+        weights = (plan.ram[0].bytes or 0) - PROCESS_BYTES > total  # of drawing: no samples
+        fewer = (
+            "the weights alone are too large: take a smaller diffusion.model"
+            if weights
+            else "ask for fewer training pictures (prompts.train_*)"
+        )
         plan.refusals.append(
             f"main memory: {show_bytes(need)} are needed, this machine has "
-            f"{show_bytes(total)}; ask for fewer training pictures "
-            "(prompts.train_*), or take a larger machine"
+            f"{show_bytes(total)}; {fewer}, or take a larger machine"
         )
     if device is None or device.type != "cuda":
         return

@@ -39,6 +39,7 @@ class Flux:
     halves = 1
     cross_attention = False
     process: Process = Flow()
+    wide = True
     settings: tuple[str, ...] = (T5_TOKENS, GUIDANCE, "default_sample_size")
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:

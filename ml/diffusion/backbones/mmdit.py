@@ -25,6 +25,7 @@ class MMDiT:
     halves = 2
     cross_attention = False
     process: Process = Flow()
+    wide = True
     settings: tuple[str, ...] = (T5_TOKENS,)
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:

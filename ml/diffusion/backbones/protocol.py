@@ -88,6 +88,9 @@ class Backbone(Protocol):
     cross_attention: bool
     """Whether text is attended to in layers of its own; else jointly with the picture."""
     process: Process
+    wide: bool
+    """Whether features may leave float16's range: those of a transformer's residual stream grow
+    from block to block."""
     settings: tuple[str, ...]
     """Attributes of the pipeline that `configure` sets, and a saved pipeline must keep."""
 

@@ -19,6 +19,7 @@ class UNet:
     halves = 2
     cross_attention = True
     process: Process = Ddpm()
+    wide = False
     settings: tuple[str, ...] = ()
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:

@@ -76,7 +76,7 @@ def kind_of(folder: Path) -> Kind:
     if not (folder / INDEX).is_file():
         raise ValueError(
             f"no {INDEX} in {str(folder)!r}: expected a folder written by "
-            "save_pretrained of a StableDiffusionPipeline, with safetensors"
+            f"save_pretrained of one of {sorted(KINDS)}, with safetensors"
         )
     return _kind(folder / INDEX)
 

@@ -30,7 +30,7 @@ class GroundedDiffusionPipeline:
     (repeat the prompt in the list), and no `height` and `width`: the module is trained at one size.
 
     Attributes:
-        pipe: the pipeline of diffusers (Stable Diffusion or SDXL) that draws.
+        pipe: the pipeline of diffusers that draws (`ml.diffusion.backbones.kinds`).
         module: the grounding module.
         engine: both together, for arrays in batches (`ml.grounding.engine`).
         queries: word in small letters -> its learned query, float32 (D,); mostly empty.

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes", "export")
+EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes", "export", "quantise")
 """All but what is for a person at a screen: the app, the site of docs/, the tests."""
 
 

@@ -233,3 +233,17 @@ def test_a_denoiser_that_nobody_knows():
     pipe = tiny_flow("flux-dev")
     assert feature_channels(pipe.transformer) == {64: 4 * 32}  # FLUX's own 1024 pixels
     assert feature_channels(tiny_flow("sd3").transformer) == {8: 2 * 4 * 32}
+
+
+def test_weights_in_several_files(tmp_path):
+    """As the published transformers and T5 come."""
+    own = tiny_flow("flux-schnell")
+    own.save_pretrained(tmp_path / "model", safe_serialization=True, max_shard_size="100KB")
+    shards = sorted((tmp_path / "model/transformer").glob("*.safetensors"))
+    assert len(shards) > 1
+    pipe = load(tmp_path / "model", **FLOW, dtype="float32")
+    for name, value in own.transformer.state_dict().items():
+        assert torch.equal(pipe.transformer.state_dict()[name], value)
+    shards[-1].unlink()
+    with pytest.raises(ValueError, match=f"{shards[-1].name} is missing, though its index lists"):
+        load(tmp_path / "model", **FLOW)

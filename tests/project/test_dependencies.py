@@ -31,6 +31,7 @@ OPTIONAL = {
     "grpc",  # of the tests: Dagster and Ray bring it
     "kubernetes_validate",  # of one test, which says how to run it
     "s3fs",  # for a root on S3; who asks for one without it is told
+    "torchao",  # for diffusion.quantise; who asks for it without it is told
     "ray",  # for several workers; who asks for them without it is told
 }
 GIVEN = {"ml", "orchestration", "tests", "benchmarks", "_typeshed"} | set(sys.stdlib_module_names)

@@ -89,7 +89,7 @@ def test_ours_gives_what_theirs_gives_of_the_first_picture(theirs, checkpoint, w
     module, _ = authors_module(checkpoint, "x")
     with torch.no_grad():
         expected = copy.deepcopy(theirs)(gathered(blocks), text)
-        given = joined(dict(enumerate(blocks)))
+        given = joined(dict(enumerate(blocks)), 2)
         valid = torch.ones(1, words, dtype=torch.bool)
         found = at_sides(module, SMALL)(given, text[None], valid)[0]
     assert_same(found, expected)
@@ -122,7 +122,7 @@ def test_a_settled_checkpoint_says_so_and_holds_for_every_picture(theirs):
     with torch.no_grad():
         for _ in range(3):
             blocks = outputs()
-            found = own(joined(dict(enumerate(blocks))), text[None], torch.ones(1, 2) > 0)[0]
+            found = own(joined(dict(enumerate(blocks)), 2), text[None], torch.ones(1, 2) > 0)[0]
             assert_same(found, settled(gathered(blocks), text))
 
 
@@ -134,7 +134,7 @@ def test_at_the_full_size_of_stable_diffusion_1(checkpoint):
     torch.manual_seed(1)
     blocks, text = outputs(tuple(BLOCKS)), torch.randn(2, 768)
     with torch.no_grad():
-        found = module(joined(dict(enumerate(blocks))), text[None], torch.ones(1, 2) > 0)[0]
+        found = module(joined(dict(enumerate(blocks)), 2), text[None], torch.ones(1, 2) > 0)[0]
         expected = theirs(gathered(blocks), text)
     assert found.shape == (2, 512, 512)
     assert_same(found, expected)

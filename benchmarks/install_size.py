@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ SOURCE = (
     "README.md",
     "LICENSE",
 )
-EXTRAS = ("pipeline", "tracking", "ray", "s3", "gcs", "kubernetes", "dev")
+EXTRAS = tuple(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+)
 
 
 def copy_source(target: Path) -> Path:

@@ -34,6 +34,11 @@ def feature_channels(network: nn.Module, side: int | None = None) -> dict[int, i
     return dict(sorted(channels.items()))
 
 
+def channels_of(pipe: Pipeline) -> dict[int, int]:
+    """`feature_channels` of a pipeline's own denoiser and picture size."""
+    return feature_channels(denoiser(pipe), latent_shape(pipe)[-1])
+
+
 @torch.no_grad()
 def denoiser_features(
     pipe: Pipeline,

@@ -65,6 +65,7 @@ def _usual_blocks(value: Any, _: Model) -> bool:
     return all(name.removeprefix("CrossAttn") in ("DownBlock2D", "UpBlock2D") for name in value)
 
 
+CLIP = "clip_text_model: the weights are read as CLIP's"
 VAE_RULES = (
     Rule("vae", "latents_mean", _none, "null: latents are scaled by scaling_factor alone"),
     Rule("vae", "latents_std", _none, "null: latents are scaled by scaling_factor alone"),
@@ -80,6 +81,16 @@ VAE_RULES = (
 """Honoured of the VAE: scaling_factor, shift_factor (drawing and encode_images), force_upcast (SDXL
 in float16, as in diffusers), quant convolutions and the like (by the class)."""
 
+CLIP_RULES = (
+    Rule("text_encoder", "model_type", _clip, CLIP),
+    Rule("text_encoder_2", "model_type", _clip, CLIP),
+)
+TIMESTEPS_RULE = Rule(
+    "scheduler",
+    "num_train_timesteps",
+    lambda value, _: value == TIMESTEPS,
+    f"{TIMESTEPS}: timesteps are counted on 0..{TIMESTEPS - 1} everywhere",
+)
 UNET_RULES = (
     *VAE_RULES,
     # The U-Net is called with latents, a timestep, the text, and for SDXL pooled text and sizes.
@@ -182,8 +193,7 @@ UNET_RULES = (
     ),
     # The scheduler's steps, spacing and offset are the sampler's own business and honoured by it;
     # clip_sample is off whatever the file says (schedulers.unclipped says why).
-    Rule("text_encoder", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
-    Rule("text_encoder_2", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
+    *CLIP_RULES,
     Rule(
         "scheduler",
         "beta_schedule",
@@ -191,12 +201,7 @@ UNET_RULES = (
         "the noise schedule that a U-Net of Stable Diffusion was trained with: flow matching's "
         "and EDM's models have none, and another scheduler would make one up",
     ),
-    Rule(
-        "scheduler",
-        "num_train_timesteps",
-        lambda value, _: value == TIMESTEPS,
-        f"{TIMESTEPS}: timesteps are counted on 0..{TIMESTEPS - 1} everywhere",
-    ),
+    TIMESTEPS_RULE,
     Rule(
         "scheduler",
         "prediction_type",

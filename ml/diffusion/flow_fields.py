@@ -1,7 +1,7 @@
 """The configuration fields of diffusion transformers, each followed or refused: the twins of a
 U-Net's (`ml.diffusion.fields`)."""
 
-from ml.diffusion.fields import VAE_RULES, Model, Rule
+from ml.diffusion.fields import CLIP_RULES, TIMESTEPS_RULE, VAE_RULES, Model, Rule
 
 SHIFT = Rule(
     "vae",
@@ -10,12 +10,7 @@ SHIFT = Rule(
     "a number: the pipelines of Stable Diffusion 3 and FLUX shift latents by it (0 for none)",
 )
 NOISE_RULES = (
-    Rule(
-        "scheduler",
-        "num_train_timesteps",
-        lambda value, _: value == 1000,
-        "1000: timesteps are counted on 0..999 everywhere",
-    ),
+    TIMESTEPS_RULE,
     Rule(
         "scheduler",
         "shift",
@@ -38,17 +33,8 @@ NOISE_RULES = (
 )
 
 
-def _clip(value: object, _: Model) -> bool:
-    return value in (None, "clip", "clip_text_model")
-
-
 def _t5(value: object, _: Model) -> bool:
     return value in (None, "t5")
-
-
-CLIP_RULES = (
-    Rule("text_encoder", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
-)
 
 
 def _widths(model: Model, field: str) -> list[int]:
@@ -64,7 +50,6 @@ SD3_RULES = (
     SHIFT,
     *NOISE_RULES,
     *CLIP_RULES,
-    Rule("text_encoder_2", "model_type", _clip, "clip_text_model: the weights are read as CLIP's"),
     Rule("text_encoder_3", "model_type", _t5, "t5: the weights are read as T5's"),
     Rule(
         "transformer",
@@ -110,7 +95,7 @@ FLUX_RULES = (
     *VAE_RULES,
     SHIFT,
     *NOISE_RULES,
-    *CLIP_RULES,
+    CLIP_RULES[0],
     Rule("text_encoder_2", "model_type", _t5, "t5: the weights are read as T5's"),
     Rule(
         "transformer",

@@ -7,9 +7,9 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from ml.diffusion.schedulers import TIMESTEPS
 from ml.settings.sections import FLOW_SCHEDULERS as SCHEDULERS
 
-TIMESTEPS = 1000
 FAR = 0.05
 """Mean distance from the known picture, in its standard deviations, that a trial may end at: along
 a straight line every step is exact."""

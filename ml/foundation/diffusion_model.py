@@ -5,6 +5,8 @@ Not here: how it is trained (`train_diffusion.py`), sampling for the pipeline (`
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.modeling_utils import ModelMixin
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -64,22 +67,25 @@ def make_unet(channels: tuple[int, int, int] = CHANNELS) -> UNet2DConditionModel
     return unet.to(memory_format=torch.channels_last)
 
 
+def text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    """Of a CLIP text model of 2 layers for the tokenizer's texts."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=TEXT_HEADS,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Random weights; a CLIP text model of 2 layers, trained together with the U-Net."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
-            projection_dim=TEXT_WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=TEXT_HEADS,
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModel(text_config(tokenizer, TEXT_WIDTH))
 
 
 def token_ids(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
@@ -132,11 +138,25 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> None:
     The U-Net goes out in float16 (8.7 MB; the checkpoints together have 25 MB) and diffusers loads
     it as float32 again; the text encoder stays float32, since transformers keeps the file's type.
     """
+    with replacing_parts(out) as partial:
+        half = half_copy(pipe.unet)
+        assemble(pipe.vae, pipe.text_encoder, pipe.tokenizer, half).save_pretrained(partial)
+
+
+def half_copy(network: ModelMixin) -> ModelMixin:
+    """A denoiser's copy in float16 on the CPU; the network itself stays as it is."""
+    copy = type(network).from_config(network.config)
+    copy.load_state_dict({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
+    return copy.half()
+
+
+@contextmanager
+def replacing_parts(out: Path) -> Iterator[Path]:
+    """A folder to save a pipeline in, whose parts then replace those of OUT, each swapped in whole;
+    other files in OUT stay."""
     partial = out / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
-    unet = UNet2DConditionModel.from_config(pipe.unet.config)
-    unet.load_state_dict({k: v.cpu().contiguous() for k, v in pipe.unet.state_dict().items()})
-    assemble(pipe.vae, pipe.text_encoder, pipe.tokenizer, unet.half()).save_pretrained(partial)
+    yield partial
     for part in sorted(partial.iterdir()):
         if part.is_dir():
             replace_folder(part, out / part.name)

@@ -57,6 +57,16 @@ def load_latents(
     return torch.cat(latents), captions
 
 
+def load_training_latents(
+    vae: AutoencoderKL, scenes: int, same_class: int, cache_dir: Path
+) -> tuple[torch.Tensor, list[str]]:
+    """`load_latents` of the scenes that a text-to-image model learns from, and then of those with
+    two objects of one class."""
+    latents, captions = load_latents(vae, "train", scenes, cache_dir)
+    pairs, pair_captions = load_latents(vae, "same_class", same_class, cache_dir)
+    return torch.cat((latents, pairs)), captions + pair_captions
+
+
 def _encode_file(vae: AutoencoderKL, purpose: str, start: int, size: int, file: Path) -> None:
     parts, captions = [], []
     for scenes in stream_scenes(purpose, size, start=start):

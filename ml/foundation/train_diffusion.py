@@ -40,7 +40,7 @@ from ml.foundation.diffusion_model import (
     save_samples,
     token_ids,
 )
-from ml.foundation.latents import load_latents
+from ml.foundation.latents import load_training_latents
 from ml.foundation.schedule import Schedule
 from ml.foundation.tokenizer import build_tokenizer
 from ml.foundation.training import Training, run_training, trainer_parser
@@ -97,9 +97,9 @@ def kept_tokenizer(work: Path, start_from: Path | None, captions: Sequence[str])
 def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     """U-Net and text encoder on the latents and captions of drawn scenes."""
     vae = load_autoencoder(chosen.vae or chosen.out / "vae").to(device).eval()
-    latents, captions = load_latents(vae, "train", chosen.train_scenes, chosen.scenes)
-    pairs, pair_captions = load_latents(vae, "same_class", chosen.same_class_scenes, chosen.scenes)
-    latents, captions = torch.cat((latents, pairs)), captions + pair_captions
+    latents, captions = load_training_latents(
+        vae, chosen.train_scenes, chosen.same_class_scenes, chosen.scenes
+    )
     tokenizer = kept_tokenizer(chosen.work, chosen.start_from, captions)
     ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
 

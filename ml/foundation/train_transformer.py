@@ -22,7 +22,7 @@ from ml.arguments import number
 from ml.compute.precision import computes_bfloat16
 from ml.errors import exit_path
 from ml.foundation.diffusion_model import load_autoencoder, save_samples, token_ids
-from ml.foundation.latents import load_latents
+from ml.foundation.latents import load_training_latents
 from ml.foundation.schedule import Schedule
 from ml.foundation.train_diffusion import EMPTY_SHARE, SAME_CLASS_SCENES, TRAIN_SCENES
 from ml.foundation.training import Training, run_training, trainer_parser
@@ -82,9 +82,9 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     first = chosen.start_from
     vae = load_autoencoder(first / "vae").to(device).eval()
     vae.register_to_config(shift_factor=0.0)  # which the pipeline adds
-    latents, captions = load_latents(vae, "train", chosen.train_scenes, chosen.scenes)
-    pairs, pair_captions = load_latents(vae, "same_class", chosen.same_class_scenes, chosen.scenes)
-    latents, captions = torch.cat((latents, pairs)), captions + pair_captions
+    latents, captions = load_training_latents(
+        vae, chosen.train_scenes, chosen.same_class_scenes, chosen.scenes
+    )
     tokenizer = CLIPTokenizer.from_pretrained(first / "tokenizer")
     ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
 

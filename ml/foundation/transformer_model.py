@@ -5,7 +5,6 @@ U-Net has. Not here: how it is trained (`train_transformer.py`), sampling (`ml/d
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -19,8 +18,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ml.compute.weights import fill
-from ml.foundation.diffusion_model import TEXT_HEADS
-from ml.store.files import replace_folder
+from ml.foundation.diffusion_model import half_copy, replacing_parts, text_config
 
 LAYERS, HEADS, HEAD_WIDTH = 5, 2, 64
 SECOND_WIDTH = 16
@@ -63,20 +61,7 @@ def first_tower(folder: Path) -> CLIPTextModelWithProjection:
 
 def make_text_tower(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
     """Random weights; a CLIP text model of 2 layers with its projection."""
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=4 * width,
-            projection_dim=width,
-            num_hidden_layers=2,
-            num_attention_heads=TEXT_HEADS,
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModelWithProjection(text_config(tokenizer, width))
 
 
 def encode_text(
@@ -119,22 +104,10 @@ def export(pipe: StableDiffusion3Pipeline, out: Path, vae: Path) -> None:
     transformers keeps the file's type. The autoencoder's weights are those of the folder `vae`, by
     a link: the checkpoints together have 25 MB.
     """
-    partial = out / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    transformer = SD3Transformer2DModel.from_config(pipe.transformer.config)
-    state = {
-        name: value.cpu().contiguous() for name, value in pipe.transformer.state_dict().items()
-    }
-    transformer.load_state_dict(state)
     towers = (pipe.text_encoder, pipe.text_encoder_2)
-    half = assemble(pipe.vae, towers, pipe.tokenizer, transformer.half())
-    half.save_pretrained(partial)
-    weights = partial / "vae" / VAE_WEIGHTS
-    weights.unlink()
-    weights.symlink_to(os.path.relpath((vae / VAE_WEIGHTS).resolve(), (out / "vae").resolve()))
-    for part in sorted(partial.iterdir()):
-        if part.is_dir():
-            replace_folder(part, out / part.name)
-        else:
-            os.replace(part, out / part.name)
-    partial.rmdir()
+    with replacing_parts(out) as partial:
+        half = half_copy(pipe.transformer)
+        assemble(pipe.vae, towers, pipe.tokenizer, half).save_pretrained(partial)
+        weights = partial / "vae" / VAE_WEIGHTS
+        weights.unlink()
+        weights.symlink_to(os.path.relpath((vae / VAE_WEIGHTS).resolve(), (out / "vae").resolve()))

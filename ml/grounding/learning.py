@@ -104,9 +104,7 @@ def learn_queries(
         logits: Tensor = frozen(batch.features, text, batch.valid, batch.evidence)
         return logits
 
-    steps = steps or usual_steps(QUERY, len(source))
-    rate = rate or usual_rate(QUERY, len(source))
-    _descend(learner, frozen, source, forward, steps, rate, seed)
+    _descend(learner, frozen, source, forward, QUERY, steps, rate, seed)
     return learner.by_word()
 
 
@@ -134,9 +132,7 @@ def learn_module(
         logits: Tensor = learner(batch.features, text, batch.valid, batch.evidence)
         return logits
 
-    steps = steps or usual_steps(MODULE, len(source))
-    rate = rate or usual_rate(MODULE, len(source))
-    _descend(learner, learner, source, forward, steps, rate, seed)
+    _descend(learner, learner, source, forward, MODULE, steps, rate, seed)
     return learner.eval()
 
 
@@ -150,11 +146,15 @@ def _descend(
     module: GroundingModule,
     source: FeatureSource,
     forward: Forward,
-    steps: int,
-    rate: float,
+    what: str,
+    steps: int | None,
+    rate: float | None,
     seed: int,
 ) -> None:
-    """Changes the learner's parameters so that the module's masks meet the source's."""
+    """Changes the learner's parameters so that the module's masks meet the source's. what: of WAYS,
+    whose usual steps and rate are the default."""
+    steps = steps or usual_steps(what, len(source))
+    rate = rate or usual_rate(what, len(source))
     optimizer = torch.optim.Adam(learner.parameters(), rate)
     losses = Losses(type(learner).__name__)
     size = most = min(BATCH, len(source))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ml.compute.devices import find_device
-from ml.diffusion.backbones.kinds import backbone_of, denoiser
+from ml.diffusion.backbones.kinds import backbone_of
 from ml.diffusion.checkpoint import find_checkpoint
-from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import latent_shape, load_pipeline, read_pipeline, set_scheduler
+from ml.diffusion.features import channels_of
+from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.saving import QUANTISE, quantise, refuse_to_copy
 from ml.diffusion.tokens import text_width
@@ -167,7 +167,7 @@ def _saved(folder: Path, device: str) -> Opened:
 def refuse_misfit(source: str, pipe: Pipeline, module: GroundingModule) -> None:
     """Raises ValueError, naming the source of the module, when it was made for a diffusion model of
     another shape."""
-    found = feature_channels(denoiser(pipe), latent_shape(pipe)[-1]), text_width(pipe)
+    found = channels_of(pipe), text_width(pipe)
     expected = module.config.feature_channels, module.config.text_width
     if found != expected:
         raise ValueError(
@@ -256,6 +256,7 @@ def _read_reference(file: Path) -> Reference:
         "a whole number or null",
         lambda value: value is None or (type(value) is int and value > 0),
     )
+    number = ("a number or null", lambda value: value is None or type(value) in (int, float))
     text = ("text or null", lambda value: value is None or isinstance(value, str))
     fitting: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "diffusion": ("a folder or hub id", lambda value: isinstance(value, str) and bool(value)),
@@ -270,18 +271,12 @@ def _read_reference(file: Path) -> Reference:
         "steps": count,
         "quantise": ("int8 or null", lambda value: value in (None, "int8")),
         "default_sample_size": count,
-        "guidance_scale": (
-            "a number or null",
-            lambda value: value is None or type(value) in (int, float),
-        ),
+        "guidance_scale": number,
         "t5_tokens": (
             "a whole number 1..512 or null",
             lambda value: value is None or (type(value) is int and 1 <= value <= 512),
         ),
-        "distilled_guidance": (
-            "a number or null",
-            lambda value: value is None or type(value) in (int, float),
-        ),
+        "distilled_guidance": number,
     }
     for name, (expected, fits) in fitting.items():
         if not fits(found.get(name)):

@@ -7,9 +7,7 @@ from pathlib import Path
 import torch
 
 from ml.compute.devices import find_device
-from ml.diffusion.backbones.kinds import denoiser
-from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import latent_shape
+from ml.diffusion.features import channels_of
 from ml.diffusion.pipeline import device_of
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import VARIANTS, make_config
@@ -93,7 +91,7 @@ def grounding_params(run: StudyRun, spec: Spec) -> GroundingParams:
 
 def _train_one(run: StudyRun, spec: Spec, pipe, sources: list, seed: int) -> GroundingModule:
     params = grounding_params(run, spec)
-    channels = feature_channels(denoiser(pipe), latent_shape(pipe)[-1])
+    channels = channels_of(pipe)
     config = make_config(
         params,
         {r: channels[r] for r in spec.resolutions or channels},

@@ -85,7 +85,7 @@ class Flow:
     predictions: tuple[str, ...] = ()
 
     def shares(self, scheduler: Any, timestep: int) -> tuple[float, float]:
-        share = timestep / flow_schedulers.TIMESTEPS
+        share = timestep / schedulers.TIMESTEPS
         return 1 - share, share
 
     def to_velocity(self, scheduler: Any, timestep: int) -> float:
@@ -104,7 +104,7 @@ class Flow:
         """Euler's steps of equal length along the velocity, from the picture towards the noise."""
         times = torch.linspace(0, timestep, min(STEPS, timestep) + 1).round().int().tolist()
         for time, following in zip(times[:-1], times[1:], strict=True):
-            share = (following - time) / flow_schedulers.TIMESTEPS
+            share = (following - time) / schedulers.TIMESTEPS
             latents = latents + share * predict(latents, time)
         return latents
 

@@ -12,9 +12,8 @@ import torch
 
 from ml.compute import processes
 from ml.compute.precision import usable_precision
-from ml.diffusion.backbones.kinds import denoiser
-from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import latent_shape, load_pipeline
+from ml.diffusion.features import channels_of
+from ml.diffusion.loading import load_pipeline
 from ml.diffusion.pipeline import device_of
 from ml.diffusion.tokens import text_width
 from ml.grounding.config import GroundingConfig, make_config
@@ -113,7 +112,7 @@ def config_for(
         )
     return make_config(
         grounding,
-        feature_channels(denoiser(pipe), latent_shape(pipe)[-1]),
+        channels_of(pipe),
         text_width(pipe),
         samples[0].size[0],
         next(iter(timesteps)),

@@ -60,6 +60,7 @@ TRAINERS = (
     "diffusion",
     "diffusion_continued",
     "transformer",
+    "transformer_continued",
     "backbone",
     "detector",
     "judge",

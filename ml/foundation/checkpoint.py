@@ -11,22 +11,25 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ml.foundation.optimizers import fill_states, states_of
+
 Numbers = dict[str, float]
 
 
 def save_checkpoint(
     path: Path,
     models: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     ema: EMAModel,
     numbers: Numbers,
     settings: Mapping[str, object],
 ) -> None:
-    """Writes models, optimiser and averaged weights, atomically. numbers: how far the run is."""
+    """Writes models, optimisers and averaged weights, atomically. numbers: how far the run is."""
     tensors = {f"ema.{i}": p for i, p in enumerate(ema.shadow_params)}
     for name, model in models.items():
         tensors |= {f"model.{name}.{key}": t for key, t in model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
+    parameters = [p for model in models.values() for p in model.parameters()]
+    for i, state in states_of(optimizers, parameters).items():
         tensors |= {f"optimizer.{i}.{key}": t for key, t in state.items()}
     metadata = {"facts": json.dumps(numbers), "settings": json.dumps(settings)}
     partial = path.with_suffix(".partial")
@@ -39,7 +42,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path,
     models: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     ema: EMAModel,
     settings: Mapping[str, object],
 ) -> Numbers:
@@ -62,9 +65,7 @@ def load_checkpoint(
             {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
         )
     parameters = [p for model in models.values() for p in model.parameters()]
-    groups = optimizer.state_dict()["param_groups"]
-    moments = _moments(tensors, parameters)
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    fill_states(optimizers, parameters, _moments(tensors, parameters))
     for i, shadow in enumerate(ema.shadow_params):
         shadow.copy_(tensors[f"ema.{i}"])
     numbers: Numbers = json.loads(metadata["facts"])
@@ -75,7 +76,7 @@ def load_checkpoint(
 def _moments(
     tensors: Mapping[str, torch.Tensor], parameters: Sequence[nn.Parameter]
 ) -> dict[int, dict[str, torch.Tensor]]:
-    """The optimiser's state of each parameter, by the parameter's number."""
+    """The optimisers' state of each parameter, by the parameter's number."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):

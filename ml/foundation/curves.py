@@ -13,22 +13,21 @@ import matplotlib
 import pandas as pd
 
 from ml.errors import EXIT_CODES, exit_path
+from ml.foundation.card import TRAINERS
 from ml.store.files import atomic
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  the backend must be chosen first
 
-TRAININGS = ("autoencoder", "diffusion", "diffusion_continued", "detector", "backbone", "judge")
-
 
 def keep(work: Path, docs: Path) -> list[Path]:
     """Copies `<work>/<training>/{settings.json,curve.csv}`; returns the curves that docs holds."""
-    for name in TRAININGS:
+    for name in TRAINERS:
         for file, ending in (("settings.json", "json"), ("curve.csv", "csv")):
             if (work / name / file).is_file():
                 with atomic(docs / f"{name}.{ending}") as temporary:
                     shutil.copyfile(work / name / file, temporary)
-    return [docs / f"{name}.csv" for name in TRAININGS if (docs / f"{name}.csv").is_file()]
+    return [docs / f"{name}.csv" for name in TRAINERS if (docs / f"{name}.csv").is_file()]
 
 
 def draw(curves: list[Path], out: Path) -> None:

@@ -48,12 +48,16 @@ def measure_pictures(folder: Path, count: int) -> dict:
 def measure_transformer(folder: Path, count: int) -> dict:
     """`judged` of the diffusion transformer's pictures, drawn as it was trained: with one token for
     the absent T5."""
+    return judged(load_transformer(folder), folder, count, max_sequence_length=ABSENT)
+
+
+def load_transformer(folder: Path):
+    """A folder's StableDiffusion3Pipeline in float32."""
     from diffusers import StableDiffusion3Pipeline
 
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
+    return StableDiffusion3Pipeline.from_pretrained(
         folder / "transformer", text_encoder_3=None, tokenizer_3=None, torch_dtype=torch.float32
     )
-    return judged(pipeline, folder, count, max_sequence_length=ABSENT)
 
 
 def judged(pipeline, folder: Path, count: int, **options) -> dict:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ml.foundation.checkpoint import load_checkpoint, save_checkpoint
 from ml.foundation.curve_log import CurveLog
+from ml.foundation.optimizers import make_optimizers
 from ml.foundation.schedule import Budget, Schedule, learning_rate
 from ml.store.files import atomic
 
@@ -42,12 +43,7 @@ class Run:
         self.models, self.work, self.budget = models, work, budget
         self.settings, self.schedule, self.seed = settings, schedule, seed
         self.parameters = [p for model in models.values() for p in model.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=schedule.peak_lr,
-            weight_decay=schedule.weight_decay,
-            fused=schedule.fused,
-        )
+        self.optimizers = make_optimizers(models, schedule)
         self.ema = EMAModel(self.parameters, decay=schedule.ema_decay, foreach=True)
         self.step = self.samples = 0
         self.seconds = 0.0
@@ -97,12 +93,14 @@ class Run:
         """One optimiser step on a scalar loss that `batch` samples gave."""
         own = self.schedule
         lr = learning_rate(own.peak_lr, self.step, own.warmup, self.progress())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.parameters)
         self.step += 1
         self.samples += batch
@@ -130,13 +128,13 @@ class Run:
         """Write everything needed to go on, and curve.csv for the documents."""
         numbers = {"step": self.step, "samples": self.samples, "seconds": self.seconds}
         save_checkpoint(
-            self.checkpoint, self.models, self.optimizer, self.ema, numbers, self.settings
+            self.checkpoint, self.models, self.optimizers, self.ema, numbers, self.settings
         )
         self.log.write_curve()
 
     def _continue(self) -> None:
         numbers = load_checkpoint(
-            self.checkpoint, self.models, self.optimizer, self.ema, self.settings
+            self.checkpoint, self.models, self.optimizers, self.ema, self.settings
         )
         self.step, self.samples = int(numbers["step"]), int(numbers["samples"])
         self.seconds = numbers["seconds"]
@@ -147,7 +145,7 @@ class Run:
         if not self._losses:
             return
         loss = torch.stack(self._losses).mean().item()
-        lr = self.optimizer.param_groups[0]["lr"]
+        lr = self.optimizers[0].param_groups[0]["lr"]
         self.log.append(self.step, self.samples, self.seconds, loss, lr)
         rate = len(self._losses) / max(self.seconds - self._logged, 1e-9)
         print(

@@ -32,13 +32,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The settings of AdamW and of the moving average of the weights."""
+    """The settings of the optimisers and of the moving average of the weights."""
 
     peak_lr: float
     warmup: int  # steps
     ema_decay: float
     weight_decay: float
     fused: bool | None = None  # AdamW's implementation; None: torch's own choice
+    muon: str = ""  # modules of this name have their matrices trained by Muon
 
 
 def learning_rate(peak: float, step: int, warmup: int, progress: float) -> float:

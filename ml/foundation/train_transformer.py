@@ -5,6 +5,7 @@
 
 The same command goes on after a stop. Needs the pipeline of `train_diffusion.py` (--start-from):
 its autoencoder, its tokenizer, and its text encoder as the first weights of the first text tower.
+--go-on-from an exported transformer trains that one on, with another --work and its own schedule.
 Exports a whole StableDiffusion3Pipeline folder every 10 minutes.
 Not here: how good its pictures are (`measure.py`), sampling for the pipeline (`ml/diffusion`).
 """
@@ -21,7 +22,7 @@ from transformers import CLIPTokenizer
 from ml.arguments import number
 from ml.compute.precision import computes_bfloat16
 from ml.errors import exit_path
-from ml.foundation.diffusion_model import load_autoencoder, save_samples, token_ids
+from ml.foundation.diffusion_model import load_autoencoder, load_weights, save_samples, token_ids
 from ml.foundation.latents import load_training_latents
 from ml.foundation.schedule import Schedule
 from ml.foundation.train_diffusion import EMPTY_SHARE, SAME_CLASS_SCENES, TRAIN_SCENES
@@ -40,7 +41,9 @@ from ml.foundation.transformer_model import (
 )
 
 BATCH = 32
-SCHEDULE = Schedule(1.5e-3, warmup=300, ema_decay=0.999, weight_decay=1e-3, fused=True)
+SCHEDULE = Schedule(
+    1.5e-3, warmup=300, ema_decay=0.999, weight_decay=1e-3, fused=True, muon="transformer_blocks"
+)
 ABSENT, ABSENT_DEFAULT, DEFAULT_SHARE = 1, 256, 0.1
 """Zero tokens for the absent T5 in a step; in a share of the steps as many as diffusers takes
 unless told otherwise, so that pictures are right with either."""
@@ -70,11 +73,11 @@ def flow_loss(
     return (velocity.float() - (noise - x_0)).square().mean()
 
 
-def logit_normal(batch: int, generator: torch.Generator) -> torch.Tensor:
+def logit_normal(batch: int, generator: torch.Generator, mean: float = 0.0) -> torch.Tensor:
     """float32 (batch,) in 0..1: one from each of `batch` equally likely stretches of the
-    logit-normal distribution with mean 0 and deviation 1 (arXiv 2403.03206, section 3.1)."""
+    logit-normal distribution with this mean and deviation 1 (arXiv 2403.03206, section 3.1)."""
     share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    return torch.special.ndtri(share.clamp(1e-5, 1 - 1e-5)).sigmoid()
+    return (torch.special.ndtri(share.clamp(1e-5, 1 - 1e-5)) + mean).sigmoid()
 
 
 def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
@@ -92,22 +95,27 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     towers = (first_tower(first), make_text_tower(tokenizer, SECOND_WIDTH))
     widths = [tower.config.hidden_size for tower in towers]
     transformer = make_transformer(sum(widths)).to(device).train()
+    if before := chosen.go_on_from:
+        load_weights(transformer, before / "transformer/diffusion_pytorch_model.safetensors")
+        for tower, part in zip(towers, ("text_encoder", "text_encoder_2"), strict=True):
+            load_weights(tower, before / part / "model.safetensors")
     towers = tuple(tower.to(device).train() for tower in towers)
     bf16 = computes_bfloat16(device.type)
     pipe = assemble(vae, towers, tokenizer, transformer)
+    fast = torch.compile(transformer, dynamic=False) if chosen.compile else transformer
     batch = chosen.batch
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(latents), (batch,), generator=generator)
         dropped = torch.rand((batch, 1), generator=generator) < EMPTY_SHARE
         default = torch.rand((), generator=generator) < DEFAULT_SHARE
-        sigma = logit_normal(batch, generator).to(device)
+        sigma = logit_normal(batch, generator, chosen.timestep_mean).to(device)
         x_0 = latents[rows].float()
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         prompt = torch.where(dropped, empty, ids[rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             text = encode_text(towers, prompt, ABSENT_DEFAULT if default else ABSENT)
-            return flow_loss(transformer, text, x_0.to(device), noise, sigma)
+            return flow_loss(fast, text, x_0.to(device), noise, sigma)
 
     def save() -> str:
         export(pipe, chosen.out, first / "vae")
@@ -123,12 +131,15 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
             "heads": HEADS,
             "width": HEADS * HEAD_WIDTH,
             "text_widths": widths,
-            "loss": "velocity, timesteps logit-normal (0, 1)",
+            "loss": f"velocity, timesteps logit-normal ({chosen.timestep_mean:g}, 1)",
             "empty_captions": EMPTY_SHARE,
             "batch": batch,
             "train_scenes": chosen.train_scenes,
             "same_class_scenes": chosen.same_class_scenes,
-            "starts_from": "random weights; the first text tower from the U-Net's",
+            "starts_from": "an exported transformer"
+            if chosen.go_on_from
+            else "random weights; the first text tower from the U-Net's",
+            "optimizer": "Muon for the blocks' matrices, AdamW for the rest",
             "peak_lr": schedule.peak_lr,
             "warmup_steps": schedule.warmup,
             "ema_decay": schedule.ema_decay,
@@ -142,7 +153,8 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
+    """The options of this trainer."""
     parser = trainer_parser(
         __doc__,
         work=".scratch/train/transformer",
@@ -155,10 +167,24 @@ def main(argv: list[str] | None = None) -> None:
         default=Path("data/foundation/micro/diffusion"),
         help="the exported pipeline whose autoencoder, tokenizer and text encoder are taken",
     )
+    parser.add_argument("--go-on-from", type=Path, help="an exported transformer to train on")
+    parser.add_argument(
+        "--timestep-mean",
+        type=number(float, -5, 5),
+        default=0.0,
+        help="mean of the logit-normal distribution of noise levels; above 0 more noise",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile; pays from some 10 minutes on"
+    )
     parser.add_argument("--batch", type=number(int, 1), default=BATCH)
     parser.add_argument("--same-class-scenes", type=number(int, 1), default=SAME_CLASS_SCENES)
     parser.add_argument("--peak-lr", type=number(float, 0, 1), default=SCHEDULE.peak_lr)
-    run_training(prepare, parser.parse_args(argv))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    run_training(prepare, parser().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The diffusion transformer's training: loss, noise levels, text, stopping and going on."""
 
+import json
 import os
 
 import numpy as np
@@ -54,19 +55,50 @@ def test_noise_levels_are_logit_normal():
     drawn = torch.cat([logit_normal(64, torch.Generator().manual_seed(i)) for i in range(200)])
     logits = drawn.logit()
     assert abs(logits.mean()) < 0.02 and logits.std() == pytest.approx(1, abs=0.02)
+    noisier = torch.cat(
+        [logit_normal(64, torch.Generator().manual_seed(i), 0.6) for i in range(200)]
+    )
+    torch.testing.assert_close(noisier.logit(), logits + 0.6, rtol=0, atol=1e-3)
     one = logit_normal(4, torch.Generator().manual_seed(1))  # one from each quarter
     assert (one[0] < 0.3376 < one[1] < 0.5 < one[2] < 0.6624 < one[3]).all()
 
 
-def test_it_goes_on_where_it_was_stopped_and_loads(tmp_path, first, monkeypatch):
-    def train(name):
+@pytest.fixture
+def train(tmp_path, first):
+    def run(name, *more):
         train_transformer.main([
             "--steps", "4", "--start-from", str(first), "--out", str(tmp_path / name / "out"),
             "--work", str(tmp_path / name), "--scenes", str(tmp_path / "scenes"), *SMALL,
-            "--same-class-scenes", "8",
+            "--same-class-scenes", "8", *more,
         ])  # fmt: skip
         return tmp_path / name / "out"
 
+    return run
+
+
+def weights(out):
+    return {
+        file.parent.name: load_file(file)
+        for file in out.rglob("*.safetensors")
+        if not file.is_symlink()
+    }
+
+
+def test_an_exported_transformer_is_trained_on_from_its_own_weights(tmp_path, train):
+    out = train("first-training")
+    before = weights(out)
+    same = weights(train("unmoved", "--go-on-from", str(out), "--peak-lr", "0"))
+    moved = weights(train("moved", "--go-on-from", str(out), "--timestep-mean", "0.6"))
+    assert same.keys() == before.keys() == {"transformer", "text_encoder", "text_encoder_2"}
+    for part, tensors in before.items():
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(same[part][key], tensor, rtol=0, atol=0, msg=key)
+        assert any(not torch.equal(moved[part][key], t) for key, t in tensors.items())
+    kept = json.loads((tmp_path / "moved/settings.json").read_text())
+    assert kept["starts_from"] == "an exported transformer" and "(0.6, 1)" in kept["loss"]
+
+
+def test_it_goes_on_where_it_was_stopped_and_loads(tmp_path, first, train, monkeypatch):
     out = train("whole")
     with monkeypatch.context() as patch:
         stop_after(patch, 2)

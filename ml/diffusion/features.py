@@ -18,25 +18,30 @@ from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline, device_of
 
 
-def feature_taps(network: nn.Module, side: int | None = None) -> list[Tap]:
+def feature_taps(
+    network: nn.Module, side: int | None = None, blocks: Sequence[int] | None = None
+) -> list[Tap]:
     """Where features are taken, in the order of the network. side: of the latent, by default that
-    it was trained at."""
+    it was trained at. blocks: places among all blocks, by default those that its kind takes; raises
+    ValueError for one that there is not."""
     backbone = backbone_of_network(network)
-    return backbone.taps(network, backbone.side(network) if side is None else side)
+    return backbone.taps(network, backbone.side(network) if side is None else side, blocks)
 
 
-def feature_channels(network: nn.Module, side: int | None = None) -> dict[int, int]:
+def feature_channels(
+    network: nn.Module, side: int | None = None, blocks: Sequence[int] | None = None
+) -> dict[int, int]:
     """Channels of `denoiser_features` by resolution, ascending, of both guidance halves where there
     are two; no forward."""
     halves, channels = backbone_of_network(network).halves, dict[int, int]()
-    for tap in feature_taps(network, side):
+    for tap in feature_taps(network, side, blocks):
         channels[tap.resolution] = channels.get(tap.resolution, 0) + halves * tap.channels
     return dict(sorted(channels.items()))
 
 
-def channels_of(pipe: Pipeline) -> dict[int, int]:
+def channels_of(pipe: Pipeline, blocks: Sequence[int] | None = None) -> dict[int, int]:
     """`feature_channels` of a pipeline's own denoiser and picture size."""
-    return feature_channels(denoiser(pipe), latent_shape(pipe)[-1])
+    return feature_channels(denoiser(pipe), latent_shape(pipe)[-1], blocks)
 
 
 @torch.no_grad()
@@ -45,27 +50,30 @@ def denoiser_features(
     latents: torch.Tensor,
     prompts: Sequence[str],
     timestep: int,
+    blocks: Sequence[int] | None = None,
 ) -> dict[int, torch.Tensor]:
     """Features of latents (B,C,h,w), as the denoiser is given them at a timestep of 0..999.
 
     One pass over the guided batch. Returns {r: (B, halves * C_r, r, r)} ascending in r, on the
     pipeline's device and in its dtype: for each sample the unconditional half's channels, then
     its own conditional half's, both in the order of the network; the latter alone where guidance
-    is distilled. A sample's features do not depend on its neighbours.
+    is distilled. blocks: as `feature_taps`. A sample's features do not depend on its neighbours.
     """
     if len(prompts) != len(latents):
         raise ValueError(f"expected one prompt a latent, got {len(prompts)} for {len(latents)}")
     backbone, network = backbone_of(pipe), denoiser(pipe)
     empty = (backbone.halves - 1) * len(latents)
     latents = latents.to(device_of(pipe), network.dtype)
-    with tapped(pipe) as outputs:
+    with tapped(pipe, blocks) as outputs:
         text = encode_prompts(pipe, [""] * empty + list(prompts))
         backbone.predict(pipe, torch.cat([latents] * backbone.halves), timestep, text)
     return joined(outputs, backbone.halves)
 
 
 @contextmanager
-def tapped(pipe: Pipeline) -> Iterator[dict[int, torch.Tensor]]:
+def tapped(
+    pipe: Pipeline, blocks: Sequence[int] | None = None
+) -> Iterator[dict[int, torch.Tensor]]:
     """Within the block every pass of the denoiser leaves its taps' maps here, by their place in
     `feature_taps`; a further pass replaces them."""
     outputs: dict[int, torch.Tensor] = {}
@@ -77,7 +85,7 @@ def tapped(pipe: Pipeline) -> Iterator[dict[int, torch.Tensor]]:
 
         return hook
 
-    taps = feature_taps(denoiser(pipe), latent_shape(pipe)[-1])
+    taps = feature_taps(denoiser(pipe), latent_shape(pipe)[-1], blocks)
     handles = [tap.module.register_forward_hook(keep(i, tap)) for i, tap in enumerate(taps)]
     try:
         yield outputs

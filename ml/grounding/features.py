@@ -124,10 +124,13 @@ class FeatureSource:
         evidence: Sequence[np.ndarray] | None = None,
         cache_bytes: int | None = None,
         words: Words | None = None,
+        blocks: Sequence[int] | None = None,
     ) -> None:
         """evidence: of each sample (n,E,h,w), from `compute_evidence`; None for `paper`.
         cache_bytes: of features that are kept, by default `cache_room`. words: with learned
-        queries."""
+        queries. blocks: of the denoiser, whose features are taken, as
+        `ml.diffusion.features.feature_taps`."""
+        self.blocks = blocks
         self.pipe, self.samples, self.evidence = pipe, list(samples), evidence
         self.words = words or Words(pipe)
         self.cache: dict[int, dict[int, Tensor]] = {}  # on the pipeline's device
@@ -182,6 +185,7 @@ class FeatureSource:
                 on_device(latents, device_of(self.pipe)),
                 [s.text for s in chosen],
                 chosen[0].timestep,
+                self.blocks,
             )
         wide = backbone_of(self.pipe).wide
         halves = {

@@ -71,7 +71,7 @@ def trained_modules(run: StudyRun, spec: Spec, pipe) -> list[GroundingModule]:
         kinds = (_Empties if spec.empty_masks else FeatureSource, FeatureSource)
         seeded = spec.variant == "seeded"
         sources = [
-            kind(pipe, part, [s.evidence for s in part] if seeded else None)
+            kind(pipe, part, [s.evidence for s in part] if seeded else None, blocks=spec.blocks)
             for kind, part in zip(kinds, parts, strict=True)
         ]
         for seed, folder, recipe in places:
@@ -91,7 +91,7 @@ def grounding_params(run: StudyRun, spec: Spec) -> GroundingParams:
 
 def _train_one(run: StudyRun, spec: Spec, pipe, sources: list, seed: int) -> GroundingModule:
     params = grounding_params(run, spec)
-    channels = channels_of(pipe)
+    channels = channels_of(pipe, spec.blocks)
     config = make_config(
         params,
         {r: channels[r] for r in spec.resolutions or channels},

@@ -21,6 +21,7 @@ class Spec:
     settles: bool = True  # the evidence has a say between words when masks are made
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
     learned_upsampling: bool | None = None  # of the map, by convolutions; None: as the variant is
+    blocks: tuple[int, ...] | None = None  # of the denoiser, whose features alone are given
     longer: int = 1  # times the profile's training steps, and its steps between validations
 
     @property

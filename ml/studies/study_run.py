@@ -8,7 +8,7 @@ so that a run that was stopped goes on, and a changed setting makes anew what de
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,11 +32,24 @@ class StudyRun:
     size: Size
     root: Path = ROOT
     workers: int = 1
+    backbone: str = ""
+    """A profile whose diffusion model takes the place of the run's own, below its folder."""
 
     @cached_property
     def params(self) -> Params:
-        """The profile `paper`, or `paper-quick`."""
-        return load_params(self.profile)
+        """The profile `paper`, or `paper-quick`; of another backbone the model, its scheduler and
+        the timesteps of its contrast, in as many denoising steps."""
+        own = load_params(self.profile)
+        if not self.backbone:
+            return own
+        other = load_params(self.backbone)
+        return replace(
+            own,
+            diffusion=replace(
+                other.diffusion, steps=own.diffusion.steps, dtype=own.diffusion.dtype
+            ),
+            grounding=replace(own.grounding, evidence_timesteps=other.grounding.evidence_timesteps),
+        )
 
     @property
     def profile(self) -> str:
@@ -53,7 +66,7 @@ class StudyRun:
 
     @property
     def folder(self) -> Path:
-        return self.workspace.data
+        return self.workspace.data / self.backbone
 
     def recipe(self, **parts: object) -> str:
         """Digest of what a thing is made from: its own parts and what everything depends on."""

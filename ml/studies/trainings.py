@@ -84,7 +84,8 @@ def score(
     vocabulary = vocabulary_of(spec)
     rows: list[dict] = []
     for part, _ in Batches(BATCH).run(records, len):
-        batch = FeatureSource(pipe, part, [r.evidence for r in part]).batch(range(len(part)))
+        source = FeatureSource(pipe, part, [r.evidence for r in part], blocks=spec.blocks)
+        batch = source.batch(range(len(part)))
         for seed, module in enumerate(modules):
             masks = predict_masks(module, batch)
             for record, found in zip(part, masks, strict=True):

@@ -4,7 +4,7 @@ Guidance is distilled into the model (dev takes it as a number, schnell has none
 has no unconditional half.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,7 +21,7 @@ from ml.diffusion.backbones.mmdit import (
     token_map,
 )
 from ml.diffusion.backbones.noising import Flow
-from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
+from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap, chosen
 from ml.diffusion.backbones.unet import split_heads
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
@@ -53,11 +53,12 @@ class Flux:
         side: int = cast(Any, pipe).default_sample_size
         return getattr(pipe, self.part).config["in_channels"] // PACKED**2, side, side
 
-    def taps(self, network: nn.Module, side: int) -> list[Tap]:
+    def taps(self, network: nn.Module, side: int, blocks: Sequence[int] | None = None) -> list[Tap]:
         """Of joint and single blocks together: the picture's tokens go through both."""
         flux = cast(Any, network)
-        blocks = [*flux.transformer_blocks, *flux.single_transformer_blocks]
-        return [Tap(blocks[at], flux.inner_dim, side // PACKED) for at in spread(len(blocks))]
+        own = [*flux.transformer_blocks, *flux.single_transformer_blocks]
+        taps = [Tap(block, flux.inner_dim, side // PACKED) for block in own]
+        return chosen(taps, spread(len(taps)) if blocks is None else blocks)
 
     def feature_map(self, output: Any, tap: Tap) -> Tensor:
         _, pixels = output
@@ -110,7 +111,7 @@ class Flux:
 
     def attentions(self, network: nn.Module) -> list[Any]:
         """Of the joint blocks; in the single ones picture and text are one sequence."""
-        return [block.attn for block in cast(Any, network).transformer_blocks]
+        return [cast(Any, block).attn for block in self.joint_blocks(network)]
 
     def attention_shares(self, attention: Any, pixels: Tensor, text: Tensor, *more: Any) -> Tensor:
         query = attention.norm_q(split_heads(attention, attention.to_q(pixels)))
@@ -127,6 +128,26 @@ class Flux:
             ]
             key = torch.cat(parts, dim=-2)
         return text_shares(query, key, text.shape[-2])
+
+    def joint_blocks(self, network: nn.Module) -> list[nn.Module]:
+        """Not the single ones, in which a text has no weights of its own."""
+        return list(cast(Any, network).transformer_blocks)
+
+    def beside(
+        self, arguments: Mapping[str, Any], rows: Sequence[int], text: Tensor
+    ) -> dict[str, Any]:
+        pixels, count = arguments["hidden_states"][rows], text.shape[1]
+        # The table has the text's places first, all at the origin, as other texts' are.
+        rotary = tuple(
+            torch.cat([table[:1].expand(count, -1), table[-pixels.shape[1] :]])
+            for table in arguments["image_rotary_emb"]
+        )
+        return {
+            "hidden_states": pixels,
+            "encoder_hidden_states": text,
+            "temb": arguments["temb"][rows],
+            "image_rotary_emb": rotary,
+        }
 
 
 def _unpacked(tokens: Tensor, height: int, width: int) -> Tensor:

@@ -1,21 +1,21 @@
 """Stable Diffusion 3 and 3.5: a transformer over picture and text together (MM-DiT, arXiv
 2403.03206), under rectified flow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ml.diffusion.backbones.noising import Flow
-from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
+from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap, chosen
 from ml.diffusion.backbones.unet import split_heads
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
 TAPS = 4
 """Blocks whose picture tokens are features, evenly over the depth, the last block among them. How
-much each block of the micro model carries: docs/transformers.md."""
+much each block of the micro model carries: docs/results.md#backbones."""
 T5_TOKENS = "t5_tokens"
 """Attribute of a pipeline: how many tokens T5 reads, or None for diffusers' own number."""
 
@@ -39,11 +39,12 @@ class MMDiT:
         network = getattr(pipe, self.part)
         return network.config["in_channels"], self.side(network), self.side(network)
 
-    def taps(self, network: nn.Module, side: int) -> list[Tap]:
-        blocks = list(cast(Any, network).transformer_blocks)
+    def taps(self, network: nn.Module, side: int, blocks: Sequence[int] | None = None) -> list[Tap]:
         config = cast(Any, network).config
         width = config["num_attention_heads"] * config["attention_head_dim"]
-        return [Tap(blocks[at], width, side // config["patch_size"]) for at in spread(len(blocks))]
+        own = self.joint_blocks(network)
+        taps = [Tap(block, width, side // config["patch_size"]) for block in own]
+        return chosen(taps, spread(len(taps)) if blocks is None else blocks)
 
     def feature_map(self, output: Any, tap: Tap) -> Tensor:
         _, pixels = output  # the text's tokens, and the picture's row by row
@@ -88,7 +89,7 @@ class MMDiT:
 
     def attentions(self, network: nn.Module) -> list[Any]:
         """The joint attention of every block."""
-        return [block.attn for block in cast(Any, network).transformer_blocks]
+        return [cast(Any, block).attn for block in self.joint_blocks(network)]
 
     def attention_shares(self, attention: Any, pixels: Tensor, text: Tensor, *more: Any) -> Tensor:
         """What the picture's tokens give the text's, among all tokens."""
@@ -100,6 +101,18 @@ class MMDiT:
             query = attention.norm_q(query)
         return text_shares(query, key, text.shape[-2])
 
+    def joint_blocks(self, network: nn.Module) -> list[nn.Module]:
+        return list(cast(Any, network).transformer_blocks)
+
+    def beside(
+        self, arguments: Mapping[str, Any], rows: Sequence[int], text: Tensor
+    ) -> dict[str, Any]:
+        return {
+            "hidden_states": arguments["hidden_states"][rows],
+            "encoder_hidden_states": text,
+            "temb": arguments["temb"][rows],
+        }
+
 
 def read_length(pipe: Pipeline) -> dict[str, int]:
     """The argument of `encode_prompt` that says so."""
@@ -107,9 +120,10 @@ def read_length(pipe: Pipeline) -> dict[str, int]:
     return {} if asked is None else {"max_sequence_length": asked}
 
 
-def spread(count: int) -> list[int]:
-    """TAPS places of `count` blocks, evenly, the last one among them; all where there are fewer."""
-    taps = min(TAPS, count)
+def spread(count: int, taps: int = TAPS) -> list[int]:
+    """Places of so many of `count` blocks, evenly, the last one among them; all where there are
+    fewer."""
+    taps = min(taps, count)
     return [(place + 1) * count // taps - 1 for place in range(taps)]
 
 

@@ -19,6 +19,17 @@ class Tap:
     resolution: int  # side of the map
 
 
+def chosen(taps: Sequence[Tap], blocks: Sequence[int]) -> list[Tap]:
+    """The taps of some blocks, in the order of the network. Raises ValueError for a place that
+    there is not, or for none."""
+    if not blocks or not set(blocks) <= set(range(len(taps))):
+        raise ValueError(
+            f"blocks: expected one or more of 0 to {len(taps) - 1}, the blocks of this model, got "
+            f"{list(blocks)}"
+        )
+    return [taps[at] for at in sorted(set(blocks))]
+
+
 @dataclass(frozen=True)
 class EncodedPrompts:
     """What the denoiser is given of each prompt, on the pipeline's device and in its dtype."""
@@ -103,8 +114,9 @@ class Backbone(Protocol):
     def side(self, network: nn.Module) -> int:
         """Side of the latent that the network was trained at, where no pipeline says another."""
 
-    def taps(self, network: nn.Module, side: int) -> list[Tap]:
-        """Where features are taken, in the order of the network. side: of the latent."""
+    def taps(self, network: nn.Module, side: int, blocks: Sequence[int] | None = None) -> list[Tap]:
+        """Where features are taken, in the order of the network. side: of the latent. blocks:
+        places among all that there are, from 0; by default those that carry most."""
 
     def feature_map(self, output: Any, tap: Tap) -> Tensor:
         """The output of a tap's module as (B,C,r,r)."""
@@ -133,3 +145,12 @@ class Backbone(Protocol):
     def attention_shares(self, attention: Any, pixels: Tensor, text: Tensor, *more: Any) -> Tensor:
         """float32 (B,heads,N,L): how a layer's N pixels share their attention among L tokens.
         pixels (B,N,D), text (B,L,D') and what else its processor was given."""
+
+    def joint_blocks(self, network: nn.Module) -> list[nn.Module]:
+        """The blocks in which picture and text attend to each other; none in a U-Net."""
+
+    def beside(
+        self, arguments: Mapping[str, Any], rows: Sequence[int], text: Tensor
+    ) -> dict[str, Any]:
+        """The arguments of a joint block's call for some rows of its batch, with other tokens
+        (b,n,D) in the text's place."""

@@ -1,6 +1,6 @@
 """Stable Diffusion 1, 2 and XL: a U-Net with cross-attention, under DDPM's noise."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ml.diffusion.backbones.noising import Ddpm
-from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap
+from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap, chosen
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
@@ -35,7 +35,7 @@ class UNet:
         network = getattr(pipe, self.part)
         return network.config["in_channels"], self.side(network), self.side(network)
 
-    def taps(self, network: nn.Module, side: int) -> list[Tap]:
+    def taps(self, network: nn.Module, side: int, blocks: Sequence[int] | None = None) -> list[Tap]:
         """25 places in SD-v1 and SD 2, 19 in SDXL (method.md 1.1).
 
         Every input block (the first convolution, each resnet with its attention, each
@@ -61,7 +61,7 @@ class UNet:
                 side = sides[-1]
                 levels[-1] = Tap(upsampler, upsampler.out_channels, side)
             taps += levels
-        return taps
+        return taps if blocks is None else chosen(taps, blocks)
 
     def feature_map(self, output: Any, tap: Tap) -> Tensor:
         found: Tensor = output[0] if isinstance(output, tuple) else output
@@ -117,6 +117,14 @@ class UNet:
         query = split_heads(attention, attention.to_q(pixels))
         key = split_heads(attention, attention.to_k(text))
         return head_shares(attention, query, key)
+
+    def joint_blocks(self, network: nn.Module) -> list[nn.Module]:
+        return []
+
+    def beside(
+        self, arguments: Mapping[str, Any], rows: Sequence[int], text: Tensor
+    ) -> dict[str, Any]:
+        raise ValueError("a U-Net has no block in which picture and text attend to each other")
 
 
 def arguments(text: EncodedPrompts) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""What U-Net and transformer are compared by: methods and blocks, their specifications, and the
+raw rows that are made."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from ml.diffusion.backbones.kinds import backbone_of, denoiser
+from ml.diffusion.backbones.mmdit import spread
+from ml.diffusion.loading import load_pipeline
+from ml.studies import concept_maps
+from ml.studies.baselines import make_baselines
+from ml.studies.concept_maps import CONCEPT
+from ml.studies.protocol_one_methods import SPECS, TRAINED, spec_of
+from ml.studies.scores import RAW
+from ml.studies.sizes import FRACTIONS
+from ml.studies.specs import Spec
+from ml.studies.study_run import StudyRun
+from ml.studies.trainings import done, recipe_of, rows_of
+
+PROFILE = "micro-dit"
+"""Of the transformer."""
+UNTRAINED = {
+    "DAAM, best threshold": "daam",
+    "ConceptAttention": CONCEPT,
+    "contrast alone": "contrast",
+}
+"""Row label -> method in the raw rows; ConceptAttention is the transformer's alone."""
+METHODS = TRAINED | UNTRAINED
+PROBE = Spec(variant="paper")
+"""Learns from features alone, so that nothing but the blocks can make the difference; and fast."""
+
+STEPS = 4
+"""Of FRACTIONS, from the last, whose features are tried."""
+
+
+def runs(run: StudyRun) -> dict[str, StudyRun]:
+    """The run itself, and one whose pictures the transformer makes, by what rows are called."""
+    return {"U-Net": run, "transformer": replace(run, backbone=PROFILE)}
+
+
+def labels_of(name: str) -> dict[str, str]:
+    """Row label -> method of a backbone."""
+    return {
+        f"{name}: {label}": method
+        for label, method in METHODS.items()
+        if name == "transformer" or method != CONCEPT
+    }
+
+
+def block_count(run: StudyRun) -> int:
+    """Joint blocks of a run's transformer."""
+    pipe = load_pipeline(run.diffusion)
+    return len(backbone_of(pipe).joint_blocks(denoiser(pipe)))
+
+
+def alone(count: int) -> dict[str, Spec]:
+    """Row label -> the probe on one block's features."""
+    return {
+        f"block {block + 1} of {count}": replace(PROBE, blocks=(block,)) for block in range(count)
+    }
+
+
+def together(count: int) -> dict[str, Spec]:
+    """Row label -> the probe on several blocks' features: so many, spread over the depth, and the
+    deeper half."""
+    chosen = [spread(count, taps) for taps in range(1, count + 1)]
+    deeper = list(range(count // 2, count))
+    specs = {}
+    for blocks in [*chosen, deeper]:
+        label = f"{len(blocks)} of {count} blocks: {', '.join(str(own + 1) for own in blocks)}"
+        own_way = None if blocks == spread(count) else tuple(blocks)
+        specs[label] = replace(PROBE, blocks=own_way)
+    return specs
+
+
+def concept_labels(count: int) -> dict[str, str]:
+    """Row label -> method in the raw rows."""
+    return {
+        f"ConceptAttention, block {block + 1} of {count}": f"{CONCEPT}-{block}"
+        for block in range(count)
+    }
+
+
+def changed(run: StudyRun) -> dict[str, Spec]:
+    """Row label -> our default with one thing changed: features of a late denoising step (the last
+    one of rectified flow has hardly any noise left), or the evidence's say between words."""
+    steps = run.params.diffusion.steps
+    places = sorted({max(1, round(share * steps)) for share in FRACTIONS})[:STEPS]
+    late = {f"step {step} of {steps} from the last": Spec(place=i) for i, step in enumerate(places)}
+    return late | {"evidence has no say between words": Spec(settles=False)}
+
+
+def probes(run: StudyRun) -> dict[str, Spec]:
+    """Row label -> specification of everything that is trained on the transformer beside METHODS;
+    split 1 alone."""
+    count = block_count(runs(run)["transformer"])
+    return alone(count) | together(count) | changed(run)
+
+
+def method_rows(run: StudyRun, name: str) -> pd.DataFrame:
+    """Raw rows of a backbone's methods that are made, all splits; the column `method` as METHODS
+    has it."""
+    own, parts = runs(run)[name], list[pd.DataFrame]()
+    for split in run.size.splits:
+        for method in TRAINED.values():
+            if done(own, spec_of(method, split)):
+                parts.append(rows_of(own, spec_of(method, split)).assign(method=method))
+        if own.table_path(f"baselines-{split}").is_file():
+            parts.append(make_baselines(own, split))
+        if own.table_path(f"concepts-{split}").is_file():
+            parts.append(concept_maps.rows(own, split))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=RAW)
+
+
+def probe_rows(run: StudyRun, specs: dict[str, Spec]) -> dict[str, pd.DataFrame]:
+    """Row label -> raw rows of those that are made."""
+    own = runs(run)["transformer"]
+    return {label: rows_of(own, spec) for label, spec in specs.items() if done(own, spec)}
+
+
+def keep_rows(run: StudyRun) -> None:
+    """The transformer's raw rows as a table of the run's own, which goes to `docs/paper/raw`."""
+    own, specs = runs(run)["transformer"], probes(run)
+    recipe = run.recipe(
+        other=own.recipe(),
+        seeds=run.size.seeds,
+        methods=[recipe_of(own, spec_of(method, run.size.splits[0])) for method in SPECS],
+        probes={label: recipe_of(own, spec) for label, spec in specs.items()},
+    )
+
+    def make() -> pd.DataFrame:
+        probed = [rows.assign(method=label) for label, rows in probe_rows(run, specs).items()]
+        return pd.concat([method_rows(run, "transformer"), *probed], ignore_index=True)
+
+    run.table("transformer", recipe, make)

@@ -1,0 +1,111 @@
+"""Study: the method on a diffusion transformer beside the U-Net, by Protocol I and by exact truth,
+and which of the transformer's blocks carry the grounding.
+
+Every method's trainings, thresholds, prompts and drawn scenes are the same for both; the generated
+pictures are each model's own.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ml.studies import concept_maps
+from ml.studies.backbone_blocks import block_tables
+from ml.studies.backbone_rows import (
+    block_count,
+    concept_labels,
+    keep_rows,
+    labels_of,
+    method_rows,
+    probes,
+    runs,
+)
+from ml.studies.backbone_tables import (
+    apart,
+    cell_table,
+    drawn_well,
+    rows_from,
+    verdict,
+    verdict_of_pairs,
+)
+from ml.studies.baselines import make_baselines
+from ml.studies.blocks import Block, Text
+from ml.studies.cell_scores import counted
+from ml.studies.parallel import run_tasks
+from ml.studies.protocol_one_methods import TRAINED, spec_of
+from ml.studies.records import GENERATED, NOISED
+from ml.studies.specs import Spec
+from ml.studies.study_run import StudyRun
+from ml.studies.training_sets import drawn_pictures, judged_pictures, training_pictures
+from ml.studies.trainings import done, train_all
+
+TITLE = "U-Net against diffusion transformer"
+QUESTION = (
+    "Do the grounding module and the contrast work on a diffusion transformer, beside the methods "
+    "made for one, and which of its blocks carry the grounding?"
+)
+
+
+def make(run: StudyRun, only: str | None = None) -> None:
+    """Both backbones' modules and baselines, ConceptAttention's maps, and the probes of blocks."""
+    for name, own in runs(run).items():
+        asked = {method for label, method in labels_of(name).items() if only in (None, label)}
+        specs = [
+            spec_of(method, split)
+            for method in TRAINED.values()
+            if method in asked
+            for split in run.size.splits
+        ]
+        _train(name, "modules", own, specs)
+        if asked & {"daam", "contrast"}:
+            with _timed(f"{name}: DAAM and contrast"):
+                tasks = [(make_baselines, own, split) for split in run.size.splits]
+                run_tasks("baselines", tasks, run.workers)
+    own = runs(run)["transformer"]
+    count = block_count(own)
+    if only in (None, "transformer: ConceptAttention", *concept_labels(count)):
+        with _timed("transformer: ConceptAttention"):
+            concept_maps.make(own)
+            tasks = [(concept_maps.rows, own, split) for split in run.size.splits]
+            run_tasks("ConceptAttention", tasks, run.workers)
+    specs = [spec for label, spec in probes(run).items() if only in (None, label)]
+    _train("transformer", "blocks and steps", own, specs)
+    if only is None:
+        keep_rows(run)
+
+
+def _train(name: str, what: str, run: StudyRun, specs: list[Spec]) -> None:
+    """What is not trained yet; a run with nothing left needs no pictures."""
+    if left := [spec for spec in specs if not done(run, spec)]:
+        with _timed(f"{name}: pictures"):
+            for pictures in (training_pictures, judged_pictures, drawn_pictures):
+                pictures(run)
+        with _timed(f"{name}: {what}"):
+            train_all(run, left)
+
+
+@contextmanager
+def _timed(title: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    print(f"{title}: {(time.perf_counter() - started) / 60:.1f} min", flush=True)
+
+
+def blocks(run: StudyRun) -> list[Block]:
+    rows = {name: method_rows(run, name) for name in runs(run)}
+    made: list[Block] = [drawn_well(run, rows)]
+    for split in ("all", *run.size.splits):
+        own = {name: rows_from(all_, GENERATED, split) for name, all_ in rows.items()}
+        title = "Mean over the splits" if split == "all" else f"Split {split[-1]}"
+        shown = {name: counted(all_[all_.method == "daam"]) for name, all_ in own.items()}
+        note = "; ".join(f"pictures of the {name}: {text}" for name, text in shown.items() if text)
+        made.append(
+            cell_table(run, f"{title}: each model's own pictures, the detector judges", own, note)
+        )
+        if split == "all":
+            made.append(Text(verdict(made[-1], "pictures of their own")))
+    drawn = {name: rows_from(all_, NOISED, "all") for name, all_ in rows.items()}
+    made.append(cell_table(run, "The same drawn scenes with noise, exact truth", drawn, ""))
+    pairs = apart(run, drawn)
+    made += [pairs, Text(verdict_of_pairs(pairs))] if pairs.rows else []
+    return [*made, *block_tables(run, rows["transformer"])]

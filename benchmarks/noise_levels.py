@@ -3,8 +3,8 @@
     python -m benchmarks.noise_levels --pictures 80
 
 Drawn scenes of two classes, never trained on, are noised to a level and denoised from there under
-their words. Prints a Markdown row a level: the share in which the judge sees exactly both. Where the
-share falls from one level to the next, the model draws something else than what was there.
+their words. Prints a Markdown row a level: the share in which the judge sees exactly both. Where
+the share falls from one level to the next, the model draws something else than what was there.
 """
 
 import argparse

@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusion3Pipeline
 
 from ml.detectors.base import Instances
+from ml.diffusion.features import channels_of
+from ml.diffusion.loading import load_pipeline
+from ml.diffusion.sampling import sample
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.foundation import judge as judge_module
 from ml.foundation import train_backbone, train_detector
@@ -17,7 +21,7 @@ from ml.foundation.judge import Judge, load_judge, save_judge
 from ml.foundation.scenes import SceneSet
 from ml.foundation.train_backbone import class_probabilities, load_backbone, make_backbone
 from ml.foundation.train_detector import targets
-from ml.settings.profile import ROOT
+from ml.settings.profile import ROOT, load_params
 
 MICRO = ROOT / "data/foundation/micro"
 
@@ -185,6 +189,25 @@ def test_committed_backbone_names_drawn_classes():
     pixels = to_pixels(np.stack([scene.image for scene in scenes]))
     seen = class_probabilities(load_backbone(MICRO / "backbone"), pixels)
     assert exact(scenes, seen.numpy()) > 0.7
+
+
+def test_committed_transformer_draws_the_word_and_gives_one_grid_of_features():
+    """As the profile micro-dit says: a Stable Diffusion 3 without T5, 16x16 places, both guidance
+    halves of four blocks. The judge sees the class in 97 % of its pictures."""
+    diffusion = load_params("micro-dit").diffusion
+    pipe = load_pipeline(diffusion)
+    assert isinstance(pipe, StableDiffusion3Pipeline) and pipe.text_encoder_3 is None
+    assert channels_of(pipe) == {16: 2 * 4 * 128}
+    names = ("bus", "cow", "person", "train")
+    drawn = sample(
+        pipe,
+        [f"a photograph of a {name}" for name in names],
+        range(len(names)),
+        steps=diffusion.steps,
+        guidance_scale=diffusion.guidance_scale,
+    )
+    seen = load_judge(MICRO / "judge").judge(drawn.images) > 0.5
+    assert sum(seen[row, CLASSES.index(name)] for row, name in enumerate(names)) >= 3
 
 
 def test_committed_checkpoints_are_small_safetensors():

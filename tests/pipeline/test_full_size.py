@@ -40,8 +40,9 @@ from ml.store.shards import read_shards
 from tests.pipeline.test_grounding_stages import make_workspace, tiny_params
 
 PROFILE_SHAPES = {"sd15": "sd-v1", "sd21": "sd-2.1-base", "sdxl": "sdxl"}
-TRANSFORMERS = "sd35", "flux"
-"""Profiles of other networks: tests/diffusion/test_backbones_published.py."""
+TRANSFORMERS = "sd35", "flux", "micro-dit"
+"""Profiles of other networks: tests/diffusion/test_backbones_published.py, and of the micro one
+tests/foundation/test_models.py."""
 TWO, ONE = "a photograph of a dog and a dining table", "a photograph of a bus"
 CALL = {"steps": 3, "guidance_scale": 4.0}
 TINY = ("tiny-2.1", "tiny-xl")

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from ml.arguments import number
-from ml.drawn_world.world import CLASSES
 from ml.errors import exit_path
-from ml.foundation.batches import to_pixels
+from ml.foundation.batches import classification_figures, to_pixels
 from ml.foundation.judge import load_judge
+from ml.foundation.measure import drawn_classes
 from ml.foundation.measure_pictures import GUIDANCE, STEPS, load_transformer
 from ml.foundation.scenes import fresh_scenes
 from ml.foundation.train_transformer import ABSENT
@@ -33,12 +33,13 @@ FOLDER = Path("data/foundation/micro")
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=number(int, 1), default=80)
-    count = parser.parse_args(argv).pictures
-    pipe, judge = load_transformer(FOLDER), load_judge(FOLDER / "judge")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the micro checkpoints")
+    chosen = parser.parse_args(argv)
+    count = chosen.pictures
+    pipe, judge = load_transformer(chosen.folder), load_judge(chosen.folder / "judge")
     pipe.set_progress_bar_config(disable=True)
     scenes = [s for s in fresh_scenes(20 * count) if len(set(s.classes)) == len(s.classes) == 2]
     scenes = scenes[:count]
-    wanted = np.array([[name in scene.classes for name in CLASSES] for scene in scenes])
     words = [[phrase(synonyms()[name][0]) for name in scene.classes] for scene in scenes]
     prompts = [f"a photograph of {first} and {second}" for first, second in words]
     pixels = to_pixels(np.stack([scene.image for scene in scenes]))
@@ -54,8 +55,9 @@ def main(argv: list[str] | None = None) -> None:
             max_sequence_length=ABSENT,
             output_type="np",
         )
-        seen = judge.judge((output.images * 255).round().astype(np.uint8)) > 0.5
-        print(f"| σ {level} | {100 * (seen == wanted).all(1).mean():.0f} |", flush=True)
+        seen = judge.judge((output.images * 255).round().astype(np.uint8))
+        figures = classification_figures(torch.from_numpy(seen), drawn_classes(scenes))
+        print(f"| σ {level} | {figures['exact_set']:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ml.foundation.optimizers import fill_states, states_of
+from ml.foundation.optimizers import fill_states, parameters_of, states_of
 
 Numbers = dict[str, float]
 
@@ -28,8 +28,7 @@ def save_checkpoint(
     tensors = {f"ema.{i}": p for i, p in enumerate(ema.shadow_params)}
     for name, model in models.items():
         tensors |= {f"model.{name}.{key}": t for key, t in model.state_dict().items()}
-    parameters = [p for model in models.values() for p in model.parameters()]
-    for i, state in states_of(optimizers, parameters).items():
+    for i, state in states_of(optimizers, parameters_of(models)).items():
         tensors |= {f"optimizer.{i}.{key}": t for key, t in state.items()}
     metadata = {"facts": json.dumps(numbers), "settings": json.dumps(settings)}
     partial = path.with_suffix(".partial")
@@ -64,7 +63,7 @@ def load_checkpoint(
         model.load_state_dict(
             {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
         )
-    parameters = [p for model in models.values() for p in model.parameters()]
+    parameters = parameters_of(models)
     fill_states(optimizers, parameters, _moments(tensors, parameters))
     for i, shadow in enumerate(ema.shadow_params):
         shadow.copy_(tensors[f"ema.{i}"])

@@ -12,6 +12,11 @@ from torch import nn
 from ml.foundation.schedule import Schedule
 
 
+def parameters_of(models: Mapping[str, nn.Module]) -> list[nn.Parameter]:
+    """Of all models, in one order."""
+    return [parameter for model in models.values() for parameter in model.parameters()]
+
+
 def make_optimizers(
     models: Mapping[str, nn.Module], schedule: Schedule
 ) -> list[torch.optim.Optimizer]:

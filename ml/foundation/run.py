@@ -13,7 +13,7 @@ from torch import nn
 
 from ml.foundation.checkpoint import load_checkpoint, save_checkpoint
 from ml.foundation.curve_log import CurveLog
-from ml.foundation.optimizers import make_optimizers
+from ml.foundation.optimizers import make_optimizers, parameters_of
 from ml.foundation.schedule import Budget, Schedule, learning_rate
 from ml.store.files import atomic
 
@@ -42,7 +42,7 @@ class Run:
     ) -> None:
         self.models, self.work, self.budget = models, work, budget
         self.settings, self.schedule, self.seed = settings, schedule, seed
-        self.parameters = [p for model in models.values() for p in model.parameters()]
+        self.parameters = parameters_of(models)
         self.optimizers = make_optimizers(models, schedule)
         self.ema = EMAModel(self.parameters, decay=schedule.ema_decay, foreach=True)
         self.step = self.samples = 0

@@ -97,7 +97,7 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     torch.manual_seed(chosen.seed)
     towers = (first_tower(first), make_text_tower(tokenizer, SECOND_WIDTH))
     widths = [tower.config.hidden_size for tower in towers]
-    transformer = make_transformer(sum(widths)).to(device).train()
+    transformer = make_transformer(sum(widths), LAYERS, HEADS, HEAD_WIDTH).to(device).train()
     if before := chosen.go_on_from:
         load_weights(transformer, before / "transformer/diffusion_pytorch_model.safetensors")
         for tower, part in zip(towers, ("text_encoder", "text_encoder_2"), strict=True):
@@ -156,7 +156,7 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     )
 
 
-def parser() -> argparse.ArgumentParser:
+def options() -> argparse.ArgumentParser:
     """The options of this trainer."""
     parser = trainer_parser(
         __doc__,
@@ -187,7 +187,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run_training(prepare, parser().parse_args(argv))
+    run_training(prepare, options().parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,11 @@ SECOND_WIDTH = 16
 VAE_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def make_transformer(text_width: int) -> SD3Transformer2DModel:
-    """Random weights; 3.0 M parameters. text_width: of both text towers together.
+def make_transformer(
+    text_width: int, layers: int, heads: int, head_width: int
+) -> SD3Transformer2DModel:
+    """Random weights; 3.0 M parameters with LAYERS, HEADS and HEAD_WIDTH. text_width: of both text
+    towers together.
 
     A token is one place of the latent (patch size 1), so that features have 16x16 places, as the
     finest that the U-Net attends at.
@@ -37,11 +40,11 @@ def make_transformer(text_width: int) -> SD3Transformer2DModel:
         patch_size=1,
         in_channels=6,
         out_channels=6,
-        num_layers=LAYERS,
-        num_attention_heads=HEADS,
-        attention_head_dim=HEAD_WIDTH,
+        num_layers=layers,
+        num_attention_heads=heads,
+        attention_head_dim=head_width,
         joint_attention_dim=text_width,
-        caption_projection_dim=HEADS * HEAD_WIDTH,
+        caption_projection_dim=heads * head_width,
         pooled_projection_dim=text_width,
         pos_embed_max_size=16,
         qk_norm="rms_norm",

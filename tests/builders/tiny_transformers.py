@@ -6,11 +6,11 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
-    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from ml.foundation.transformer_model import assemble, make_transformer
 from tests.builders.tiny import WIDTH, tiny_pipeline
 
 BLOCKS, HEADS, HEAD_WIDTH = 3, 2, 8
@@ -24,35 +24,11 @@ def tiny_sd3() -> StableDiffusion3Pipeline:
         torch.manual_seed(1)
         config = CLIPTextConfig(**own.text_encoder.config.to_dict())
         towers = [CLIPTextModelWithProjection(config) for _ in range(2)]
-        transformer = SD3Transformer2DModel(
-            sample_size=16,
-            patch_size=1,
-            in_channels=6,
-            out_channels=6,
-            num_layers=BLOCKS,
-            num_attention_heads=HEADS,
-            attention_head_dim=HEAD_WIDTH,
-            joint_attention_dim=2 * WIDTH,
-            caption_projection_dim=HEADS * HEAD_WIDTH,
-            pooled_projection_dim=2 * WIDTH,
-            pos_embed_max_size=16,
-            qk_norm="rms_norm",
-            dual_attention_layers=(0,),
-        )
+        transformer = make_transformer(2 * WIDTH, BLOCKS, HEADS, HEAD_WIDTH)
         for value in transformer.parameters():
             if value.ndim == 2:
                 value.data.mul_(4)
-    pipe = StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-        vae=own.vae,
-        text_encoder=towers[0],
-        tokenizer=own.tokenizer,
-        text_encoder_2=towers[1],
-        tokenizer_2=own.tokenizer,
-        text_encoder_3=None,
-        tokenizer_3=None,
-    )
+    pipe = assemble(own.vae, tuple(towers), own.tokenizer, transformer)
     pipe.set_progress_bar_config(disable=True)
     for part in (transformer, *towers):
         part.eval().requires_grad_(False)

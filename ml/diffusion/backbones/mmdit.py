@@ -15,7 +15,7 @@ from ml.settings.sections import DiffusionParams
 
 TAPS = 4
 """Blocks whose picture tokens are features, evenly over the depth, the last block among them. How
-much each block of the micro model carries: docs/results.md#backbones."""
+much each block of the micro model carries is not measured yet (`ml/studies/backbones.py`)."""
 T5_TOKENS = "t5_tokens"
 """Attribute of a pipeline: how many tokens T5 reads, or None for diffusers' own number."""
 

@@ -116,7 +116,7 @@ class Backbone(Protocol):
 
     def taps(self, network: nn.Module, side: int, blocks: Sequence[int] | None = None) -> list[Tap]:
         """Where features are taken, in the order of the network. side: of the latent. blocks:
-        places among all that there are, from 0; by default those that carry most."""
+        places among all that there are, from 0; by default those that its kind takes."""
 
     def feature_map(self, output: Any, tap: Tap) -> Tensor:
         """The output of a tap's module as (B,C,r,r)."""

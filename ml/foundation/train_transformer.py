@@ -48,8 +48,8 @@ ABSENT, ABSENT_DEFAULT, DEFAULT_SHARE = 1, 256, 0.1
 """Zero tokens for the absent T5 in a step; in a share of the steps as many as diffusers takes
 unless told otherwise, so that pictures are right with either."""
 TIMESTEP_MEAN = 0.6
-"""With 0 three of four samples have noise levels below 0.66; what class an object has is drawn
-between 0.5 and 0.9 (`benchmarks.noise_levels`)."""
+"""With 0 half of the samples have noise levels below 0.5; what class an object has is drawn between
+0.5 and 0.8 (`benchmarks.noise_levels`)."""
 REPORT_SECONDS = 600.0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ml.arguments import add_root, number
 from ml.errors import EXIT_CODES, exit_path
+from ml.store.files import say
 from ml.studies.catalogue import ABOUT, STUDIES, command, make_row, make_study, study
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     from ml.studies.study_run import open_run
 
     run = open_run("quick" if chosen.quick else "full", chosen.root, chosen.workers)
+    if not chosen.quick:
+        _published(run, chosen, names)
     if chosen.row is not None:
         _print_row(run, names[0], chosen.row)
         return 0
@@ -73,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         "--page-only", action="store_true", help="only write the pages of what is finished"
     )
     parser.add_argument(
+        "--published",
+        action="store_true",
+        help="first take over what docs/ has of the studies, with its recipes, as far as it is "
+        "not here: to make one study where the others were not made",
+    )
+    parser.add_argument(
         "--export",
         action="store_true",
         help="write docs/paper/ although some studies are not finished; a full run "
@@ -90,6 +99,23 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--row needs exactly one --study that it is a row of, and no --page-only")
     if chosen.export and chosen.quick:
         raise ValueError("--export publishes the full size; expected it without --quick")
+    if chosen.published and chosen.quick:
+        raise ValueError("--published is of the full size; expected it without --quick")
+
+
+def _published(run: "StudyRun", chosen: argparse.Namespace, names: list[str]) -> None:
+    """Takes the published studies over, or says which the page would no longer have."""
+    from ml.studies.published import missing, take_over
+
+    if chosen.published:
+        print(f"published, and taken over: {', '.join(take_over(run)) or 'nothing more'}")
+        return
+    made = [] if chosen.page_only else names
+    if chosen.row is None and (lost := [name for name in missing(run) if name not in made]):
+        say(
+            f"docs/results.md will say of {', '.join(lost)} that they are not run yet: they are "
+            f"published, but not in {run.folder}; --published takes them over"
+        )
 
 
 def _make(run: "StudyRun", name: str) -> None:

@@ -1,8 +1,9 @@
 """What of a run goes into git: figures as JSON and the raw rows, `docs/paper/`, some MB in all.
 
-The figures are the saved blocks without pictures. The raw rows, one a mask or whatever a study
-counts, are every table of `raw/` and the segmenters' confusions, so that anyone can compute another
-figure or interval.
+The figures are the saved blocks with the captions of their pictures. The raw rows, one a mask or
+whatever a study counts, are every table of `raw/` and the segmenters' confusions, so that anyone
+can compute another figure or interval. With the recipes of both another checkout goes on from them
+(`published`).
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ml.store.files import atomic, write_json
 from ml.studies.catalogue import STUDIES
-from ml.studies.saved import load, to_plain
+from ml.studies.saved import load, path_of, to_plain
 from ml.studies.scores import RAW
 from ml.studies.study_run import StudyRun
 
@@ -22,10 +23,15 @@ MASKS = "masks"
 """Name of the file with all tables that have the columns `scores.RAW`; others keep their own."""
 CONFUSIONS = "zero_shot_confusions"
 """Name of the file with the segmenters' confusions."""
+SEGMENTER, SEED = "zero-shot-", "-seed"
+"""A file of confusions is named SEGMENTER, the model, SEED and its seed."""
+RECIPES = "recipes.json"
+"""Recipes by name: of the `studies`' blocks and of the `tables`."""
 
 
 def export(run: StudyRun) -> Path:
-    """Writes `docs/paper/<study>.json` of every finished study and `docs/paper/raw/*.parquet`.
+    """Writes `docs/paper/<study>.json` of every finished study, `docs/paper/raw/*.parquet` and the
+    recipes of both, `docs/paper/recipes.json`.
 
     Returns the folder. Raises ValueError for a size that is not the full one: its figures are not
     to be published.
@@ -35,11 +41,16 @@ def export(run: StudyRun) -> Path:
             f"expected the full size to export, got {run.size.name!r}; its results "
             f"stay in {run.folder}"
         )
-    folder = Path(run.root) / "docs" / "paper"
-    for name in STUDIES:
-        if (saved := load(run, name)) is not None:
-            write_json(folder / f"{name}.json", to_plain(saved, pictures=False))
-    export_raw(run.folder / "raw", folder / "raw")
+    folder, raw = Path(run.root) / "docs" / "paper", run.folder / "raw"
+    finished = {name: saved for name in STUDIES if (saved := load(run, name)) is not None}
+    for name, saved in finished.items():
+        write_json(folder / f"{name}.json", to_plain(saved, pictures=False))
+    export_raw(raw, folder / "raw")
+    recipes = {
+        "studies": {name: run.signed(path_of(run, name)) for name in finished},
+        "tables": {path.stem: run.signed(path) for path in raw.glob("*.parquet")},
+    }
+    write_json(folder / RECIPES, recipes)
     return folder
 
 
@@ -52,7 +63,7 @@ def export_raw(tables: Path, folder: Path) -> None:
         files[MASKS] = pd.concat(
             [frames[name].assign(table=name) for name in masks], ignore_index=True
         )
-    if stored := sorted(tables.glob("zero-shot-*.npz")):
+    if stored := sorted(tables.glob(f"{SEGMENTER}*.npz")):
         files[CONFUSIONS] = pd.concat([confusion_rows(path) for path in stored], ignore_index=True)
     if not files:
         for path in folder.glob("*.parquet"):
@@ -67,7 +78,7 @@ def export_raw(tables: Path, folder: Path) -> None:
 def confusion_rows(path: Path) -> pd.DataFrame:
     """A segmenter's confusions, one row a benchmark picture and pair of labels that has pixels:
     model, seed, picture (0..399), truth, predicted (labels of voc-zs3, 0 is background), pixels."""
-    model, _, seed = path.stem.removeprefix("zero-shot-").rpartition("-seed")
+    model, _, seed = path.stem.removeprefix(SEGMENTER).rpartition(SEED)
     with np.load(path) as stored:
         counts = stored["confusions"]
     picture, truth, predicted = counts.nonzero()

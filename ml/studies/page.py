@@ -72,6 +72,12 @@ def publish(run: StudyRun) -> Place:
     return own
 
 
+def picture_file(stem: str) -> str:
+    """Name of a picture's file below `Place.images`. stem: its study and its number there, from
+    1, as "limits-3"."""
+    return f"{stem}.jpg"
+
+
 def facts(run: StudyRun) -> list[tuple[str, str]]:
     """What was run, as pairs for the head of the page."""
     size, params = run.size, run.params
@@ -159,7 +165,7 @@ def _markdown(
         case Plot():
             caption, file, data = block.title, f"{stem}.svg", draw_svg(block).encode()
         case Picture():
-            caption, file, data = block.caption, f"{stem}.jpg", block.jpeg
+            caption, file, data = block.caption, picture_file(stem), block.jpeg
     pictures[file] = data
     shown = plain(caption)
     return f"![{shown}]({(images / file).as_posix()})\n\n*{shown}*"

@@ -34,7 +34,7 @@ def save(run: StudyRun, name: str, saved: Saved) -> Path:
     for block in saved.blocks:
         if isinstance(block, Table):
             check_table(name, block)
-    path = _path(run, name)
+    path = path_of(run, name)
     write_json(path, to_plain(saved))
     run.sign(path, _recipe(run, name))
     return path
@@ -42,7 +42,7 @@ def save(run: StudyRun, name: str, saved: Saved) -> Path:
 
 def load(run: StudyRun, name: str) -> Saved | None:
     """A study's blocks, None when it was not finished with the settings of this run."""
-    path = _path(run, name)
+    path = path_of(run, name)
     if not run.in_place(path, _recipe(run, name)):
         return None
     saved = read_note(path, dict)
@@ -66,13 +66,13 @@ def check_table(name: str, table: Table) -> None:
 
 
 def to_plain(saved: Saved, pictures: bool = True) -> dict:
-    """As what JSON holds, any order of importance as a list. pictures: whether to keep them."""
-    blocks = [b for b in saved.blocks if pictures or not isinstance(b, Picture)]
-    return {
-        "title": saved.title,
-        "question": saved.question,
-        "blocks": [_block_to_plain(block) for block in blocks],
-    }
+    """As what JSON holds, any order of importance as a list. pictures: whether to keep them, or
+    only their captions."""
+    blocks = [_block_to_plain(block) for block in saved.blocks]
+    if not pictures:
+        for block in blocks:
+            block.pop("jpeg", None)
+    return {"title": saved.title, "question": saved.question, "blocks": blocks}
 
 
 def from_plain(value: dict) -> Saved:
@@ -168,7 +168,8 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(float(value), 6)
 
 
-def _path(run: StudyRun, name: str) -> Path:
+def path_of(run: StudyRun, name: str) -> Path:
+    """Where a study's blocks are kept."""
     return run.folder / "blocks" / f"{name}.json"
 
 

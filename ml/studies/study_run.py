@@ -89,7 +89,11 @@ class StudyRun:
 
     def in_place(self, path: Path, recipe: str) -> bool:
         """Whether a file or folder is there and was made by this recipe."""
-        return path.exists() and read_note(_note(path), str) == recipe
+        return path.exists() and self.signed(path) == recipe
+
+    def signed(self, path: Path) -> str | None:
+        """The recipe that a file or folder was made by; None for what is not finished."""
+        return read_note(_note(path), str)
 
     def sign(self, path: Path, recipe: str) -> None:
         """Marks a file or folder as finished: the last step of making it."""

@@ -46,16 +46,16 @@ def train(own: Training, steps: int, muon: str, rate: float) -> float:
 def judge(options: argparse.Namespace) -> Callable[[Mapping[str, nn.Module]], str]:
     """The losses of models at LEVELS, as cells of a row."""
     first, generator = options.start_from, torch.Generator().manual_seed(0)
-    latents, captions = load_training_latents(
+    scenes = load_training_latents(
         load_autoencoder(first / "vae").eval(),
         options.train_scenes,
         options.same_class_scenes,
         options.scenes,
     )
-    rows = torch.randint(len(latents), (PICTURES,), generator=generator)
-    x_0, noise = latents[rows].float(), torch.randn(PICTURES, 6, 16, 16, generator=generator)
+    rows = torch.randint(len(scenes.latents), (PICTURES,), generator=generator)
+    x_0, noise = scenes.latents[rows].float(), torch.randn(PICTURES, 6, 16, 16, generator=generator)
     tokenizer = CLIPTokenizer.from_pretrained(first / "tokenizer")
-    ids = token_ids(tokenizer, [captions[row] for row in rows])
+    ids = token_ids(tokenizer, [scenes.captions[row] for row in rows])
 
     @torch.no_grad()
     def losses(models: Mapping[str, nn.Module]) -> str:

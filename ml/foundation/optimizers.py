@@ -9,7 +9,46 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from ml.compute.precision import computes_bfloat16
 from ml.foundation.schedule import Schedule
+
+
+class Float32Muon(torch.optim.Muon):
+    """Muon that orthogonalises in float32. torch's does so in bfloat16 whatever the weights have,
+    which takes longer than all the rest of a step on a CPU that emulates it."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        if closure is not None:
+            raise ValueError("expected no closure: this optimiser takes gradients that are there")
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                kept = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(kept, group["momentum"])  # Nesterov's
+                rate = group["lr"] * 0.2 * max(parameter.shape) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(
+                    orthogonal(ahead, group["ns_coefficients"], group["ns_steps"]), alpha=-rate
+                )
+
+
+def orthogonal(
+    matrix: torch.Tensor, coefficients: tuple[float, float, float], steps: int
+) -> torch.Tensor:
+    """Of a matrix (m,n) its nearest one with singular values near 1, by Newton-Schulz iterations
+    in the matrix's own precision (arXiv 2502.16982, equation 2)."""
+    a, b, c = coefficients
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 def parameters_of(models: Mapping[str, nn.Module]) -> list[nn.Parameter]:
@@ -35,7 +74,8 @@ def make_optimizers(
     )
     if not inner:
         return [adamw]
-    muon = torch.optim.Muon(
+    kind = torch.optim.Muon if computes_bfloat16(inner[0].device.type) else Float32Muon
+    muon = kind(
         inner,
         lr=schedule.peak_lr,
         weight_decay=schedule.weight_decay,

@@ -97,11 +97,11 @@ def kept_tokenizer(work: Path, start_from: Path | None, captions: Sequence[str])
 def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     """U-Net and text encoder on the latents and captions of drawn scenes."""
     vae = load_autoencoder(chosen.vae or chosen.out / "vae").to(device).eval()
-    latents, captions = load_training_latents(
+    scenes = load_training_latents(
         vae, chosen.train_scenes, chosen.same_class_scenes, chosen.scenes
     )
-    tokenizer = kept_tokenizer(chosen.work, chosen.start_from, captions)
-    ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
+    tokenizer = kept_tokenizer(chosen.work, chosen.start_from, scenes.captions)
+    ids, empty = token_ids(tokenizer, scenes.captions), token_ids(tokenizer, [""])
 
     torch.manual_seed(chosen.seed)
     unet = make_unet(tuple(chosen.channels)).to(device).train()
@@ -114,12 +114,12 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     batch = chosen.batch
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=generator)
+        rows = torch.randint(len(ids), (batch,), generator=generator)
         dropped = torch.rand((batch, 1), generator=generator) < EMPTY_SHARE
         # One timestep from each of `batch` equal stretches: every step sees all noise levels.
         t = (torch.arange(batch) + torch.rand(batch, generator=generator)) * 1000 / batch
         t = t.long().clamp(max=999).to(device)
-        x_0 = latents[rows].float()
+        x_0 = scenes.latents[rows].float()
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         prompt = torch.where(dropped, empty, ids[rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):

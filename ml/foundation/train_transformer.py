@@ -76,11 +76,28 @@ def flow_loss(
     return (velocity.float() - (noise - x_0)).square().mean()
 
 
-def logit_normal(batch: int, generator: torch.Generator, mean: float = 0.0) -> torch.Tensor:
+def logit_normal(
+    batch: int, generator: torch.Generator, mean: float = 0.0, deviation: float = 1.0
+) -> torch.Tensor:
     """float32 (batch,) in 0..1: one from each of `batch` equally likely stretches of the
-    logit-normal distribution with this mean and deviation 1 (arXiv 2403.03206, section 3.1)."""
+    logit-normal distribution (arXiv 2403.03206, section 3.1)."""
     share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-    return (torch.special.ndtri(share.clamp(1e-5, 1 - 1e-5)) + mean).sigmoid()
+    return (torch.special.ndtri(share.clamp(1e-5, 1 - 1e-5)) * deviation + mean).sigmoid()
+
+
+def choose_rows(
+    objects: torch.Tensor, batch: int, generator: torch.Generator, several_share: float | None
+) -> torch.Tensor:
+    """int64 (batch,): random scenes of those whose numbers of objects (N,) are given; with
+    several_share (0..1) that share of them, on average, has more than one object."""
+    if several_share is None:
+        return torch.randint(len(objects), (batch,), generator=generator)
+    several = torch.rand(batch, generator=generator) < several_share
+    drawn = [
+        rows[torch.randint(len(rows), (batch,), generator=generator)]
+        for rows in ((objects > 1).nonzero()[:, 0], (objects == 1).nonzero()[:, 0])
+    ]
+    return torch.where(several, *drawn)
 
 
 def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
@@ -88,11 +105,11 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     first = chosen.start_from
     vae = load_autoencoder(first / "vae").to(device).eval()
     vae.register_to_config(shift_factor=0.0)  # which the pipeline adds
-    latents, captions = load_training_latents(
+    scenes = load_training_latents(
         vae, chosen.train_scenes, chosen.same_class_scenes, chosen.scenes
     )
     tokenizer = CLIPTokenizer.from_pretrained(first / "tokenizer")
-    ids, empty = token_ids(tokenizer, captions), token_ids(tokenizer, [""])
+    ids, empty = token_ids(tokenizer, scenes.captions), token_ids(tokenizer, [""])
 
     torch.manual_seed(chosen.seed)
     towers = (first_tower(first), make_text_tower(tokenizer, SECOND_WIDTH))
@@ -106,14 +123,14 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
     bf16 = computes_bfloat16(device.type)
     pipe = assemble(vae, towers, tokenizer, transformer)
     fast = torch.compile(transformer, dynamic=False) if chosen.compile else transformer
-    batch = chosen.batch
+    batch, timesteps = chosen.batch, (chosen.timestep_mean, chosen.timestep_deviation)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(latents), (batch,), generator=generator)
+        rows = choose_rows(scenes.objects, batch, generator, chosen.several_share)
         dropped = torch.rand((batch, 1), generator=generator) < EMPTY_SHARE
         default = torch.rand((), generator=generator) < DEFAULT_SHARE
-        sigma = logit_normal(batch, generator, chosen.timestep_mean).to(device)
-        x_0 = latents[rows].float()
+        sigma = logit_normal(batch, generator, *timesteps).to(device)
+        x_0 = scenes.latents[rows].float()
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         prompt = torch.where(dropped, empty, ids[rows]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -134,11 +151,12 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
             "heads": HEADS,
             "width": HEADS * HEAD_WIDTH,
             "text_widths": widths,
-            "loss": f"velocity, timesteps logit-normal ({chosen.timestep_mean:g}, 1)",
+            "loss": "velocity, timesteps logit-normal ({:g}, {:g})".format(*timesteps),
             "empty_captions": EMPTY_SHARE,
             "batch": batch,
             "train_scenes": chosen.train_scenes,
             "same_class_scenes": chosen.same_class_scenes,
+            "several_objects": "as drawn" if chosen.several_share is None else chosen.several_share,
             "starts_from": "an exported transformer"
             if chosen.go_on_from
             else "random weights; the first text tower from the U-Net's",
@@ -178,7 +196,18 @@ def options() -> argparse.ArgumentParser:
         help="mean of the logit-normal distribution of noise levels; above 0 more noise",
     )
     parser.add_argument(
+        "--timestep-deviation",
+        type=number(float, 0.01, 5),
+        default=1.0,
+        help="its deviation; below 1 fewer samples with hardly any noise or hardly any picture",
+    )
+    parser.add_argument(
         "--compile", action="store_true", help="torch.compile; pays from some 10 minutes on"
+    )
+    parser.add_argument(
+        "--several-share",
+        type=number(float, 0, 1),
+        help="share of the samples that have more than one object; without it as drawn, 0.55",
     )
     parser.add_argument("--batch", type=number(int, 1), default=BATCH)
     parser.add_argument("--same-class-scenes", type=number(int, 1), default=SAME_CLASS_SCENES)

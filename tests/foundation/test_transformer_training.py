@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from ml.diffusion.loading import read_pipeline
 from ml.foundation import train_transformer, transformer_model
 from ml.foundation.diffusion_model import token_ids
-from ml.foundation.train_transformer import flow_loss, logit_normal
+from ml.foundation.train_transformer import choose_rows, flow_loss, logit_normal
 from ml.foundation.transformer_model import encode_text
 from tests.builders.tiny import tiny_pipeline
 from tests.foundation.test_training_loop import SMALL as ALL
@@ -59,8 +59,24 @@ def test_noise_levels_are_logit_normal():
         [logit_normal(64, torch.Generator().manual_seed(i), 0.6) for i in range(200)]
     )
     torch.testing.assert_close(noisier.logit(), logits + 0.6, rtol=0, atol=1e-3)
+    narrow = logit_normal(64, torch.Generator().manual_seed(0), 0.6, 0.5).logit()
+    torch.testing.assert_close(narrow, logits[:64] / 2 + 0.6, rtol=0, atol=1e-3)
     one = logit_normal(4, torch.Generator().manual_seed(1))  # one from each quarter
     assert (one[0] < 0.3376 < one[1] < 0.5 < one[2] < 0.6624 < one[3]).all()
+
+
+def test_a_share_of_the_samples_has_several_objects():
+    objects = torch.tensor([1, 1, 1, 2, 1, 3, 1, 1], dtype=torch.uint8)
+
+    def drawn(share):
+        rows = choose_rows(objects, 4000, torch.Generator().manual_seed(0), share)
+        return torch.bincount(rows, minlength=8) / 4000
+
+    assert (drawn(None) - 1 / 8).abs().max() < 0.02
+    several = drawn(0.8)
+    assert (several[[3, 5]] - 0.4).abs().max() < 0.03
+    assert (several[[0, 1, 2, 4, 6, 7]] - 0.2 / 6).abs().max() < 0.02
+    assert drawn(1.0)[[3, 5]].sum() == 1
 
 
 @pytest.fixture
@@ -88,7 +104,11 @@ def test_an_exported_transformer_is_trained_on_from_its_own_weights(tmp_path, tr
     out = train("first-training")
     before = weights(out)
     same = weights(train("unmoved", "--go-on-from", str(out), "--peak-lr", "0"))
-    moved = weights(train("moved", "--go-on-from", str(out), "--timestep-mean", "0.25"))
+    moved = weights(
+        train(
+            "moved", "--go-on-from", str(out), "--timestep-mean", "0.25", "--several-share", "0.75"
+        )
+    )
     assert same.keys() == before.keys() == {"transformer", "text_encoder", "text_encoder_2"}
     for part, tensors in before.items():
         for key, tensor in tensors.items():
@@ -96,6 +116,11 @@ def test_an_exported_transformer_is_trained_on_from_its_own_weights(tmp_path, tr
         assert any(not torch.equal(moved[part][key], t) for key, t in tensors.items())
     kept = json.loads((tmp_path / "moved/settings.json").read_text())
     assert kept["starts_from"] == "an exported transformer" and "(0.25, 1)" in kept["loss"]
+    assert kept["several_objects"] == 0.75
+    assert (
+        json.loads((tmp_path / "first-training/settings.json").read_text())["several_objects"]
+        == "as drawn"
+    )
 
 
 def test_it_goes_on_where_it_was_stopped_and_loads(tmp_path, first, train, monkeypatch):

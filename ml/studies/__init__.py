@@ -29,8 +29,8 @@ From a study to the page
     catalogue      which studies there are, in their order; a study made, or one row of it
     blocks         tables, plots, pictures and paragraphs; `saved`: those of a finished study
     page           docs/results.md and the HTML page; `markdown`, `plots`: their parts
-    export         figures and raw tables, small enough for git; `published`: these taken over
-                   into another checkout's run
+    export         figures and raw tables, small enough for git; `published`: these in a checkout
+                   that did not make them
 
 Nothing here is imported by the pipeline's stages.
 """

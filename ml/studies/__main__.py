@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ml.arguments import add_root, number
 from ml.errors import EXIT_CODES, exit_path
-from ml.store.files import say
 from ml.studies.catalogue import ABOUT, STUDIES, command, make_row, make_study, study
 
 if TYPE_CHECKING:
@@ -26,8 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     from ml.studies.study_run import open_run
 
     run = open_run("quick" if chosen.quick else "full", chosen.root, chosen.workers)
-    if not chosen.quick:
-        _published(run, chosen, names)
+    if chosen.published:
+        from ml.studies.published import take_over
+
+        print(f"{len(take_over(run))} published tables taken over")
     if chosen.row is not None:
         _print_row(run, names[0], chosen.row)
         return 0
@@ -78,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--published",
         action="store_true",
-        help="first take over what docs/ has of the studies, with its recipes, as far as it is "
-        "not here: to make one study where the others were not made",
+        help="first take over the published raw rows (docs/paper/raw) that are not made here and "
+        "have the present settings: a study then makes what is left",
     )
     parser.add_argument(
         "--export",
@@ -101,21 +102,6 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--export publishes the full size; expected it without --quick")
     if chosen.published and chosen.quick:
         raise ValueError("--published is of the full size; expected it without --quick")
-
-
-def _published(run: "StudyRun", chosen: argparse.Namespace, names: list[str]) -> None:
-    """Takes the published studies over, or says which the page would no longer have."""
-    from ml.studies.published import missing, take_over
-
-    if chosen.published:
-        print(f"published, and taken over: {', '.join(take_over(run)) or 'nothing more'}")
-        return
-    made = [] if chosen.page_only else names
-    if chosen.row is None and (lost := [name for name in missing(run) if name not in made]):
-        say(
-            f"docs/results.md will say of {', '.join(lost)} that they are not run yet: they are "
-            f"published, but not in {run.folder}; --published takes them over"
-        )
 
 
 def _make(run: "StudyRun", name: str) -> None:

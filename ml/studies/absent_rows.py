@@ -10,7 +10,7 @@ from ml.studies.asking import SPECS, contrast_threshold, modules_recipe
 from ml.studies.parallel import run_tasks
 from ml.studies.records import GENERATED, NOISED
 from ml.studies.study_run import StudyRun
-from ml.studies.trainings import train_all
+from ml.studies.trainings import have_modules, train_all
 
 MASK_SHARE = 0.005
 """Of the picture: a smaller mask counts as none. The least area of a training mask."""
@@ -34,6 +34,7 @@ COLUMNS = (
 def make_tables(run: StudyRun) -> None:
     """Trains what is not trained and asks every picture, in parts, `run.workers` at once."""
     train_all(run, list(SPECS.values()))
+    have_modules(run, list(SPECS.values()))
     threshold = contrast_threshold(run)
     run_tasks(
         "absent words",

@@ -15,11 +15,9 @@ from ml.studies.protocol_one_methods import SPECS, TRAINED, spec_of
 from ml.studies.scores import RAW
 from ml.studies.sizes import FRACTIONS
 from ml.studies.specs import Spec
-from ml.studies.study_run import StudyRun
+from ml.studies.study_run import TRANSFORMER, StudyRun
 from ml.studies.trainings import done, recipe_of, rows_of
 
-PROFILE = "micro-dit"
-"""Of the transformer."""
 UNTRAINED = {
     "DAAM, best threshold": "daam",
     "ConceptAttention": CONCEPT,
@@ -36,7 +34,7 @@ STEPS = 4
 
 def runs(run: StudyRun) -> dict[str, StudyRun]:
     """The run itself, and one whose pictures the transformer makes, by what rows are called."""
-    return {"U-Net": run, "transformer": replace(run, backbone=PROFILE)}
+    return {"U-Net": run, "transformer": replace(run, backbone=TRANSFORMER)}
 
 
 def labels_of(name: str) -> dict[str, str]:
@@ -125,6 +123,12 @@ def keep_rows(run: StudyRun) -> None:
     recipe = run.recipe(
         other=own.recipe(),
         seeds=run.size.seeds,
+        splits=run.size.splits,
+        untrained=[
+            own.signed(own.table_path(f"{table}-{split}"))
+            for table in ("baselines", "concepts")
+            for split in run.size.splits
+        ],
         methods=[recipe_of(own, spec_of(method, run.size.splits[0])) for method in SPECS],
         probes={label: recipe_of(own, spec) for label, spec in specs.items()},
     )

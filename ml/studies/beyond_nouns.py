@@ -14,7 +14,7 @@ from ml.studies.parallel import run_tasks
 from ml.studies.relation_scenes import COLOUR, LEFT, RIGHT
 from ml.studies.scores import figure, ratio, sums
 from ml.studies.study_run import StudyRun
-from ml.studies.trainings import train_all
+from ml.studies.trainings import have_modules, train_all
 
 TITLE = "Beyond nouns: colours and relations"
 
@@ -29,6 +29,7 @@ METHODS = (*SPECS, CONTRAST)
 def make(run: StudyRun, only: str | None = None) -> None:
     """Rows of all methods, whatever row is asked for, and a sheet of generated pictures."""
     train_all(run, list(SPECS.values()))
+    have_modules(run, list(SPECS.values()))
     threshold = contrast_threshold(run)
     run_tasks(
         "beyond nouns", [(make_part, run, number, threshold) for number in parts(run)], run.workers

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ml.studies.blocks import Cell
-from ml.studies.scores import difference, figure, mean_iou, paired_counts
+from ml.studies.scores import difference, figure, mean_iou, paired_counts, pictures_of
 from ml.words.cells import CELLS
 
 CELL_NAMES = {key: cell.study for key, cell in CELLS.items()}
@@ -27,8 +27,9 @@ def cells_apart(a: pd.DataFrame, b: pd.DataFrame, resamples: int) -> dict[str, C
     """How far a's mIoU is above b's, in points, in each cell: of the same masks, paired."""
     found = {}
     for cell in CELLS:
-        if stacks := paired_counts(a[a.cell == cell], b[b.cell == cell]):
-            found[cell] = figure(stacks, difference, resamples)
+        own = a[a.cell == cell]
+        if stacks := paired_counts(own, b[b.cell == cell]):
+            found[cell] = figure(stacks, difference, resamples, keys=pictures_of(own))
     return found
 
 

@@ -11,7 +11,7 @@ from ml.studies.blocks import Block, Cell, Row, Table, Text
 from ml.studies.cell_scores import CELL_NAMES, cells, cells_apart
 from ml.studies.protocol_one import make as make_protocol_one
 from ml.studies.protocol_one import raw
-from ml.studies.scores import figure, sums
+from ml.studies.scores import figure, pictures_of, sums
 from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
 from ml.studies.trainings import done, rows_of, train_all
@@ -165,7 +165,12 @@ def spilled(rows: pd.DataFrame, resamples: int) -> Cell:
 def _quotient(rows: pd.DataFrame, top, bottom, resamples: int) -> Cell:
     values = rows[["split", "seed", "key"]].assign(top=np.asarray(top), bottom=np.asarray(bottom))
     stacks = [sums(own, own.top, own.bottom) for _, own in values.groupby("split", sort=True)]
-    return figure(stacks, lambda c: 100 * c[..., 0] / np.maximum(c[..., 1], 1e-9), resamples)
+    return figure(
+        stacks,
+        lambda c: 100 * c[..., 0] / np.maximum(c[..., 1], 1e-9),
+        resamples,
+        keys=pictures_of(values),
+    )
 
 
 def confusion_table(rows: pd.DataFrame, unseen: tuple[str, ...], title: str) -> Table:

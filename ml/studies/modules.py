@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ml.compute.devices import find_device
+from ml.compute.precision import usable_precision
 from ml.diffusion.features import channels_of
 from ml.diffusion.pipeline import device_of
 from ml.diffusion.tokens import text_width
@@ -45,8 +46,13 @@ def load_module(run: StudyRun, spec: Spec, seed: int) -> GroundingModule:
 
 
 def module_recipe(run: StudyRun, spec: Spec, seed: int) -> str:
-    """Digest of what a trained module is made from."""
+    """Digest of what a trained module is made from. A machine that emulates the precision asked
+    for trains in another one (`ml.compute.precision`), which then is in it too."""
     sets = {"counts": run.counts(), "grounding": _settings(run, spec), "seed": run.params.seed}
+    asked, device = run.params.grounding.precision, run.params.diffusion.device
+    used = usable_precision(asked, find_device(device, "diffusion.device").type)
+    if used != asked:
+        sets["precision"] = used
     return run.recipe(spec=spec.name, training=seed, **sets)
 
 
@@ -58,14 +64,24 @@ def _settings(run: StudyRun, spec: Spec) -> dict:
     }
 
 
-def trained_modules(run: StudyRun, spec: Spec, pipe) -> list[GroundingModule]:
-    """The modules of all seeds: those that are not in place are trained, on features that are
-    computed once."""
-    places = [
+def modules_made(run: StudyRun, spec: Spec) -> bool:
+    """Whether the modules of all seeds are in place; their rows may be here without them
+    (`published`)."""
+    return all(run.in_place(folder, recipe) for _, folder, recipe in _places(run, spec))
+
+
+def _places(run: StudyRun, spec: Spec) -> list[tuple[int, Path, str]]:
+    return [
         (seed, model_folder(run, spec, seed), module_recipe(run, spec.trained, seed))
         for seed in range(run.size.seeds)
     ]
-    if not all(run.in_place(folder, recipe) for _, folder, recipe in places):
+
+
+def trained_modules(run: StudyRun, spec: Spec, pipe) -> list[GroundingModule]:
+    """The modules of all seeds: those that are not in place are trained, on features that are
+    computed once."""
+    places = _places(run, spec)
+    if not modules_made(run, spec):
         samples = training_set(run, spec)
         parts = [[s for s in samples if s.subset == name] for name in ("train", "validation")]
         kinds = (_Empties if spec.empty_masks else FeatureSource, FeatureSource)

@@ -19,6 +19,7 @@ from ml.studies.blocks import Block, Picture, Plot, Table, Text
 from ml.studies.catalogue import ABOUT, STUDIES, command
 from ml.studies.export import export
 from ml.studies.plots import draw_svg
+from ml.studies.published import picture_file, read
 from ml.studies.saved import Saved, load
 from ml.studies.study_run import StudyRun
 from ml.words.markdown import escape as plain
@@ -30,6 +31,10 @@ READING = (
     "otherwise. A method without training has no seed and no ±. Below ours stands the figure "
     "of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, the drawn "
     "micro world here, so compare the order of the rows and the gaps, not the heights."
+)
+OLDER = (
+    "These figures were published with other settings or weights than the present ones; the "
+    "command makes them anew."
 )
 
 
@@ -53,9 +58,16 @@ def place(run: StudyRun) -> Place:
 
 
 def publish(run: StudyRun) -> Place:
-    """Writes both pages from what is finished, and, of a whole full-size run, the export."""
+    """Writes both pages from what is finished, and, of a whole full-size run, the export.
+
+    A study that is published and was not made in this run is shown as it is published.
+    """
     own = place(run)
-    found = {name: load(run, name) for name in STUDIES}
+    made = {name: load(run, name) for name in STUDIES}
+    found = {
+        name: saved or (read(run, name, own.images) if run.size.name == "full" else None)
+        for name, saved in made.items()
+    }
     pictures: dict[str, bytes] = {}
     text = render_markdown(run, found, pictures, own.images.relative_to(own.markdown.parent))
     with atomic(own.images, also="*-[0-9]*.*") as temporary:
@@ -67,15 +79,9 @@ def publish(run: StudyRun) -> Place:
     for path, page in ((own.markdown, text), (own.html, render_html(run, found))):
         with atomic(path) as temporary:
             temporary.write_text(page)
-    if run.size.name == "full" and all(found.values()):
+    if run.size.name == "full" and all(made.values()):
         export(run)
     return own
-
-
-def picture_file(stem: str) -> str:
-    """Name of a picture's file below `Place.images`. stem: its study and its number there, from
-    1, as "limits-3"."""
-    return f"{stem}.jpg"
 
 
 def facts(run: StudyRun) -> list[tuple[str, str]]:
@@ -139,6 +145,7 @@ def render_markdown(
             f"## {i}. {plain(saved.title)}",
             markdown.prose(saved.question),
             f"`{command(run, name)}`",
+            OLDER if saved.older else "",
         ]
         for j, block in enumerate(saved.blocks, start=1):
             out.append(_markdown(run, name, block, f"{name}-{j}", pictures, images))
@@ -178,6 +185,7 @@ def render_html(run: StudyRun, found: dict[str, Saved | None]) -> str:
             "name": name,
             "command": command(run, name),
             "finished": saved is not None,
+            "older": OLDER if saved and saved.older else "",
             "title": _title(name, saved),
             "question": _prose(saved.question) if saved else "",
             "blocks": [

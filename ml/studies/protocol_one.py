@@ -10,9 +10,9 @@ from ml.studies.blocks import Block, Picture, Row, Table, Text
 from ml.studies.cell_scores import CELL_NAMES, cells, counted
 from ml.studies.parallel import run_tasks
 from ml.studies.protocol_one_methods import BASELINES, TRAINED, spec_of
-from ml.studies.protocol_one_sheet import draw_sheet
+from ml.studies.protocol_one_sheet import ON_THE_SHEET, draw_sheet
 from ml.studies.study_run import StudyRun
-from ml.studies.trainings import done, rows_of, train_all
+from ml.studies.trainings import done, have_modules, rows_of, train_all
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Protocol I: words to masks on generated pictures"
@@ -50,6 +50,7 @@ def make(run: StudyRun, only: str | None = None) -> None:
     if only is None or only.startswith("OVAM"):
         queries.make(run)
     if only is None:
+        have_modules(run, [spec_of(method, run.size.splits[0]) for method in ON_THE_SHEET])
         draw_sheet(run)
 
 

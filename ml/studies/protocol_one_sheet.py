@@ -13,6 +13,8 @@ from ml.studies.training_sets import judged_pictures
 from ml.words.vocabulary import load_vocabulary
 
 SHEET = 8  # pictures
+ON_THE_SHEET = ("seeded", "paper")
+"""Whose modules it shows, of the first split."""
 
 
 def draw_sheet(run: StudyRun) -> None:
@@ -24,8 +26,7 @@ def draw_sheet(run: StudyRun) -> None:
     shown = [(two or records)[i] for i in spread(len(two or records), SHEET)]
     batch = FeatureSource(pipe, shown, [r.evidence for r in shown]).batch(range(len(shown)))
     found = [
-        predict_masks(load_module(run, spec_of(method, split), 0), batch)
-        for method in ("seeded", "paper")
+        predict_masks(load_module(run, spec_of(method, split), 0), batch) for method in ON_THE_SHEET
     ]
     threshold = float(make_baselines(run, split).query("method == 'daam'").threshold.iloc[0])
     images, masks, captions = [], [], []

@@ -7,12 +7,12 @@ beside the file says which settings it was made with. What the page does with it
 import base64
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ml.store.files import read_note, write_json
 from ml.studies.blocks import Block, Cell, Picture, Plot, Row, Table, Text
-from ml.studies.study_run import StudyRun
+from ml.studies.study_run import TRANSFORMER, StudyRun
 
 SECTIONS = ("grounding", "segmenter", "benchmark")
 """Of the settings, beside those that everything depends on, what a study's figures do."""
@@ -26,6 +26,7 @@ class Saved:
     title: str
     question: str
     blocks: tuple[Block, ...]
+    older: bool = False  # published with other settings than the present ones
 
 
 def save(run: StudyRun, name: str, saved: Saved) -> Path:
@@ -36,14 +37,14 @@ def save(run: StudyRun, name: str, saved: Saved) -> Path:
             check_table(name, block)
     path = path_of(run, name)
     write_json(path, to_plain(saved))
-    run.sign(path, _recipe(run, name))
+    run.sign(path, recipe_of_blocks(run, name))
     return path
 
 
 def load(run: StudyRun, name: str) -> Saved | None:
     """A study's blocks, None when it was not finished with the settings of this run."""
     path = path_of(run, name)
-    if not run.in_place(path, _recipe(run, name)):
+    if not run.in_place(path, recipe_of_blocks(run, name)):
         return None
     saved = read_note(path, dict)
     return saved and from_plain(saved)
@@ -173,6 +174,13 @@ def path_of(run: StudyRun, name: str) -> Path:
     return run.folder / "blocks" / f"{name}.json"
 
 
-def _recipe(run: StudyRun, name: str) -> str:
+def recipe_of_blocks(run: StudyRun, name: str) -> str:
+    """Digest of the settings and models that a study's figures depend on. Not among them: the
+    module of another run that `few_labels` teaches; its tables have it in theirs."""
     own = {section: run.params.section(section) for section in SECTIONS}
+    if name == "zero_shot":
+        own["synthetic"] = run.params.section("synthetic")
+        own["backbone"] = run.workspace.digest(run.params, "segmenter.backbone")
+    if name == "backbones":
+        own["transformer"] = replace(run, backbone=TRANSFORMER).recipe()
     return run.recipe(study=name, layout=LAYOUT, size=asdict(run.size), seed=run.params.seed, **own)

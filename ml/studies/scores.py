@@ -56,7 +56,12 @@ def mean_iou(rows: pd.DataFrame, resamples: int, paper: float | None = None) -> 
     """mIoU in percent (mean over classes of the mean IoU of a class's masks), the mean over splits
     and seeds. rows: of one method and one cell, with split, seed, key, entity, iou."""
     stacks = [_seed_counts(own) for _, own in rows.groupby("split", sort=True)]
-    return figure(stacks, percent, resamples, paper)
+    return figure(stacks, percent, resamples, paper, keys=pictures_of(rows))
+
+
+def pictures_of(rows: pd.DataFrame) -> list[np.ndarray]:
+    """Keys of the pictures of each split, ascending, as the counts of `figure` stand."""
+    return [np.unique(own.key.to_numpy()) for _, own in rows.groupby("split", sort=True)]
 
 
 def paired_counts(a: pd.DataFrame, b: pd.DataFrame) -> list[np.ndarray]:
@@ -70,9 +75,11 @@ def paired_counts(a: pd.DataFrame, b: pd.DataFrame) -> list[np.ndarray]:
         pair = [_seed_counts(rows[rows.split == split]) for rows in (a, b)]
         seeds = max(len(own) for own in pair)
         pair = [np.repeat(own, seeds, 0) if len(own) == 1 else own for own in pair]
-        if pair[0].shape != pair[1].shape:
+        keys = [set(rows[rows.split == split].key) for rows in (a, b)]
+        if pair[0].shape != pair[1].shape or keys[0] != keys[1]:
             raise ValueError(
-                f"split {split}: counts {pair[0].shape} and {pair[1].shape}; expected "
+                f"split {split}: counts {pair[0].shape} and {pair[1].shape} of {len(keys[0])} and "
+                f"{len(keys[1])} pictures, {len(keys[0] & keys[1])} of them in both; expected "
                 "rows of the same pictures, classes and seeds"
             )
         stacks.append(np.stack(pair, axis=2))
@@ -108,21 +115,35 @@ def difference(counts: np.ndarray) -> np.ndarray:
 
 
 def figure(
-    stacks: Sequence[np.ndarray], statistic: Statistic, resamples: int, paper: float | None = None
+    stacks: Sequence[np.ndarray],
+    statistic: Statistic,
+    resamples: int,
+    paper: float | None = None,
+    *,
+    keys: Sequence[np.ndarray] | None = None,
 ) -> Cell:
     """The mean over splits and seeds of a statistic of counts summed over pictures.
 
     stacks: one a split, (seeds, pictures, *rest), e.g. confusions. Spread: the standard deviation
     (n - 1) over seeds of the mean over splits; None with one seed. Interval: 95 %, percentiles of
-    resamples in which pictures and seeds are both drawn anew, pictures alike for every seed.
+    resamples in which pictures and seeds are both drawn anew, pictures alike for every seed. keys:
+    those of each split's pictures (`pictures_of`): a picture that several splits judge is drawn
+    as often in each. Raises ValueError for several splits without them.
     """
+    if keys is None:
+        if len(stacks) > 1:
+            raise ValueError(f"expected the pictures' keys of {len(stacks)} splits, got none")
+        keys = [np.arange(stack.shape[1]) for stack in stacks]
     by_seed = np.mean([[float(statistic(own.sum(0))) for own in stack] for stack in stacks], axis=0)
     rng, drawn = np.random.default_rng(0), []
-    for stack in stacks:
+    every = np.unique(np.concatenate(keys))
+    drawings: np.ndarray | None = None
+    for stack, own_keys in zip(stacks, keys, strict=True):
         seeds, pictures = stack.shape[:2]
         share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-        times = rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-        times = times.astype(np.float64)
+        if drawings is None:
+            drawings = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), resamples)
+        times = drawings[:, np.searchsorted(every, own_keys)].astype(np.float64)
         scores = np.stack(
             [
                 statistic((times @ own.reshape(pictures, -1)).reshape(resamples, *own.shape[1:]))

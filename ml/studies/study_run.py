@@ -23,6 +23,8 @@ from ml.studies.sizes import SHARED, SIZES, Size
 
 VERSION = 2
 """Raised when the same settings give other results."""
+TRANSFORMER = "micro-dit"
+"""The profile whose diffusion model the study `backbones` holds against the run's own."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.validation import predict_masks
-from ml.studies.modules import module_recipe, trained_modules
+from ml.studies.modules import module_recipe, modules_made, trained_modules
 from ml.studies.parallel import run_tasks
 from ml.studies.records import Record
 from ml.studies.scores import raw_rows
@@ -40,6 +40,20 @@ def train_all(run: StudyRun, specs: Sequence[Spec]) -> None:
         drawn_training_pictures(run)
     left = [s for s in dict.fromkeys(specs) if not done(run, s)]
     run_tasks("grounding", [(train_and_score, run, spec) for spec in left], run.workers)
+
+
+def have_modules(run: StudyRun, specs: Sequence[Spec]) -> None:
+    """Trains the modules of specifications for what asks them itself: rows that were taken over
+    (`published`) are here without them."""
+    left = [s for s in dict.fromkeys(s.trained for s in specs) if not modules_made(run, s)]
+    if left:
+        training_pictures(run)
+        run_tasks("modules", [(_train_modules, run, spec) for spec in left], run.workers)
+
+
+def _train_modules(run: StudyRun, spec: Spec) -> str:
+    trained_modules(run, spec, load_pipeline(run.diffusion))
+    return spec.name
 
 
 def rows_of(run: StudyRun, spec: Spec) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from ml.studies.segmenter_models import MODELS, SIZES, Model, composition, sets_
 from ml.studies.segmenters import result, train_and_score
 from ml.studies.study_run import StudyRun
 from ml.studies.synthetic_labels import LABELLER, label_part, labelling, pictures_of
-from ml.studies.trainings import train_all
+from ml.studies.trainings import have_modules, train_all
 from ml.words.vocabulary import load_vocabulary
 
 TITLE = "Zero-shot segmentation with generated pictures (Protocol II)"
@@ -59,16 +59,15 @@ def make(run: StudyRun, only: str | None = None) -> None:
         train_all(run, [LABELLER])
     for name in sets:
         pictures_of(run, name)
-    run_tasks(
-        "labels",
-        [
-            (label_part, run, name, i)
-            for name in sets
-            for i, (path, recipe, _) in enumerate(labelling(run, name))
-            if not run.in_place(path, recipe)
-        ],
-        run.workers,
-    )
+    unlabelled = [
+        (label_part, run, name, i)
+        for name in sets
+        for i, (path, recipe, _) in enumerate(labelling(run, name))
+        if not run.in_place(path, recipe)
+    ]
+    if unlabelled:
+        have_modules(run, [LABELLER])
+    run_tasks("labels", unlabelled, run.workers)
     # The seeds of a row one after another, so that a run that is stopped leaves whole rows.
     run_tasks(
         "segmenter",

@@ -298,8 +298,30 @@ def test_a_paired_difference_knows_that_the_pictures_are_the_same():
     assert cell.value == pytest.approx(5, abs=0.3) and 4 < cell.low < cell.high < 5.5
     alone = mean_iou(b, 300)
     assert alone.high - alone.low > 10 * (cell.high - cell.low)
-    with pytest.raises(ValueError, match="expected rows of the same pictures"):
-        paired_counts(a, b[b.key != "p00"])
+    others = b.assign(key=b.key.replace("p00", "p99"))
+    for wrong in (b[b.key != "p00"], others):
+        with pytest.raises(ValueError, match="expected rows of the same pictures"):
+            paired_counts(a, wrong)
+
+
+def test_pictures_that_several_splits_judge_are_drawn_together():
+    """Three splits of one method without training on the same pictures know no more than one."""
+    rng = np.random.default_rng(0)
+    ious = {f"p{i:02d}": own for i, own in enumerate(rng.random(60))}
+
+    def of(*splits):
+        return raw({(split, 0, key, "dog"): iou for split in splits for key, iou in ious.items()})
+
+    one, three = mean_iou(of("a"), 2000), mean_iou(of("a", "b", "c"), 2000)
+    assert three.value == pytest.approx(one.value)
+    assert (three.low, three.high) == pytest.approx((one.low, one.high))  # not 1.7 times closer
+    halves = raw(
+        {(split, 0, f"{split}{key}", "dog"): iou for split in "ab" for key, iou in ious.items()}
+    )
+    apart = mean_iou(halves, 2000)
+    assert (one.high - one.low) / (apart.high - apart.low) == pytest.approx(2**0.5, abs=0.1)
+    with pytest.raises(ValueError, match="expected the pictures' keys of 2 splits, got none"):
+        figure([np.ones((1, 2, 2, 1))] * 2, difference, 2)
 
 
 # --- study 5's words

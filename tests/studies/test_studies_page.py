@@ -20,9 +20,9 @@ from ml.studies import markdown
 from ml.studies.blocks import Cell, Picture, Plot, Row, Table, Text
 from ml.studies.catalogue import STUDIES
 from ml.studies.export import export, export_raw
-from ml.studies.page import publish, render_markdown
+from ml.studies.page import place, publish, render_markdown
 from ml.studies.plots import draw_svg
-from ml.studies.published import blocks
+from ml.studies.published import read
 from ml.studies.saved import Saved, from_plain, load, save, to_plain
 from ml.studies.scores import RAW
 from ml.studies.study_run import open_run
@@ -255,7 +255,7 @@ def test_the_published_page_is_that_of_the_published_figures():
     """docs/results.md, byte for byte from docs/paper and docs/images, whatever the code does."""
     pictures: dict[str, bytes] = {}
     run = open_run("full", ROOT, 1)
-    found = {name: from_plain(blocks(run, name)) for name in STUDIES}
+    found = {name: read(run, name, place(run).images) for name in STUDIES}
     page = render_markdown(run, found, pictures, Path("images/paper"))
     committed = (ROOT / "docs" / "results.md").read_text()
     assert page == committed

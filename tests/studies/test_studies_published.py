@@ -1,35 +1,43 @@
-"""Published studies taken over into another checkout: everything comes back, by its recipe."""
+"""What `docs/` has of the studies, in a checkout that did not make them: nothing of it is lost."""
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ml.studies import __main__ as cli
+from ml.studies import trainings
 from ml.studies.catalogue import STUDIES
 from ml.studies.export import export
-from ml.studies.page import publish
-from ml.studies.published import missing, take_over
+from ml.studies.modules import model_folder, module_recipe
+from ml.studies.page import OLDER, publish
+from ml.studies.published import take_over
 from ml.studies.saved import Saved, load, save
+from ml.studies.specs import Spec
 from ml.studies.study_run import open_run
 from tests.studies.test_studies_page import SAVED, TABLE, files, masks_of
 
 
+def confusions(run, seed, counts):
+    path = run.folder / f"raw/zero-shot-bound-seed{seed}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, confusions=counts)
+
+
 @pytest.fixture
 def checkout(tmp_path):
-    """docs/ of a full run: every study, three tables of two kinds, a segmenter's confusions."""
+    """docs/ of a full run: every study, tables of two kinds, two segmenters' confusions."""
     run = open_run("full", tmp_path / "first", 1)
     for name in STUDIES:
         save(run, name, SAVED)
-    for name in ("default", "variant-paper"):
+    for name in ("default", "default-more"):
         run.table(name, f"recipe of {name}", lambda name=name: masks_of(name, 60))
     other = pd.DataFrame({"word": ["dog", None], "n": [1, 70_000]})
     run.table("presence", "recipe of presence", lambda: other)
-    counts = np.random.default_rng(0).integers(0, 3, (5, 21, 21)).astype(np.int32)
-    np.savez_compressed(run.folder / "raw/zero-shot-bound-seed2.npz", confusions=counts)
+    for seed in (1, 2):
+        confusions(run, seed, np.full((2, 3, 3), seed, np.int32))
     masks_of("unfinished", 30).to_parquet(run.folder / "raw/unfinished.parquet")
     publish(run)
     second = tmp_path / "second"
@@ -37,69 +45,133 @@ def checkout(tmp_path):
     return open_run("full", second, 1)
 
 
-def test_pages_and_export_are_the_same_again_from_what_was_taken_over(checkout):
-    before = files(checkout.root)
-    assert missing(checkout) == list(STUDIES)
-    assert take_over(checkout) == list(STUDIES) and missing(checkout) == []
-    assert repr(load(checkout, "limits")) == repr(SAVED)
+def docs(run):
+    return files(run.root / "docs")
+
+
+def test_pages_and_export_of_a_checkout_that_made_nothing_change_nothing(checkout):
+    before = docs(checkout)
     publish(checkout)
     export(checkout)
-    assert {name: data for name, data in files(checkout.root).items() if name in before} == before
+    assert docs(checkout) == before and len(before) > len(STUDIES) + 6
 
 
-def test_what_was_taken_over_is_in_place_by_its_recipe_alone(checkout):
-    take_over(checkout)
+def test_one_study_made_here_stands_among_the_published_ones(checkout):
+    before = docs(checkout)
+    save(checkout, "limits", Saved("Made here", "q", (TABLE,)))
+    checkout.table("default", "mine", lambda: masks_of("mine", 6))
+    confusions(checkout, 2, np.full((2, 3, 3), 5, np.int32))
+    publish(checkout)
+    page = (checkout.root / "docs/results.md").read_text()
+    assert "Made here" in page and page.count("## ") == len(STUDIES) and OLDER not in page
+    export(checkout)
+    after = docs(checkout)
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed == {
+        "results.md",
+        "results.html",
+        "paper/limits.json",
+        "paper/recipes.json",
+        "paper/raw/masks.parquet",
+        "paper/raw/zero_shot_confusions.parquet",
+        *(name for name in before if name.startswith("images/paper/limits-")),
+    }
+    masks = pd.read_parquet(checkout.root / "docs/paper/raw/masks.parquet")
+    of = {table: set(own.method) for table, own in masks.groupby("table", observed=True)}
+    assert of["default"] == {"mine"} and of["default-more"] == {"default-more"}
+    assert of["unfinished"] == {"unfinished"}
+    rows = pd.read_parquet(checkout.root / "docs/paper/raw/zero_shot_confusions.parquet")
+    assert rows.groupby("seed").pixels.unique().map(list).to_dict() == {1: [1], 2: [5]}
+    recipes = json.loads(after["paper/recipes.json"])
+    assert recipes["tables"]["default"] == "mine"
+    assert recipes["tables"]["presence"] == "recipe of presence"
+    assert set(recipes["studies"]) == set(STUDIES)
 
+
+def test_a_study_of_other_settings_says_so(checkout):
+    file = checkout.root / "docs/paper/recipes.json"
+    recipes = json.loads(file.read_text())
+    recipes["studies"]["limits"] = "of other settings"
+    file.write_text(json.dumps(recipes))
+    publish(checkout)
+    for page in ("results.md", "results.html"):
+        assert (checkout.root / "docs" / page).read_text().count(OLDER) == 1
+
+
+def test_a_picture_that_is_lost_stops_the_page_and_nothing_is_written(checkout):
+    (checkout.root / "docs/images/paper/limits-4.jpg").unlink()
+    before = docs(checkout)
+    with pytest.raises(ValueError, match=r"expected .*limits-4.jpg.*git checkout docs"):
+        publish(checkout)
+    assert docs(checkout) == before
+
+
+def test_tables_taken_over_count_by_their_recipe_alone(checkout):
     def never():
         raise AssertionError("made again")
 
+    assert take_over(checkout) == ["presence", "default", "default-more"]
     own = checkout.table("default", "recipe of default", never)
     expected = masks_of("default", 60)
     assert list(own.key) == list(expected.key) and list(own.own) == list(expected.own)
     assert np.array_equal(own.iou, expected.iou.astype(np.float32))
     assert checkout.table("presence", "recipe of presence", never).word[0] == "dog"
-    for name in ("unfinished", "default"):  # no recipe was published, or another one
-        made = checkout.table(name, "another recipe", lambda: masks_of("new", 6))
-        assert set(made.method) == {"new"}
+    made = checkout.table("default", "another recipe", lambda: masks_of("new", 6))
+    assert set(made.method) == {"new"}
 
 
-def test_nothing_that_the_run_has_is_replaced(checkout):
-    mine = replace(SAVED, title="mine")
-    save(checkout, "limits", mine)
+def test_no_table_that_the_run_made_is_replaced_and_a_half_one_is(checkout):
     checkout.table("default", "my recipe", lambda: masks_of("mine", 6))
-    assert "limits" not in take_over(checkout)
-    assert load(checkout, "limits").title == "mine"
+    masks_of("half", 3).to_parquet(checkout.table_path("default-more"))  # killed before it signed
+    assert take_over(checkout) == ["presence", "default-more"]
     assert set(pd.read_parquet(checkout.table_path("default")).method) == {"mine"}
+    assert set(pd.read_parquet(checkout.table_path("default-more")).method) == {"default-more"}
     assert take_over(checkout) == []
 
 
-def test_a_study_of_other_settings_is_not_finished(checkout):
-    file = checkout.root / "docs/paper/recipes.json"
-    recipes = json.loads(file.read_text())
-    recipes["studies"]["limits"] = "of other settings"
-    file.write_text(json.dumps(recipes))
-    take_over(checkout)
-    assert load(checkout, "limits") is None and load(checkout, "ablations") is not None
+def test_modules_whose_rows_were_taken_over_are_trained_where_they_are_asked(checkout, monkeypatch):
+    trained = []
+
+    def train(run, spec, pipe):
+        trained.append(spec)
+        for seed in range(run.size.seeds):
+            model_folder(run, spec, seed).mkdir(parents=True)
+            run.sign(model_folder(run, spec, seed), module_recipe(run, spec, seed))
+
+    monkeypatch.setattr(trainings, "trained_modules", train)
+    monkeypatch.setattr(trainings, "load_pipeline", lambda diffusion: None)
+    monkeypatch.setattr(trainings, "training_pictures", lambda run: [])
+    specs = [Spec(), Spec(settles=False), Spec(variant="paper")]
+    trainings.have_modules(checkout, specs)
+    assert trained == [Spec(), Spec(variant="paper")]  # one module without and with settling
+    trainings.have_modules(checkout, specs)
+    assert len(trained) == 2
 
 
-def test_the_command_says_what_the_page_would_lose(checkout, monkeypatch, capsys):
+def test_another_precision_than_the_one_asked_for_is_another_module(checkout, monkeypatch):
+    from ml.studies import modules
+
+    found = []
+    for used in ("bfloat16", "float32"):
+        monkeypatch.setattr(modules, "usable_precision", lambda asked, device, used=used: used)
+        found.append(module_recipe(checkout, Spec(), 0))
+    assert found[0] != found[1]
+
+
+def test_the_command_takes_tables_over_and_keeps_the_others_on_the_page(
+    checkout, monkeypatch, capsys
+):
     def save_it(run, name):
         save(run, name, Saved("new", "q", (TABLE,)))
         return None, 0.0
 
     monkeypatch.setattr(cli, "make_study", save_it)
-    line = ["--root", str(checkout.root), "--workers", "1", "--study", "limits"]
-    assert cli.main([*line, "--published"]) == 0
-    said = capsys.readouterr()
-    assert "taken over: protocol_one," in said.out and "not run yet" not in said.err
-    page = (checkout.root / "docs/results.md").read_text()
-    assert "Not run yet" not in page and page.count("Protocol I, again") > 1 and "new" in page
-
-    shutil.rmtree(checkout.folder)
+    line = ["--root", str(checkout.root), "--workers", "1", "--study", "limits", "--published"]
     assert cli.main(line) == 0
-    said = capsys.readouterr().err
-    assert "will say of protocol_one," in said and "limits" not in said.split("that they")[0]
-    assert "--published takes them over" in said
+    assert "3 published tables taken over" in capsys.readouterr().out
+    assert load(checkout, "limits").title == "new"
+    page = (checkout.root / "docs/results.md").read_text()
+    assert "Not run yet" not in page and page.count("Protocol I, again") > 1
 
 
 def test_without_anything_published_it_says_so(tmp_path, capsys):

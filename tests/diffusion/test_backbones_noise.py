@@ -79,6 +79,29 @@ def test_the_noise_share_is_the_schedulers_own_sigma_whatever_its_shift(pipe):
     assert process.to_velocity(pipe.scheduler, 300) == 1.0
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
+def test_timesteps_in_bfloat16_are_those_that_diffusers_pipeline_tells(name, latents):
+    """Stable Diffusion 3's tells every time of its schedule, FLUX's the nearest number of bfloat16:
+    2 apart from 256 on, 4 from 512."""
+    pipe, told = tiny_flow(name).to(torch.bfloat16), []
+    pipe.t5_tokens = 32
+    pipe.transformer.register_forward_pre_hook(
+        lambda module, inputs, named: told.append(named["timestep"]), with_kwargs=True
+    )
+    sample(pipe, ["a dog"], [1], steps=4, guidance_scale=4.0)
+    drawn, told[:] = [times[:1] for times in told], []
+    backbone, text = backbone_of(pipe), encode_prompts(pipe, ["a dog"])
+    given = latents[:1].to(torch.bfloat16)
+    with torch.no_grad():
+        for time in pipe.scheduler.timesteps:
+            backbone.predict(pipe, given, time, text)
+        one, other = (backbone.predict(pipe, given, time, text) for time in (551, 552))
+    assert len(drawn) == 4
+    for own, theirs in zip(told, drawn, strict=False):
+        assert own.dtype == theirs.dtype and torch.equal(own, theirs)
+    assert torch.equal(one, other) is (name == "flux-dev")
+
+
 def test_the_contrast_is_of_two_velocities(pipe, latents):
     found = leave_one_out(pipe, latents, [PROMPT, "a dog"], [["a cat"], []], [200, 600], [5, 6], 2)
     assert [own.shape for own in found] == [(1, 2, 16, 16), (0, 2, 16, 16)]

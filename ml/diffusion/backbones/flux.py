@@ -90,7 +90,8 @@ class Flux:
             guidance = torch.full((batch,), asked, device=latents.device, dtype=torch.float32)
         (output,) = network(
             hidden_states=packed,
-            timestep=times(timestep, latents) / 1000,
+            # In the latents' dtype, as its pipeline has it drawn.
+            timestep=times(timestep, latents).to(latents.dtype) / 1000,
             guidance=guidance,
             pooled_projections=text.pooled,
             encoder_hidden_states=text.hidden,

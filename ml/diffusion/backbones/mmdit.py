@@ -134,8 +134,9 @@ def token_map(tokens: Tensor, side: int) -> Tensor:
 
 
 def times(timestep: int | Tensor, latents: Tensor) -> Tensor:
-    """One timestep a latent, in the latents' dtype, as the pipelines of diffusers give them."""
-    return torch.as_tensor(timestep, device=latents.device).to(latents.dtype).expand(len(latents))
+    """float32 (B,): one timestep a latent, as Stable Diffusion 3's pipeline gives them. bfloat16
+    has steps of 2 from 256 on and of 4 from 512."""
+    return torch.as_tensor(timestep, device=latents.device).float().expand(len(latents))
 
 
 def joint_keys(attention: Any, pixels: Tensor, text: Tensor) -> Tensor:

@@ -30,10 +30,19 @@ from ml.words.spans import fold
 
 CACHE_BYTES = 1_500_000_000
 """Features kept in memory on a CPU. 800 pictures of the micro size take 0.3 GB in float16; at full
-size (65 MB each) some twenty fit and the rest are computed again, one U-Net pass each."""
+size (65 MB each) some twenty fit and the rest are computed again, one pass each."""
 CACHE_SHARE = 0.15
 """Of a GPU's free memory instead, for each of training and validation: the trainings on a card of
 8 GB still get the batches they ask for."""
+
+ADVICE = (
+    "take a diffusion.model whose features stay below 65,504; float32 or bfloat16 does not help"
+)
+WIDE_ADVICE = (
+    "a transformer's features may leave float16: set diffusion.dtype to bfloat16 or float32, and "
+    "if it is, take another diffusion.model"
+)
+"""What to do about features that are not finite, of a U-Net and of a transformer."""
 
 
 @dataclass
@@ -115,7 +124,8 @@ def cache_room(device: torch.device) -> int:
 
 
 class FeatureSource:
-    """Batches of samples for training: features cached in float16, the rest always kept."""
+    """Batches of samples for training: features cached as `_compute` leaves them, the rest always
+    kept."""
 
     def __init__(
         self,
@@ -161,7 +171,7 @@ class FeatureSource:
         )
 
     def _features(self, indices: Sequence[int]) -> dict[int, Tensor]:
-        """{r: float16 (B,C_r,r,r)}, computed where they are not in the cache."""
+        """{r: (B,C_r,r,r)} as of `_compute`, which makes those that are not in the cache."""
         fresh: dict[int, dict[int, Tensor]] = {}
         missing = [i for i in dict.fromkeys(indices) if i not in self.cache]
         for timestep in sorted({self.samples[i].timestep for i in missing}):
@@ -174,8 +184,8 @@ class FeatureSource:
         return {r: torch.stack([row[r] for row in rows]) for r in rows[0]}
 
     def _compute(self, part: Sequence[int]) -> dict[int, Tensor]:
-        """One pass, {r: (B,C_r,r,r)} on the pipeline's device: float16, or bfloat16 of a
-        transformer that works in it."""
+        """One pass, {r: (B,C_r,r,r)} on the pipeline's device: a U-Net's in float16, a
+        transformer's, which may leave its range, in the dtype of the pass."""
         chosen = [self.samples[i] for i in part]
         latents = torch.from_numpy(np.stack([s.latent for s in chosen]))
         on_gpu = device_of(self.pipe).type == "cuda"
@@ -188,24 +198,22 @@ class FeatureSource:
                 self.blocks,
             )
         wide = backbone_of(self.pipe).wide
-        halves = {
-            r: f if wide and f.dtype == torch.bfloat16 else f.half() for r, f in features.items()
-        }
+        kept = features if wide else {r: f.half() for r, f in features.items()}
         before, self._made = (
             self._made,
             [
                 (
-                    f"{r}x{r} pixels, kept in {_said(half.dtype)} for diffusion.dtype "
+                    f"{r}x{r} pixels, kept in {_said(own.dtype)} for diffusion.dtype "
                     f"{_said(features[r].dtype)}",
-                    torch.isfinite(half).all(),
+                    torch.isfinite(own).all(),
                 )
-                for r, half in halves.items()
+                for r, own in kept.items()
             ],
         )
         # A GPU is asked for the pass before, which it has made by now, instead of waited for; what
         # is wrong with the last pass shows in the loss.
-        refuse_infinite(before if on_gpu else self._made)
-        return halves
+        refuse_infinite(before if on_gpu else self._made, WIDE_ADVICE if wide else ADVICE)
+        return kept
 
     def _keep(self, index: int, features: dict[int, Tensor]) -> None:
         size = sum(f.nbytes for f in features.values())
@@ -218,16 +226,13 @@ def _said(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def refuse_infinite(made: Sequence[tuple[str, Tensor]]) -> None:
-    """Raises NotFinite for the first of these features that are not finite, read at once."""
+def refuse_infinite(made: Sequence[tuple[str, Tensor]], advice: str) -> None:
+    """Raises NotFinite for the first of these features that are not finite, read at once. advice:
+    what to do about it."""
     sound = torch.stack([finite for _, finite in made]).tolist() if made else []
     for (what, _), finite in zip(made, sound, strict=True):
         if not finite:
-            stop_for_numbers(
-                f"the features at {what}",
-                "take a diffusion.model whose features stay below 65,504; float32 or "
-                "bfloat16 does not help",
-            )
+            stop_for_numbers(f"the features at {what}", advice)
 
 
 def compute_evidence(

@@ -28,6 +28,7 @@ from ml.cli.planning.memory import (
     CUDA_BYTES,
     feature_bytes,
     gpu_needs,
+    kept_bytes,
     ram_needs,
     weight_bytes,
 )
@@ -333,6 +334,16 @@ def test_features_of_a_picture_are_65_mb_in_float16():
     """method.md 1.1: 34.1 M floats, 130 MB in float32 (binary)."""
     assert feature_bytes(SD1, 4) / 2**20 == pytest.approx(130, abs=0.5)
     assert feature_bytes(SD1, 2) * 2 == feature_bytes(SD1, 4)
+
+
+def test_a_training_keeps_a_transformers_features_in_the_dtype_of_its_pass():
+    flux = DRAWINGS["black-forest-labs/FLUX.1-dev"]
+    half, whole = (
+        dataclasses.replace(SD_PARAMS.diffusion, dtype=dtype) for dtype in ("bfloat16", "float32")
+    )
+    assert kept_bytes(flux, half) == 2 * 12_288 * 64**2
+    assert kept_bytes(flux, whole) == 2 * kept_bytes(flux, half)
+    assert kept_bytes(SD1, whole) == kept_bytes(SD1, half) == 2 * 34_078_720
 
 
 def test_disk_by_stage():

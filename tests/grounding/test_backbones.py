@@ -12,6 +12,7 @@ from ml.diffusion.features import feature_channels
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.tokens import text_width
 from ml.errors import NotFinite
+from ml.grounding import features
 from ml.grounding.config import make_config
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import FeatureSource
@@ -63,9 +64,9 @@ def test_a_module_of_one_resolution_has_no_block_and_the_full_width():
     assert config.encoder_widths == (PARAMS.width // 2,)
     assert (config.upsampling, config.learned_doublings, config.patch) == (8, 3, 1)
     module = module_of(pipe, "paper")
-    features = {8: torch.randn(2, 128, 8, 8)}
+    given = {8: torch.randn(2, 128, 8, 8)}
     text, valid = torch.randn(2, 1, text_width(pipe)), torch.ones(2, 1, dtype=torch.bool)
-    logits = module(features, text, valid, None)
+    logits = module(given, text, valid, None)
     logits.sum().backward()  # every weight of the module is used
     unused = [name for name, p in module.named_parameters() if p.grad is None]
     assert unused == []
@@ -104,13 +105,23 @@ def test_a_folder_from_before_these_settings_opens(tmp_path):
     assert getattr(after.pipe, "t5_tokens", None) is None
 
 
-def test_features_beyond_float16_are_kept_in_bfloat16():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_features_beyond_float16_are_kept_in_the_dtype_of_the_pass(dtype):
     """A transformer's residual stream grows; of a U-Net they are refused."""
-    pipe = tiny("sd3").to(torch.bfloat16)
+    pipe = tiny("sd3").to(dtype)
     pipe.transformer.pos_embed.proj.weight.data.mul_(1e7)
     latent = np.random.default_rng(0).normal(size=(4, 16, 16)).astype(np.float32)
     sample = SimpleNamespace(latent=latent, timestep=60, text="a dog")
-    features = FeatureSource(pipe, [sample])._compute([0])[8]
-    assert features.dtype == torch.bfloat16 and features.abs().max() > 65_504
-    with pytest.raises(NotFinite, match="kept in float16 for diffusion.dtype float32"):
-        FeatureSource(pipe.to(torch.float32), [sample])._compute([0])
+    (made,) = FeatureSource(pipe, [sample])._compute([0]).values()
+    assert made.dtype == dtype and made.isfinite().all() and made.abs().max() > 65_504
+
+
+def test_features_of_a_transformer_in_float16_name_the_dtypes_that_hold_them(monkeypatch):
+    pipe = tiny("sd3")
+    infinite = {8: torch.tensor([1.0, torch.inf]).half()}
+    monkeypatch.setattr(features, "denoiser_features", lambda *asked: infinite)
+    latent = np.zeros((4, 16, 16), np.float32)
+    sample = SimpleNamespace(latent=latent, timestep=60, text="a dog")
+    said = "kept in float16 for diffusion.dtype float16.*set diffusion.dtype to bfloat16 or float32"
+    with pytest.raises(NotFinite, match=said):
+        FeatureSource(pipe, [sample])._compute([0])

@@ -10,7 +10,7 @@ from ml.cli.planning.drawing import drawing_of
 from ml.cli.planning.grounding_size import grounding_size
 from ml.cli.planning.hours import Figures, stage_seconds
 from ml.cli.planning.machine import count_gpus, find_profile_device, folder_bytes
-from ml.cli.planning.memory import feature_bytes, gpu_needs, ram_needs
+from ml.cli.planning.memory import gpu_needs, kept_bytes, ram_needs
 from ml.cli.planning.models import find_models
 from ml.cli.planning.need import Need
 from ml.cli.planning.plan import Plan
@@ -89,7 +89,7 @@ def fill_in(plan: Plan, vocabulary: Vocabulary, device: "torch.device | None") -
         plan.ram = [replace(n, bytes=n.bytes + bytes_of(plan.gpu, n.name)) for n in plan.ram]
     plan.sharing = find_sharing(plan.params.executor, count_gpus(device))
     plan.gpu, plan.ram = plan.sharing.gpu(plan.gpu), plan.sharing.ram(plan.ram)
-    cached = room // feature_bytes(plan.drawing, 2)
+    cached = room // kept_bytes(plan.drawing, plan.params.diffusion)
     figures = plan.probe.figures if plan.probe else Figures()
     alone = stage_seconds(plan.counts, figures, plan.params, cached)
     plan.seconds = plan.sharing.seconds(alone, plan.counts, plan.params)

@@ -19,8 +19,15 @@ DECODE_MAPS = 4  # full-size maps that decoding holds at once, assumed
 
 
 def feature_bytes(drawing: Drawing, width: int) -> int:
-    """U-Net features of one picture, both guidance halves. width: bytes a number."""
+    """Features of one picture, all guidance halves. width: bytes a number."""
     return width * sum(channels * r * r for r, channels in drawing.features.items())
+
+
+def kept_bytes(drawing: Drawing, diffusion: DiffusionParams) -> int:
+    """Features of one picture as a training keeps them: a U-Net's in float16, a transformer's in
+    the dtype of its pass."""
+    width = BYTES[diffusion.dtype] if "transformer" in drawing.parameters else 2
+    return feature_bytes(drawing, width)
 
 
 def weight_bytes(drawing: Drawing, diffusion: DiffusionParams) -> tuple[int, str]:
@@ -102,7 +109,7 @@ def ram_needs(counts: Counts, drawing: Drawing, params: Params, cache_bytes: int
     grounding = params.grounding
     maps = 1 + (len(grounding.evidence_timesteps) if grounding.variant == "seeded" else 0)
     samples = 4 * h * w * (counts.train * c + counts.image_words * maps)
-    cache = min(2 * cache_bytes, counts.train * feature_bytes(drawing, 2))
+    cache = min(2 * cache_bytes, counts.train * kept_bytes(drawing, params.diffusion))
     load = BYTES[params.diffusion.dtype] * sum(drawing.parameters.values())  # before they move
     waiting = params.diffusion.offload != "none"  # then they stay, too
     return [

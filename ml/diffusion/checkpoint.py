@@ -26,6 +26,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPErr
 from ml.diffusion.backbones.kinds import KINDS, Kind
 from ml.diffusion.configurations import INDEX, check_folder
 from ml.diffusion.weight_files import check_weights
+from ml.settings.sections import DiffusionParams
 from ml.store.reading import read_object
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -57,15 +58,25 @@ UNAVAILABLE = (OSError, ValueError, EntryNotFoundError, RevisionResolutionError,
 """What the hub's library and diffusers raise when a model is unavailable."""
 
 
-def find_checkpoint(name: str, revision: str | None = None, variant: str | None = None) -> Path:
+def find_checkpoint(
+    name: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    settings: DiffusionParams | None = None,
+) -> Path:
     """The folder with the model's files: `name` itself, or where the hub's copy lies.
 
-    Downloads what is missing of a hub id. Raises ValueError, saying what to do, when the model is
-    missing or unavailable, is of a class that is not in KINDS, has no safetensors, lacks
-    a file or has a damaged one, or asks for what is not supported (`ml.diffusion.configurations`).
+    Downloads what is missing of a hub id. settings: that must fit the kind of model, which is known
+    before its weights are downloaded. Raises ValueError, saying what to do, when they do not, when
+    the model is missing or unavailable, is of a class that is not in KINDS, has no safetensors,
+    lacks a file or has a damaged one, or asks for what is not supported
+    (`ml.diffusion.configurations`).
     """
-    folder = Path(name) if Path(name).is_dir() else _download(name, revision, variant)
-    kind_of(folder)
+    here = Path(name).is_dir()
+    kind = kind_of(Path(name)) if here else _kind(_download_index(name, revision, variant))
+    if settings is not None:
+        kind.backbone.check(settings)
+    folder = Path(name) if here else _download(kind, name, revision, variant)
     check_weights(folder, variant)
     check_folder(folder)
     return folder
@@ -94,7 +105,8 @@ def _kind(index: Path) -> Kind:
     return KINDS[name]
 
 
-def _download(name: str, revision: str | None, variant: str | None) -> Path:
+def _download_index(name: str, revision: str | None, variant: str | None) -> Path:
+    """The model_index.json of a hub id."""
     if name.count("/") > 1 or name.startswith(("/", ".", "~")):
         raise ValueError(
             f"no folder {name!r}: expected a folder written by save_pretrained with "
@@ -102,10 +114,12 @@ def _download(name: str, revision: str | None, variant: str | None) -> Path:
             "diffusion.model in the profile"
         )
     try:
-        index = hf_hub_download(name, INDEX, revision=revision)
+        return Path(hf_hub_download(name, INDEX, revision=revision))
     except UNAVAILABLE as error:
         raise _unavailable(name, revision, variant, error) from error
-    kind = _kind(Path(index))
+
+
+def _download(kind: Kind, name: str, revision: str | None, variant: str | None) -> Path:
     try:
         return Path(
             kind.pipeline.download(

@@ -17,15 +17,20 @@ SEQUENCE = 4096
 """Tokens of a picture of 1024 pixels, for the schedules that shift by their number."""
 
 
-def swapped(scheduler: Any, name: str) -> Any:
-    """A scheduler of another class with the shift of the model's own. Raises ValueError for a name
-    that does not fit a flow-matching model."""
+def check_own(name: str) -> None:
+    """Raises ValueError for a scheduler that flow-matching models do not draw with."""
     if name not in SCHEDULERS:
         raise ValueError(
             f"diffusion.scheduler: {name} adds noise as Stable Diffusion 1, 2 and XL do, and this "
             f"model was trained by flow matching: expected one of {list(SCHEDULERS)}; change it in "
             "the profile"
         )
+
+
+def swapped(scheduler: Any, name: str) -> Any:
+    """A scheduler of another class with the shift of the model's own. Raises ValueError for a name
+    that does not fit a flow-matching model."""
+    check_own(name)
     import diffusers
 
     return getattr(diffusers, name).from_config(scheduler.config)

@@ -36,12 +36,12 @@ def load_pipeline(diffusion: DiffusionParams) -> Pipeline:
 
     On a CPU without instructions for bfloat16 that dtype becomes float32, with a line on stdout.
     Raises ValueError, saying what to do, for a missing or damaged model, weights that are not
-    all its own, settings of it that are not followed here, a scheduler that can't draw with it or
-    a device that is not there.
+    all its own, settings of it that are not followed here, settings of the profile that do not fit
+    it, a scheduler that can't draw with it or a device that is not there.
     """
     device = find_device(diffusion.device, "diffusion.device")  # before anything is downloaded
     check_name(diffusion.scheduler)
-    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
+    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant, diffusion)
     dtype = getattr(torch, usable_precision(diffusion.dtype, device.type))
     pipe = read_pipeline(folder, diffusion.variant, dtype)
     return prepare_pipeline(pipe, diffusion)
@@ -51,8 +51,10 @@ def prepare_pipeline(pipe: Pipeline, diffusion: DiffusionParams) -> Pipeline:
     """The pipeline frozen, on its device, its scheduler set by name, memory saved as asked for.
 
     Parameters are in eval mode without gradients, the safety checker and the progress bar are off.
+    Raises ValueError for settings that do not fit this kind of model.
     """
     backbone = backbone_of(pipe)
+    backbone.check(diffusion)
     set_scheduler(pipe, diffusion.scheduler)
     backbone.process.check(pipe.scheduler, diffusion.steps)
     for part in (denoiser(pipe), pipe.vae, *text_encoders(pipe)):

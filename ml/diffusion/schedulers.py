@@ -46,16 +46,21 @@ def check_name(name: str) -> None:
         )
 
 
+def check_own(name: str) -> None:
+    """Raises ValueError for a scheduler that Stable Diffusion 1, 2 and XL do not draw with."""
+    if name not in SCHEDULERS:
+        raise ValueError(
+            "diffusion.scheduler: this model was trained with the noise of Stable Diffusion 1, 2 "
+            f"and XL: expected one of {list(SCHEDULERS)}, got {name!r}; change it in the profile"
+        )
+
+
 def swapped(scheduler: "Scheduler", name: str) -> "Scheduler":
     """A scheduler of another class with the noise schedule of the model's own.
 
     Raises ValueError for a name that does not fit, or a class that cannot keep the schedule.
     """
-    if name not in SCHEDULERS:
-        raise ValueError(
-            f"diffusion.scheduler: expected one of {list(SCHEDULERS)}, got {name!r}; change it in "
-            "the profile"
-        )
+    check_own(name)
     import diffusers
 
     own = dict(scheduler.config)

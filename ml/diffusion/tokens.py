@@ -93,7 +93,7 @@ def refuse_long_prompts(diffusion: DiffusionParams, prompts: Sequence[Wording]) 
 
     Downloads the model if it is not here, so that a prompt is refused before anything is drawn.
     """
-    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant)
+    folder = find_checkpoint(diffusion.model, diffusion.revision, diffusion.variant, diffusion)
     if (limit := read_limit(folder, diffusion.t5_tokens)) is not None:
         limit.refuse_prompts(prompts)
 

@@ -532,6 +532,27 @@ def test_plan_of_a_full_profile_without_its_weights(tmp_path, capsys):
     assert "4.3 GB  to download" in said and "latent 64 KB" in said
 
 
+FLOW_NAME = "FlowMatchEulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize(
+    "model, scheduler, said",
+    [
+        ("black-forest-labs/FLUX.1-dev", "DDIMScheduler", "was trained by flow matching: expected"),
+        ("stabilityai/stable-diffusion-3.5-medium", "DDIMScheduler", "by flow matching: expected"),
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", FLOW_NAME, "Stable Diffusion 1, 2 and XL"),
+        ("", FLOW_NAME, "Stable Diffusion 1, 2 and XL"),
+    ],
+)
+def test_a_scheduler_of_the_other_process_is_refused(tmp_path, capsys, model, scheduler, said):
+    """Of a model that is to be downloaded, or in a folder, the last one."""
+    text = small(tmp_path, model or tiny.save_tiny_pipeline(tmp_path / "tiny"))
+    capsys.readouterr()  # the saving's progress
+    text = text.replace("diffusion: {", f"diffusion: {{scheduler: {scheduler}, ")
+    done, printed = run(tmp_path, capsys, text)
+    assert done == INPUT and printed.startswith("error: diffusion.scheduler: ") and said in printed
+
+
 def test_a_model_that_nobody_knows_is_not_planned(tmp_path, capsys):
     done, said = run(tmp_path, capsys, "diffusion: {model: some/model}\n", "--no-probe")
     assert done == 0 and "unknown          some/model" in said

@@ -14,6 +14,7 @@ from ml.compute.devices import find_device
 from ml.diffusion import checkpoint
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.loading import load_pipeline
+from ml.diffusion.tokens import refuse_long_prompts
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from tests.builders.tiny import settings, tiny_pipeline
@@ -91,6 +92,19 @@ def test_a_hub_id_is_downloaded_by_its_own_class_without_pickles(monkeypatch, ti
     assert find_checkpoint("some/model", "abc", None) == tiny_copy
     assert asked["use_safetensors"] is True and asked["safety_checker"] is None
     assert (asked["name"], asked["revision"], asked["variant"]) == ("some/model", "abc", None)
+
+
+def test_settings_of_another_kind_are_refused_before_the_weights_are_downloaded(
+    monkeypatch, tiny_copy
+):
+    monkeypatch.setattr(
+        checkpoint, "hf_hub_download", lambda *_, **__: tiny_copy / "model_index.json"
+    )
+    monkeypatch.setattr(StableDiffusionPipeline, "download", lambda *_, **__: pytest.fail("loaded"))
+    asked = settings("some/model", scheduler="FlowMatchEulerDiscreteScheduler")
+    for refused in (lambda: load_pipeline(asked), lambda: refuse_long_prompts(asked, [])):
+        with pytest.raises(ValueError, match="noise of Stable Diffusion 1, 2.*got 'FlowMatchEuler"):
+            refused()
 
 
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):

@@ -34,8 +34,8 @@ class Found:
 def find_models(params: Params, workspace: Workspace) -> list[Found]:
     """The diffusion model, the detector and the segmenter's backbone.
 
-    Raises ValueError for a scheduler that does not fit, or a diffusion model on this machine whose
-    configuration asks for what is not done here.
+    Raises ValueError for settings that do not fit the diffusion model, where its kind is known, and
+    for one on this machine whose configuration asks for what is not done here.
     """
     return [
         find_diffusion(params, workspace),
@@ -49,15 +49,21 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
     check_name(diffusion.scheduler)
     variant = getattr(diffusion, "variant", None)
     folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
+    known = DRAWINGS.get(diffusion.model)
+    if folder or known:  # diffusers takes seconds to import
+        from ml.diffusion.backbones.kinds import kind_of_parts
+        from ml.diffusion.checkpoint import kind_of
+
+        kind = kind_of(folder) if folder else kind_of_parts(known.parameters)
+        kind.backbone.check(diffusion)
     if folder:
         parts = [file for part in PARTS for file in weight_files(folder / part, variant)]
         if any(weight_files(folder / part, variant) for part in ("unet", "transformer")):
-            from ml.diffusion import configurations  # diffusers takes seconds to import
+            from ml.diffusion import configurations
 
             if configurations.are_whole(folder):  # else the probe says what is missing
                 configurations.check_folder(folder)
             return on_disk("diffusion.model", diffusion.model, parts, folder)
-    known = DRAWINGS.get(diffusion.model)
     width = BYTES["float16" if variant == "fp16" else known.stored if known else "float32"]
     return to_download(
         "diffusion.model", diffusion.model, known and sum(known.parameters.values()), width

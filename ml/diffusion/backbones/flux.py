@@ -42,6 +42,9 @@ class Flux:
     wide = True
     settings: tuple[str, ...] = (T5_TOKENS, GUIDANCE, "default_sample_size")
 
+    def check(self, diffusion: DiffusionParams) -> None:
+        self.process.check_name(diffusion.scheduler)
+
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
         setattr(pipe, GUIDANCE, diffusion.guidance_scale)

@@ -1,6 +1,6 @@
 """The table of the text-to-image models that are known, by the class of their pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +109,14 @@ def kind_of_pipe(pipe: Pipeline) -> Kind:
     if name not in KINDS:
         raise ValueError(f"expected a pipeline of {sorted(KINDS)}, got {name}")
     return KINDS[name]
+
+
+def kind_of_parts(parts: Collection[str]) -> Kind:
+    """The row whose parts with weights have these names. Raises ValueError where there is none."""
+    for kind in KINDS.values():
+        if set(kind.networks) == set(parts):
+            return kind
+    raise ValueError(f"expected the parts of one of {sorted(KINDS)}, got {sorted(parts)}")
 
 
 def backbone_of(pipe: Pipeline) -> Backbone:

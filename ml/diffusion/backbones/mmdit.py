@@ -28,6 +28,9 @@ class MMDiT:
     wide = True
     settings: tuple[str, ...] = (T5_TOKENS,)
 
+    def check(self, diffusion: DiffusionParams) -> None:
+        self.process.check_name(diffusion.scheduler)
+
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
 

@@ -51,6 +51,9 @@ class Ddpm:
         }
         return targets[scheduler.config.prediction_type]
 
+    def check_name(self, name: str) -> None:
+        schedulers.check_own(name)
+
     def swapped(self, scheduler: Any, name: str) -> Any:
         return schedulers.swapped(scheduler, name)
 
@@ -93,6 +96,9 @@ class Flow:
 
     def target(self, scheduler: Any, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:
         return noise - clean
+
+    def check_name(self, name: str) -> None:
+        flow_schedulers.check_own(name)
 
     def swapped(self, scheduler: Any, name: str) -> Any:
         return flow_schedulers.swapped(scheduler, name)

@@ -70,6 +70,10 @@ class Process(Protocol):
     def target(self, scheduler: Any, clean: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """What the denoiser should predict of clean latents mixed with this noise."""
 
+    def check_name(self, name: str) -> None:
+        """Raises ValueError, listing the names that fit, for a scheduler of the other process.
+        Needs no model."""
+
     def swapped(self, scheduler: Any, name: str) -> Any:
         """A scheduler of another class with the model's own schedule. Raises ValueError for one
         that can't have it."""
@@ -104,6 +108,10 @@ class Backbone(Protocol):
     from block to block."""
     settings: tuple[str, ...]
     """Attributes of the pipeline that `configure` sets, and a saved pipeline must keep."""
+
+    def check(self, diffusion: DiffusionParams) -> None:
+        """Raises ValueError for settings that do not fit this kind. Needs no model, so that nothing
+        is downloaded for them."""
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """Settings that this kind alone has, and its memory format."""

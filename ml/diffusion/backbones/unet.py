@@ -22,6 +22,9 @@ class UNet:
     wide = False
     settings: tuple[str, ...] = ()
 
+    def check(self, diffusion: DiffusionParams) -> None:
+        self.process.check_name(diffusion.scheduler)
+
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """channels_last, faster on a CPU (docs/ablations.md#memory-format-of-the-u-net)."""
         unet: nn.Module = getattr(pipe, self.part)  # torch's `to` has types, diffusers' has none

@@ -138,7 +138,6 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
         "peak_lr": SCHEDULE.peak_lr,
         "warmup_steps": SCHEDULE.warmup,
         "ema_decay": SCHEDULE.ema_decay,
-        "seed": chosen.seed,
     }
     return Training({"vae": vae}, settings, SCHEDULE, chosen.batch, loss, save, REPORT_SECONDS)
 

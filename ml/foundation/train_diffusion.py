@@ -160,7 +160,6 @@ def settings_of(chosen: argparse.Namespace, schedule: Schedule) -> dict[str, obj
         "peak_lr": schedule.peak_lr,
         "warmup_steps": schedule.warmup,
         "ema_decay": schedule.ema_decay,
-        "seed": chosen.seed,
     }
 
 

@@ -164,7 +164,6 @@ def prepare(chosen: argparse.Namespace, device: torch.device) -> Training:
             "peak_lr": schedule.peak_lr,
             "warmup_steps": schedule.warmup,
             "ema_decay": schedule.ema_decay,
-            "seed": chosen.seed,
         },
         schedule,
         batch,

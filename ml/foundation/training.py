@@ -24,7 +24,8 @@ class Training:
     """What a trainer brings.
 
     models: name -> module with its first weights, on the device, in train mode.
-    settings: plain values that are kept with the checkpoint and shown on the model card.
+    settings: plain values that are kept with the checkpoint and shown on the model card;
+        `run_training` adds the seed.
     loss: a scalar for `batch` samples; draws everything random from the generator it is given.
     export: saves the models, which hold the averaged weights in eval mode, and returns a line
         that says how good they are. Called every `report_seconds` and at the end.
@@ -43,11 +44,13 @@ def run_training(prepare: Callable[[Namespace, torch.device], Training], chosen:
     """Trains until the budget is spent or a signal comes.
 
     chosen: the options of `add_arguments`. prepare: makes the training from them and the device.
-    Raises ValueError when the work folder has a checkpoint of other settings.
+    Raises ValueError when the work folder has a checkpoint of other settings, or of another
+    seed.
     """
     own = prepare(chosen, choose_device(chosen.device))
     budget = Budget(chosen.minutes, chosen.steps)
-    run = Run(own.models, chosen.work, budget, own.settings, own.schedule, seed=chosen.seed)
+    settings = own.settings | {"seed": chosen.seed}
+    run = Run(own.models, chosen.work, budget, settings, own.schedule, seed=chosen.seed)
 
     def report() -> None:
         with run.averaged():

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 from safetensors import safe_open
+from safetensors.torch import load_file
 
-from ml.store.files import write_json
+from ml.store.files import atomic, write_json
 from ml.store.folder_digest import sha256_folder
 
 # (part, figure, what it is, unit, target); a figure without a target has None.
@@ -54,45 +55,94 @@ CHECKPOINTS = {
     "judge": "a plain CNN that names the classes in a picture; only measures, labels nothing",
 }
 
-# work folders of the trainers, in the order of their sections on the card
-TRAINERS = (
-    "autoencoder",
-    "diffusion",
-    "diffusion_continued",
-    "transformer",
-    "transformer_continued",
-    "backbone",
-    "detector",
-    "judge",
-)
+# part that is measured: folder of the model that its figures are about
+MODELS = {
+    "autoencoder": "diffusion",
+    "pictures": "diffusion",
+    "transformer": "transformer",
+    "judge": "judge",
+    "detector": "detector",
+    "backbone": "backbone",
+}
+
+# work folder of a trainer: the part that measures what it exports
+TRAINERS = {
+    "autoencoder": "autoencoder",
+    "diffusion": "pictures",
+    "diffusion_continued": "pictures",
+    "transformer": "transformer",
+    "transformer_continued": "transformer",
+    "transformer_several": "transformer",
+    "backbone": "backbone",
+    "detector": "detector",
+    "judge": "judge",
+}
+
+LARGE = 1000
+"""Numbers of a weight, from which on an export must have it as it was trained: an autoencoder's few
+smaller ones are changed so that its latents have deviation 1."""
 
 
 def update_card(folder: Path, training: Path, part: str, figures: dict) -> None:
     """Puts one part's figures into card.json and writes MODEL_CARD.md anew from all parts.
 
-    folder: data/foundation/micro. training: holds <model>/settings.json where a training was run
-    on this machine; settings already on the card stay otherwise.
+    Only the model that the part is about gets its digest, sizes and trainings stated anew: the card
+    vouches for what was measured. If its files are others than at the last measurement, its other
+    parts' figures are dropped. folder: data/foundation/micro. training: holds <trainer>/ with the
+    checkpoint, settings.json and curve.csv of a training that was run on this machine; it is put on
+    the card when the model `holds` its weights, and what is on the card stays otherwise.
+
+    Raises ValueError when the model's folder does not exist.
     """
-    file = folder / "card.json"
+    file, model = folder / "card.json", MODELS[part]
     card = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    card.setdefault("measured", {})[part] = figures
-    card["checkpoints"] = {
-        name: weigh(folder / name) for name in CHECKPOINTS if (folder / name).is_dir()
-    }
-    models = sorted({name.partition("/")[0] for name in card["checkpoints"]})
-    card["sha256"] = {name: sha256_folder(folder / name) for name in models}  # stages compare it
-    trained = card.setdefault("trained", {})
-    for name in TRAINERS:
-        settings, curve = training / name / "settings.json", training / name / "curve.csv"
-        if settings.is_file():
-            trained[name] = json.loads(settings.read_text(encoding="utf-8"))
-        if settings.is_file() and curve.is_file():
-            with curve.open(newline="") as rows:
-                *_, last = csv.DictReader(rows)
-            spent = {key: last[key] for key in ("step", "samples", "seconds", "loss")}
-            trained[name] |= {f"at the end: {key}": value for key, value in spent.items()}
+    measured, stated = card.setdefault("measured", {}), card.setdefault("sha256", {})
+    digest = sha256_folder(folder / model)
+    if stated.get(model) != digest:
+        for other in [other for other in measured if MODELS[other] == model]:
+            del measured[other]
+    measured[part] = figures
+    stated[model] = digest  # stages compare it
+    checkpoints = card.setdefault("checkpoints", {})
+    for name in CHECKPOINTS:
+        if name.partition("/")[0] == model and (folder / name).is_dir():
+            checkpoints[name] = weigh(folder / name)
+    for name, measured_by in TRAINERS.items():
+        if measured_by == part and holds(folder / model, training / name):
+            card.setdefault("trained", {})[name] = _told(training / name)
     write_json(file, card)
-    (folder / "MODEL_CARD.md").write_text(card_text(card), encoding="utf-8")
+    with atomic(folder / "MODEL_CARD.md") as temporary:
+        temporary.write_text(card_text(card), encoding="utf-8")
+
+
+def holds(model: Path, work: Path) -> bool:
+    """Whether a model's folder has the weights of a training's last checkpoint: in float16, every
+    averaged one with at least 1000 numbers. False where `work` has no checkpoint."""
+    checkpoint = work / "checkpoint.safetensors"
+    if not checkpoint.is_file():
+        return False
+    with safe_open(checkpoint, "pt") as file:
+        averages = [
+            file.get_tensor(name)
+            for name in file.keys()  # noqa: SIM118 (safe_open is no mapping)
+            if name.startswith("ema.")
+        ]
+    exported = {
+        tensor.half().numpy().tobytes()
+        for weights in model.rglob("*.safetensors")
+        for tensor in load_file(weights).values()
+    }
+    large = [average for average in averages if average.numel() >= LARGE]
+    return bool(large) and all(each.half().numpy().tobytes() in exported for each in large)
+
+
+def _told(work: Path) -> dict[str, object]:
+    """The settings of a training and how far it went."""
+    settings = json.loads((work / "settings.json").read_text(encoding="utf-8"))
+    with (work / "curve.csv").open(newline="") as rows:
+        *_, last = csv.DictReader(rows)
+    spent = ("step", "samples", "seconds", "loss")
+    return settings | {f"at the end: {key}": last[key] for key in spent}
 
 
 def weigh(folder: Path) -> dict[str, float]:
@@ -144,12 +194,13 @@ def card_text(card: dict) -> str:
         shares = ", ".join(f"{name} {share:.0f}" for name, share in by_class.items())
         lines += ["", f"One-object pictures by class, %: {shares}."]
     lines += ["", "## Parts", "", "| folder | what it is | parameters | MB |", "|---|---|---|---|"]
-    for name, facts in card["checkpoints"].items():
+    for name in (name for name in CHECKPOINTS if name in card["checkpoints"]):
+        facts = card["checkpoints"][name]
         count = f"{facts['parameters'] / 1e6:.2f} M"
         lines.append(f"| `{name}` | {CHECKPOINTS[name]} | {count} | {facts['megabytes']:.2f} |")
     total = sum(facts["megabytes"] for facts in card["checkpoints"].values())
     lines += [f"| together | | | {total:.2f} |"]
-    for name, settings in card["trained"].items():
+    for name, settings in card.get("trained", {}).items():
         lines += ["", f"## How {name} was trained", "", "| setting | value |", "|---|---|"]
         lines += [f"| {key} | {value} |" for key, value in settings.items()]
     return "\n".join(lines) + "\n"

@@ -2,6 +2,9 @@
 
     python -m ml.foundation.measure --what all
 
+Each part's figures go on the card with the digest of the model that they are about. With --count
+they are only printed: few scenes say little.
+
 Here: the measurements. The card's wording is in `card.py`, the judge in `judge.py`. A figure that
 falls short of its target is printed as it is.
 """
@@ -102,16 +105,19 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EXIT_CODES)
     parser.add_argument("--what", choices=["all", *PARTS], default="all")
     parser.add_argument("--folder", type=Path, default=Path("data/foundation/micro"))
-    parser.add_argument("--count", type=number(int, 1), help="scenes or pictures, for a quick look")
+    parser.add_argument("--count", type=number(int, 1),
+                        help="scenes or pictures, for a quick look; writes nothing")  # fmt: skip
     parser.add_argument("--training", type=Path, default=Path(".scratch/train"),
-                        help="where the trainers left <model>/settings.json")  # fmt: skip
+                        help="where the trainers left their work folders")  # fmt: skip
     args = parser.parse_args(argv)
     for part in PARTS if args.what == "all" else [args.what]:
         measure, usual = PARTS[part]
         figures = measure(args.folder, args.count or usual)
         print(part, *(f"  {name}: {shown(value)}" for name, value in figures.items()), sep="\n")
-        update_card(args.folder, args.training, part, figures)
-    print(f"written: {args.folder / 'card.json'} and {args.folder / 'MODEL_CARD.md'}")
+        if args.count is None:
+            update_card(args.folder, args.training, part, figures)
+    if args.count is None:
+        print(f"written: {args.folder / 'card.json'} and {args.folder / 'MODEL_CARD.md'}")
 
 
 def shown(value: object) -> str:

@@ -1,11 +1,14 @@
 """Judge, backbone, the detector's targets, the figures of the card; the committed models."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from safetensors.torch import save_file
 
 from ml.detectors.base import Instances
 from ml.diffusion.features import channels_of
@@ -13,15 +16,17 @@ from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.drawn_world.world import CLASSES, draw_scene, scene_seed
 from ml.foundation import judge as judge_module
-from ml.foundation import train_backbone, train_detector
+from ml.foundation import measure, train_backbone, train_detector
 from ml.foundation.average_precision import mask_average_precision
 from ml.foundation.batches import classification_figures, multi_hot, soften, to_pixels
-from ml.foundation.card import card_text, update_card, weigh
+from ml.foundation.card import card_text, holds, update_card, weigh
 from ml.foundation.judge import Judge, load_judge, save_judge
 from ml.foundation.scenes import SceneSet
 from ml.foundation.train_backbone import class_probabilities, load_backbone, make_backbone
 from ml.foundation.train_detector import targets
+from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
+from ml.store.folder_digest import sha256_folder
 
 MICRO = ROOT / "data/foundation/micro"
 
@@ -135,6 +140,10 @@ def test_trainers_run_and_go_on(tmp_path, monkeypatch):
                   "--work", str(tmp_path / "work" / name)])  # fmt: skip
         log = (tmp_path / "work" / name / "log.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in log] == [1, 2]
+        assert holds(folder, tmp_path / "work" / name)
+        with pytest.raises(ValueError, match="'seed': 0.*'seed': 1.*another --work"):
+            main([*more, *scenes, "--steps", "3", "--seed", "1", "--out", str(folder),
+                  "--work", str(tmp_path / "work" / name)])  # fmt: skip
         return folder
 
     backbone = twice(train_backbone.main, "backbone")
@@ -150,22 +159,121 @@ def test_weigh_counts_parameters(tmp_path):
     assert weigh(tmp_path)["parameters"] == model.num_parameters()
 
 
-def test_card_keeps_other_parts_and_names_what_missed(tmp_path):
-    settings = tmp_path / "train" / "judge" / "settings.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"batch": 32}')
+@pytest.fixture
+def micro(tmp_path):
+    """A folder with a judge, a detector, and an autoencoder and U-Net in name; all of them random
+    weights."""
+    for number, name in enumerate(("judge", "detector", "diffusion/vae", "diffusion/unet")):
+        put(tmp_path / "micro" / name, number)
+    return tmp_path / "micro"
+
+
+def put(folder, number: int) -> torch.Tensor:
+    """A model of one weight in float16; returns it as it was in float32."""
+    weight = torch.randn(40, 40, generator=torch.Generator().manual_seed(number))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"weight": weight.half()}, folder / "model.safetensors")
+    return weight
+
+
+def leave_training(work, weight: torch.Tensor) -> None:
+    """What a trainer leaves that has trained one weight."""
+    work.mkdir(parents=True)
+    (work / "settings.json").write_text('{"batch": 32}')
     curve = "step,samples,seconds,loss,lr\n10,320,5.5,0.7,1e-3\n20,640,11.0,0.6,1e-5\n"
-    settings.with_name("curve.csv").write_text(curve)
-    folder = tmp_path / "micro"
-    save_judge(Judge(widths=(8,)), folder / "judge")
-    update_card(folder, tmp_path / "train", "autoencoder", {"psnr_db": 29.5})
-    update_card(folder, tmp_path / "elsewhere", "detector", {"mask_ap50": 91.0})
-    card = json.loads((folder / "card.json").read_text())
-    assert set(card["measured"]) == {"autoencoder", "detector"}
-    text = (folder / "MODEL_CARD.md").read_text()
+    (work / "curve.csv").write_text(curve)
+    save_file({"ema.0": weight, "ema.1": torch.zeros(2)}, work / "checkpoint.safetensors")
+
+
+def card_of(folder) -> dict:
+    return json.loads((folder / "card.json").read_text())
+
+
+def test_card_keeps_other_parts_and_names_what_missed(tmp_path, micro):
+    update_card(micro, tmp_path, "autoencoder", {"psnr_db": 29.5})
+    update_card(micro, tmp_path, "detector", {"mask_ap50": 91.0})
+    update_card(micro, tmp_path, "pictures", {"one_object_seen": 98.0})
+    card = card_of(micro)
+    assert set(card["measured"]) == {"autoencoder", "detector", "pictures"}
+    text = (micro / "MODEL_CARD.md").read_text()
     assert text == card_text(card)
     assert "29.50 dB | 30 dB, missed" in text and "91.00 % | 85 % |" in text
-    assert "| batch | 32 |" in text and "samples | 640 |" in text and "`judge`" in text
+    assert text.index("`diffusion/vae`") < text.index("`diffusion/unet`") < text.index("`detector`")
+    assert "`judge`" not in text  # it was not measured
+
+
+def test_card_vouches_for_the_measured_model_alone(tmp_path, micro):
+    """The detector was exported anew: measuring the judge leaves it refused, measuring it does not.
+    A new U-Net's figures are not those of the old one, though the autoencoder was measured."""
+    for part in ("judge", "detector", "autoencoder", "pictures"):
+        update_card(micro, tmp_path, part, {"measured": 1})
+    before = card_of(micro)
+    put(micro / "detector", 10)
+    put(micro / "judge", 11)
+    update_card(micro, tmp_path, "judge", {"measured": 2})
+    after = card_of(micro)
+    assert after["sha256"] == before["sha256"] | {"judge": sha256_folder(micro / "judge")}
+    assert after["sha256"]["judge"] != before["sha256"]["judge"]
+    params = load_params("ci")
+    params = dataclasses.replace(
+        params, detector=dataclasses.replace(params.detector, model=str(micro / "detector"))
+    )
+    with pytest.raises(ValueError, match="is not the model of .*card.json"):
+        Workspace(tmp_path, "ci").digest(params, "detector.model")
+    update_card(micro, tmp_path, "detector", {"measured": 2})
+    Workspace(tmp_path, "ci").digest(params, "detector.model")
+
+    put(micro / "diffusion/unet", 12)
+    update_card(micro, tmp_path, "autoencoder", {"measured": 2})
+    assert set(card_of(micro)["measured"]) == {"judge", "detector", "autoencoder"}
+
+
+def test_card_tells_of_a_training_only_what_it_left_in_the_model(tmp_path, micro):
+    """One that exported elsewhere is on the card once its export lies in the folder."""
+    weight = put(tmp_path / "exported", 20)
+    leave_training(tmp_path / "train" / "detector", weight)
+    update_card(micro, tmp_path / "train", "detector", {})
+    assert "trained" not in card_of(micro)
+    put(micro / "detector", 20)
+    update_card(micro, tmp_path / "train", "judge", {})
+    assert "trained" not in card_of(micro)
+    update_card(micro, tmp_path / "train", "detector", {})
+    assert card_of(micro)["trained"] == {
+        "detector": {
+            "batch": 32,
+            "at the end: step": "20",
+            "at the end: samples": "640",
+            "at the end: seconds": "11.0",
+            "at the end: loss": "0.6",
+        }
+    }
+    assert "| batch | 32 |" in (micro / "MODEL_CARD.md").read_text()
+
+
+def test_a_quick_look_writes_no_card(tmp_path, micro, monkeypatch, capsys):
+    monkeypatch.setitem(measure.PARTS, "judge", (lambda folder, count: {"scenes": count}, 500))
+    options = ["--what", "judge", "--folder", str(micro), "--training", str(tmp_path)]
+    measure.main([*options, "--count", "3"])
+    assert "scenes: 3" in capsys.readouterr().out and not (micro / "card.json").exists()
+    measure.main(options)
+    assert card_of(micro)["measured"] == {"judge": {"scenes": 500}}
+
+
+def test_a_killed_write_leaves_the_old_card(tmp_path, micro, monkeypatch):
+    update_card(micro, tmp_path, "judge", {"exact_set": 90.0})
+    before = (micro / "MODEL_CARD.md").read_text()
+    write = Path.write_text
+
+    def half(path, text, **options):
+        if "MODEL_CARD" in path.name:
+            write(path, text[:100], **options)
+            raise OSError("no space")
+        return write(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="no space"):
+        update_card(micro, tmp_path, "judge", {"exact_set": 91.0})
+    assert (micro / "MODEL_CARD.md").read_text() == before
 
 
 def fresh(start: int, count: int):

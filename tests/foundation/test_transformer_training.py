@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from ml.diffusion.loading import read_pipeline
 from ml.foundation import train_transformer, transformer_model
+from ml.foundation.card import holds
 from ml.foundation.diffusion_model import token_ids
 from ml.foundation.train_transformer import choose_rows, flow_loss, logit_normal
 from ml.foundation.transformer_model import encode_text
@@ -114,7 +115,10 @@ def test_an_exported_transformer_is_trained_on_from_its_own_weights(tmp_path, tr
         for key, tensor in tensors.items():
             torch.testing.assert_close(same[part][key], tensor, rtol=0, atol=0, msg=key)
         assert any(not torch.equal(moved[part][key], t) for key, t in tensors.items())
+    assert holds(tmp_path / "moved/out", tmp_path / "moved")
+    assert not holds(tmp_path / "moved/out", tmp_path / "first-training")
     kept = json.loads((tmp_path / "moved/settings.json").read_text())
+    assert list(kept)[-1] == "seed"
     assert kept["starts_from"] == "an exported transformer" and "(0.25, 1)" in kept["loss"]
     assert kept["several_objects"] == 0.75
     assert (

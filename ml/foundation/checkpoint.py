@@ -1,7 +1,6 @@
 """Everything a stopped training needs to continue, in one safetensors file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ml.foundation.optimizers import fill_states, parameters_of, states_of
+from ml.store.files import atomic
 
 Numbers = dict[str, float]
 
@@ -31,11 +31,10 @@ def save_checkpoint(
     for i, state in states_of(optimizers, parameters_of(models)).items():
         tensors |= {f"optimizer.{i}.{key}": t for key, t in state.items()}
     metadata = {"facts": json.dumps(numbers), "settings": json.dumps(settings)}
-    partial = path.with_suffix(".partial")
     # A copy in plain layout: safetensors writes memory as it lies, whatever the strides.
     tensors = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
 
 
 def load_checkpoint(

@@ -8,6 +8,8 @@ import json
 import math
 from pathlib import Path
 
+from ml.store.files import atomic
+
 CURVE_ROWS = 400
 
 
@@ -30,11 +32,16 @@ class CurveLog:
             file.write(json.dumps(line) + "\n")
 
     def cut_after(self, step: int) -> None:
-        """Drops the lines of later steps: they were lost with the run and are made again."""
-        if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(kept))
+        """Drops the lines of later steps: they were lost with the run and are made again. So is a
+        last line that a kill or a full disk left half."""
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines()
+        if lines and not _is_whole(lines[-1]):
+            lines.pop()
+        kept = [line + "\n" for line in lines if json.loads(line)["step"] <= step]
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(kept))
 
     def write_curve(self) -> None:
         """At most 400 rows; each has the mean loss of the log lines that it stands for."""
@@ -52,3 +59,11 @@ class CurveLog:
                     (last["step"], last["samples"], last["seconds"], f"{loss:.5f}",
                      f"{last['lr']:.3e}")
                 )  # fmt: skip
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True

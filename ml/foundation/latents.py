@@ -4,7 +4,6 @@ The cache is scratch: what is missing is drawn and encoded again, the same.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from ml.foundation.scenes import CHUNK, NO_CLASS, fingerprint, stream_scenes
 from ml.foundation.train_autoencoder import to_signed
+from ml.store.files import atomic
 
 LATENT_FILE_SCENES = 40 * CHUNK
 """Scenes a file of latents: 31 MB; 15 s of drawing and encoding on two cores."""
@@ -99,11 +99,10 @@ def _encode_file(vae: AutoencoderKL, purpose: str, start: int, size: int, file: 
         latents.append(encode(vae, scenes.images))
         captions += scenes.captions
         objects.append((scenes.classes != NO_CLASS).sum(1).astype(np.uint8))
-    partial = file.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        latents=torch.cat(latents).numpy(),
-        captions=np.array(captions),
-        objects=np.concatenate(objects),
-    )
-    os.replace(partial, file)
+    with atomic(file) as temporary, temporary.open("wb") as opened:  # savez adds .npz to a name
+        np.savez(
+            opened,
+            latents=torch.cat(latents).numpy(),
+            captions=np.array(captions),
+            objects=np.concatenate(objects),
+        )

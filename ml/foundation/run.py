@@ -26,8 +26,9 @@ class Run:
     models: name -> module to train, on its device. work: folder of the checkpoint and the log.
     settings: plain values, kept in settings.json; a checkpoint of other settings is refused
     (ValueError). Everything a step draws at random must come from `generator`, which depends on
-    seed and step only: a run that was stopped and continued gives the same weights as one that
-    was not.
+    seed and step only: a run of so many steps that was stopped and continued gives the same
+    weights as one that was not. With minutes the learning rate follows the clock, and no two runs
+    are the same.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Run:
         self.log, self.checkpoint = CurveLog(work), work / "checkpoint.safetensors"
         if self.checkpoint.exists():
             self._continue()
+        else:
+            self.log.cut_after(0)  # of a run that was killed before it saved
         # In the order given, which is the order of the model card.
         with atomic(work / "settings.json") as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from transformers import AutoTokenizer, CLIPTokenizer
 
 from ml.drawn_world.world import draw_scene, scene_seed
 from ml.foundation import diffusion_model, latents, scenes, train_autoencoder, train_diffusion
+from ml.foundation.card import holds
+from ml.foundation.curve_log import CurveLog
 from ml.foundation.diffusion_model import NOISE_SCHEDULE, alphas_cumprod
 from ml.foundation.run import Run
 from ml.foundation.scenes import load_scenes, stream_scenes
@@ -127,6 +130,7 @@ def test_autoencoder_goes_on_where_it_was_stopped(tmp_path, cache, monkeypatch):
     assert any(key.startswith("optimizer.") and key.endswith("exp_avg_sq") for key in whole)
     for key in whole:
         torch.testing.assert_close(parts[key], whole[key], rtol=1e-5, atol=1e-7, msg=key)
+    assert holds(tmp_path / "whole" / "vae", tmp_path / "whole")
 
 
 def test_other_settings_refuse_the_checkpoint(tmp_path):
@@ -138,6 +142,56 @@ def test_other_settings_refuse_the_checkpoint(tmp_path):
     run({"width": 2})
     with pytest.raises(ValueError, match="width.*width.*another --work"):
         run({"width": 3})
+
+
+def test_a_log_without_a_checkpoint_is_of_a_lost_run(tmp_path):
+    CurveLog(tmp_path).append(30, 120, 9.0, 0.5, 1e-3)
+    run = Run({"m": torch.nn.Linear(2, 2)}, tmp_path, Budget(steps=1), {}, SCHEDULE, seed=0)
+    run.log.append(1, 4, 0.1, 0.9, 1e-3)
+    assert read_log(tmp_path) == [1]
+
+
+def test_half_a_last_line_of_the_log_is_dropped(tmp_path):
+    log = CurveLog(tmp_path)
+    for step in (1, 2):
+        log.append(step, 4 * step, 0.1, 0.9, 1e-3)
+    whole = log.path.read_text()
+    log.path.write_text(whole + whole[:20])
+    log.cut_after(3)
+    assert log.path.read_text() == whole
+    log.path.write_text(whole.rstrip())  # what is added does not end up on the last line
+    log.cut_after(3)
+    assert log.path.read_text() == whole
+    log.path.write_text(whole[:20] + "\n" + whole)
+    with pytest.raises(json.JSONDecodeError):
+        log.cut_after(3)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda f: (flushed.append(os.fstat(f).st_ino), fsync(f)))
+    run = Run({"m": torch.nn.Linear(2, 2)}, tmp_path, Budget(steps=1), {}, SCHEDULE, seed=0)
+    run.save()
+    assert run.checkpoint.stat().st_ino in flushed
+
+
+def test_two_processes_may_fill_the_cache_of_latents(tmp_path, vae, monkeypatch):
+    """The second one writes the same file while the first is about to rename its own."""
+    model, file, savez = AutoencoderKL.from_pretrained(vae), tmp_path / "latents.npz", np.savez
+
+    def and_another_process(to, **arrays):
+        savez(to, **arrays)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "savez", savez)
+            patch.setattr(os, "getpid", os.getppid)
+            latents._encode_file(model, "test", 0, 8, file)
+
+    monkeypatch.setattr(np, "savez", and_another_process)
+    latents._encode_file(model, "test", 0, 8, file)
+    assert list(tmp_path.iterdir()) == [file]
+    with np.load(file) as arrays:
+        assert arrays["latents"].shape == (8, 6, 16, 16)
 
 
 def test_standardised_latents_leave_pictures_as_they_were(cache):
@@ -204,6 +258,7 @@ def test_diffusion_goes_on_where_it_was_stopped_and_loads(tmp_path, cache, vae, 
     for key in whole:
         torch.testing.assert_close(parts[key], whole[key], rtol=1e-5, atol=1e-7, msg=key)
 
+    assert holds(out, tmp_path / "whole")
     assert not (out / ".partial").exists() and not list(out.rglob("*.bin"))
     assert load_file(out / "unet/diffusion_pytorch_model.safetensors")[
         "conv_in.weight"

@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ADVICE = (
-    "set diffusion.dtype to float16 (with diffusion.variant where the model has such files), "
-    "then diffusion.attention_slicing or diffusion.vae_tiling to true, diffusion.quantise to int8 "
-    "or diffusion.offload to model, or take a smaller diffusion.model; "
-    "end what else holds the device's memory"
+    "set diffusion.dtype to float16 (of a diffusion transformer bfloat16), with diffusion.variant "
+    "where the model has such files, then diffusion.vae_tiling to true (of a U-Net "
+    "diffusion.attention_slicing too), diffusion.quantise to int8 or diffusion.offload to model, "
+    "or take a smaller diffusion.model; end what else holds the device's memory"
 )
 
 

@@ -88,7 +88,7 @@ class DiffusionParams:
     batch_size: Batch  # pictures sampled at once
     device: Device
     dtype: Literal["float32", "float16", "bfloat16"]
-    attention_slicing: bool  # less memory where there is no fused attention, and slower
+    attention_slicing: bool  # of a U-Net without fused attention: less memory, and slower
     vae_tiling: bool  # pictures coded in tiles: a quarter of the VAE's memory, other pixels
     t5_tokens: Annotated[int, Range(1, 512)] | None  # that T5 reads (SD 3, FLUX); null: diffusers'
     offload: Literal["none", "model", "sequential"]  # weights wait in main memory; not on a CPU

@@ -50,8 +50,14 @@ def test_halves_from_there_on_and_remembers():
     assert sizes == [2, 1]
 
 
+SAID = (
+    r"float16 \(of a diffusion transformer bfloat16\).*vae_tiling.*"
+    r"\(of a U-Net diffusion.attention_slicing too\).*smaller.*CUDA"
+)
+
+
 def test_one_item_that_does_not_fit_says_what_to_change():
-    with pytest.raises(OutOfMemory, match="float16.*attention_slicing.*vae_tiling.*smaller.*CUDA"):
+    with pytest.raises(OutOfMemory, match=SAID):
         list(Batches(4).run(range(4), fits(0, [])))
     with pytest.raises(ValueError, match="1 or more, got 0"):
         Batches(0)

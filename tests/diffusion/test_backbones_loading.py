@@ -1,6 +1,7 @@
 """Folders of diffusion transformers: what is loaded, and what is refused before anything is."""
 
 import copy
+import dataclasses
 import json
 import shutil
 from functools import cache
@@ -10,14 +11,17 @@ import pytest
 import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 
+from ml.cli.planning.models import find_diffusion
 from ml.diffusion.backbones.kinds import backbone_of_network, kind_of_pipe
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.configurations import are_whole, check_configs
 from ml.diffusion.features import feature_channels
 from ml.diffusion.flow_fields import FLUX_RULES, SD3_RULES
-from ml.diffusion.loading import text_encoders
+from ml.diffusion.loading import prepare_pipeline, text_encoders
 from ml.diffusion.sampling import sample
-from tests.builders.tiny import edit, load
+from ml.pipeline.workspace import Workspace
+from ml.settings.profile import load_params
+from tests.builders.tiny import edit, load, settings, tiny_pipeline
 from tests.builders.tiny_flow import KINDS, save_tiny_flow, shrunk, tiny_flow
 
 FLOW = {"scheduler": "FlowMatchEulerDiscreteScheduler", "steps": 4, "guidance_scale": 4.0}
@@ -225,6 +229,29 @@ def test_a_scheduler_of_a_u_net_is_refused_and_the_other_way_round(folders, tiny
         load(folders["sd3"], scheduler="DDIMScheduler")
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler"):
         load(tiny_model, **FLOW)
+
+
+@pytest.mark.parametrize(
+    "name, setting, said",
+    [
+        ("sd3", {"attention_slicing": True}, "attention_slicing: expected false.*transformer"),
+        ("flux-dev", {"attention_slicing": True}, "attention_slicing: expected false.*transformer"),
+        ("u-net", {"t5_tokens": 32}, "t5_tokens: expected null.*have no T5, got 32"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(folders, tiny_model, name, setting, said):
+    """By loading, of a pipeline that somebody else loaded, and by plan."""
+    folder, asked = (tiny_model, {}) if name == "u-net" else (folders[name], FLOW)
+    pipe = tiny_pipeline() if name == "u-net" else tiny_flow(name)
+    changes = settings(folder, **asked, **setting)
+    params = dataclasses.replace(load_params(), diffusion=changes)
+    for refuse in (
+        lambda: load(folder, **asked, **setting),
+        lambda: prepare_pipeline(pipe, changes),
+        lambda: find_diffusion(params, Workspace(folder.parent, "micro")),
+    ):
+        with pytest.raises(ValueError, match=f"diffusion.{said}"):
+            refuse()
 
 
 def test_a_denoiser_that_nobody_knows():

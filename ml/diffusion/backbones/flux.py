@@ -15,6 +15,7 @@ from ml.diffusion.backbones.mmdit import (
     T5_TOKENS,
     joint_keys,
     read_length,
+    refuse_slicing,
     spread,
     text_shares,
     times,
@@ -44,6 +45,7 @@ class Flux:
 
     def check(self, diffusion: DiffusionParams) -> None:
         self.process.check_name(diffusion.scheduler)
+        refuse_slicing(diffusion)
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)

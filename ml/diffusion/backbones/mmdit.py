@@ -30,6 +30,7 @@ class MMDiT:
 
     def check(self, diffusion: DiffusionParams) -> None:
         self.process.check_name(diffusion.scheduler)
+        refuse_slicing(diffusion)
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
@@ -115,6 +116,16 @@ class MMDiT:
             "encoder_hidden_states": text,
             "temb": arguments["temb"][rows],
         }
+
+
+def refuse_slicing(diffusion: DiffusionParams) -> None:
+    """Raises ValueError for `diffusion.attention_slicing`, which diffusers does to U-Nets alone."""
+    if diffusion.attention_slicing:
+        raise ValueError(
+            "diffusion.attention_slicing: expected false, because the attention of a diffusion "
+            "transformer is not sliced, got true; to save memory set diffusion.quantise to int8 or "
+            "diffusion.offload to model"
+        )
 
 
 def read_length(pipe: Pipeline) -> dict[str, int]:

@@ -24,6 +24,11 @@ class UNet:
 
     def check(self, diffusion: DiffusionParams) -> None:
         self.process.check_name(diffusion.scheduler)
+        if diffusion.t5_tokens is not None:
+            raise ValueError(
+                "diffusion.t5_tokens: expected null, because Stable Diffusion 1, 2 and XL have no "
+                f"T5, got {diffusion.t5_tokens}; leave it out of the profile"
+            )
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """channels_last, faster on a CPU (docs/ablations.md#memory-format-of-the-u-net)."""

@@ -1,8 +1,9 @@
 """Inversion: the latent from which deterministic sampling would lead to a given picture.
 
 The paper's other way to features of real pictures (arXiv 2301.05221, appendix): instead of adding
-noise, the sampler's update is run towards the noise, with the prompt and without guidance. The
-update is the process's own (`ml.diffusion.backbones.noising`).
+noise, the sampler's update is run towards the noise, with the prompt and without guidance; a
+distilled model is told its profile's. The update is the process's own
+(`ml.diffusion.backbones.noising`).
 """
 
 from collections.abc import Sequence

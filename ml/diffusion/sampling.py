@@ -16,7 +16,7 @@ from torch import nn
 from ml.diffusion.attention import Recorder, WordAttention, recording, token_weights
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
-from ml.diffusion.features import joined, tapped
+from ml.diffusion.features import denoiser_features, joined, tapped
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import TIMESTEPS
@@ -58,18 +58,21 @@ def sample(
     steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
     features: whether the last step's are kept, on the pipeline's device and in its dtype, instead
     of a pass of `ml.diffusion.features.denoiser_features` afterwards, whose they are: but for the
-    rounding of the timestep, which flow matching's schedules put between two whole numbers.
+    rounding of the timestep, which flow matching's schedules put between two whole numbers. A model
+    that is told its guidance (FLUX dev) and drawn with another than its profile's makes that pass:
+    the grounding module was trained with the profile's.
     recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.
-    Raises ValueError for lists of unequal length, no prompt, fewer than two steps, no guidance, a
-    word that is not in its prompt, a step that there is not, a scheduler that can't draw, or a
-    callback that does what it may not.
+    Raises ValueError for lists of unequal length, no prompt, fewer than two steps, a guidance scale
+    that the model does not take, a word that is not in its prompt, a step that there is not, a
+    scheduler that can't draw, or a callback that does what it may not.
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
     backbone = backbone_of(pipe)
-    _check(prompts, seeds, words, steps, guidance_scale)
+    _check(prompts, seeds, words, steps)
+    backbone.check_guidance(pipe, guidance_scale)
     backbone.process.check(pipe.scheduler, steps)
     with torch.inference_mode():
         recorder = None
@@ -78,7 +81,8 @@ def sample(
             recorder = WordAttention(token_weights(pipe, prompts, words), size, backbone)
         observers = [*recorders, recorder] if recorder else recorders
         observed = recording(pipe, *observers) if observers else nullcontext()
-        inputs = _Inputs(pipe, {1, *keep}, features)
+        as_trained = backbone.told_guidance(pipe) in (None, guidance_scale)
+        inputs = _Inputs(pipe, {1, *keep}, features and as_trained)
         without = {}
         if backbone.halves == 2:
             without = encode_prompts(pipe, [""] * len(prompts)).sampling("negative_")
@@ -98,13 +102,21 @@ def sample(
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
     kept = {step: (timestep, latents.clone()) for step, (timestep, latents) in inputs.kept.items()}
+    latents, timestep = kept[1][1], kept[1][0]
+    seen = None
+    if features:
+        seen = (
+            joined(inputs.outputs, backbone.halves)
+            if as_trained
+            else denoiser_features(pipe, latents, prompts, timestep)
+        )
     return Samples(
         images=(pictures * 255).round().astype(np.uint8),
-        latents=kept[1][1],
-        timestep=kept[1][0],
+        latents=latents,
+        timestep=timestep,
         earlier={step: kept[step] for step in keep},
         daam=None if words is None else _per_picture(maps, words, latent_shape(pipe)[1:]),
-        features=joined(inputs.outputs, backbone.halves) if features else None,
+        features=seen,
     )
 
 
@@ -126,7 +138,6 @@ def _check(
     seeds: Sequence[int],
     words: Sequence[Sequence[str]] | None,
     steps: int,
-    guidance_scale: float,
 ) -> None:
     lengths = [len(prompts), len(seeds), len(prompts if words is None else words)]
     if len(set(lengths)) > 1 or not prompts:
@@ -134,11 +145,8 @@ def _check(
             f"expected as many seeds and word lists as prompts, at least one; got "
             f"{lengths[0]} prompts, {lengths[1]} seeds, {lengths[2]} word lists"
         )
-    if steps < 2 or guidance_scale <= 1:
-        raise ValueError(
-            f"expected at least 2 steps and a guidance scale above 1 (both halves "
-            f"of the batch are needed), got {steps} and {guidance_scale}"
-        )
+    if steps < 2:
+        raise ValueError(f"expected at least 2 steps, got {steps}")
 
 
 def _watched(callback: StepCallback, guided: bool) -> StepCallback:

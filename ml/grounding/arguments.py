@@ -18,9 +18,10 @@ SEED = Annotated[int, Range(0, 2**32 - 1)]
 _SETTINGS = get_type_hints(DiffusionParams, include_extras=True)
 DRAWING = {
     "num_inference_steps": _SETTINGS["steps"],
-    "guidance_scale": _SETTINGS["guidance_scale"],
+    "guidance_scale": Annotated[float, Range(0, 100)],
 }
-"""What these numbers may be: the same in a call as in a profile."""
+"""What these numbers may be in a call. Steps as in a profile; a guidance of 1 or less is taken by
+models that are told it (FLUX dev) and refused by the others (`Backbone.check_guidance`)."""
 
 Generators = torch.Generator | Sequence[torch.Generator]
 

@@ -64,7 +64,7 @@ class GroundedDiffusionPipeline:
             module: trained with this diffusion model.
             batch_size: pictures at once, >= 1; fewer when the device lacks the memory for them.
             num_inference_steps: the default of calls, 2..1000.
-            guidance_scale: the default of calls, above 1 and up to 100.
+            guidance_scale: the default of calls, in their range.
             queries: word -> learned query float (D,) (`ml.grounding.teaching`).
         """
         self.engine = GroundingEngine(pipe, module, batch_size, queries)
@@ -125,7 +125,7 @@ class GroundedDiffusionPipeline:
             entities: the words to mask, as they stand in the prompt ("dining table"): a flat list
                 for one prompt, a list of B lists for a list of prompts.
             num_inference_steps: denoising steps, 2..1000; by default those of the model's folder.
-            guidance_scale: above 1 and up to 100; by default that of the model's folder.
+            guidance_scale: above 1 (FLUX dev: 0) and up to 100; by default the folder's.
             generator: a `torch.Generator`, or one for each picture. The seed of each picture is
                 drawn from it (`torch.randint`), so that a generator's next call gives other
                 pictures, and one that is seeded alike gives the same ones on every device.

@@ -159,6 +159,39 @@ def test_the_guidance_that_is_told_reaches_the_passes_of_a_distilled_model(drawn
     assert torch.equal(told, other) is not pipe.transformer.config.guidance_embeds
 
 
+def test_features_are_of_the_guidance_that_the_passes_are_told(pipe):
+    """A drawing with another guidance than the profile's has them by a pass of the profile's, which
+    evidence and trainings are told too."""
+    if not getattr(pipe.transformer.config, "guidance_embeds", False):
+        pytest.skip("no guidance is told")
+    told = []
+    look = pipe.transformer.register_forward_pre_hook(
+        lambda module, inputs, named: told.append(named["guidance"].tolist()), with_kwargs=True
+    )
+    made = sample(pipe, ["a dog"], [8], features=True, steps=2, guidance_scale=2.0)
+    look.remove()
+    assert told == [[2.0], [2.0], [CALL["guidance_scale"]]]
+    again = denoiser_features(pipe, made.latents, ["a dog"], made.timestep)[8]
+    assert torch.equal(made.features[8], again)
+
+
+def test_the_range_of_guidance_is_the_kinds(pipe):
+    def drawn_with(scale):
+        return sample(pipe, ["a dog"], [8], steps=2, guidance_scale=scale).images
+
+    strange = [float("nan"), float("inf"), -1.0]
+    if not isinstance(pipe, FluxPipeline):
+        said, refused = "above 1, because both halves of the guided batch", [1.0, 0.5, *strange]
+    elif pipe.transformer.config.guidance_embeds:
+        said, refused = "0 or more", strange
+        assert not np.array_equal(drawn_with(0.0), drawn_with(1.0))
+    else:
+        said, refused = "takes no guidance: leave it out.*expected 4, .*, got 3", [3.0]
+    for scale in refused:
+        with pytest.raises(ValueError, match=f"guidance_scale: .*{said}"):
+            drawn_with(scale)
+
+
 # --- DAAM over joint attention
 
 

@@ -96,6 +96,23 @@ def test_a_saved_pipeline_draws_and_masks_as_before(name, tmp_path):
         GroundedDiffusionPipeline.from_pretrained(tmp_path)
 
 
+def test_the_guidance_of_a_call_is_what_the_model_takes():
+    for name, scale, said in (
+        ("sd3", 1.0, "expected a number above 1"),
+        ("flux-schnell", 5.0, "this model takes no guidance: leave it out"),
+        ("flux-dev", 0.5, None),
+        ("flux-dev", 101, "expected a number from 0 to 100"),
+    ):
+        pipe = tiny(name)
+        pipe.distilled_guidance = 4.0
+        own = GroundedDiffusionPipeline(pipe, module_of(pipe, "paper"), 1, 2, 4.0)
+        if said is None:
+            assert own("a dog", ["dog"], guidance_scale=scale, seed=0).images
+        else:
+            with pytest.raises(ValueError, match=f"guidance_scale: {said}"):
+                own("a dog", ["dog"], guidance_scale=scale, seed=0)
+
+
 def test_a_folder_from_before_these_settings_opens(tmp_path):
     pipe = tiny_flow("sd3")
     GroundedDiffusionPipeline(pipe, module_of(pipe, "paper"), 2, 3, 4.0).save_pretrained(tmp_path)

@@ -4,6 +4,7 @@ Guidance is distilled into the model (dev takes it as a number, schnell has none
 has no unconditional half.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -33,6 +34,8 @@ SIDE = 128
 """Of the latent, 1024 pixels: FLUX's configuration names none, and its pipeline takes this."""
 GUIDANCE = "distilled_guidance"
 """Attribute of a pipeline: the guidance that its passes are told."""
+DEFAULT_GUIDANCE = 3.5
+"""Where it has none: diffusers' own."""
 
 
 class Flux:
@@ -50,6 +53,23 @@ class Flux:
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
         setattr(pipe, GUIDANCE, diffusion.guidance_scale)
+
+    def check_guidance(self, pipe: Pipeline, scale: float) -> None:
+        """Any of a model that is told it; of another (schnell) that of the profile alone."""
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"guidance_scale: expected a number of 0 or more, got {scale}")
+        known = getattr(pipe, GUIDANCE, scale)
+        if self.told_guidance(pipe) is None and scale != known:
+            raise ValueError(
+                "guidance_scale: this model takes no guidance: leave it out of the call (expected "
+                f"{known:g}, the number that it was loaded with, got {scale:g})"
+            )
+
+    def told_guidance(self, pipe: Pipeline) -> float | None:
+        if not getattr(pipe, self.part).config["guidance_embeds"]:
+            return None
+        told: float = getattr(pipe, GUIDANCE, DEFAULT_GUIDANCE)
+        return told
 
     def side(self, network: nn.Module) -> int:
         return SIDE
@@ -89,10 +109,9 @@ class Flux:
         network = getattr(pipe, self.part)
         batch, channels, height, width = latents.shape
         packed = cast(Any, pipe)._pack_latents(latents, batch, channels, height, width)
-        guidance = None
-        if network.config["guidance_embeds"]:
-            asked = getattr(pipe, GUIDANCE, 3.5)  # diffusers' own default
-            guidance = torch.full((batch,), asked, device=latents.device, dtype=torch.float32)
+        guidance, told = None, self.told_guidance(pipe)
+        if told is not None:
+            guidance = torch.full((batch,), told, device=latents.device, dtype=torch.float32)
         (output,) = network(
             hidden_states=packed,
             # In the latents' dtype, as its pipeline has it drawn.

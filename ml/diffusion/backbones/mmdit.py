@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ml.diffusion.backbones.noising import Flow
 from ml.diffusion.backbones.protocol import EncodedPrompts, Process, Tap, chosen
-from ml.diffusion.backbones.unet import split_heads
+from ml.diffusion.backbones.unet import refuse_one_half, split_heads
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
@@ -34,6 +34,12 @@ class MMDiT:
 
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         setattr(pipe, T5_TOKENS, diffusion.t5_tokens)
+
+    def check_guidance(self, pipe: Pipeline, scale: float) -> None:
+        refuse_one_half(scale)
+
+    def told_guidance(self, pipe: Pipeline) -> float | None:
+        return None
 
     def side(self, network: nn.Module) -> int:
         side: int = cast(Any, network).config["sample_size"]

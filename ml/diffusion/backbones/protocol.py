@@ -116,6 +116,13 @@ class Backbone(Protocol):
     def configure(self, pipe: Pipeline, diffusion: DiffusionParams) -> None:
         """Settings that this kind alone has, and its memory format."""
 
+    def check_guidance(self, pipe: Pipeline, scale: float) -> None:
+        """Raises ValueError for a guidance scale that pictures can't be drawn with."""
+
+    def told_guidance(self, pipe: Pipeline) -> float | None:
+        """The guidance that `predict` tells a model that guidance was distilled into; None where a
+        pass is told none."""
+
     def shape(self, pipe: Pipeline) -> tuple[int, int, int]:
         """(C,h,w) of a latent of the pipeline's own picture size."""
 

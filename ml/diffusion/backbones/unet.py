@@ -1,5 +1,6 @@
 """Stable Diffusion 1, 2 and XL: a U-Net with cross-attention, under DDPM's noise."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -34,6 +35,12 @@ class UNet:
         """channels_last, faster on a CPU (docs/ablations.md#memory-format-of-the-u-net)."""
         unet: nn.Module = getattr(pipe, self.part)  # torch's `to` has types, diffusers' has none
         unet.to(memory_format=torch.channels_last)
+
+    def check_guidance(self, pipe: Pipeline, scale: float) -> None:
+        refuse_one_half(scale)
+
+    def told_guidance(self, pipe: Pipeline) -> float | None:
+        return None
 
     def side(self, network: nn.Module) -> int:
         side: int | list[int] = cast(Any, network).config["sample_size"]
@@ -133,6 +140,15 @@ class UNet:
         self, arguments: Mapping[str, Any], rows: Sequence[int], text: Tensor
     ) -> dict[str, Any]:
         raise ValueError("a U-Net has no block in which picture and text attend to each other")
+
+
+def refuse_one_half(scale: float) -> None:
+    """Raises ValueError for a guidance scale without an unconditional half, or not finite."""
+    if not 1 < scale < math.inf:
+        raise ValueError(
+            "guidance_scale: expected a number above 1, because both halves of the guided batch "
+            f"are needed, got {scale}"
+        )
 
 
 def arguments(text: EncodedPrompts) -> dict[str, Any]:

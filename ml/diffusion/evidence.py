@@ -133,22 +133,28 @@ def prediction_errors(
     float32 (n_i,T,h,w) >= 0 on the pipeline's device: the squared error of v summed over channels,
     in units of the velocity v whatever the model predicts, with the same noise for all texts of a
     picture.
-    n_i * T passes, at most batch_size at once. Raises ValueError for lists of unequal length.
+    n_i * T passes, at most batch_size at once. Raises ValueError for lists of unequal length, and
+    for a timestep at which there is no noise (0 of rectified flow).
     """
     if len({len(latents), len(texts), len(seeds)}) > 1:
         raise ValueError(
             f"expected as many text lists and seeds as latents; got {len(texts)}, "
             f"{len(seeds)} for {len(latents)}"
         )
+    process = backbone_of(pipe).process
+    shares = [process.shares(pipe.scheduler, t) for t in timesteps]
+    if clean := [t for t, (_, rest) in zip(timesteps, shares, strict=True) if rest == 0]:
+        raise ValueError(
+            f"timesteps: expected some with noise, whose prediction can be wrong, got {clean}, at "
+            "which this model has none: leave them out or take larger ones"
+        )
     latents = latents.to(device_of(pipe), torch.float32)
     noisy, found = _predictions(pipe, latents, texts, timesteps, seeds, batch_size)
-    process = backbone_of(pipe).process
     scale = [process.to_velocity(pipe.scheduler, t) for t in timesteps]
     errors = []
     for i, own in enumerate(texts):
         maps = torch.zeros(len(own), len(timesteps), *latents.shape[2:], device=latents.device)
-        for k, t in enumerate(timesteps):
-            signal, rest = process.shares(pipe.scheduler, t)
+        for k, (t, (signal, rest)) in enumerate(zip(timesteps, shares, strict=True)):
             noise = (noisy[k][i] - signal * latents[i]) / rest
             true = process.target(pipe.scheduler, latents[i], noise, t)
             for j, text in enumerate(own):

@@ -126,6 +126,11 @@ def test_the_errors_under_texts_and_the_presence_score(pipe, latents):
     assert np.allclose(scores, compete((own[:1] - own[1:])[:, 0].numpy()), rtol=1e-3, atol=1e-6)
 
 
+def test_errors_are_of_noisy_pictures_alone(pipe, latents):
+    with pytest.raises(ValueError, match=r"timesteps: expected some with noise.*got \[0\]"):
+        prediction_errors(pipe, latents[:1], [["a dog"]], [0, 300], [4], 4)
+
+
 def test_inversion_follows_the_velocity(pipe, latents):
     """Euler's steps from the picture, computed here; the same steps backwards nearly lead home."""
     noisy = invert(pipe, latents, [PROMPT, "a dog"], 4)

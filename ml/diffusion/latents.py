@@ -33,17 +33,21 @@ def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
     return (latents.float() - shift) * scaling
 
 
+def vae_is_upcast(pipe: Pipeline) -> bool:
+    """Whether diffusers runs the VAE in float32 for its passes: SDXL's in float16, whose
+    configuration says that it overflows."""
+    return (
+        isinstance(pipe, StableDiffusionXLPipeline)
+        and pipe.vae.dtype == torch.float16
+        and bool(pipe.vae.config["force_upcast"])
+    )
+
+
 @contextmanager
 def _vae_without_overflow(pipe: Pipeline) -> Iterator[AutoencoderKL]:
-    """The VAE, in float32 where diffusers runs it so: SDXL's, whose configuration says that it
-    overflows float16."""
+    """The VAE, in float32 where diffusers runs it so (`vae_is_upcast`)."""
     vae = pipe.vae
-    upcast = (
-        isinstance(pipe, StableDiffusionXLPipeline)
-        and vae.dtype == torch.float16
-        and vae.config["force_upcast"]
-    )
-    if not upcast:
+    if not vae_is_upcast(pipe):
         yield vae
         return
     module: nn.Module = vae  # torch's `to` has types, diffusers' wrapper of it has none

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ml.diffusion.backbones.kinds import denoiser, kind_of_pipe
+from ml.diffusion.latents import vae_is_upcast
 from ml.diffusion.pipeline import Pipeline
 
 QUANTISE = "quantise"
@@ -33,7 +34,7 @@ def offload(pipe: Pipeline, how: str, device: torch.device) -> Pipeline:
     if how == "model":
         own.enable_model_cpu_offload(device=device)
         return pipe
-    if pipe.vae.dtype == torch.float16 and pipe.vae.config["force_upcast"]:
+    if vae_is_upcast(pipe):
         raise ValueError(
             "diffusion.offload: sequential brings layers in the dtype that they were loaded in, "
             "and this VAE overflows float16: set diffusion.dtype to bfloat16, or offload to model"

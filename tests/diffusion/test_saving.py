@@ -5,6 +5,7 @@ import accelerate
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 
 from ml.diffusion import saving
 from ml.diffusion.evidence import leave_one_out
@@ -20,6 +21,7 @@ from tests.builders.tiny_flow import tiny_flow
 from tests.grounding.test_backbones import module_of
 
 CPU = torch.device("cpu")
+XL_PARTS = "vae text_encoder text_encoder_2 tokenizer tokenizer_2 unet scheduler".split()
 CALL = {"steps": 3, "guidance_scale": 4.0}
 
 
@@ -78,10 +80,16 @@ def test_a_module_beside_a_pipeline_that_waits(tmp_path):
 
 
 def test_a_vae_that_changes_its_dtype_is_not_brought_layer_by_layer():
+    """That is SDXL's alone: its pipeline brings it to float32, those of the others do not."""
     pipe = tiny_pipeline().to(torch.float16)
-    assert pipe.vae.config.force_upcast
+    assert pipe.vae.config.force_upcast  # the class's default
+    assert offload(pipe, "sequential", CPU) is pipe
+    own = tiny_pipeline()
+    parts = own.components | {"text_encoder_2": own.text_encoder, "tokenizer_2": own.tokenizer}
+    parts = {name: parts[name] for name in XL_PARTS}
+    large = StableDiffusionXLPipeline(**parts, add_watermarker=False).to(torch.float16)
     with pytest.raises(ValueError, match="sequential brings .* set diffusion.dtype to bfloat16"):
-        offload(pipe, "sequential", CPU)
+        offload(large, "sequential", CPU)
 
 
 def test_a_cpu_keeps_its_weights():

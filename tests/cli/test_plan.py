@@ -664,6 +664,18 @@ def test_plan_says_what_makes_a_large_model_fit(tmp_path, monkeypatch, gigabytes
     assert not [r for r in gpu_plan(tmp_path, monkeypatch, 80, **FLUX).refusals]
 
 
+def test_plan_names_only_what_changes_and_what_goes_together(tmp_path, monkeypatch):
+    """Weights of 8 bits can't come layer by layer; what is set already is not named again."""
+    for gigabytes, asked, said in (
+        (8, {"quantise": "int8"}, "diffusion.offload to sequential and diffusion.quantise to null"),
+        (15, {"quantise": "int8"}, "diffusion.offload to model"),
+        (15, {"offload": "model"}, "diffusion.quantise to int8"),
+    ):
+        plan = gpu_plan(tmp_path, monkeypatch, gigabytes, **FLUX, **asked)
+        (refused,) = [r for r in plan.refusals if r.startswith("GPU memory")]
+        assert f"set {said} (" in refused
+
+
 def test_weights_that_wait_or_have_8_bits_are_counted_so():
     flux, both = DRAWINGS[FLUX["model"]], {"offload": "model", "quantise": "int8"}
     sizes = {

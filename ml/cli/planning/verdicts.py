@@ -92,21 +92,28 @@ def judge_disk(plan: Plan, workspace: Workspace) -> None:
 def smaller(plan: Plan, total: int) -> str:
     """What to set so that one picture at a time fits the device, else what is left to do."""
     half = "bfloat16" if "transformer" in plan.drawing.parameters else "float16"
-    ways: list[dict[str, str]] = [
-        {"dtype": half} if plan.params.diffusion.dtype == "float32" else {},
+    asked = plan.params.diffusion
+    ways: list[dict[str, str | None]] = [
+        {"dtype": half} if asked.dtype == "float32" else {},
         {"offload": "model"},
         {"quantise": "int8"},
         {"offload": "model", "quantise": "int8"},
-        {"offload": "sequential"},
+        {"offload": "sequential", "quantise": None},
     ]
-    for way in filter(None, ways):
-        diffusion = replace(plan.params.diffusion, **way)  # type: ignore[arg-type]  # its fields
+    changes = [
+        {field: value for field, value in way.items() if value != getattr(asked, field)}
+        for way in ways
+    ]
+    for way in filter(None, changes):
+        diffusion = replace(asked, **way)  # type: ignore[arg-type]  # its fields
         params = replace(plan.params, diffusion=diffusion)
         single = gpu_needs(
             plan.drawing, params, *plan.module, plan.models[2].parameters, single=True
         )
         if (need := largest(plan.sharing.gpu(single))) <= total:
-            said = " and ".join(f"diffusion.{field} to {value}" for field, value in way.items())
+            said = " and ".join(
+                f"diffusion.{field} to {value or 'null'}" for field, value in way.items()
+            )
             return f"set {said} ({show_bytes(need)}, slower), or take a smaller model"
     return "take a smaller model"
 

@@ -84,15 +84,11 @@ class ConceptTokens:
             for count in sorted({len(own) for own in concepts})
         ]
         states = _word_states(pipe, sorted({word for own in concepts for word in own}))
-        with torch.no_grad():
-            self.start = [
-                network.context_embedder(
-                    torch.stack(
-                        [torch.stack([states[word] for word in concepts[row]]) for row in rows]
-                    )
-                )
-                for rows in self.groups
-            ]
+        self.embed = network.context_embedder  # called in a pass alone: its weights may wait
+        self.start = [
+            torch.stack([torch.stack([states[word] for word in concepts[row]]) for row in rows])
+            for rows in self.groups
+        ]
         self._states: list[Tensor] = []  # of each group (b,n,D), as the last block left them
         self._sums: dict[tuple[int, int], Tensor] = {}  # (block, group) -> (b,n,N)
         self._passes = 0
@@ -164,7 +160,9 @@ class ConceptTokens:
     ) -> None:
         """The concepts' pass through a block, whose own pass had these arguments."""
         if place == 0:
-            self._states, self._passes = list(self.start), self._passes + 1
+            with torch.no_grad():
+                self._states = [self.embed(texts) for texts in self.start]
+            self._passes += 1
         unconditional = len(arguments["hidden_states"]) - self.batch
         for group, rows in enumerate(self.groups):
             chosen = [unconditional + row for row in rows]

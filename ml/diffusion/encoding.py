@@ -6,11 +6,13 @@ Not here: at which tokens a word stands (`ml.diffusion.tokens`).
 from collections.abc import Sequence
 
 import torch
+from transformers import CLIPTokenizer
 
 from ml.diffusion.backbones.kinds import backbone_of
 from ml.diffusion.backbones.protocol import EncodedPrompts
 from ml.diffusion.loading import picture_size
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.saving import make_room
 from ml.diffusion.tokens import text_limit, word_positions
 from ml.words.phrases import query_text
 
@@ -30,10 +32,12 @@ def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
     distinct = list(dict.fromkeys(prompts))
     limit = text_limit(pipe)
     limit.refuse(distinct)
-    for cutter in limit.tokenizers:  # it pads to its own length, which may be 1e30
-        cutter.model_max_length = limit.most
+    for cutter, most in limit.readers:
+        if isinstance(cutter, CLIPTokenizer):  # it pads to its own length, which may be 1e30
+            cutter.model_max_length = most
     backbone, size = backbone_of(pipe), picture_size(pipe)
     row = {prompt: index for index, prompt in enumerate(distinct)}
+    make_room(pipe)
     encoded = [
         backbone.encode(pipe, distinct[start : start + AT_ONCE], size)
         for start in range(0, len(distinct), AT_ONCE)

@@ -43,6 +43,23 @@ def offload(pipe: Pipeline, how: str, device: torch.device) -> Pipeline:
     return pipe
 
 
+def make_room(pipe: Pipeline) -> None:
+    """Brings every network of a pipeline that waits as "model" back to main memory.
+
+    To be called before the text encoders run: accelerate sends away the network that comes before
+    in the order of a drawing, and nothing comes before the first. A denoiser that was called
+    outside a drawing would stay beside T5.
+    """
+    for waiting in getattr(pipe, "_all_hooks", ()):
+        if not is_away(waiting.model):
+            waiting.offload()
+
+
+def is_away(network: nn.Module) -> bool:
+    """Whether a network is in main memory."""
+    return next(network.parameters()).device.type == "cpu"
+
+
 def quantise(pipe: Pipeline, how: str) -> None:
     """Linear layers of the denoiser and of T5 to weights of 8 bits ("int8", a scale a channel), in
     place; what they compute stays in the pipeline's dtype. Half the memory of bfloat16, other

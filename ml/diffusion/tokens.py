@@ -14,11 +14,8 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.pipeline import Pipeline
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
-from ml.words.text_limit import BESIDE, TextLimit, limit_of, read_limit, reads
+from ml.words.text_limit import TextLimit, limit_of, read_limit, reads, reads_beside
 from ml.words.wording import Wording
-
-MEASURED = ("text_encoder", "text_encoder_2")
-"""The text encoders that a text must fit alike; Stable Diffusion 3's third, T5, reads more."""
 
 
 def tokenizers(pipe: Pipeline) -> list[PreTrainedTokenizerBase]:
@@ -30,17 +27,25 @@ def tokenizers(pipe: Pipeline) -> list[PreTrainedTokenizerBase]:
 def text_limit(pipe: Pipeline) -> TextLimit:
     """How much of a text the pipeline reads, and what refuses a longer one."""
     asked: int | None = getattr(pipe, T5_TOKENS, None)
-    parts = [part for part in MEASURED if part in kind_of_pipe(pipe).text]
-    third = getattr(pipe, "tokenizer_3", None)
+    kind = kind_of_pipe(pipe)
+    configs = {
+        part: getattr(pipe, part).config.to_dict()
+        for part in kind.text
+        if getattr(pipe, part) is not None
+    }
     return limit_of(
-        [getattr(pipe, tokenizer_of(part)) for part in parts],
-        [reads(getattr(pipe, part).config.to_dict(), asked) for part in parts],
-        None if third is None else (third, asked or BESIDE),
+        tokenizers(pipe),
+        [reads(configs[part], asked) for part in kind.words],
+        [
+            (getattr(pipe, tokenizer_of(part)), reads_beside(config, asked))
+            for part, config in configs.items()
+            if part not in kind.words
+        ],
     )
 
 
 def text_length(pipe: Pipeline) -> int:
-    """Tokens that the text encoders read, start and end included."""
+    """Tokens that the text encoders read which words are read from, start and end included."""
     return text_limit(pipe).most
 
 

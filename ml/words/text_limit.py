@@ -30,22 +30,26 @@ into pieces the model never learned. CLIP's own has 49,408."""
 
 @dataclass(frozen=True)
 class TextLimit:
-    """The tokenizers of a model, and how many tokens each of its text encoders reads."""
+    """The tokenizers of the text encoders that words are read from, and how many tokens these read;
+    beside them the others, each with its own number."""
 
     tokenizers: Sequence["PreTrainedTokenizerBase"]
-    most: int  # start and end included: 77 of CLIP, 24 at micro size
-    beside: tuple["PreTrainedTokenizerBase", int] | None = None  # of SD 3's T5, which reads more
+    most: int  # start and end included: 77 of CLIP, 24 at micro size, 512 of FLUX's T5
+    beside: Sequence[tuple["PreTrainedTokenizerBase", int]] = ()  # T5 in SD 3, CLIP in FLUX
+
+    @property
+    def readers(self) -> list[tuple["PreTrainedTokenizerBase", int]]:
+        """Every tokenizer with the tokens that are read of it."""
+        return [*((cutter, self.most) for cutter in self.tokenizers), *self.beside]
 
     def tokens(self, text: str) -> int:
         """Tokens of a text, start and end included; the most of several tokenizers."""
-        return max(len(cutter(text, verbose=False).input_ids) for cutter in self.tokenizers)
+        return max(_count(cutter, text) for cutter in self.tokenizers)
 
     def fault(self, text: str) -> str:
         """What is wrong with a text that is too long, "" for any other."""
-        count, most = self.tokens(text), self.most
-        if count <= most and self.beside is not None:
-            cutter, most = self.beside
-            count = len(cutter(text, verbose=False).input_ids)
+        counts = [(_count(cutter, text), most) for cutter, most in self.readers]
+        count, most = max(counts, key=lambda pair: pair[0] - pair[1])
         if count <= most:
             return ""
         return (
@@ -101,14 +105,27 @@ class TextLimit:
 def limit_of(
     tokenizers: Sequence["PreTrainedTokenizerBase"],
     positions: Sequence[int],
-    beside: tuple["PreTrainedTokenizerBase", int] | None = None,
+    beside: Sequence[tuple["PreTrainedTokenizerBase", int]] = (),
 ) -> TextLimit:
-    """positions: how many tokens each text encoder reads (`reads`).
+    """positions: how many tokens each text encoder reads (`reads`), of those that words are read
+    from; beside: the others' tokenizers, with theirs.
 
     A tokenizer that was saved without `model_max_length` gives 1e30; then the encoder's counts.
     """
     most = min(*positions, *(c.model_max_length for c in tokenizers))
-    return TextLimit(tokenizers, most, beside)
+    others = [(cutter, min(count, cutter.model_max_length)) for cutter, count in beside]
+    return TextLimit(tokenizers, most, others)
+
+
+def _count(cutter: "PreTrainedTokenizerBase", text: str) -> int:
+    return len(cutter(text, verbose=False).input_ids)
+
+
+def reads_beside(config: Mapping[str, Any], t5_tokens: int | None = None) -> Any:
+    """`reads` of a text encoder that stands beside those that words are read from."""
+    if config.get("model_type") == "t5":
+        return t5_tokens or BESIDE
+    return reads(config)
 
 
 def reads(config: Mapping[str, Any], t5_tokens: int | None = None) -> Any:
@@ -125,28 +142,43 @@ def read_limit(folder: Path, t5_tokens: int | None = None) -> TextLimit | None:
     profile (`diffusion.t5_tokens`)."""
     from transformers import AutoTokenizer  # seconds; only where a text is to be measured
 
-    parts = [part for part in ("", "_2") if (folder / f"tokenizer{part}").is_dir()]
-    configs = [folder / f"text_encoder{part}" / "config.json" for part in parts]
-    if not parts or not all(config.is_file() for config in configs):
+    parts = [part for part in ("", "_2", "_3") if _listed(folder, part)]
+    configs = {part: folder / f"text_encoder{part}" / "config.json" for part in parts}
+    if not parts or not all(
+        file.is_file() and (folder / f"tokenizer{part}").is_dir() for part, file in configs.items()
+    ):
         return None
-    positions: list[Any] = [reads(read_object(config), t5_tokens) for config in configs]
-    if wrong := [
-        config
-        for config, most in zip(configs, positions, strict=True)
-        if type(most) is not int or most < 1
-    ]:
+    read = {part: read_object(file) for part, file in configs.items()}
+    # FLUX reads words from T5, its second; every other model from the one or two of CLIP.
+    from_t5 = read.get("_2", {}).get("model_type") == "t5"
+    words = [part for part in parts if (part == "_2" if from_t5 else part != "_3")]
+    positions = {
+        part: reads(own, t5_tokens) if part in words else reads_beside(own, t5_tokens)
+        for part, own in read.items()
+    }
+    if wrong := [part for part, most in positions.items() if type(most) is not int or most < 1]:
         raise ValueError(
-            f"{wrong[0]}: max_position_embeddings: expected how many tokens the text "
+            f"{configs[wrong[0]]}: max_position_embeddings: expected how many tokens the text "
             "encoder reads; bring the model again"
         )
-    third = (folder / "text_encoder_3" / "config.json").is_file()
     with configured(str(folder / "tokenizer")):
-        cutters = [
-            AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}"))
-            for part in (*parts, *(["_3"] if third else []))
-        ]
-    beside = (cutters.pop(), t5_tokens or BESIDE) if third else None
-    return limit_of(cutters, positions, beside)
+        cutters = {
+            part: AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}")) for part in parts
+        }
+    return limit_of(
+        [cutters[part] for part in words],
+        [positions[part] for part in words],
+        [(cutters[part], positions[part]) for part in parts if part not in words],
+    )
+
+
+def _listed(folder: Path, part: str) -> bool:
+    """Whether the model in a folder has a text encoder: as its index says, which may leave out one
+    whose files are there."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return (folder / f"tokenizer{part}").is_dir()
+    return any(read_object(index).get(f"text_encoder{part}") or ())
 
 
 def find_limit(

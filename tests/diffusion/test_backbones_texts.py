@@ -1,5 +1,7 @@
 """Words and lengths of texts where T5 reads: FLUX, and Stable Diffusion 3's third encoder."""
 
+import json
+
 import pytest
 import torch
 
@@ -68,13 +70,36 @@ def test_a_words_embedding_in_flux_is_t5s(flux):
 
 
 def test_texts_that_are_too_long_are_refused_never_cut(flux, sd3):
-    long = "a photograph of a " + "zebra " * 12  # T5 spells it: 5 letters and a space
-    for pipe, most in ((flux, 24), (sd3, 24)):
-        assert text_length(pipe) == most
-        with pytest.raises(ValueError, match=f"reads {most} at most"):
+    """Of SD 3 words are read from CLIP, of FLUX from T5; CLIP reads 24 tokens of both."""
+    assert text_length(sd3) == 24 and text_length(flux) == 512
+    for pipe in (flux, sd3):
+        with pytest.raises(ValueError, match="takes 26 tokens, .* reads 24 at most"):
             encode_prompts(pipe, ["a dog " * 12])
-        with pytest.raises(ValueError, match=f"reads {most} at most"):
-            encode_prompts(pipe, [long])
+
+
+def test_each_encoder_has_its_own_limit(flux, sd3):
+    long = "red grass and blue grass on red grass and blue grass on red grass"  # T5 spells more
+    clip, t5 = (len(cut(long).input_ids) for cut in (flux.tokenizer, flux.tokenizer_2))
+    assert clip < 24 < t5
+    for pipe in (flux, sd3):
+        assert encode_prompts(pipe, [long]).hidden.shape[1] > 24
+    assert flux.tokenizer_2.model_max_length >= 512  # not CLIP's, nor one that would stick
+    flux.t5_tokens = 24
+    try:
+        with pytest.raises(ValueError, match=f"takes {t5} tokens, .* reads 24 at most"):
+            encode_prompts(flux, [long])
+    finally:
+        flux.t5_tokens = None
+
+
+def test_a_t5_that_the_index_leaves_out_is_not_asked(tmp_path):
+    folder = save_tiny_flow(tmp_path / "model", "sd3-t5")
+    assert find_limit(str(folder), t5_tokens=1).fault("a dog")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(
+        json.dumps(index | {"text_encoder_3": [None, None], "tokenizer_3": [None, None]})
+    )
+    assert not find_limit(str(folder), t5_tokens=1).fault("a dog")
 
 
 def test_what_t5_is_told_to_read_counts(sd3, flux):

@@ -62,6 +62,34 @@ def test_offloading_changes_no_number(name, how):
         assert other.device.type == "cpu" and torch.equal(one, other)
 
 
+@pytest.mark.parametrize("name", ["sd3-t5", "flux-dev"])
+def test_the_denoiser_and_t5_are_never_here_together(name, monkeypatch):
+    """By accelerate's own rule: a network comes when it is called and sends the one before it in
+    the order of a drawing away. `plan` counts the largest network alone."""
+    from accelerate.hooks import CpuOffload
+
+    here, seen = set(), []
+
+    def come(hook, module, *args, **kwargs):
+        if hook.prev_module_hook is not None:
+            here.discard(hook.prev_module_hook.model)
+        here.add(module)
+        seen.append(set(here))
+        return args, kwargs
+
+    monkeypatch.setattr(CpuOffload, "pre_forward", come)
+    monkeypatch.setattr(
+        CpuOffload, "init_hook", lambda hook, module: here.discard(module) or module
+    )
+    monkeypatch.setattr(saving, "is_away", lambda network: network not in here)
+    pipe = offload(made(name), "model", CPU)
+    t5 = pipe.text_encoder_3 if name == "sd3-t5" else pipe.text_encoder_2
+    for _ in range(2):
+        results(pipe)
+    assert sum(t5 in own for own in seen) > 1 and any(pipe.transformer in own for own in seen)
+    assert not any({t5, pipe.transformer} <= own for own in seen)
+
+
 def test_a_module_beside_a_pipeline_that_waits(tmp_path):
     pipe = made("sd3")
     grounded = GroundedDiffusionPipeline(pipe, module_of(pipe, "seeded"), 2, 3, 4.0)

@@ -13,6 +13,7 @@ from ml.cli.planning.weight_files import count_parameters, local_folder, weight_
 from ml.diffusion.schedulers import check_name
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.store.reading import read_object
 
 MIB = 1024**2
 PARTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -57,10 +58,12 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
         kind = kind_of(folder) if folder else kind_of_parts(known.parameters)
         kind.backbone.check(diffusion)
     if folder:
-        parts = [file for part in PARTS for file in weight_files(folder / part, variant)]
-        if any(weight_files(folder / part, variant) for part in ("unet", "transformer")):
-            from ml.diffusion import configurations
+        from ml.diffusion import configurations
 
+        index = read_object(folder / configurations.INDEX)
+        listed = [part for part in PARTS if configurations.class_of(index, part)]
+        parts = [file for part in listed for file in weight_files(folder / part, variant)]
+        if any(weight_files(folder / part, variant) for part in ("unet", "transformer")):
             if configurations.are_whole(folder):  # else the probe says what is missing
                 configurations.check_folder(folder)
             return on_disk("diffusion.model", diffusion.model, parts, folder)

@@ -73,6 +73,7 @@ TRAINERS = {
     "transformer": "transformer",
     "transformer_continued": "transformer",
     "transformer_several": "transformer",
+    "transformer_mixed": "transformer",
     "backbone": "backbone",
     "detector": "detector",
     "judge": "judge",

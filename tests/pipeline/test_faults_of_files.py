@@ -162,7 +162,10 @@ def test_a_damaged_manifest_without_our_note_is_taken_for_nobodys_and_stays(copi
     """Both are lost: nothing says that the folder is ours, so nothing of it is replaced."""
     run, workspace = copied
     folder = workspace.folder("masks")
+    whole = (folder / "manifest.json").read_bytes()
     spoil(folder / "manifest.json", how)
+    if how == "flipped":  # where nothing can be read; a digit elsewhere leaves a manifest of ours
+        (folder / "manifest.json").write_bytes(flipped(whole, 0))
     (workspace.state("masks") / "made.json").unlink()
     before = sorted(p.name for p in folder.iterdir())
     with pytest.raises(ManifestError, match="masks is in the way.*move it elsewhere"):

@@ -38,9 +38,8 @@ def leave_one_out(
     latents: clean (B,C,h,w). Returns for each sample float32 (n_i, T, h, w) >= 0 on the
     pipeline's device: mean over channels of |v(x_t, prompt) - v(x_t, prompt without the
     phrase)|, in units of the velocity v whatever the model predicts, not normalised, unguided: a
-    distilled model is told its profile's guidance. T
-    passes for the prompt and T for each phrase, at most batch_size at once, from as many samples as
-    fit.
+    distilled model is told its profile's guidance. T passes for the prompt and T for each phrase,
+    at most batch_size at once, from as many samples as fit.
     Raises ValueError for lists of unequal length or a phrase that is not in its prompt.
     """
     lengths = {len(latents), len(prompts), len(phrases), len(seeds)}

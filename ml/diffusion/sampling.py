@@ -102,14 +102,10 @@ def sample(
         maps = recorder.maps().float().cpu() if recorder else None
     # Cloned here: tensors of inference mode can't take part in a training.
     kept = {step: (timestep, latents.clone()) for step, (timestep, latents) in inputs.kept.items()}
-    latents, timestep = kept[1][1], kept[1][0]
-    seen = None
-    if features:
-        seen = (
-            joined(inputs.outputs, backbone.halves)
-            if as_trained
-            else denoiser_features(pipe, latents, prompts, timestep)
-        )
+    timestep, latents = kept[1]
+    seen = joined(inputs.outputs, backbone.halves) if features and as_trained else None
+    if features and not as_trained:
+        seen = denoiser_features(pipe, latents, prompts, timestep)
     return Samples(
         images=(pictures * 255).round().astype(np.uint8),
         latents=latents,

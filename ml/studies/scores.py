@@ -141,7 +141,9 @@ def figure(
     for stack, own_keys in zip(stacks, keys, strict=True):
         seeds, pictures = stack.shape[:2]
         share = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-        if drawings is None:
+        if (
+            drawings is None
+        ):  # after the first split's seeds: one split's intervals stay as they were
             drawings = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), resamples)
         times = drawings[:, np.searchsorted(every, own_keys)].astype(np.float64)
         scores = np.stack(

@@ -45,13 +45,14 @@ def load_module(run: StudyRun, spec: Spec, seed: int) -> GroundingModule:
     return module
 
 
-def module_recipe(run: StudyRun, spec: Spec, seed: int) -> str:
+def module_recipe(run: StudyRun, spec: Spec, seed: int, as_asked: bool = False) -> str:
     """Digest of what a trained module is made from. A machine that emulates the precision asked
-    for trains in another one (`ml.compute.precision`), which then is in it too."""
+    for trains in another one (`ml.compute.precision`), which then is in it too; as_asked: what it
+    is on a machine that does not."""
     sets = {"counts": run.counts(), "grounding": _settings(run, spec), "seed": run.params.seed}
     asked, device = run.params.grounding.precision, run.params.diffusion.device
     used = usable_precision(asked, find_device(device, "diffusion.device").type)
-    if used != asked:
+    if used != asked and not as_asked:
         sets["precision"] = used
     return run.recipe(spec=spec.name, training=seed, **sets)
 

@@ -158,6 +158,23 @@ def test_another_precision_than_the_one_asked_for_is_another_module(checkout, mo
     assert found[0] != found[1]
 
 
+def test_rows_in_the_precision_asked_for_count_where_it_is_emulated(checkout, monkeypatch):
+    from ml.studies import modules
+
+    emulates = {"used": "bfloat16"}
+    monkeypatch.setattr(modules, "usable_precision", lambda asked, device: emulates["used"])
+    asked = trainings.recipe_of(checkout, Spec())
+    checkout.table("default", asked, lambda: masks_of("asked", 6))
+    emulates["used"] = "float32"
+    assert trainings.done(checkout, Spec())
+    assert set(trainings.rows_of(checkout, Spec()).method) == {"asked"}
+    # What was trained in the emulating machine's precision is not what another one was asked for.
+    checkout.sign(checkout.table_path("default"), trainings.recipe_of(checkout, Spec()))
+    assert trainings.done(checkout, Spec())
+    emulates["used"] = "bfloat16"
+    assert not trainings.done(checkout, Spec())
+
+
 def test_the_command_takes_tables_over_and_keeps_the_others_on_the_page(
     checkout, monkeypatch, capsys
 ):

@@ -55,7 +55,7 @@ def concept_products(
 
 def concept_maps(products: Tensor, blocks: Sequence[int] | None = None) -> Tensor:
     """`concept_products` of a picture, (blocks,n,h,w), as maps (n,h,w) in 0..1: the mean over
-    blocks, by default all, and the softmax over concepts, BACKGROUND among them."""
+    blocks, by default all, and the softmax over concepts, BACKGROUND or the like among them."""
     chosen = products if blocks is None else products[list(blocks)]
     return chosen.mean(dim=0).softmax(dim=0)
 

@@ -20,6 +20,7 @@ CONFIG = GroundingConfig(
     pixel_width=240,
     evidence_timesteps=(),
     feature_timestep=1,
+    lone_block=False,
     **PARTS["paper"],
 )
 """Their module: it fits one diffusion model's shape, whatever a profile says."""

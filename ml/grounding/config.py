@@ -53,6 +53,8 @@ BEFORE: dict[str, object] = {
     "scaled_logits": True,
 }
 """What both were built of when `config.json` did not say so."""
+WITHOUT_LONE_BLOCK: dict[str, object] = {"lone_block": False}
+"""What a module is built of whose `config.json` does not say so."""
 NORMALISATIONS = ("instance", "group")
 COUNTS = ("text_width", "width", "layers", "heads", "patch", "upsampling", "pixel_width")
 TOKEN_GRID = 16
@@ -78,6 +80,7 @@ class GroundingConfig:
     biased_blocks: bool  # whether the encoder's 3x3 convolutions have biases
     standardised: bool  # features are brought to mean 0 and deviation 1 of the training pictures
     scaled_logits: bool  # logits are multiplied by pixel_width^-1/2
+    lone_block: bool  # features of one resolution pass a block of convolutions too
 
     def __post_init__(self) -> None:
         resolutions = sorted(self.feature_channels)
@@ -118,6 +121,10 @@ class GroundingConfig:
                 "give one each",
             ),
             (
+                len(resolutions) == 1 or not self.lone_block,
+                f"lone_block is of features of one resolution, got {resolutions}",
+            ),
+            (
                 self.width % self.heads == 0,
                 f"width {self.width} is not a multiple of the "
                 f"{self.heads} heads: change one of them",
@@ -156,6 +163,7 @@ class GroundingConfig:
         values = read_object(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
+        values = WITHOUT_LONE_BLOCK | values
         expected = {f.name for f in fields(cls)}
         if set(values) != expected:
             raise ValueError(
@@ -192,7 +200,9 @@ def make_config(
     channels, each coarser one half of that, and logits are upsampled bilinearly. Coarser features
     keep twice as much and, with learned_upsampling (by default the variant's LEARNED_UPSAMPLING),
     are doubled by convolutions up to 64x64 pixels: from 16x16, a bilinear mask cannot draw a
-    chair's leg. Raises ValueError when the sizes do not fit.
+    chair's leg. Features of one resolution, as a transformer's, pass a block of convolutions as
+    those of several do where they are joined: without any, the paper's module tells two words
+    apart much worse (the study `backbones`). Raises ValueError when the sizes do not fit.
     """
     variant = variant or params.variant
     if learned_upsampling is None:
@@ -224,5 +234,6 @@ def make_config(
         pixel_width=max(params.width // 4, 8) if doublings else sum(widths),
         evidence_timesteps=tuple(evidence_timesteps or params.evidence_timesteps),
         feature_timestep=feature_timestep,
+        lone_block=len(channels) == 1,
         **PARTS[variant],
     )

@@ -90,7 +90,8 @@ class VisualEncoder(nn.Module):
     """Features by resolution, {r: (B,C_r,r,r)}, to one map (B,sum(widths),R,R), R the finest.
 
     Each resolution is cut to its width by a 1x1 convolution and, but for the finest, doubled;
-    then from coarse to fine: upsample, append the next, SegBlock.
+    then from coarse to fine: upsample, append the next, SegBlock. lone_block: a SegBlock for
+    features of one resolution, which have nothing to append.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class VisualEncoder(nn.Module):
         normalisation: str,
         biased: bool,
         standardised: bool,
+        lone_block: bool,
     ) -> None:
         super().__init__()
         self.resolutions, self.channels = tuple(feature_channels), tuple(feature_channels.values())
@@ -111,9 +113,11 @@ class VisualEncoder(nn.Module):
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(feature_channels.values(), widths, strict=True)
         )
+        first = 0 if lone_block else 1
         self.blocks = nn.ModuleList(
-            SegBlock(sum(widths[: i + 1]), normalisation, biased) for i in range(1, len(widths))
+            SegBlock(sum(widths[: i + 1]), normalisation, biased) for i in range(first, len(widths))
         )
+        self.lone_block = lone_block
         self.out_channels = sum(widths)
 
     def fit_scales(self, batches: Iterable[Mapping[int, Tensor]]) -> None:
@@ -143,7 +147,7 @@ class VisualEncoder(nn.Module):
             level: Tensor = self.reduce[i](self.scales[i](features[resolution].float()))
             level = resize(level, min(2 * resolution, finest))
             if fused is None:
-                fused = level
+                fused = self.blocks[0](level) if self.lone_block else level
             else:
                 fused = torch.cat([resize(fused, level.shape[-1]), level], dim=1)
                 fused = self.blocks[i - 1](fused)

@@ -47,6 +47,7 @@ class GroundingModule(nn.Module):
             config.normalisation,
             config.biased_blocks,
             config.standardised,
+            config.lone_block,
         )
         fused = self.encoder.out_channels
         self.to_k = nn.Linear(fused * config.patch**2, width, bias=False)

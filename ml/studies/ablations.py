@@ -96,6 +96,7 @@ def groups(run: StudyRun) -> list[Group]:
                 "8 and 16": Spec(resolutions=(8, 16)),
                 "16 alone": Spec(resolutions=(16,)),
             },
+            note="The convolutions that join resolutions go with them: 16 alone has none.",
         ),
         Group(
             "Parts of the module",

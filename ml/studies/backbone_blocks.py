@@ -7,11 +7,12 @@ from ml.diffusion.backbones.mmdit import TAPS
 from ml.studies.backbone_rows import (
     alone,
     block_count,
-    changed,
     concept_labels,
+    late_steps,
     probe_rows,
     runs,
     together,
+    without,
 )
 from ml.studies.backbone_tables import rows_from
 from ml.studies.blocks import Block, Row, Table
@@ -21,7 +22,10 @@ from ml.studies.records import GENERATED
 from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
 
-FEATURES_ALONE = "The paper's module, which is given nothing but the features."
+FEATURES_ALONE = (
+    "The paper's module, which is given nothing but the features; their number of channels differs "
+    "with that of the blocks."
+)
 
 
 def block_tables(run: StudyRun, rows: pd.DataFrame) -> list[Block]:
@@ -33,17 +37,24 @@ def block_tables(run: StudyRun, rows: pd.DataFrame) -> list[Block]:
             run,
             "Features of several blocks, split 1",
             together(count),
-            f"{FEATURES_ALONE} Blocks count from 1; so many evenly over the depth, the last among "
-            f"them, and the deeper half. Everywhere else {TAPS} of them are taken, evenly.",
+            f"{FEATURES_ALONE} Blocks count from 1; so many spread over the depth, the last among "
+            f"them, and the deeper half. Everywhere else {TAPS} of them are taken, so spread.",
         ),
         _concepts(run, rows_from(rows, GENERATED, "all"), count),
         _trained(
             run,
-            "Our default on the transformer with one thing changed, split 1",
-            changed(run),
-            "Features of another denoising step, or masks in which the contrast does not decide "
-            "which word a place belongs to. Everywhere else features are the last step's, as the "
-            "U-Net's are; in a transformer's last step there is hardly any noise left.",
+            "Features of a late denoising step, split 1",
+            late_steps(run),
+            "Everywhere else features are the last step's, as the U-Net's are; in a transformer's "
+            "last step there is hardly any noise left.",
+        ),
+        _trained(
+            run,
+            "Parts of the module, split 1",
+            without(),
+            "A transformer's features have one resolution: nothing is joined, and without the "
+            "block of convolutions the encoder is one projection. Without the evidence's say the "
+            "contrast does not decide which word a place belongs to.",
         ),
     ]
 
@@ -71,8 +82,9 @@ def _concepts(run: StudyRun, rows: pd.DataFrame, count: int) -> Table:
             for split, text in own.items()
         )
         note = (
-            "Mean over the splits, thresholds of seen training pictures. The row ConceptAttention "
-            "further above is the mean of the blocks in a row that do best on those pictures: "
-            f"{', '.join(chosen)}."
+            "Mean over the splits. Some eighty seen training pictures a split choose the threshold "
+            "and whether a pixel is its strongest word's alone; DAAM and the contrast choose a "
+            "threshold, on all of them. The row ConceptAttention further above is the mean of the "
+            f"blocks in a row that do best on those pictures: {', '.join(chosen)}."
         )
     return Table("ConceptAttention of one block alone", CELL_NAMES, table, note)

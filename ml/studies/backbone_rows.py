@@ -11,6 +11,7 @@ from ml.diffusion.loading import load_pipeline
 from ml.studies import concept_maps
 from ml.studies.baselines import make_baselines
 from ml.studies.concept_maps import CONCEPT
+from ml.studies.picture_makers import feature_timestep
 from ml.studies.protocol_one_methods import SPECS, TRAINED, spec_of
 from ml.studies.scores import RAW
 from ml.studies.sizes import FRACTIONS
@@ -25,8 +26,11 @@ UNTRAINED = {
 }
 """Row label -> method in the raw rows; ConceptAttention is the transformer's alone."""
 METHODS = TRAINED | UNTRAINED
-PROBE = Spec(variant="paper")
-"""Learns from features alone, so that nothing but the blocks can make the difference; and fast."""
+PROBE = SPECS["paper"]
+"""Learns from features alone: ours has the evidence too, which hides what a block lacks."""
+
+TWO = {"the paper's module": PROBE, "our default": Spec()}
+"""What is tried with other features or parts, by what rows are called."""
 
 STEPS = 4
 """Of FRACTIONS, from the last, whose features are tried."""
@@ -50,6 +54,14 @@ def block_count(run: StudyRun) -> int:
     """Joint blocks of a run's transformer."""
     pipe = load_pipeline(run.diffusion)
     return len(backbone_of(pipe).joint_blocks(denoiser(pipe)))
+
+
+def noise_to_signal(run: StudyRun) -> float:
+    """Of the latents whose features are taken: those of the last denoising step."""
+    pipe = load_pipeline(run.diffusion)
+    process, timestep = backbone_of(pipe).process, feature_timestep(pipe, run)
+    signal, noise = process.shares(pipe.scheduler, timestep)
+    return noise / signal
 
 
 def alone(count: int) -> dict[str, Spec]:
@@ -80,20 +92,32 @@ def concept_labels(count: int) -> dict[str, str]:
     }
 
 
-def changed(run: StudyRun) -> dict[str, Spec]:
-    """Row label -> our default with one thing changed: features of a late denoising step (the last
-    one of rectified flow has hardly any noise left), or the evidence's say between words."""
+def late_steps(run: StudyRun) -> dict[str, Spec]:
+    """Row label -> the probe and our default on the features of a late denoising step: the last
+    one of rectified flow has hardly any noise left."""
     steps = run.params.diffusion.steps
     places = sorted({max(1, round(share * steps)) for share in FRACTIONS})[:STEPS]
-    late = {f"step {step} of {steps} from the last": Spec(place=i) for i, step in enumerate(places)}
-    return late | {"evidence has no say between words": Spec(settles=False)}
+    return {
+        f"{name}, step {step} of {steps} from the last": replace(spec, place=place)
+        for name, spec in TWO.items()
+        for place, step in enumerate(places)
+    }
+
+
+def without() -> dict[str, Spec]:
+    """Row label -> the probe and our default without one of their parts."""
+    bare = {
+        f"{name}, no block of convolutions": replace(spec, lone_block=False)
+        for name, spec in TWO.items()
+    }
+    return TWO | bare | {"our default, evidence has no say between words": Spec(settles=False)}
 
 
 def probes(run: StudyRun) -> dict[str, Spec]:
     """Row label -> specification of everything that is trained on the transformer beside METHODS;
     split 1 alone."""
     count = block_count(runs(run)["transformer"])
-    return alone(count) | together(count) | changed(run)
+    return alone(count) | together(count) | late_steps(run) | without()
 
 
 def method_rows(run: StudyRun, name: str) -> pd.DataFrame:

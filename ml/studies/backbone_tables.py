@@ -2,13 +2,12 @@
 
 import pandas as pd
 
-from ml.studies.backbone_rows import labels_of
+from ml.studies.backbone_rows import METHODS, labels_of
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.cell_scores import CELL_NAMES, cells, cells_apart
 from ml.studies.prompt_sets import judged_prompts
 from ml.studies.records import GENERATED
 from ml.studies.study_run import StudyRun
-from ml.words.cells import CELLS
 
 
 def rows_from(rows: pd.DataFrame, source: str, split: str) -> pd.DataFrame:
@@ -30,8 +29,13 @@ def cell_table(run: StudyRun, title: str, rows: dict[str, pd.DataFrame], note: s
     return Table(title, CELL_NAMES, table, note)
 
 
+def pictures_label(name: str) -> str:
+    """Of a backbone's row in `drawn_well`."""
+    return f"pictures of the {name}"
+
+
 def drawn_well(run: StudyRun, rows: dict[str, pd.DataFrame]) -> Table:
-    """Of the judged prompts the share whose words the detector found all."""
+    """Of the judged prompts the share of whose words all have an accepted mask."""
     prompts = judged_prompts(run.size, run.params.seed)
     asked = {p["key"]: len(p["entities"]) for p in prompts}
     table = []
@@ -45,59 +49,41 @@ def drawn_well(run: StudyRun, rows: dict[str, pd.DataFrame]) -> Table:
                     ("two", [key for key, objects in asked.items() if objects == 2]),
                 )
             }
-            table.append(Row(f"pictures of the {name}", shares))
+            table.append(Row(pictures_label(name), shares))
     return Table(
-        "Pictures in which the detector finds every word of the prompt",
+        "Pictures in which every word of the prompt has a mask that is accepted",
         {"one": "one object", "two": "two objects"},
         table,
-        "The others are not judged, so that a model is not judged on what it did not draw.",
+        "The detector's, by the rules of the stage `triplets`. The other pictures are not judged: "
+        "a model is not judged on what it did not draw.",
     )
 
 
-def verdict(table: Table, where: str) -> str:
-    """In which cells each of the transformer's methods is behind the same one of the U-Net's."""
-    values = {row.label: row.cells for row in table.rows}
-    said = []
-    for label in labels_of("U-Net"):
-        name = label.removeprefix("U-Net: ")
-        theirs = values.get(f"transformer: {name}")
-        if label not in values or theirs is None:
-            continue
-        behind = {
-            cell: theirs[cell].value - own.value
-            for cell, own in values[label].items()
-            if cell in theirs and theirs[cell].value < own.value
-        }
-        said.append(f"{name}: {_worse(behind)}")
-    if not said:
-        return "Not both backbones are scored yet."
-    return f"The transformer against the U-Net on {where}: {'; '.join(said)}."
+def of_both(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The rows of prompts whose words were found in both backbones' pictures."""
+    if any(own.empty for own in rows.values()):
+        return rows
+    keys = set.intersection(*(set(own.key) for own in rows.values()))
+    return {name: own[own.key.isin(keys)] for name, own in rows.items()}
 
 
-def _worse(behind: dict[str, float]) -> str:
-    if not behind:
-        return "worse in no cell"
-    parts = [f"{CELL_NAMES[cell]} {points:.1f}" for cell, points in behind.items()]
-    return f"worse in {len(parts)} of {len(CELLS)} cells ({', '.join(parts)} points)"
-
-
-def apart(run: StudyRun, drawn: dict[str, pd.DataFrame]) -> Table:
-    """The transformer less the U-Net on the same scenes, paired."""
-    ours, theirs = drawn["transformer"], drawn["U-Net"]
+def apart(run: StudyRun, rows: dict[str, pd.DataFrame], where: str) -> Table:
+    """The transformer less the U-Net on the same scenes or prompts, paired."""
+    ours, theirs = rows["transformer"], rows["U-Net"]
     table = [
         Row(
-            label.removeprefix("U-Net: "),
+            label,
             cells_apart(
                 ours[ours.method == method],
                 theirs[theirs.method == method],
                 run.params.benchmark.bootstrap,
             ),
         )
-        for label, method in labels_of("U-Net").items()
-        if (ours.method == method).any() and (theirs.method == method).any()
+        for label, method in METHODS.items()
+        if not ours.empty and (ours.method == method).any() and (theirs.method == method).any()
     ]
-    note = "Points of mIoU, paired by scene; below 0 the transformer is worse."
-    return Table("Transformer less U-Net on the same drawn scenes", CELL_NAMES, table, note)
+    note = "Points of mIoU, mean over the splits, in pairs; below 0 the transformer is worse."
+    return Table(f"Transformer less U-Net on {where}", CELL_NAMES, table, note)
 
 
 def verdict_of_pairs(table: Table) -> str:
@@ -110,6 +96,6 @@ def verdict_of_pairs(table: Table) -> str:
             if found.low is not None and found.low > 0:
                 better.append(f"{row.label}, {CELL_NAMES[cell]} (+{found.value:.1f})")
     return (
-        f"Beyond chance the transformer is worse in {'; '.join(worse) or 'no cell'}. It is better "
-        f"in {'; '.join(better) or 'no cell'}."
+        "Beyond the spread of pictures and of grounding trainings the transformer is worse in "
+        f"{'; '.join(worse) or 'no cell'}. It is better in {'; '.join(better) or 'no cell'}."
     )

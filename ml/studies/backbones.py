@@ -1,13 +1,15 @@
 """Study: the method on a diffusion transformer beside the U-Net, by Protocol I and by exact truth,
 and which of the transformer's blocks carry the grounding.
 
-Every method's trainings, thresholds, prompts and drawn scenes are the same for both; the generated
-pictures are each model's own.
+Prompts, seeds, drawn scenes, trainings and how a threshold is chosen are the same for both; the
+generated pictures, and so the thresholds, are each model's own.
 """
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pandas as pd
 
 from ml.studies import concept_maps
 from ml.studies.backbone_blocks import block_tables
@@ -17,6 +19,7 @@ from ml.studies.backbone_rows import (
     keep_rows,
     labels_of,
     method_rows,
+    noise_to_signal,
     probes,
     runs,
 )
@@ -24,8 +27,9 @@ from ml.studies.backbone_tables import (
     apart,
     cell_table,
     drawn_well,
+    of_both,
+    pictures_label,
     rows_from,
-    verdict,
     verdict_of_pairs,
 )
 from ml.studies.baselines import make_baselines
@@ -37,19 +41,33 @@ from ml.studies.records import GENERATED, NOISED
 from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
 from ml.studies.training_sets import drawn_pictures, judged_pictures, training_pictures
-from ml.studies.trainings import done, train_all
+from ml.studies.trainings import done, precision_of, train_all
 
 TITLE = "U-Net against diffusion transformer"
 QUESTION = (
-    "Do the grounding module and the contrast work on a diffusion transformer, beside the methods "
-    "made for one, and which of its blocks carry the grounding?"
+    "Do the grounding module and the contrast work on a diffusion transformer, beside the "
+    "attention maps that it has, and which of its blocks carry the grounding?"
+)
+LIMITS = (
+    "One checkpoint of each backbone, of different size and training (`docs/microworld.md`): a "
+    "difference is of these two, and only where it is large of their kinds. The modules' settings "
+    "were tuned on the U-Net (`docs/grounding-tuning.md`)."
+)
+DRAWN_NOTE = (
+    "DAAM and ConceptAttention need a sampling run and have no row here. Each scene is brought to "
+    "the timestep of its model's last denoising step."
 )
 
 
 def make(run: StudyRun, only: str | None = None) -> None:
     """Both backbones' modules and baselines, ConceptAttention's maps, and the probes of blocks."""
     for name, own in runs(run).items():
-        asked = {method for label, method in labels_of(name).items() if only in (None, label)}
+        asked = {
+            method
+            for label, method in labels_of(name).items()
+            if only in (None, label, label.removeprefix(f"{name}: "))
+            or (only == pictures_label(name) and method == "daam")
+        }
         specs = [
             spec_of(method, split)
             for method in TRAINED.values()
@@ -93,19 +111,58 @@ def _timed(title: str) -> Iterator[None]:
 
 def blocks(run: StudyRun) -> list[Block]:
     rows = {name: method_rows(run, name) for name in runs(run)}
-    made: list[Block] = [drawn_well(run, rows)]
+    made: list[Block] = [
+        Text(" ".join([LIMITS, _noise(run), _precisions(run)])),
+        drawn_well(run, rows),
+    ]
     for split in ("all", *run.size.splits):
         own = {name: rows_from(all_, GENERATED, split) for name, all_ in rows.items()}
         title = "Mean over the splits" if split == "all" else f"Split {split[-1]}"
-        shown = {name: counted(all_[all_.method == "daam"]) for name, all_ in own.items()}
-        note = "; ".join(f"pictures of the {name}: {text}" for name, text in shown.items() if text)
         made.append(
-            cell_table(run, f"{title}: each model's own pictures, the detector judges", own, note)
+            cell_table(
+                run,
+                f"{title}: each model's own pictures, the detector judges",
+                own,
+                _counted(own, split),
+            )
         )
         if split == "all":
-            made.append(Text(verdict(made[-1], "pictures of their own")))
+            made += _apart(run, of_both(own), "prompts that both drew")
     drawn = {name: rows_from(all_, NOISED, "all") for name, all_ in rows.items()}
-    made.append(cell_table(run, "The same drawn scenes with noise, exact truth", drawn, ""))
-    pairs = apart(run, drawn)
-    made += [pairs, Text(verdict_of_pairs(pairs))] if pairs.rows else []
+    made.append(cell_table(run, "The same drawn scenes, exact truth", drawn, DRAWN_NOTE))
+    made += _apart(run, drawn, "the same drawn scenes")
     return [*made, *block_tables(run, rows["transformer"])]
+
+
+def _noise(run: StudyRun) -> str:
+    """How noisy the latents are whose features are taken."""
+    parts = [f"{noise_to_signal(own):.2g} in the {name}'s" for name, own in runs(run).items()]
+    return (
+        f"Features are those of the last of {run.params.diffusion.steps} denoising steps, where "
+        f"noise to signal is {', '.join(parts)}; the contrast's timesteps have as much in both."
+    )
+
+
+def _precisions(run: StudyRun) -> str:
+    """What each backbone's modules were trained in: halves may be of different machines."""
+    spec = spec_of("seeded", run.size.splits[0])
+    parts = [
+        f"those of the {name} in {precision_of(own, spec)}"
+        for name, own in runs(run).items()
+        if done(own, spec)
+    ]
+    return f"Modules were trained: {', '.join(parts)}." if parts else ""
+
+
+def _counted(rows: dict[str, pd.DataFrame], split: str) -> str:
+    """How many pictures of each backbone a table has."""
+    shown = {name: counted(own[own.method == "daam"]) for name, own in rows.items()}
+    added = ", splits added up" * (split == "all")
+    return "; ".join(
+        f"pictures of the {name}{added}: {text}" for name, text in shown.items() if text
+    )
+
+
+def _apart(run: StudyRun, rows: dict[str, pd.DataFrame], where: str) -> list[Block]:
+    pairs = apart(run, rows, where)
+    return [pairs, Text(verdict_of_pairs(pairs))] if pairs.rows else []

@@ -3,7 +3,7 @@ a time, and the raw rows of masks from them.
 
 The judged prompts are sampled once more with the concepts beside them, and so are some training
 pictures, on whose seen ones a split's thresholds are chosen. The concepts are a picture's words and
-BACKGROUND. Drawn scenes have no sampling run and no rows here.
+BACKGROUNDS. Drawn scenes have no sampling run and no rows here.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from ml.baselines.daam import (
     strongest,
     threshold_masks,
 )
+from ml.drawn_world.captions import PLACES
 from ml.store.making import write_shards
 from ml.store.shards import split
 from ml.store.sidecars import shard_files
@@ -33,13 +34,17 @@ from ml.studies.scores import raw_rows
 from ml.studies.study_run import StudyRun
 from ml.words.vocabulary import load_vocabulary
 
+BACKGROUNDS = (BACKGROUND, *PLACES)
+"""Concepts that take the pixels of no word: the drawn world's places beside the word "background",
+which no caption of it has (the authors ask for floor, grass, tree and sky on photographs)."""
+
 CONCEPT = "concept"
 """Method in the raw rows; "concept-2" is block 2's alone, counted from 0."""
 
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
-        ("shape", pa.list_(pa.int64())),  # (blocks,n + 1,h,w), the background's last
+        ("shape", pa.list_(pa.int64())),  # (blocks,n + B,h,w), those of BACKGROUNDS last
         ("products", pa.binary()),  # float32
     ]
 )
@@ -123,8 +128,8 @@ def _fitted(run: StudyRun, seen: list[Record], own: Products, blocks: tuple[int,
 
 
 def _maps(products: torch.Tensor, blocks: Sequence[int]) -> np.ndarray:
-    """float32 (n,h,w) of the words; the background has no mask."""
-    return concept_maps(products, blocks)[:-1].numpy()
+    """float32 (n,h,w) of the words; the backgrounds have no mask."""
+    return concept_maps(products, blocks)[: -len(BACKGROUNDS)].numpy()
 
 
 def _folder(run: StudyRun, name: str) -> Path:
@@ -132,7 +137,7 @@ def _folder(run: StudyRun, name: str) -> Path:
 
 
 def _recipe(run: StudyRun, records: Sequence[Record]) -> str:
-    return run.recipe(concepts=[map_request(r) for r in records], background=BACKGROUND)
+    return run.recipe(concepts=[map_request(r) for r in records], backgrounds=BACKGROUNDS)
 
 
 class ProductMaker(Maker):
@@ -144,7 +149,7 @@ class ProductMaker(Maker):
             self.pipe,
             [a["text"] for a in asked],
             [a["seed"] for a in asked],
-            [[*a["words"], BACKGROUND] for a in asked],
+            [[*a["words"], *BACKGROUNDS] for a in asked],
             steps=diffusion.steps,
             guidance_scale=diffusion.guidance_scale,
         )

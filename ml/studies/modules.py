@@ -50,11 +50,16 @@ def module_recipe(run: StudyRun, spec: Spec, seed: int, as_asked: bool = False) 
     for trains in another one (`ml.compute.precision`), which then is in it too; as_asked: what it
     is on a machine that does not."""
     sets = {"counts": run.counts(), "grounding": _settings(run, spec), "seed": run.params.seed}
-    asked, device = run.params.grounding.precision, run.params.diffusion.device
-    used = usable_precision(asked, find_device(device, "diffusion.device").type)
-    if used != asked and not as_asked:
+    used = training_precision(run)
+    if used != run.params.grounding.precision and not as_asked:
         sets["precision"] = used
     return run.recipe(spec=spec.name, training=seed, **sets)
+
+
+def training_precision(run: StudyRun) -> str:
+    """What this machine trains a module in."""
+    device = find_device(run.params.diffusion.device, "diffusion.device")
+    return usable_precision(run.params.grounding.precision, device.type)
 
 
 def _settings(run: StudyRun, spec: Spec) -> dict:
@@ -118,6 +123,8 @@ def _train_one(run: StudyRun, spec: Spec, pipe, sources: list, seed: int) -> Gro
         spec.variant,
         learned_upsampling=spec.learned_upsampling,
     )
+    if spec.resolutions or not spec.lone_block:  # of some resolutions: nothing else changes
+        config = replace(config, lone_block=False)
     torch.manual_seed(seed)
     module = GroundingModule(config).to(device_of(pipe))
     train(

@@ -22,6 +22,7 @@ class Spec:
     labels: str = "detector"  # or exact masks of drawn scenes: noised, inverted
     learned_upsampling: bool | None = None  # of the map, by convolutions; None: as the variant is
     blocks: tuple[int, ...] | None = None  # of the denoiser, whose features alone are given
+    lone_block: bool = True  # features of one resolution pass a block of convolutions
     longer: int = 1  # times the profile's training steps, and its steps between validations
 
     @property

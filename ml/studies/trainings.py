@@ -13,7 +13,12 @@ from ml.diffusion.loading import load_pipeline
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import GroundingModule
 from ml.grounding.validation import predict_masks
-from ml.studies.modules import module_recipe, modules_made, trained_modules
+from ml.studies.modules import (
+    module_recipe,
+    modules_made,
+    trained_modules,
+    training_precision,
+)
 from ml.studies.parallel import run_tasks
 from ml.studies.records import Record
 from ml.studies.scores import raw_rows
@@ -80,6 +85,12 @@ def done(run: StudyRun, spec: Spec) -> bool:
 def recipe_of(run: StudyRun, spec: Spec, as_asked: bool = False) -> str:
     """Digest of what its raw rows are made from. as_asked: see `module_recipe`."""
     return run.recipe(rows=module_recipe(run, spec, 0, as_asked), seeds=run.size.seeds)
+
+
+def precision_of(run: StudyRun, spec: Spec) -> str:
+    """What the modules of its rows, which are in place, were trained in."""
+    as_asked = run.in_place(run.table_path(spec.name), recipe_of(run, spec, as_asked=True))
+    return run.params.grounding.precision if as_asked else training_precision(run)
 
 
 def _train_and_score(run: StudyRun, spec: Spec) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch
 from ml.images.run_lengths import encode_rle
 from ml.studies import concept_maps
 from ml.studies.backbone_rows import alone, labels_of, runs, together
-from ml.studies.backbone_tables import verdict, verdict_of_pairs
+from ml.studies.backbone_tables import of_both, verdict_of_pairs
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.cell_scores import CELL_NAMES
 from ml.studies.study_run import open_run
@@ -54,6 +54,8 @@ def test_concept_rows_are_of_the_block_that_knows_and_of_thresholds_of_seen_pict
     own = dataclasses.replace(record((seen,)), rles=(encode_rle(mask),))
     knows = torch.full((2, 16, 16), -9.0)
     knows[0, 4:12, 4:12] = 9.0
+    others = knows[1:].expand(len(concept_maps.BACKGROUNDS), -1, -1)
+    knows = torch.cat([knows[:1], others])
     products = torch.stack([-knows, knows])  # block 0 says the opposite, block 1 is right
     sets = {"threshold": [own], "judged": [own]}
     monkeypatch.setattr(concept_maps, "_read", lambda run, name, records: [products])
@@ -68,22 +70,13 @@ def table(values: dict[str, dict[str, Cell]]) -> Table:
     return Table("t", CELL_NAMES, [Row(label, cells) for label, cells in values.items()])
 
 
-def test_the_verdict_names_every_cell_in_which_the_transformer_is_worse():
-    said = verdict(
-        table(
-            {
-                "U-Net: our default": {"one_seen": Cell(80.0), "two_unseen": Cell(50.0)},
-                "U-Net: contrast alone": {"one_seen": Cell(40.0)},
-                "transformer: our default": {"one_seen": Cell(81.0), "two_unseen": Cell(44.5)},
-                "transformer: contrast alone": {"one_seen": Cell(40.0)},
-                "transformer: ConceptAttention": {"one_seen": Cell(1.0)},
-            }
-        ),
-        "pictures",
-    )
-    assert "our default: worse in 1 of 5 cells (two, unseen -5.5 points)" in said
-    assert "contrast alone: worse in no cell" in said and "ConceptAttention" not in said
-    assert verdict(table({}), "pictures") == "Not both backbones are scored yet."
+def test_pictures_of_their_own_are_compared_where_both_drew_the_words():
+    theirs = pd.DataFrame({"key": ["a", "a", "b"], "iou": [1.0, 0.5, 0.2]})
+    ours = pd.DataFrame({"key": ["b", "c"], "iou": [0.4, 0.6]})
+    both = of_both({"U-Net": theirs, "transformer": ours})
+    assert list(both["U-Net"].iou) == [0.2] and list(both["transformer"].iou) == [0.4]
+    none = {"U-Net": theirs, "transformer": ours[:0]}
+    assert of_both(none) == none
 
 
 def test_a_paired_verdict_counts_only_what_is_beyond_chance():

@@ -168,9 +168,11 @@ def test_rows_in_the_precision_asked_for_count_where_it_is_emulated(checkout, mo
     emulates["used"] = "float32"
     assert trainings.done(checkout, Spec())
     assert set(trainings.rows_of(checkout, Spec()).method) == {"asked"}
+    assert trainings.precision_of(checkout, Spec()) == "bfloat16"
     # What was trained in the emulating machine's precision is not what another one was asked for.
     checkout.sign(checkout.table_path("default"), trainings.recipe_of(checkout, Spec()))
     assert trainings.done(checkout, Spec())
+    assert trainings.precision_of(checkout, Spec()) == "float32"
     emulates["used"] = "bfloat16"
     assert not trainings.done(checkout, Spec())
 

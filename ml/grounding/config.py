@@ -53,8 +53,6 @@ BEFORE: dict[str, object] = {
     "scaled_logits": True,
 }
 """What both were built of when `config.json` did not say so."""
-WITHOUT_LONE_BLOCK: dict[str, object] = {"lone_block": False}
-"""What a module is built of whose `config.json` does not say so."""
 NORMALISATIONS = ("instance", "group")
 COUNTS = ("text_width", "width", "layers", "heads", "patch", "upsampling", "pixel_width")
 TOKEN_GRID = 16
@@ -163,7 +161,7 @@ class GroundingConfig:
         values = read_object(file)
         if not set(BEFORE) & set(values):
             values = BEFORE | values
-        values = WITHOUT_LONE_BLOCK | values
+        values.setdefault("lone_block", False)  # as they were all built before it was a field
         expected = {f.name for f in fields(cls)}
         if set(values) != expected:
             raise ValueError(

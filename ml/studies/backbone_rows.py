@@ -34,6 +34,8 @@ TWO = {"the paper's module": PROBE, "our default": Spec()}
 
 STEPS = 4
 """Of FRACTIONS, from the last, whose features are tried."""
+MATCHED = 2
+"""Which of them has about as much noise as the U-Net's last step."""
 
 
 def runs(run: StudyRun) -> dict[str, StudyRun]:
@@ -93,14 +95,16 @@ def concept_labels(count: int) -> dict[str, str]:
 
 
 def late_steps(run: StudyRun) -> dict[str, Spec]:
-    """Row label -> the probe and our default on the features of a late denoising step: the last
-    one of rectified flow has hardly any noise left."""
+    """Row label -> the probe on the features of each of the last denoising steps, and our default
+    on those of the last and of MATCHED: the last one of rectified flow has hardly any noise
+    left."""
     steps = run.params.diffusion.steps
     places = sorted({max(1, round(share * steps)) for share in FRACTIONS})[:STEPS]
     return {
         f"{name}, step {step} of {steps} from the last": replace(spec, place=place)
         for name, spec in TWO.items()
         for place, step in enumerate(places)
+        if spec == PROBE or place in (0, MATCHED)
     }
 
 

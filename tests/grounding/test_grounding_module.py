@@ -106,7 +106,7 @@ def test_the_papers_layers_start_as_copies_with_the_authors_bounds():
 
 def test_a_config_from_before_the_parts_is_read_as_what_it_was(tmp_path):
     """GroupNorm, no biases, scaled logits, standardised features: both variants were that."""
-    new = {"normalisation", "biased_blocks", "standardised", "scaled_logits"}
+    new = {"normalisation", "biased_blocks", "standardised", "scaled_logits", "lone_block"}
     make_module("paper").save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     saved = json.loads(file.read_text())

@@ -57,13 +57,14 @@ def test_words_are_masked_in_drawn_and_given_pictures(name, variant):
     assert [m.shape for m in found.masks] == [(2, 64, 64), (1, 64, 64)]
 
 
-def test_a_module_of_one_resolution_has_no_block_and_the_full_width():
+def test_a_module_of_one_resolution_has_a_block_and_the_full_width():
     pipe = tiny("flux-schnell")
     config = module_of(pipe, "seeded").config
     assert config.feature_channels == {8: 4 * 32} and len(config.encoder_widths) == 1
     assert config.encoder_widths == (PARAMS.width // 2,)
     assert (config.upsampling, config.learned_doublings, config.patch) == (8, 3, 1)
     module = module_of(pipe, "paper")
+    assert len(module.encoder.blocks) == 1
     given = {8: torch.randn(2, 128, 8, 8)}
     text, valid = torch.randn(2, 1, text_width(pipe)), torch.ones(2, 1, dtype=torch.bool)
     logits = module(given, text, valid, None)

@@ -10,7 +10,7 @@ from ml.grounding.config import GroundingConfig, make_config
 from ml.grounding.fusion import GAIN, apply_prior, evidence_prior, pooling_weights
 from ml.grounding.module import GroundingModule, masks_from_logits, probabilities
 from ml.settings.profile import load_params
-from tests.builders.authors import Authors, give_weights
+from tests.builders.authors import Authors, Block, give_weights
 
 CHANNELS = {4: 24, 8: 16, 16: 8}
 PARAMS = dataclasses.replace(load_params().grounding, width=32, layers=2, heads=4)
@@ -83,6 +83,31 @@ def test_outputs_are_the_authors_at_batch_1_and_each_pictures_own_at_batch_2(wor
             torch.testing.assert_close(alone[0], expected[0], atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(mode(features, text, valid), expected, atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.1
+
+
+def test_one_resolution_passes_the_authors_block_and_one_saved_without_it_stays_so(tmp_path):
+    module = GroundingModule(make_config(PARAMS, {16: 24}, 12, 64, 60, "paper")).eval()
+    own = module.encoder.blocks[0]
+    block = Block(PARAMS.width // 2)
+    for ours, theirs in ((own.conv1, block.conv1), (own.conv2, block.conv2)):
+        theirs.load_state_dict(
+            {"weight": ours.parametrizations.weight.original, "bias": ours.bias}, strict=False
+        )
+        norm = ours.parametrizations.weight[0]
+        norm._u.data, norm._v.data = theirs.settle()
+    given = {16: torch.randn(1, 24, 16, 16) * 5 + 2}
+    with torch.no_grad():
+        reduced = torch.nn.functional.conv2d(given[16], module.encoder.reduce[0].weight)
+        torch.testing.assert_close(module.encoder(given), block(reduced), atol=1e-4, rtol=1e-4)
+    without = GroundingModule(dataclasses.replace(module.config, lone_block=False))
+    without.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    del saved["lone_block"]  # before it was a field
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    before = GroundingModule.from_pretrained(tmp_path)
+    assert not before.config.lone_block and len(before.encoder.blocks) == 0
+    with pytest.raises(ValueError, match="lone_block is of features of one resolution"):
+        dataclasses.replace(make_config(PARAMS, CHANNELS, 12, 64, 60), lone_block=True)
 
 
 def test_the_papers_layers_start_as_copies_with_the_authors_bounds():

@@ -13,7 +13,7 @@ from ml.datasets.matching import table_of
 from ml.datasets.protocol import Sample
 from ml.drawn_world.benchmark import (
     BENCHMARK_SIZE,
-    benchmark_classes,
+    benchmark_scene,
     benchmark_scenes,
     check_benchmark,
 )
@@ -82,8 +82,9 @@ class DrawnWorld:
         """The scene of a key, drawn."""
         place, _, classes = key.partition(":")
         purpose, _, number = place.partition("-")
-        shown = classes.split("+") if classes else benchmark_classes(int(number))
-        return draw_scene(scene_seed(purpose, int(number)), classes=shown)
+        if not classes:
+            return benchmark_scene(int(number))
+        return draw_scene(scene_seed(purpose, int(number)), classes=classes.split("+"))
 
 
 def label_table(vocabulary: Vocabulary) -> np.ndarray:

@@ -4,6 +4,7 @@ Here: its design and its digest. Not here: metrics, where the pictures lie on di
 for them among training pictures (`ml.images.leaks`).
 """
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 
@@ -34,12 +35,18 @@ def benchmark_classes(index: int) -> tuple[str, ...]:
 
 def benchmark_scenes() -> Iterator[Scene]:
     """The 400 scenes in order, after checking that they are the published ones (under 1 s)."""
-    scenes = [
-        draw_scene(scene_seed("benchmark", index), classes=benchmark_classes(index))
-        for index in range(BENCHMARK_SIZE)
-    ]
+    scenes = [benchmark_scene(index) for index in range(BENCHMARK_SIZE)]
     check_benchmark(scenes)
     return iter(scenes)
+
+
+@functools.cache
+def benchmark_scene(index: int) -> Scene:
+    """The index-th benchmark scene, drawn once a process: its arrays can't be written to."""
+    scene = draw_scene(scene_seed("benchmark", index), classes=benchmark_classes(index))
+    for array in (scene.image, scene.masks):
+        array.setflags(write=False)
+    return scene
 
 
 def benchmark_digest(scenes: Iterable[Scene]) -> str:

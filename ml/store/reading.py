@@ -5,14 +5,16 @@ stands twice in a YAML mapping is an error, not the loss of the first. A device,
 that was made to fill memory is refused before it is read.
 """
 
+import copy
+import functools
 import json
 import os
 import re
 import stat
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -20,6 +22,9 @@ MOST_VALUES = 100_000
 """Of a YAML file, aliases followed: a few lines of them can stand for more than memory holds."""
 MOST_BYTES = 64 << 20
 """Of a text file: half a million long lines."""
+Found = TypeVar("Found")
+KEPT_TEXTS, KEPT_LENGTH = 64, 1 << 16
+"""How many YAML texts' values are kept in memory, and of how many characters at most."""
 MOST_SETTINGS = 16 << 20
 """Of a YAML file or a model's JSON, whose values take some thirty times their bytes."""
 
@@ -71,7 +76,7 @@ def read_yaml(file: Path | str) -> object:
     """
     text = read_text(file, MOST_SETTINGS)
     try:
-        return _bounded(yaml.load(text, Loader=_Strict), file)
+        return copy.deepcopy(_bounded(_loaded(text), file))
     except RecursionError as error:
         raise ValueError(
             f"{file}: nested too deeply; expected settings or lists of words"
@@ -82,6 +87,18 @@ def read_yaml(file: Path | str) -> object:
         raise ValueError(
             f"{file}{place}: not valid YAML: {getattr(error, 'problem', error)}"
         ) from error
+
+
+def _kept(read: Callable[[str], Found]) -> Callable[[str], Found]:
+    """Remembers what was made of texts, short ones: a profile's files are read at every step of a
+    run, at 10 ms and more."""
+    remembered = functools.lru_cache(KEPT_TEXTS)(read)
+    return lambda text: remembered(text) if len(text) <= KEPT_LENGTH else read(text)
+
+
+@_kept
+def _loaded(text: str) -> object:
+    return yaml.load(text, Loader=_Strict)
 
 
 def read_object(file: Path | str) -> dict[str, Any]:
@@ -181,8 +198,13 @@ def yaml_lines(file: Path | str) -> dict[str, int]:
     Keys that come from an alias or a merge key have no line of their own. For a file that
     `read_yaml` has read.
     """
+    return dict(_lines(read_text(file)))
+
+
+@_kept
+def _lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
-    _note_lines(yaml.compose(read_text(file), Loader=yaml.SafeLoader), "", lines)
+    _note_lines(yaml.compose(text, Loader=yaml.SafeLoader), "", lines)
     return lines
 
 

@@ -6,6 +6,7 @@ content (`ml_1f2e3d4c5b6a`), so that two versions in one process each run their 
 """
 
 import ast
+import functools
 import importlib.metadata
 import re
 import shutil
@@ -101,6 +102,7 @@ def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
     return package, target / wrapper.name
 
 
+@functools.lru_cache(1024)
 def _imports_ml(text: str) -> int:
     """The line of the first import of `ml` in a source, 0 without one."""
     for node in ast.walk(ast.parse(text)):

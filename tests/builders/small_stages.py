@@ -73,9 +73,10 @@ def put_in_place(monkeypatch, root: Path, runs: list | None = None):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(stages, "STAGE", TABLE)
     files.say.cache_clear()
+    params = load_params()
 
     def run(stage: str, seed: int = 0, force: bool = False):
-        return run_stage(stage, dataclasses.replace(load_params(), seed=seed), root, force=force)
+        return run_stage(stage, dataclasses.replace(params, seed=seed), root, force=force)
 
     return run, Workspace(root, "micro"), runs
 

@@ -23,7 +23,7 @@ diffusion: {steps: 2}
 triplets: {min_score: 0, min_area: 0, max_area: 1, min_std: 0, duplicate_bits: 0}
 grounding: {steps: 4, evaluate_every: 2, batch_size: 4, evidence_timesteps: [250]}
 synthetic: {ignore_band: [0.499, 0.501], min_area: 0, max_ignore: 1}
-segmenter: {steps: 4, batch_size: 2}
+segmenter: {steps: 4, batch_size: 2, scale: 1}
 benchmark: {bootstrap: 10, daam_thresholds: 3}
 promotion: {min_grounding: 0, min_segmenter: 0}
 """

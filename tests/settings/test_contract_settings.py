@@ -17,6 +17,7 @@ from ml.pipeline.runner import run_stage
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.settings.ranges import Length, Pattern, Range, fit
+from ml.store.reading import read_yaml, yaml_lines
 
 
 def fields_of(cls: type, above: str = "") -> dict[str, object]:
@@ -317,3 +318,18 @@ def test_two_files_of_one_stem_do_not_share_a_folder(tmp_path):
     assert run_stage("prompts", load_params(str(files[1])), tmp_path).digest != first.digest
     (tmp_path / "data/yard/.state/profile.json").write_text("{")
     assert run_stage("prompts", load_params(str(files[1])), tmp_path).cached
+
+
+def test_a_text_that_was_read_before_gives_values_of_its_own(tmp_path):
+    """Short texts are parsed once a process; what is made of them is whose it is given to."""
+    file = tmp_path / "words.yaml"
+    file.write_text("words: [dog]\n")
+    first = read_yaml(file)
+    first["words"].append("cat")
+    assert read_yaml(file) == {"words": ["dog"]}
+    file.write_text("words: [cow]\n")
+    assert read_yaml(file) == {"words": ["cow"]} and yaml_lines(file) == {"words": 1}
+    file.write_text("words: [cow]\nwords: [dog]\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="line 2.*stands twice"):
+            read_yaml(file)

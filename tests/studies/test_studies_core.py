@@ -2,7 +2,6 @@
 
 import dataclasses
 import multiprocessing
-import os
 import sys
 import time
 from itertools import combinations
@@ -17,7 +16,6 @@ from ml.images.stored import Pictures
 from ml.studies import limits, prompt_sets, sizes
 from ml.studies.blocks import Cell, Row, Table
 from ml.studies.modules import grounding_params
-from ml.studies.parallel import run_tasks
 from ml.studies.records import NOISED, Record
 from ml.studies.scores import difference, figure, mean_iou, paired_counts, raw_rows
 from ml.studies.specs import Spec, vocabulary_of
@@ -25,6 +23,7 @@ from ml.studies.study_run import open_run
 from ml.studies.trainings import recipe_of
 from ml.words.cells import cell_of
 from ml.words.vocabulary import load_vocabulary
+from tests.builders.forever import run_forever
 
 # --- what is drawn
 
@@ -365,19 +364,10 @@ def test_confusion_of_two_words_by_hand():
 # --- processes
 
 
-def _forever(path) -> None:
-    path.write_text(str(os.getpid()))
-    time.sleep(3600)
-
-
-def _run_forever(folder) -> None:
-    run_tasks("t", [(_forever, folder / name) for name in ("a", "b")], 2)
-
-
 def test_a_killed_run_leaves_no_process_behind(tmp_path):
     """Ray begins with a dozen processes and 20 s of a processor, which is minutes where others
     want it too: the run is waited for as long as it lives, and its processes' end by itself."""
-    parent = multiprocessing.get_context("spawn").Process(target=_run_forever, args=(tmp_path,))
+    parent = multiprocessing.get_context("spawn").Process(target=run_forever, args=(tmp_path,))
     parent.start()
     try:
         while not all(

@@ -1,6 +1,7 @@
 """The studies run for real, cut down: study 1 through Dagster, and all of them by the command."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from ml.diffusion.loading import load_pipeline
 from ml.metrics.iou import binary_iou
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
-from ml.studies import study_run
+from ml.studies import picture_makers, protocol_one_sheet, query_labels, study_run, trainings
 from ml.studies.ablations import groups
 from ml.studies.catalogue import STUDIES
 from ml.studies.modules import model_folder
@@ -27,14 +29,15 @@ from ml.words.vocabulary import load_vocabulary
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
 STEPS = 4
-"""Of each training and each query's fit: the quick size's twenty cost more, and no test here asks
-how well a module learned. The test of the command, below, has them all."""
+"""Of each training: the quick size's twenty cost more, and no test here asks how well a module
+learned. The test of the command, below, has them all."""
 
 
 def with_short_trainings(profile: str) -> Params:
     params = load_params(profile)
     grounding = dataclasses.replace(params.grounding, steps=STEPS, evaluate_every=STEPS)
-    return dataclasses.replace(params, grounding=grounding)
+    benchmark = dataclasses.replace(params.benchmark, bootstrap=50)
+    return dataclasses.replace(params, grounding=grounding, benchmark=benchmark)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,10 @@ def run(tmp_path_factory):
     paper = PaperRun(size="quick", root=str(root), workers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_run, "load_params", with_short_trainings)
+        patch.setattr(query_labels, "ITERATIONS", 1)
+        once = functools.cache(load_pipeline)  # thirty tasks, each of which would load it
+        for module in (picture_makers, protocol_one_sheet, query_labels, trainings):
+            patch.setattr(module, "load_pipeline", once)
         done = dg.materialize([asset], resources={"paper": paper})
         assert done.success
         yield open_run("quick", root, 1)

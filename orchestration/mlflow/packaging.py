@@ -28,6 +28,19 @@ from ml.store.objects import download
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
+LEFT_OUT = (
+    "app",
+    "baselines",
+    "cli",
+    "datasets",
+    "exports",
+    "foundation",
+    "pipeline",
+    "quality",
+    "studies",
+)
+"""Rooms above `ml.grounding`, which nothing that a model runs on may import (the contract of layers
+in pyproject.toml): half of the code."""
 IMPORTS = re.compile(r"^(\s*(?:from|import)) ml(?=[.\s])", re.M)
 MODULES = re.compile(r"""(?<=["'])ml(?=\.\w)""")  # imported by name: "ml.detectors.base"
 NEEDED = (
@@ -80,13 +93,14 @@ def _forget(package: str) -> None:
 
 
 def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
-    """The package `ml` and a model's wrapper under `target`, the package under a name of its own.
+    """The package `ml` without LEFT_OUT, under a name of its own, and a model's wrapper, both
+    under `target`.
 
     Equal code gets an equal name, so that a process loads it once. Raises ValueError for a module
     that would still import `ml`.
     """
     plain = target / "ml"
-    shutil.copytree(CODE, plain, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CODE, plain, ignore=_left_out)
     package = target / f"ml_{sha256_folder(plain)[:12]}"
     plain.rename(package)
     shutil.copyfile(wrapper, target / wrapper.name)
@@ -100,6 +114,12 @@ def copy_code(wrapper: Path, target: Path) -> tuple[Path, Path]:
             )
         file.write_text(text, encoding="utf-8")
     return package, target / wrapper.name
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """For `shutil.copytree` of CODE."""
+    rooms = LEFT_OUT if Path(folder) == CODE else ()
+    return {name for name in names if name == "__pycache__" or name in rooms}
 
 
 @functools.lru_cache(1024)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from ml.errors import ManifestError
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
+from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
 from ml.words.vocabulary import load_vocabulary
 from orchestration.mlflow import champion, packaging, run_content
@@ -505,6 +507,16 @@ def predict(model, images):
     out = clean_process(PREDICT + TWO, [str(labels)], uri, tmp_path)
     np.testing.assert_array_equal(np.load(labels), expected)
     assert out.strip().splitlines()[-1] == "[False, True]"
+
+
+def test_rooms_that_no_model_can_import_stay_behind(tmp_path):
+    """As pyproject.toml has the layers, whose contract lint holds."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = next(c["layers"] for c in settings["contracts"] if c["type"] == "layers")
+    above = " | ".join(layers[: layers.index("ml.grounding")]).split(" | ")
+    assert {f"ml.{name}" for name in packaging.LEFT_OUT} | {"orchestration"} == set(above)
+    code, _ = packaging.copy_code(packaging.HERE / "pyfunc_segmenter.py", tmp_path)
+    assert not {path.name for path in code.iterdir()} & set(packaging.LEFT_OUT)
 
 
 def test_code_that_would_import_another_s_is_refused(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.files import sha256_json, write_json
+from ml.store.folder_digest import sha256_folder
 from ml.store.making import write_shards
 from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
 from ml.store.schemas import IMAGES, MASKS, PROMPTS, SYNTHETIC, TRIPLETS
@@ -331,17 +332,21 @@ TEMPLATES: dict[str, tempfile.TemporaryDirectory] = {}
 
 
 def _copied(build: Callable[[Path, str], Workspace], root: Path, profile: str) -> Workspace:
-    """A copy of what `build` makes in an empty root; built there where it is not empty."""
-    if (root / "data").exists():
-        return build(root, profile)
+    """A copy of what `build` makes; built in the root itself where that has models of its own, or
+    anything of the profile."""
     own = dataclasses.asdict(params_of(Workspace(root, TEMPLATE)))
     key = sha256_json([build.__name__, own])
     if key not in TEMPLATES:
         TEMPLATES[key] = tempfile.TemporaryDirectory()
         build(Path(TEMPLATES[key].name), TEMPLATE)
-    made = Path(TEMPLATES[key].name) / "data"
-    shutil.copytree(made / "foundation", root / "data" / "foundation")
-    shutil.copytree(made / TEMPLATE, root / "data" / profile)
+    made, data = Path(TEMPLATES[key].name) / "data", root / "data"
+    models = data / "foundation"
+    if (data / profile).exists() or (
+        models.exists() and sha256_folder(models) != sha256_folder(made / "foundation")
+    ):
+        return build(root, profile)
+    shutil.copytree(made / "foundation", models, dirs_exist_ok=True)
+    shutil.copytree(made / TEMPLATE, data / profile)
     return Workspace(root, profile)
 
 

@@ -23,7 +23,7 @@ One module a study, with what only it needs beside it
     absent_words   absent_questions, absent_methods, absent_rows
     few_labels     few_labels_lessons
     backbones      backbone_rows, backbone_tables, backbone_blocks; ConceptAttention's in
-                   concept_maps. In the catalogue when its figures are published
+                   concept_maps
 
 From a study to the page
     catalogue      which studies there are, in their order; a study made, or one row of it

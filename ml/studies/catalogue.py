@@ -24,6 +24,7 @@ ABOUT = {
     "beyond_nouns": "Colours and relations: which of two objects of one class is meant.",
     "absent_words": "Words that the picture does not show: false masks, and a presence score.",
     "few_labels": "Unseen words taught by 1, 5 and 20 labelled pictures: a query, or the module.",
+    "backbones": "U-Net against diffusion transformer, and which of its blocks ground words.",
 }
 """Name of a study's module -> what it asks, in a line."""
 STUDIES = tuple(ABOUT)

@@ -14,8 +14,9 @@ from ml.diffusion.pipeline import Pipeline, device_of
 from ml.settings.sections import DiffusionParams
 
 TAPS = 4
-"""Blocks whose picture tokens are features, evenly over the depth, the last block among them. How
-much each block of the micro model carries is not measured yet (`ml/studies/backbones.py`)."""
+"""Blocks whose picture tokens are features, evenly over the depth, the last block among them. On
+the micro model the first block alone grounds worst, and two to five of its five together differ by
+less than trainings do (docs/results.md, the study `backbones`)."""
 T5_TOKENS = "t5_tokens"
 """Attribute of a pipeline: how many tokens T5 reads, or None for diffusers' own number."""
 

@@ -13,12 +13,15 @@ from ml.studies.baselines import make_baselines
 from ml.studies.concept_maps import CONCEPT
 from ml.studies.picture_makers import feature_timestep
 from ml.studies.protocol_one_methods import SPECS, TRAINED, spec_of
+from ml.studies.query_maps import THRESHOLD_SHARE
 from ml.studies.scores import RAW
 from ml.studies.sizes import FRACTIONS
 from ml.studies.specs import Spec
 from ml.studies.study_run import TRANSFORMER, StudyRun
 from ml.studies.trainings import done, recipe_of, rows_of
 
+KEPT = "transformer"
+"""Name of the table with all of the transformer's raw rows; a probe's label is its `method`."""
 UNTRAINED = {
     "DAAM, best threshold": "daam",
     "ConceptAttention": CONCEPT,
@@ -128,6 +131,9 @@ def method_rows(run: StudyRun, name: str) -> pd.DataFrame:
     """Raw rows of a backbone's methods that are made, all splits; the column `method` as METHODS
     has it."""
     own, parts = runs(run)[name], list[pd.DataFrame]()
+    if own is not run and kept(run):
+        rows = pd.read_parquet(run.table_path(KEPT))
+        return rows[~rows.method.isin(probes(run))]
     for split in run.size.splits:
         for method in TRAINED.values():
             if done(own, spec_of(method, split)):
@@ -141,28 +147,39 @@ def method_rows(run: StudyRun, name: str) -> pd.DataFrame:
 
 def probe_rows(run: StudyRun, specs: dict[str, Spec]) -> dict[str, pd.DataFrame]:
     """Row label -> raw rows of those that are made."""
+    if kept(run):
+        rows = pd.read_parquet(run.table_path(KEPT))
+        return {label: rows[rows.method == label] for label in specs}
     own = runs(run)["transformer"]
     return {label: rows_of(own, spec) for label, spec in specs.items() if done(own, spec)}
 
 
+def kept(run: StudyRun) -> bool:
+    """Whether all of the transformer's raw rows are in place, made here or taken over."""
+    return run.in_place(run.table_path(KEPT), _recipe(run))
+
+
 def keep_rows(run: StudyRun) -> None:
     """The transformer's raw rows as a table of the run's own, which goes to `docs/paper/raw`."""
-    own, specs = runs(run)["transformer"], probes(run)
-    recipe = run.recipe(
-        other=own.recipe(),
-        seeds=run.size.seeds,
-        splits=run.size.splits,
-        untrained=[
-            own.signed(own.table_path(f"{table}-{split}"))
-            for table in ("baselines", "concepts")
-            for split in run.size.splits
-        ],
-        methods=[recipe_of(own, spec_of(method, run.size.splits[0])) for method in SPECS],
-        probes={label: recipe_of(own, spec) for label, spec in specs.items()},
-    )
+    specs = probes(run)
 
     def make() -> pd.DataFrame:
         probed = [rows.assign(method=label) for label, rows in probe_rows(run, specs).items()]
         return pd.concat([method_rows(run, "transformer"), *probed], ignore_index=True)
 
-    run.table("transformer", recipe, make)
+    run.table(KEPT, _recipe(run), make)
+
+
+def _recipe(run: StudyRun) -> str:
+    """Of all settings, so that it needs no picture."""
+    own = runs(run)["transformer"]
+    return run.recipe(
+        other=own.recipe(),
+        counts=own.counts(),
+        seeds=run.size.seeds,
+        splits=run.size.splits,
+        candidates=own.params.benchmark.daam_thresholds,
+        concepts=[concept_maps.BACKGROUNDS, THRESHOLD_SHARE],
+        methods=[recipe_of(own, spec_of(method, run.size.splits[0])) for method in SPECS],
+        probes={label: recipe_of(own, spec) for label, spec in probes(run).items()},
+    )

@@ -17,6 +17,7 @@ from ml.studies.backbone_rows import (
     block_count,
     concept_labels,
     keep_rows,
+    kept,
     labels_of,
     method_rows,
     noise_to_signal,
@@ -60,8 +61,11 @@ DRAWN_NOTE = (
 
 
 def make(run: StudyRun, only: str | None = None) -> None:
-    """Both backbones' modules and baselines, ConceptAttention's maps, and the probes of blocks."""
+    """Both backbones' modules and baselines, ConceptAttention's maps, and the probes of blocks; of
+    the transformer nothing where its rows are in place."""
     for name, own in runs(run).items():
+        if name == "transformer" and kept(run):
+            return
         asked = {
             method
             for label, method in labels_of(name).items()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ml.images.run_lengths import encode_rle
-from ml.studies import concept_maps
+from ml.studies import backbone_rows, backbones, concept_maps
 from ml.studies.backbone_rows import alone, labels_of, runs, together
 from ml.studies.backbone_tables import of_both, verdict_of_pairs
 from ml.studies.blocks import Cell, Row, Table
@@ -68,6 +68,24 @@ def test_concept_rows_are_of_the_block_that_knows_and_of_thresholds_of_seen_pict
 
 def table(values: dict[str, dict[str, Cell]]) -> Table:
     return Table("t", CELL_NAMES, [Row(label, cells) for label, cells in values.items()])
+
+
+def test_rows_of_the_transformer_that_were_taken_over_are_enough(tmp_path, monkeypatch):
+    run = open_run("quick", tmp_path, 1)
+    rows = pd.DataFrame({"method": ["seeded", "daam", "concept-2", "block 3 of 5"], "iou": 0.5})
+    run.table(backbone_rows.KEPT, backbone_rows._recipe(run), lambda: rows)
+
+    def never(*_):
+        raise AssertionError("made again")
+
+    for name in ("_train", "run_tasks", "keep_rows"):
+        monkeypatch.setattr(backbones, name, never)
+    monkeypatch.setattr(backbones, "runs", lambda run: {"transformer": runs(run)["transformer"]})
+    backbones.make(run)
+    own = backbone_rows.method_rows(run, "transformer")
+    assert list(own.method) == ["seeded", "daam", "concept-2"]
+    probed = backbone_rows.probe_rows(run, alone(5))
+    assert [len(found) for found in probed.values()] == [0, 0, 1, 0, 0]
 
 
 def test_pictures_of_their_own_are_compared_where_both_drew_the_words():

@@ -29,15 +29,18 @@ from ml.words.vocabulary import load_vocabulary
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
 STEPS = 4
-"""Of each training: the quick size's twenty cost more, and no test here asks how well a module
-learned. The test of the command, below, has them all."""
+"""Of each training: the quick size's twenty cost more, as its denoising steps do, and no test here
+asks how well a module learned. The test of the command, below, has them all."""
 
 
 def with_short_trainings(profile: str) -> Params:
     params = load_params(profile)
     grounding = dataclasses.replace(params.grounding, steps=STEPS, evaluate_every=STEPS)
     benchmark = dataclasses.replace(params.benchmark, bootstrap=50)
-    return dataclasses.replace(params, grounding=grounding, benchmark=benchmark)
+    diffusion = dataclasses.replace(params.diffusion, steps=8)
+    return dataclasses.replace(
+        params, grounding=grounding, benchmark=benchmark, diffusion=diffusion
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from ml.studies.scores import RAW
 from ml.studies.sizes import FRACTIONS
 from ml.studies.specs import Spec
 from ml.studies.study_run import TRANSFORMER, StudyRun
-from ml.studies.trainings import done, recipe_of, rows_of
+from ml.studies.trainings import done, precision_of, recipe_of, rows_of
 
 KEPT = "transformer"
 """Name of the table with all of the transformer's raw rows; a probe's label is its `method`."""
@@ -154,6 +154,14 @@ def probe_rows(run: StudyRun, specs: dict[str, Spec]) -> dict[str, pd.DataFrame]
     return {label: rows_of(own, spec) for label, spec in specs.items() if done(own, spec)}
 
 
+def precision(run: StudyRun, name: str) -> str | None:
+    """What a backbone's modules were trained in; None while they are not."""
+    own, spec = runs(run)[name], spec_of("seeded", run.size.splits[0])
+    if own is not run and kept(run):
+        return str(pd.read_parquet(run.table_path(KEPT), columns=["precision"]).precision.iloc[0])
+    return precision_of(own, spec) if done(own, spec) else None
+
+
 def kept(run: StudyRun) -> bool:
     """Whether all of the transformer's raw rows are in place, made here or taken over."""
     return run.in_place(run.table_path(KEPT), _recipe(run))
@@ -165,7 +173,8 @@ def keep_rows(run: StudyRun) -> None:
 
     def make() -> pd.DataFrame:
         probed = [rows.assign(method=label) for label, rows in probe_rows(run, specs).items()]
-        return pd.concat([method_rows(run, "transformer"), *probed], ignore_index=True)
+        rows = pd.concat([method_rows(run, "transformer"), *probed], ignore_index=True)
+        return rows.assign(precision=precision(run, "transformer"))
 
     run.table(KEPT, _recipe(run), make)
 

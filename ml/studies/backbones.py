@@ -21,6 +21,7 @@ from ml.studies.backbone_rows import (
     labels_of,
     method_rows,
     noise_to_signal,
+    precision,
     probes,
     runs,
 )
@@ -42,7 +43,7 @@ from ml.studies.records import GENERATED, NOISED
 from ml.studies.specs import Spec
 from ml.studies.study_run import StudyRun
 from ml.studies.training_sets import drawn_pictures, judged_pictures, training_pictures
-from ml.studies.trainings import done, precision_of, train_all
+from ml.studies.trainings import done, train_all
 
 TITLE = "U-Net against diffusion transformer"
 QUESTION = (
@@ -149,12 +150,8 @@ def _noise(run: StudyRun) -> str:
 
 def _precisions(run: StudyRun) -> str:
     """What each backbone's modules were trained in: halves may be of different machines."""
-    spec = spec_of("seeded", run.size.splits[0])
-    parts = [
-        f"those of the {name} in {precision_of(own, spec)}"
-        for name, own in runs(run).items()
-        if done(own, spec)
-    ]
+    found = {name: precision(run, name) for name in runs(run)}
+    parts = [f"those of the {name} in {own}" for name, own in found.items() if own]
     return f"Modules were trained: {', '.join(parts)}." if parts else ""
 
 

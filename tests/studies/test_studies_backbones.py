@@ -73,6 +73,7 @@ def table(values: dict[str, dict[str, Cell]]) -> Table:
 def test_rows_of_the_transformer_that_were_taken_over_are_enough(tmp_path, monkeypatch):
     run = open_run("quick", tmp_path, 1)
     rows = pd.DataFrame({"method": ["seeded", "daam", "concept-2", "block 3 of 5"], "iou": 0.5})
+    rows["precision"] = "bfloat16"
     run.table(backbone_rows.KEPT, backbone_rows._recipe(run), lambda: rows)
 
     def never(*_):
@@ -84,6 +85,8 @@ def test_rows_of_the_transformer_that_were_taken_over_are_enough(tmp_path, monke
     backbones.make(run)
     own = backbone_rows.method_rows(run, "transformer")
     assert list(own.method) == ["seeded", "daam", "concept-2"]
+    assert backbone_rows.precision(run, "transformer") == "bfloat16"
+    assert backbone_rows.precision(run, "U-Net") is None
     probed = backbone_rows.probe_rows(run, alone(5))
     assert [len(found) for found in probed.values()] == [0, 0, 1, 0, 0]
 

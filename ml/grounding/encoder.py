@@ -113,11 +113,11 @@ class VisualEncoder(nn.Module):
             nn.Conv2d(c, w, 1, bias=False)
             for c, w in zip(feature_channels.values(), widths, strict=True)
         )
-        first = 0 if lone_block else 1
+        self.first = 0 if lone_block else 1  # level that ends with a block, as all after it do
         self.blocks = nn.ModuleList(
-            SegBlock(sum(widths[: i + 1]), normalisation, biased) for i in range(first, len(widths))
+            SegBlock(sum(widths[: i + 1]), normalisation, biased)
+            for i in range(self.first, len(widths))
         )
-        self.lone_block = lone_block
         self.out_channels = sum(widths)
 
     def fit_scales(self, batches: Iterable[Mapping[int, Tensor]]) -> None:
@@ -146,11 +146,9 @@ class VisualEncoder(nn.Module):
             # 1x1 convolution and bilinear resize commute, and reduced first it is cheap
             level: Tensor = self.reduce[i](self.scales[i](features[resolution].float()))
             level = resize(level, min(2 * resolution, finest))
-            if fused is None:
-                fused = self.blocks[0](level) if self.lone_block else level
-            else:
-                fused = torch.cat([resize(fused, level.shape[-1]), level], dim=1)
-                fused = self.blocks[i - 1](fused)
+            if fused is not None:
+                level = torch.cat([resize(fused, level.shape[-1]), level], dim=1)
+            fused = self.blocks[i - self.first](level) if i >= self.first else level
         assert fused is not None, "a config has at least one resolution"
         return fused
 

@@ -1,6 +1,7 @@
 """What U-Net and transformer are compared by: methods and blocks, their specifications, and the
 raw rows that are made."""
 
+import functools
 from dataclasses import replace
 
 import pandas as pd
@@ -32,7 +33,7 @@ METHODS = TRAINED | UNTRAINED
 PROBE = SPECS["paper"]
 """Learns from features alone: ours has the evidence too, which hides what a block lacks."""
 
-TWO = {"the paper's module": PROBE, "our default": Spec()}
+TWO = {"the paper's module": PROBE, "our default": SPECS["seeded"]}
 """What is tried with other features or parts, by what rows are called."""
 
 STEPS = 4
@@ -55,8 +56,9 @@ def labels_of(name: str) -> dict[str, str]:
     }
 
 
+@functools.cache
 def block_count(run: StudyRun) -> int:
-    """Joint blocks of a run's transformer."""
+    """Joint blocks of a run's transformer, which is loaded once for it: every recipe asks."""
     pipe = load_pipeline(run.diffusion)
     return len(backbone_of(pipe).joint_blocks(denoiser(pipe)))
 

@@ -23,7 +23,7 @@ from ml.datasets.photos import PhotoFiles
 from ml.grounding.prompting import compose_prompt
 from ml.images.crops import cut
 from ml.images.facts import picture_facts
-from ml.images.leaks import find_overlap, small
+from ml.images.leaks import Thumbs, find_overlap, small, thumbnails
 from ml.images.overlays import IGNORED
 from ml.images.png import encode_png
 from ml.images.run_lengths import encode_rle
@@ -93,19 +93,18 @@ def check_labels(photos: PhotoFiles, vocabulary: Vocabulary) -> dict[str, int]:
     return dict(shown)
 
 
-def benchmark_thumbs(params: Params, workspace: Workspace) -> list[np.ndarray]:
-    """The benchmark's pictures and their mirror images as `find_overlap` compares them: uint8
-    (64,64,3) each; none where there is no benchmark.
+def benchmark_thumbs(params: Params, workspace: Workspace) -> Thumbs:
+    """Of the benchmark's pictures and their mirror images; none where there is no benchmark.
 
     Read from the data set itself: the stage `benchmark` is no input of `triplets`.
     """
     if params.benchmark.source == "none":
-        return []
+        return thumbnails([])
     root = params.benchmark.root and workspace.model(params.benchmark.root)
     pictures = open_source(params.benchmark, "test", root)
     vocabulary = load_vocabulary(params.vocabulary)
-    thumbs = [small(sample.image) for sample in pictures.read(pictures.keys, vocabulary)]
-    return [*thumbs, *(thumb[:, ::-1] for thumb in thumbs)]
+    shown = [small(sample.image) for sample in pictures.read(pictures.keys, vocabulary)]
+    return thumbnails([*shown, *(image[:, ::-1] for image in shown)])
 
 
 def write_labelled(
@@ -147,7 +146,7 @@ class LabelledMaker:
         )
 
     @cached_property
-    def benchmark(self) -> list[np.ndarray]:
+    def benchmark(self) -> Thumbs:
         return benchmark_thumbs(self.params, self.workspace)
 
     @cached_property
@@ -164,7 +163,7 @@ class LabelledMaker:
             _, whole = self.photos.picture(key)
             rows.append(self._row(number, key, whole))
             thumbs.append(small(whole))
-        leaked = set(find_overlap(thumbs, self.benchmark)) if self.benchmark else set()
+        leaked = set(find_overlap(thumbs, self.benchmark))
         overlaps = [place in leaked for place in range(len(rows))]
         return pd.DataFrame(rows).assign(benchmark_overlap=overlaps)
 

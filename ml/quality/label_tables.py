@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml.images.leaks import find_overlap, small
+from ml.images.leaks import find_overlap, small, thumbnails
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
@@ -72,11 +72,11 @@ def label_facts(
         for shard in iter_shards(workspace.folder("benchmark"), ["image"])
         for data in shard["image"]
     ]
-    real += [picture[:, ::-1] for picture in real]
+    thumbs = thumbnails([*real, *(picture[:, ::-1] for picture in real)])
     columns = ["key", "entities", "image", "label", "rles", "areas", "ignored", "accepted"]
     for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
         pictures = [decode_png(data) for data in shard["image"]]
-        leaked = set(find_overlap([small(p) for p in pictures], real)) if real else set()
+        leaked = set(find_overlap(map(small, pictures), thumbs))
         for index, (row, picture) in enumerate(zip(shard.itertuples(), pictures, strict=True)):
             label = decode_png(row.label)
             masks = read_masks(row.rles, label.shape)

@@ -79,7 +79,7 @@ def _pictures(
     columns = ["key", "text", "std", "dhash", "image"]
     for shard in iter_shards(workspace.folder("triplets") / OWN, columns):
         images = [decode_png(data) for data in shard["image"]]
-        near = set(find_overlap(map(small, images), benchmark)) if benchmark else set()
+        near = set(find_overlap(map(small, images), benchmark))
         for place, (row, image) in enumerate(zip(shard.itertuples(), images, strict=True)):
             found[row.key] = ((row.text, row.std, row.dhash), image.shape[:2], place in near)
     return found

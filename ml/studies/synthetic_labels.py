@@ -10,7 +10,7 @@ from ml.diffusion.loading import load_pipeline
 from ml.drawn_world.benchmark import BENCHMARK_SHA256, benchmark_scenes
 from ml.grounding.features import FeatureSource
 from ml.grounding.module import probabilities
-from ml.images.leaks import find_overlap, small
+from ml.images.leaks import find_overlap, small, thumbnails
 from ml.images.overlays import IGNORED
 from ml.pipeline.stages.synthetic_dataset import label_map, reject_reason
 from ml.store.files import atomic
@@ -63,11 +63,8 @@ def label_part(run: StudyRun, name: str, part: int) -> str:
     records = [everyone[k] for k in places]
     pipe = load_pipeline(run.diffusion)
     modules = [load_module(run, LABELLER, seed) for seed in range(run.size.seeds)]
-    copies = set(
-        find_overlap(
-            [small(r.image) for r in records], [scene.image for scene in benchmark_scenes()]
-        )
-    )
+    benchmark = thumbnails(scene.image for scene in benchmark_scenes())
+    copies = set(find_overlap([small(r.image) for r in records], benchmark))
     overlaps = [i in copies for i in range(len(records))]
     maps, reasons = label(records, overlaps, pipe, modules, run.params.synthetic)
     with atomic(path) as temporary, temporary.open("wb") as file:

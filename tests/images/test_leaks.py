@@ -5,20 +5,21 @@ import pytest
 
 from ml.drawn_world.benchmark import benchmark_scenes
 from ml.drawn_world.world import draw_scene, scene_seed
-from ml.images.leaks import find_overlap, small
+from ml.images.leaks import find_overlap, small, thumbnails
 
 
 def test_overlap_finds_copies_and_nothing_else():
     frozen = [scene.image for scene in benchmark_scenes()]
+    benchmark = thumbnails(frozen)
     fresh = [draw_scene(scene_seed("test", index)).image for index in range(500)]
-    assert find_overlap(fresh, frozen) == []
+    assert find_overlap(fresh, benchmark) == []
     noise = np.random.default_rng(0).normal(0, 4, frozen[7].shape)
     altered = np.clip(frozen[7] + noise, 0, 255).astype(np.uint8)
     brighter = np.clip(frozen[201].astype(int) + 3, 0, 255).astype(np.uint8)
     planted = [*fresh[:10], frozen[3], *fresh[10:20], altered, brighter]
-    assert find_overlap(planted, frozen) == [10, 21, 22]
+    assert find_overlap(planted, benchmark) == [10, 21, 22]
     with pytest.raises(ValueError, match="expected"):
-        find_overlap([np.zeros((32, 32, 3), np.uint8)], frozen)
+        find_overlap([np.zeros((32, 32, 3), np.uint8)], benchmark)
 
 
 def test_pictures_of_other_sizes_are_compared_at_one():
@@ -28,4 +29,11 @@ def test_pictures_of_other_sizes_are_compared_at_one():
     shrunk = small(noise)
     assert shrunk.shape == (64, 64, 3) and np.abs(shrunk - means).max() <= 1
     assert small(shrunk) is shrunk
-    assert find_overlap([shrunk], [small(noise)]) == [0]
+    assert find_overlap([shrunk], thumbnails([small(noise)])) == [0]
+
+
+def test_a_thumbnail_is_the_mean_of_blocks_and_without_a_benchmark_nothing_is_a_copy():
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    (found,) = thumbnails([noise])
+    assert found.tolist() == noise.reshape(16, 4, 16, 4, 3).mean((1, 3)).ravel().tolist()
+    assert find_overlap([noise], thumbnails([])) == []

@@ -23,7 +23,7 @@ from ml.grounding.grounded import Grounded
 from ml.grounding.module import GroundingModule
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
-from ml.images.leaks import find_overlap, small
+from ml.images.leaks import Thumbs, find_overlap, small, thumbnails
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import encode_rle
@@ -89,9 +89,9 @@ class ShardMaker:
         )
 
     @cached_property
-    def benchmark(self) -> list[np.ndarray]:
+    def benchmark(self) -> Thumbs:
         frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
-        return [small(decode_png(data)) for frame in frames for data in frame.image]
+        return thumbnails(small(decode_png(data)) for frame in frames for data in frame.image)
 
     def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(
@@ -102,11 +102,11 @@ class ShardMaker:
 def make_rows(
     prompts: Sequence[dict[str, Any]],
     grounded: GroundingEngine,
-    benchmark: Sequence[np.ndarray],
+    benchmark: Thumbs,
     vocabulary: Vocabulary,
     params: Params,
 ) -> list[dict[str, Any]]:
-    """Rows of the SYNTHETIC schema for rows of prompts. benchmark: uint8 (64,64,3) each."""
+    """Rows of the SYNTHETIC schema for rows of prompts. benchmark: its thumbnails."""
     batches = grounded.draw_batches(
         [p["text"] for p in prompts],
         [list(p["words"]) for p in prompts],
@@ -121,7 +121,7 @@ def make_rows(
 
     def rows_of(batch: tuple[Grounded, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         made, asked = batch
-        overlapping = set(find_overlap(map(small, made.images), benchmark)) if benchmark else set()
+        overlapping = set(find_overlap(map(small, made.images), benchmark))
         return [
             _row(prompt, made, place, place in overlapping, competition, vocabulary, params)
             for place, prompt in enumerate(asked)

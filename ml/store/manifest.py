@@ -7,7 +7,7 @@ MLflow's dataset digest and what DVC records.
 import json
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict
 
@@ -52,7 +52,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Hex sha256 over everything above."""
-        return sha256_json({"schema": SCHEMA_VERSION} | asdict(self))
+        return sha256_json({"schema": SCHEMA_VERSION} | vars(self))
 
 
 def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, FileEntry]:
@@ -71,7 +71,7 @@ def describe_files(folder: Path, rows: dict[str, int]) -> dict[str, FileEntry]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes `manifest.json` with its digest beside the content."""
-    content = {"schema": SCHEMA_VERSION} | asdict(manifest) | {"digest": manifest.digest}
+    content = {"schema": SCHEMA_VERSION} | vars(manifest) | {"digest": manifest.digest}
     write_json(folder / NAME, content)
 
 

@@ -140,8 +140,6 @@ def reads(config: Mapping[str, Any], t5_tokens: int | None = None) -> Any:
 def read_limit(folder: Path, t5_tokens: int | None = None) -> TextLimit | None:
     """Of a model's files, which are not loaded; None where they are not complete. t5_tokens: of the
     profile (`diffusion.t5_tokens`)."""
-    from transformers import AutoTokenizer  # seconds; only where a text is to be measured
-
     parts = [part for part in ("", "_2", "_3") if _listed(folder, part)]
     configs = {part: folder / f"text_encoder{part}" / "config.json" for part in parts}
     if not parts or not all(
@@ -162,14 +160,26 @@ def read_limit(folder: Path, t5_tokens: int | None = None) -> TextLimit | None:
             "encoder reads; bring the model again"
         )
     with configured(str(folder / "tokenizer")):
-        cutters = {
-            part: AutoTokenizer.from_pretrained(str(folder / f"tokenizer{part}")) for part in parts
-        }
+        cutters = {part: _tokenizer(folder / f"tokenizer{part}") for part in parts}
     return limit_of(
         [cutters[part] for part in words],
         [positions[part] for part in words],
         [(cutters[part], positions[part]) for part in parts if part not in words],
     )
+
+
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer in a folder: of the class that its configuration names, since transformers'
+    AutoTokenizer, which asks a model's where there is none, imports torch."""
+    import transformers
+
+    settings = folder / "tokenizer_config.json"
+    named = read_object(settings).get("tokenizer_class") if settings.is_file() else None
+    kind = getattr(transformers, str(named), None)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedTokenizerBase)):
+        kind = transformers.AutoTokenizer
+    found: PreTrainedTokenizerBase = kind.from_pretrained(str(folder))
+    return found
 
 
 def _listed(folder: Path, part: str) -> bool:

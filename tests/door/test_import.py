@@ -48,6 +48,16 @@ def test_help_loads_nothing_heavy(command):
     assert done.stderr.strip() == "[]"
 
 
+def test_a_text_is_measured_without_torch():
+    """As `ml prompts` and `ml plan` do; torch would take longer than all that they do."""
+    run = (
+        "import sys; from ml.words.text_limit import find_limit; "
+        "assert find_limit('data/foundation/micro/diffusion').most == 24; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", run], check=True, cwd=ROOT)
+
+
 def test_every_name_is_there():
     for name in ml.__all__:
         assert getattr(ml, name).__name__ == name

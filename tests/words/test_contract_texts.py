@@ -2,6 +2,8 @@
 what people type is named or refused with its place."""
 
 import itertools
+import json
+import shutil
 import time
 import unicodedata
 
@@ -229,6 +231,21 @@ def test_the_limit_is_the_checkpoints_own():
     with pytest.raises(ValueError, match="takes 25 tokens.*reads 24 at most.*leave out 1 or more"):
         limit.refuse(["a dog", long])
     assert find_limit("no/such-model") is None
+
+
+def test_a_tokenizer_of_no_known_class_is_transformers_to_judge(tmp_path):
+    """Its AutoTokenizer goes by the text encoder then, or refuses what is none."""
+    shutil.copytree(MICRO / "tokenizer", tmp_path / "tokenizer")
+    shutil.copytree(MICRO / "text_encoder", tmp_path / "text_encoder")
+    file = tmp_path / "tokenizer" / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("tokenizer_class") == type(find_limit(str(MICRO)).tokenizers[0]).__name__
+    file.write_text(json.dumps(settings))
+    limit = find_limit(str(tmp_path))
+    assert limit.most == 24 and limit.tokens("a dog and a cat") == 7
+    file.write_text(json.dumps(settings | {"tokenizer_class": "pipeline"}))
+    with pytest.raises(ValueError, match="tokenizer: no model can be made of it"):
+        find_limit(str(tmp_path))
 
 
 def test_every_text_that_is_encoded_is_read_whole(pipe):

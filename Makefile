@@ -2,6 +2,7 @@ PYTHON ?= python3
 PROFILE ?= micro
 BIN := .venv/bin
 STAMP := .venv/.installed
+TOOLS := .venv/tools
 export DAGSTER_HOME := $(CURDIR)/.dagster
 export GX_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := true
@@ -84,8 +85,8 @@ mlflow: $(STAMP)  ## opens the model registry
 audit: $(STAMP)  ## known vulnerabilities of the pinned packages, where their database can be reached
 	$(BIN)/python .ci/audit.py
 
-sbom: $(STAMP)  ## a bill of materials of the environment, sbom.json (CycloneDX), equal for equal environments
-	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o sbom.json $(BIN)/python
+sbom: $(STAMP) $(TOOLS)/.installed  ## a bill of materials of the environment, sbom.json (CycloneDX), equal for equal environments
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o sbom.json $(BIN)/python
 
 paper: $(STAMP)  ## the paper's questions: every study, resumable, and docs/results.md (hours; QUICK=1 to see that it works)
 	$(BIN)/python -m ml.studies $(if $(filter-out 0 no false,$(QUICK)),--quick)
@@ -118,4 +119,11 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -c "$$WANTED" > .venv/requirements.txt
 	$(BIN)/pip install --quiet -r .venv/requirements.txt -c constraints.txt
 	$(BIN)/pip check
+	touch $@
+
+# In an environment of its own: beside the others it would bring jsonschema a grammar of addresses,
+# which is built whenever anything imports it, 1.4 s of every process of Ray and of the checks.
+$(TOOLS)/.installed: constraints.txt | $(STAMP)
+	$(BIN)/python -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet cyclonedx-bom -c constraints.txt
 	touch $@

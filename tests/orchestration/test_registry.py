@@ -44,10 +44,9 @@ else:
 np.save(sys.argv[1], labels)
 """
 GROUND = """
-import sys
-import mlflow, pandas as pd
+import pandas as pd
 model = mlflow.pyfunc.load_model("models:/grounding-ci@champion")
-png = open(sys.argv[1], "rb").read()
+png = open(sys.argv[2], "rb").read()
 masks = model.predict(pd.DataFrame({"image": [png, png], "words": [["dog"], ["dog", "cat"]]}))
 print([len(row) for row in masks["masks"]])
 from pycocotools import mask as coco
@@ -369,16 +368,6 @@ def clean_process(code: str, arguments: list[str], uri: str, folder: Path):
     return done.stdout
 
 
-def test_grounding_loads_in_a_clean_process(promoted, tmp_path):
-    from ml.images.png import encode_png
-
-    (tmp_path / "picture.png").write_bytes(encode_png(np.full((64, 64, 3), 90, np.uint8)))
-    out = clean_process(
-        GROUND, [str(tmp_path / "picture.png")], f"sqlite:///{promoted.root}/mlflow.db", tmp_path
-    )
-    assert out.strip().splitlines()[-2:] == ["[1, 2]", "[0, 0]"]
-
-
 def test_no_pickle_and_pinned_requirements(promoted):
     files = [p.suffix for p in (promoted.root / "mlartifacts").rglob("*") if p.is_file()]
     assert ".safetensors" in files and not {".pkl", ".pt", ".pth", ".bin"} & set(files)
@@ -478,9 +467,11 @@ print([int(np.unique(model.predict(images))[0]) == 77 for model in models])
 """
 
 
-def test_segmenters_load_in_a_clean_process_and_two_versions_run_their_own_code(
+def test_models_load_in_a_clean_process_and_two_versions_run_their_own_code(
     workspace, tmp_path, monkeypatch
 ):
+    """Both kinds in one process, which takes ten seconds to import what they need."""
+    from ml.images.png import encode_png
     from ml.segmenters import load_segmenter
     from ml.segmenters.prediction import predict
 
@@ -502,11 +493,12 @@ def predict(model, images):
     retrain(workspace, 27)
     monkeypatch.setattr(packaging, "CODE", changed)
     registry_of(workspace).log_challengers()
-    labels = tmp_path / "labels.npy"
+    labels, picture = tmp_path / "labels.npy", tmp_path / "picture.png"
+    picture.write_bytes(encode_png(np.full((64, 64, 3), 90, np.uint8)))
     uri = f"sqlite:///{workspace.root}/mlflow.db"
-    out = clean_process(PREDICT + TWO, [str(labels)], uri, tmp_path)
+    out = clean_process(PREDICT + TWO + GROUND, [str(labels), str(picture)], uri, tmp_path)
     np.testing.assert_array_equal(np.load(labels), expected)
-    assert out.strip().splitlines()[-1] == "[False, True]"
+    assert out.strip().splitlines()[-3:] == ["[False, True]", "[1, 2]", "[0, 0]"]
 
 
 def test_rooms_that_no_model_can_import_stay_behind(tmp_path):

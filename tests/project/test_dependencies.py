@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -98,9 +99,15 @@ def test_what_a_registered_model_needs_is_of_the_base():
     assert set(NEEDED) <= set(asked())
 
 
+TOOLS = re.compile(r"\$\(TOOLS\)/bin/pip install --quiet (\S+) -c constraints.txt")
+"""What the Makefile installs in an environment of its own."""
+
+
 def test_pins_are_within_the_ranges_and_nothing_else_is_pinned():
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = asked(*extras)
+    make = (ROOT / "Makefile").read_text()
+    wanted |= {name: Requirement(f"{name}>=0") for name in TOOLS.findall(make)}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert {canonicalize_name(pin.name) for pin in pins} == set(wanted)

@@ -29,15 +29,15 @@ from ml.words.vocabulary import load_vocabulary
 from orchestration.studies import PAPER_ASSETS, PaperRun
 
 STEPS = 4
-"""Of each training: the quick size's twenty cost more, as its denoising steps do, and no test here
-asks how well a module learned. The test of the command, below, has them all."""
+"""Of each training: the quick size's twenty cost more, as do its pictures and their denoising
+steps. No test here asks how well a module learned; the test of the command, below, has them all."""
 
 
 def with_short_trainings(profile: str) -> Params:
     params = load_params(profile)
     grounding = dataclasses.replace(params.grounding, steps=STEPS, evaluate_every=STEPS)
     benchmark = dataclasses.replace(params.benchmark, bootstrap=50)
-    diffusion = dataclasses.replace(params.diffusion, steps=8)
+    diffusion = dataclasses.replace(params.diffusion, steps=6)
     return dataclasses.replace(
         params, grounding=grounding, benchmark=benchmark, diffusion=diffusion
     )
@@ -52,6 +52,8 @@ def run(tmp_path_factory):
     paper = PaperRun(size="quick", root=str(root), workers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_run, "load_params", with_short_trainings)
+        few = dataclasses.replace(study_run.SIZES["quick"], train_two=36)
+        patch.setitem(study_run.SIZES, "quick", few)
         patch.setattr(query_labels, "ITERATIONS", 1)
         once = functools.cache(load_pipeline)  # thirty tasks, each of which would load it
         for module in (picture_makers, protocol_one_sheet, query_labels, trainings):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.poisons.copies import breaks
+from ml.images.leaks import thumbnails
 from ml.images.run_lengths import decode_rle
 from ml.images.stored import load_pictures
 from ml.pipeline.runner import run_stage
@@ -94,8 +95,8 @@ def test_a_fault_breaks_its_rule(rule, made):
 def test_a_picture_of_the_benchmark_is_found_again(made, monkeypatch):
     """Whatever the stage noted: the pictures are compared here, too."""
     params, workspace = made
-    scene = scenes_of(["cat"])[0].image[:, ::-1]
-    monkeypatch.setattr("ml.quality.own_tables.benchmark_thumbs", lambda *_: [scene[:, ::-1]])
+    thumbs = thumbnails([scenes_of(["cat"])[0].image])
+    monkeypatch.setattr("ml.quality.own_tables.benchmark_thumbs", lambda *_: thumbs)
     every = facts(workspace, "triplets", TRIPLETS)
     assert broken(params, own_tables(params, workspace, every)) == ["own_not_benchmark"]
 

@@ -56,8 +56,9 @@ def sparse(file: Path, size: int) -> Path:
     return file
 
 
-def crowded(folder: Path, side: int = 9000, count: int = 30) -> int:
-    """A COCO picture of nearly the most pixels with many objects; how many pixels have labels."""
+def crowded(folder: Path, side: int = 9000, count: int = 15) -> int:
+    """A COCO picture of nearly the most pixels with objects whose masks, all at once, would take
+    more than FREE; how many pixels have labels."""
     (folder / "annotations").mkdir()
     (folder / "val2017").mkdir()
     objects = [

@@ -61,7 +61,7 @@ def test_a_bomb_is_refused(found, name):
 
 def test_a_large_picture_of_many_objects_is_read_one_mask_at_a_time(found):
     assert found["crowded picture"]["kind"] == "done", found["crowded picture"]
-    assert found["crowded picture"]["said"] == "30"
+    assert found["crowded picture"]["said"] == "15"
 
 
 def test_every_bomb_is_named(found, tmp_path):

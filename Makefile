@@ -125,5 +125,5 @@ $(STAMP): constraints.txt pyproject.toml
 # which is built whenever anything imports it, 1.4 s of every process of Ray and of the checks.
 $(TOOLS)/.installed: constraints.txt | $(STAMP)
 	$(BIN)/python -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet cyclonedx-bom -c constraints.txt
+	$(TOOLS)/bin/pip install --quiet 'cyclonedx-bom>=7.5' -c constraints.txt
 	touch $@

@@ -29,11 +29,14 @@ def small(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def thumbnails(images: Iterable[Picture]) -> Thumbs:
+def thumbnails(images: Iterable[Picture], *, mirrored: bool = False) -> Thumbs:
     """Of pictures uint8 (64,64,3) RGB, as `small` gives them; for `find_overlap` those of the
-    benchmark, made once for however many pictures are compared. Raises ValueError for another
-    shape."""
-    return np.array([_thumb(image) for image in images], np.float32).reshape(-1, 3 * THUMB**2)
+    benchmark, made once for however many pictures are compared. mirrored: of their mirror images
+    too, after them. Raises ValueError for another shape."""
+    thumbs = np.array([_thumb(image) for image in images], np.float32).reshape(-1, THUMB, THUMB, 3)
+    if mirrored:
+        thumbs = np.concatenate([thumbs, thumbs[:, :, ::-1]])
+    return thumbs.reshape(-1, 3 * THUMB**2)
 
 
 def find_overlap(images: Iterable[Picture], benchmark: Thumbs) -> list[int]:
@@ -52,8 +55,8 @@ def find_overlap(images: Iterable[Picture], benchmark: Thumbs) -> list[int]:
     ]
 
 
-def _thumb(image: Picture) -> Thumbs:
-    """float32 (768,)."""
+def _thumb(image: Picture) -> npt.NDArray[np.float32]:
+    """float32 (768,), one of Thumbs."""
     if image.shape != (SIZE, SIZE, 3):
         raise ValueError(f"picture of shape {image.shape}; expected {(SIZE, SIZE, 3)}: resize it")
     block = SIZE // THUMB

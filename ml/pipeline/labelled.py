@@ -103,8 +103,8 @@ def benchmark_thumbs(params: Params, workspace: Workspace) -> Thumbs:
     root = params.benchmark.root and workspace.model(params.benchmark.root)
     pictures = open_source(params.benchmark, "test", root)
     vocabulary = load_vocabulary(params.vocabulary)
-    shown = [small(sample.image) for sample in pictures.read(pictures.keys, vocabulary)]
-    return thumbnails([*shown, *(image[:, ::-1] for image in shown)])
+    shown = (small(sample.image) for sample in pictures.read(pictures.keys, vocabulary))
+    return thumbnails(shown, mirrored=True)
 
 
 def write_labelled(

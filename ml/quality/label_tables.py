@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ml.images.leaks import find_overlap, small, thumbnails
+from ml.images.leaks import find_overlap, small
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
 from ml.pipeline.picture_size import picture_side
+from ml.pipeline.stored_thumbs import stored_thumbs
 from ml.pipeline.workspace import Workspace
 from ml.quality.edges import edge_map, outline, placement
 from ml.quality.frames import (
@@ -67,12 +68,7 @@ def label_facts(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields edges and outlines of every mask of the synthetic pictures if `edges`, a shard in
     memory at a time; fills `found`, a row a picture, with what its pixels say of it."""
-    real = [
-        small(decode_png(data))
-        for shard in iter_shards(workspace.folder("benchmark"), ["image"])
-        for data in shard["image"]
-    ]
-    thumbs = thumbnails([*real, *(picture[:, ::-1] for picture in real)])
+    thumbs = stored_thumbs(workspace, mirrored=True)
     columns = ["key", "entities", "image", "label", "rles", "areas", "ignored", "accepted"]
     for shard in iter_shards(workspace.folder("synthetic_dataset"), columns):
         pictures = [decode_png(data) for data in shard["image"]]

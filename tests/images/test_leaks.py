@@ -37,3 +37,5 @@ def test_a_thumbnail_is_the_mean_of_blocks_and_without_a_benchmark_nothing_is_a_
     (found,) = thumbnails([noise])
     assert found.tolist() == noise.reshape(16, 4, 16, 4, 3).mean((1, 3)).ravel().tolist()
     assert find_overlap([noise], thumbnails([])) == []
+    both = thumbnails([noise], mirrored=True)
+    assert both.tolist() == thumbnails([noise, noise[:, ::-1]]).tolist()

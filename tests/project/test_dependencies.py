@@ -99,7 +99,7 @@ def test_what_a_registered_model_needs_is_of_the_base():
     assert set(NEEDED) <= set(asked())
 
 
-TOOLS = re.compile(r"\$\(TOOLS\)/bin/pip install --quiet (\S+) -c constraints.txt")
+TOOLS = re.compile(r"\$\(TOOLS\)/bin/pip install --quiet '(\S+)' -c constraints.txt")
 """What the Makefile installs in an environment of its own."""
 
 
@@ -107,7 +107,8 @@ def test_pins_are_within_the_ranges_and_nothing_else_is_pinned():
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = asked(*extras)
     make = (ROOT / "Makefile").read_text()
-    wanted |= {name: Requirement(f"{name}>=0") for name in TOOLS.findall(make)}
+    tools = [Requirement(text) for text in TOOLS.findall(make)]
+    wanted |= {canonicalize_name(tool.name): tool for tool in tools}
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert {canonicalize_name(pin.name) for pin in pins} == set(wanted)

@@ -19,10 +19,11 @@ from PIL import Image
 from ml.compute import processes
 from ml.datasets import open_source
 from ml.datasets.protocol import LabelledPictures, NoSuchPart
-from ml.images.leaks import find_overlap, small, thumbnails
+from ml.images.leaks import find_overlap, small
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png, encode_png
 from ml.pipeline.stages.segmenter import accepted_rows, fit
+from ml.pipeline.stored_thumbs import stored_thumbs
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.segmenters.pictures import is_stored, open_encoded, store_encoded
@@ -81,11 +82,7 @@ def picture_frames(
     height, width = decode_png(
         next(iter_shards(workspace.folder("synthetic_dataset"), ["image"])).image[0]
     ).shape[:2]
-    benchmark = thumbnails(
-        small(decode_png(data))
-        for shard in iter_shards(workspace.folder("benchmark"), ["image"])
-        for data in shard.image
-    )
+    benchmark = stored_thumbs(workspace)
     for group in split(keys, GROUP):
         rows, thumbs = [], []
         for sample in pictures.read(group, vocabulary):

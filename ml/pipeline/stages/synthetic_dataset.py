@@ -23,10 +23,11 @@ from ml.grounding.grounded import Grounded
 from ml.grounding.module import GroundingModule
 from ml.images.contact_sheet import contact_sheet, spread
 from ml.images.facts import picture_facts
-from ml.images.leaks import Thumbs, find_overlap, small, thumbnails
+from ml.images.leaks import Thumbs, find_overlap, small
 from ml.images.overlays import IGNORED
 from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import encode_rle
+from ml.pipeline.stored_thumbs import stored_thumbs
 from ml.pipeline.table import Output
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
@@ -90,8 +91,7 @@ class ShardMaker:
 
     @cached_property
     def benchmark(self) -> Thumbs:
-        frames = iter_shards(self.workspace.folder("benchmark"), ["image"])
-        return thumbnails(small(decode_png(data)) for frame in frames for data in frame.image)
+        return stored_thumbs(self.workspace)
 
     def __call__(self, prompts: Sequence[dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(

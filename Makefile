@@ -78,9 +78,8 @@ ui: $(STAMP)  ## opens the Dagster UI on the same history
 	$(BIN)/python -m orchestration.runs
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(UI_PORT)
 
-mlflow: $(STAMP)  ## opens the model registry
-	$(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts \
-		--host 127.0.0.1 --port $(MLFLOW_PORT)
+mlflow: $(STAMP)  ## opens the model registry (of ROOT or TRACKING_URI, as `run`)
+	$(BIN)/python -m orchestration.mlflow.serve --port $(MLFLOW_PORT) $(WHERE)
 
 audit: $(STAMP)  ## known vulnerabilities of the pinned packages, where their database can be reached
 	$(BIN)/python .ci/audit.py
@@ -100,8 +99,15 @@ docs-serve: $(STAMP)  ## shows them on 127.0.0.1, as they are edited
 card: $(STAMP)  ## measures the foundation checkpoints and writes their card (minutes)
 	$(BIN)/python -m ml.foundation.measure --what all
 
-clean:  ## removes what the runs made, and their history
-	rm -rf data/micro data/ci data/paper-quick mlflow.db mlartifacts
+# Beside them lies what people made or brought: audit/marks.json, taught/, exports/, files of their own.
+clean:  ## removes what the runs of micro and ci made, and their history; what people made there stays
+	made="champion quality .locks .making .state summary.json mlflow.db mlartifacts \
+		$$($(PYTHON) -c 'from ml.pipeline.table import STAGES; print(*(s.name for s in STAGES))')" && \
+	for profile in data/micro data/ci; do \
+		for name in $$made; do rm -rf "$$profile/$$name"; done; \
+		if [ -d "$$profile" ]; then find "$$profile" -maxdepth 0 -empty -delete; fi; \
+	done
+	rm -rf data/paper-quick mlflow.db mlartifacts
 	find .dagster -mindepth 1 ! -name dagster.yaml ! -name .gitignore -delete
 
 # The dependencies alone, of the project and of all its extras: the checkout's own code is run in

@@ -12,11 +12,11 @@ import dagster as dg
 from ml.errors import WorkerLost, shown
 from ml.pipeline.runner import StageReport, run_stage
 from ml.pipeline.table import STAGE, STAGES, Stage
-from orchestration.expectations import ensure_quality
+from orchestration.expectations import ensure_quality, judge_all
 from orchestration.metadata import describe
 from orchestration.pods import GPU_POD
 from orchestration.resources import PROFILES, Project
-from orchestration.turns import gpu_turn, when_free
+from orchestration.turns import checkout_turn, gpu_turn, when_free
 
 COMMON = {"owners": ["team:grounding"], "partitions_def": PROFILES}
 # The catalogue shows `tags`; executors' limits and launchers read `op_tags`.
@@ -61,15 +61,19 @@ def materialize(project: Project, stage: str, *, force: bool = False) -> dg.Mate
 def promote(project: Project, stage: str) -> dg.MaterializeResult:
     """Makes the stage `promotion` between two uses of the model registry: both models become
     challengers before it, and its verdict moves the champion alias after it. A registry that is
-    locked or gone for a while is waited for."""
+    locked or gone for a while is waited for, and so is another run that promotes: both would log
+    the same model."""
     from orchestration.mlflow.absence import when_there
+    from orchestration.mlflow.record import outdated
     from orchestration.mlflow.registry import Registry
 
     there = partial(when_there, project.registry[0])
-    registry = there(lambda: Registry(*project.registry, project.params, project.workspace))
-    there(registry.log_challengers)
-    result = materialize(project, stage, force=there(registry.sync_champions))
-    return result._replace(metadata=result.metadata | there(registry.apply_verdict))
+    with checkout_turn(project.home, "promotion", f"{stage} of {project.workspace.data}"):
+        registry = there(lambda: Registry(*project.registry, project.params, project.workspace))
+        there(registry.log_challengers)
+        there(registry.sync_champions)
+        result = materialize(project, stage, force=outdated(project.workspace))
+        return result._replace(metadata=result.metadata | there(registry.apply_verdict))
 
 
 MAKERS = {"promotion": promote}  # of the stages that do more than `materialize`
@@ -100,8 +104,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 @dg.asset(deps=list(STAGE), group_name="release", kinds={"dvc"}, **CPU)
 def sealed_data(project: Project) -> dg.MaterializeResult:
     """Everything that was made and passed its checks, committed to DVC (the default profile)."""
-    from orchestration.versioning import seal
+    from orchestration.versioning import reason_to_skip, seal
 
+    if not reason_to_skip(project.workspace):
+        judge_all(project.params, project.workspace)
     return dg.MaterializeResult(metadata=seal(project.workspace))
 
 

@@ -61,6 +61,12 @@ def ensure_quality(stage: str, params: Params, workspace: Workspace) -> None:
     refuse_failed_inputs(STAGE[stage], workspace)
 
 
+def judge_all(params: Params, workspace: Workspace) -> None:
+    """Judges every stage with rules that has no verdict yet."""
+    for name in RULES:
+        validate(name, params, workspace)
+
+
 def judge(stage: str, tables: dict[str, pd.DataFrame], limits: dict) -> list[Result]:
     """Runs the stage's rules table by table."""
     context, results = open_context(), []

@@ -4,6 +4,7 @@ Writes `data/<profile>/summary.json` from the stages' own files and prints the s
 models, the report's path and what to look at next. It computes no score itself.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ml.metrics.protocol_two import COLUMNS, SEGMENTERS
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import TIMING, Workspace
 from ml.settings.params import Params
-from ml.settings.profile import load_params
+from ml.settings.profile import ROOT, load_params
 from ml.store.files import read_note, write_json
 from ml.store.manifest import read_manifest
 from ml.words.cells import CELLS
@@ -81,9 +82,13 @@ def promoted(champions: dict[str, str] | None) -> str:
 
 
 def page(
-    summary: dict, champions: dict[str, str] | None, workspace: Workspace, unchanged: bool
+    summary: dict,
+    champions: dict[str, str] | None,
+    workspace: Workspace,
+    unchanged: bool,
+    where: dict[str, str],
 ) -> str:
-    """What is printed at the end of a run."""
+    """What is printed at the end of a run. where: the variables of make that name its registry."""
     grounding, segmentation = summary["grounding"], summary["segmentation"]
     methods = {"ours": "this module", "daam": "DAAM, best threshold"}
     title = f"segmenter on {segmentation.get('benchmark', 'the frozen benchmark')}, mIoU %"
@@ -93,6 +98,7 @@ def page(
     minutes = summary["wall_seconds"]["total"] / 60
     spent = "nothing had to be done; it was made" if unchanged else "made"
     report = workspace.folder("report") / "report.html"
+    registry = " ".join(["make mlflow", *(f"{k}={shlex.quote(v)}" for k, v in where.items() if v)])
     return "\n".join(
         [
             "",
@@ -115,7 +121,7 @@ def page(
             f"Promoted: {promoted(champions)}",
             f"Report:   {report}" + ("" if report.is_file() else " (not made yet)"),
             f"Time:     {spent} in {minutes:.1f} min, {summary['peak_rss_mb']:.0f} MB at most",
-            "Look:     `make ui` opens the graph and its history, `make mlflow` the registry",
+            f"Look:     `make ui` opens the graph and its history, `{registry}` the registry",
             "",
         ]
     )
@@ -149,7 +155,9 @@ def main(arguments: list[str] | None = None) -> int:
     # A stage that is made again leaves another time: an equal summary means that nothing was made.
     unchanged = read_note(path, dict) == summary
     write_json(path, summary)
-    print(page(summary, champions, workspace, unchanged))
+    root = "" if chosen.root == ROOT else str(chosen.root)
+    where = {"ROOT": root, "TRACKING_URI": chosen.tracking_uri}
+    print(page(summary, champions, workspace, unchanged, where))
     return 0
 
 

@@ -70,7 +70,13 @@ def _here(address: str) -> Path:
 def gpu_turn(home: Path, who: str):
     """One GPU stage at a time on a checkout's data, whatever its profile, run or history; with a
     root on an object store one on this machine, whose GPU it is."""
-    return turn(_here("gpu") if is_remote(home) else home / "data" / ".gpu.lock", who)
+    return checkout_turn(home, "gpu", who)
+
+
+def checkout_turn(home: Path, what: str, who: str):
+    """One holder of a name at a time for all data below a root; on an object store, on this
+    machine."""
+    return turn(_here(what) if is_remote(home) else home / "data" / f".{what}.lock", who)
 
 
 def try_lock(file) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ml.pipeline.recipe import refuse_failed
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT, load_params
@@ -51,7 +52,7 @@ def seal(workspace: Workspace) -> dict[str, str]:
     nothing when they are sealed already.
 
     Returns what the UI shows. Raises SealError with DVC's own message when DVC fails, ManifestError
-    when a stage is unfinished.
+    when a stage is unfinished or damaged, QualityError when its last checks failed.
     """
     if reason := reason_to_skip(workspace):
         return {"sealed": "skipped", "reason": reason}
@@ -65,6 +66,9 @@ def _seal(workspace: Workspace, root: Path, names: list[str]) -> dict[str, str]:
     sealed = read_note(note, dict)
     if lock.is_file() and sealed == {"digests": digests, "dvc_lock": sha256_file(lock)}:
         return {"sealed": "was sealed already", "dvc_lock_sha256": sha256_file(lock)}
+    refuse_failed(names, workspace, "sealed_data")
+    for name in names:
+        read_manifest(workspace.folder(name))
     dvc(["commit", "--force", *names], root)
     write_json(note, {"digests": digests, "dvc_lock": sha256_file(lock)})
     return {"sealed": ", ".join(names), "dvc_lock_sha256": sha256_file(lock)}

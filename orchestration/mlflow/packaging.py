@@ -18,13 +18,14 @@ import numpy as np
 import pandas as pd
 
 import ml
-from ml.pipeline.picture_size import picture_side
+from ml.errors import ManifestError
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.store.files import write_json
 from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import read_manifest
 from ml.store.objects import download
+from orchestration.mlflow.as_made import as_made, side_of
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
@@ -64,7 +65,7 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
     """Logs a model to the active run and registers it under a name; returns its version."""
     import mlflow
 
-    side = picture_side(params, workspace) or -1
+    side = side_of(model, params, workspace)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
@@ -157,13 +158,24 @@ def pack_segmenter(workspace: Workspace, params: Params, target: Path) -> None:
 
 
 def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
-    """As `GroundedDiffusionPipeline.from_pretrained` reads it; a hub id stays a reference."""
+    """As `GroundedDiffusionPipeline.from_pretrained` reads it; a hub id stays a reference.
+
+    The diffusion model and its settings are those that the module was trained with. Raises
+    ManifestError when that model is no longer where it was.
+    """
+    made = as_made("grounding_model", params, workspace)
+    if made is None:
+        raise ManifestError(
+            f"{workspace.folder('grounding_model')} was trained with a diffusion model that is no "
+            "longer where it was, and can't be packed with another: bring it back, or run "
+            f"`python -m ml all --profile {params.profile}` to train one for the model that the "
+            "profile names now"
+        )
+    own, model = made.diffusion, workspace.model(made.diffusion.model)
     copy_stage(workspace, "grounding_model", target / "grounding")
-    model = workspace.model(params.diffusion.model)
     if Path(model).is_dir():
         shutil.copytree(model, target / "diffusion")
         model = "diffusion"
-    own = params.diffusion
     write_json(
         target / "pipeline.json",
         {

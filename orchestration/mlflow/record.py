@@ -9,7 +9,7 @@ import shutil
 import tempfile
 
 from ml.pipeline.workspace import Workspace
-from ml.store.files import Damaged, remove, say, write_json
+from ml.store.files import Damaged, read_note, remove, say, write_json
 from ml.store.seals import read_sealed, sealed
 from ml.store.shelf import replaced
 from orchestration.mlflow.run_content import RECORD
@@ -24,6 +24,19 @@ def champion_record(workspace: Workspace, model: str) -> dict | None:
     except Damaged as error:
         say(f"{error}; the registry brings it back")
         return None
+
+
+def outdated(workspace: Workspace) -> bool:
+    """Whether the last verdict leaves another champion than the one on record, which came from the
+    registry since: it holds no longer, though the stage's recipe is the same."""
+    from ml.pipeline.stages.promotion import CONTESTS
+
+    path = workspace.folder("promotion") / "verdict.json"
+    verdict = read_note(path, dict.fromkeys(CONTESTS, dict))
+    if verdict is None:
+        return False
+    records = {model: champion_record(workspace, model) or {} for model in CONTESTS}
+    return any(verdict[m].get("digest_after") != records[m].get("digest") for m in CONTESTS)
 
 
 def remove_record(workspace: Workspace, model: str) -> None:

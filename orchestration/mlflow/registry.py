@@ -142,25 +142,22 @@ class Registry:
             if version
         }
 
-    def sync_champions(self) -> bool:
-        """Makes the champions on record those of the registry, for the gate to compare with.
+    def sync_champions(self) -> None:
+        """Makes the champions on record those of the registry, for the gate to compare with."""
+        for model in MODELS:
+            self._sync_champion(model)
 
-        Returns whether a record changed, so that an old verdict no longer holds.
-        """
-        return any([self._sync_champion(model) for model in MODELS])
-
-    def _sync_champion(self, model: str) -> bool:
+    def _sync_champion(self, model: str) -> None:
         version, record = self.alias(model, "champion"), champion_record(self.workspace, model)
         if version is None and record is not None:
             version = self._adopt(model, record["digest"])
         if version is None:  # a record without a model, as after the registry was removed
-            orphan = record is not None and self.version_of(model, record["digest"]) is None
-            if orphan:
+            if record is not None and self.version_of(model, record["digest"]) is None:
                 remove_record(self.workspace, model)
-            return orphan
+            return
         champion = self.client.get_model_version(self.names[model], version)
         if record is not None and record["digest"] == champion.tags.get("manifest_sha"):
-            return False
+            return
         if not self.client.list_artifacts(champion.run_id, RECORD):
             raise ValueError(
                 f"champion of {self.names[model]!r} is version {version}, whose run "
@@ -170,7 +167,6 @@ class Registry:
             )
         former = self._former(model) | set((record or {}).get("former", []))
         restore_record(self.workspace, model, champion.run_id, former)
-        return True
 
     def _adopt(self, model: str, digest: str) -> str | None:
         """Copies the champion of an old registry, in which all profiles shared the bare names."""
@@ -211,7 +207,8 @@ class Registry:
     def apply_verdict(self) -> dict[str, str]:
         """Moves `champion` to the model that won the title by the verdict, keeping `previous`.
 
-        Returns the champions' URIs and the verdicts' reasons.
+        Returns the champions' URIs and the verdicts' reasons. Raises ValueError when the registry's
+        champion is another than the one that the winner was compared with.
         """
         path = self.workspace.folder("promotion") / "verdict.json"
         verdict = json.loads(path.read_text())
@@ -223,15 +220,26 @@ class Registry:
                 "verdict",
                 verdict[model]["reason"],
             )
-            if digest := verdict[model]["digest_after"]:
-                self._crown(model, digest)
+            self._crown(model, verdict[model])
         shown = {f"champion_{model}": uri for model, uri in self.champions().items()}
         return shown | {f"verdict_{model}": verdict[model]["reason"] for model in MODELS}
 
-    def _crown(self, model: str, digest: str) -> None:
-        version = self.version_of(model, digest)
-        if version is not None and not self._held(model, version):
-            self.move_title(model, version)
+    def _crown(self, model: str, verdict: dict) -> None:
+        digest = verdict["digest_after"]
+        version = self.version_of(model, digest) if digest else None
+        if version is None or self._held(model, version):
+            return
+        champion, beaten = (
+            self.alias(model, "champion"),
+            (verdict.get("champion") or {}).get("digest"),
+        )
+        if champion not in (None, version, beaten and self.version_of(model, beaten)):
+            raise ValueError(
+                f"version {champion} of {self.names[model]!r} became champion while version "
+                f"{version} was compared with another: materialize `promotion` again, which "
+                "compares it with the new one"
+            )
+        self.move_title(model, version)
 
     def move_title(self, model: str, version: str) -> None:
         """Gives `champion` to a version, whatever the gate says, and `previous` to the one before.

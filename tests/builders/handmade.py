@@ -67,13 +67,14 @@ def write_stage(
     write_json(workspace.state(name) / "timing.json", {"seconds": 1.0, "peak_rss_mb": 100.0})
 
 
-def write_scores(stage: str, folder: Path) -> None:
-    """Rows that a gate can read, of ten pictures, good enough for any floor."""
+def write_scores(stage: str, folder: Path, right: int = 995) -> None:
+    """Rows that a gate can read, of ten pictures, good enough for any floor. right: pixels of a
+    class that the segmenter found, of a thousand."""
     keys = [f"picture-{i}" for i in range(10)]
     if stage == "grounding_scores":
         frame = pd.DataFrame({"key": keys, "cell": "one_seen", "entity": "dog", "iou_ours": 0.8})
     else:
-        counts = np.full((21, 21), 5, np.int64) + 995 * np.eye(21, dtype=np.int64)
+        counts = np.full((21, 21), 5, np.int64) + right * np.eye(21, dtype=np.int64)
         frame = pd.DataFrame(
             {"key": keys, "model": "synthetic", "confusion": [counts.ravel()] * 10}
         )
@@ -295,6 +296,8 @@ def write_verdict(workspace: Workspace, promote: bool = True) -> None:
     for name, stage in (("grounding", "grounding_model"), ("segmenter", "segmenter")):
         digest = read_manifest(workspace.folder(stage)).digest
         folder = workspace.data / "champion" / name
+        before = folder / "record.json"
+        beaten = json.loads(before.read_text()) if before.is_file() else None
         if promote:
             write_json(folder / "record.json", {"model": name, "digest": digest, "score": 60.0})
             (folder / "scores.parquet").write_bytes(digest.encode())
@@ -302,6 +305,7 @@ def write_verdict(workspace: Workspace, promote: bool = True) -> None:
         holder = json.loads(record.read_text())["digest"] if record.is_file() else None
         verdict[name] = {
             "promote": promote,
+            "champion": beaten,
             "digest_after": holder,
             "reason": "no champion yet" if promote else "too low",
         }

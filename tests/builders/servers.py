@@ -102,14 +102,16 @@ def dagster_ui(home: Path, **env: str) -> Iterator[str]:
 
 @contextmanager
 def mlflow_ui(store: Path, folder: Path, *artifacts: str) -> Iterator[str]:
-    """The address of MLflow's server on an sqlite store. folder: in which it runs. artifacts: its
-    options about where models and pictures lie; in the folder without any."""
+    """The address of MLflow's server on an sqlite store, as `make mlflow` starts it. folder: its
+    root. artifacts: MLflow's own options about where models and pictures lie, of a new store."""
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    artifacts = artifacts or ("--default-artifact-root", str(folder))
-    where = ("--backend-store-uri", f"sqlite:///{store}", *artifacts)
-    command = ("mlflow", "server", *where, "--host", "127.0.0.1", "--port", port, "--workers", "1")
-    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # seven more processes
-    with started(*command, env=env, folder=folder) as process:
+    command = ("orchestration.mlflow.serve", "--root", str(folder), "--tracking-uri")
+    if artifacts:
+        command = ("mlflow", "server", *artifacts, "--host", "127.0.0.1", "--backend-store-uri")
+    # one worker, and not seven more processes
+    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_WORKERS": "1"}
+    command = (*command, f"sqlite:///{store}", "--port", port)
+    with started(*command, env=env, folder=folder if artifacts else ROOT) as process:
         wait_until(lambda: bool(urllib.request.urlopen(f"{url}/health", timeout=9)), process)
         yield url

@@ -41,7 +41,8 @@ def test_form_of_the_summary(workspace, capsys):
     assert seconds.pop("total") == sum(seconds.values()) == 11.0  # stages made by hand, 1 s each
     assert summary["peak_rss_mb"] == 100.0
     printed = capsys.readouterr().out
-    for expected in ("Protocol I", "DAAM", "80.0", "58.0", "report.html", "make ui"):
+    registry = f"`make mlflow ROOT={workspace.root}`"
+    for expected in ("Protocol I", "DAAM", "80.0", "58.0", "report.html", "make ui", registry):
         assert expected in printed
     assert "Promoted: no registry yet" in printed
 

@@ -3,13 +3,17 @@
 The models are real ones with random weights, so that loading and predicting are the real thing.
 """
 
+import dataclasses
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +27,14 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
 from ml.store.manifest import read_manifest
 from ml.words.vocabulary import load_vocabulary
+from orchestration.assets import promote as promote_asset
 from orchestration.mlflow import champion, packaging, run_content
-from orchestration.mlflow.packaging import requirements
+from orchestration.mlflow.as_made import side_of
+from orchestration.mlflow.packaging import pack_grounding, requirements
+from orchestration.mlflow.record import outdated
 from orchestration.mlflow.registry import SCORES, Registry
+from orchestration.resources import Project
+from orchestration.turns import checkout_turn
 from tests.builders import handmade
 
 PREDICT = """
@@ -143,7 +152,8 @@ def promoted(scored) -> Workspace:
     assert not [name for name in sys.modules if re.match(r"ml_[0-9a-f]{12}", name)], (
         "what MLflow loaded of one model to try its example would be the next model's code"
     )
-    assert registry.sync_champions() is False
+    registry.sync_champions()
+    assert not outdated(scored)
     shown = registry.apply_verdict()
     assert shown["champion_segmenter"] == "models:/segmenter-ci/1"
     return scored
@@ -276,7 +286,8 @@ def test_the_same_thing_twice_adds_no_version(workspace):
     for _ in range(2):
         registry = registry_of(workspace)
         registry.log_challengers()
-        assert registry.sync_champions() is False
+        registry.sync_champions()
+        assert not outdated(workspace)
         registry.apply_verdict()
     for name in ("grounding", "segmenter"):
         assert versions(registry, name) == ["1"]
@@ -304,7 +315,8 @@ def test_a_better_model_becomes_champion_and_the_old_one_is_kept(workspace):
     retrain(workspace, 21)
     registry = registry_of(workspace)
     registry.log_challengers()
-    assert registry.sync_champions() is False, "the record is the champion's already"
+    registry.sync_champions()
+    assert not outdated(workspace), "the record is the champion's already"
     handmade.write_verdict(workspace, promote=True)
     registry.apply_verdict()
     assert versions(registry, "segmenter") == ["1", "2"]
@@ -321,15 +333,19 @@ def test_the_record_follows_the_registry(workspace):
     registry, folder = registry_of(workspace), workspace.data / "champion" / "segmenter"
     digest = read_manifest(workspace.folder("segmenter")).digest
     shutil.rmtree(folder)
-    assert registry.sync_champions() is True
+    assert outdated(workspace)
+    registry.sync_champions()
+    assert not outdated(workspace), "the verdict was about this champion"
     assert json.loads((folder / "record.json").read_text())["digest"] == digest
     assert (folder / "scores.parquet").read_bytes() == (
         workspace.folder("benchmark_scores") / "scores.parquet"
     ).read_bytes()
     registry.client.delete_registered_model_alias("segmenter-ci", "champion")
-    assert registry.sync_champions() is False, "its model is still there"
+    registry.sync_champions()
+    assert folder.exists(), "its model is still there"
     (folder / "record.json").write_text('{"digest": "of nobody"}')
-    assert registry.sync_champions() is True and not folder.exists()
+    registry.sync_champions()
+    assert outdated(workspace) and not folder.exists()
 
 
 def test_a_rejected_model_stays_challenger(workspace):
@@ -380,9 +396,9 @@ def promote(workspace: Workspace) -> dict[str, str]:
     """What the asset `promotion` does, without the checks of its inputs."""
     registry = registry_of(workspace)
     registry.log_challengers()
-    run_stage(
-        "promotion", handmade.params_of(workspace), workspace.root, force=registry.sync_champions()
-    )
+    registry.sync_champions()
+    params, force = handmade.params_of(workspace), outdated(workspace)
+    run_stage("promotion", params, workspace.root, force=force)
     return registry.apply_verdict()
 
 
@@ -426,6 +442,85 @@ def test_a_model_crowned_by_hand_is_what_the_next_is_compared_with(workspace):
     assert record["digest"] == read_manifest(workspace.folder("segmenter")).digest
 
 
+def test_a_champion_that_came_meanwhile_is_compared_with_even_after_a_kill(workspace):
+    """The gate chose a model without the registry, where a better one became champion; the run
+    that heard of it was killed before it had chosen again."""
+    shutil.rmtree(workspace.data / "champion")
+    promote(workspace)
+    retrain(workspace, 27)
+    run_stage("promotion", handmade.params_of(workspace), workspace.root)
+    chosen = read_manifest(workspace.folder("segmenter")).digest
+    registry = registry_of(workspace)
+    with pytest.MonkeyPatch.context() as patch:  # a colleague's, from a copy of the folder
+        patch.setattr(handmade, "write_scores", partial(handmade.write_scores, right=999_000))
+        patch.setattr(registry, "workspace", colleagues(workspace))
+        registry.log_challenger("segmenter")
+        registry.move_title("segmenter", "2")
+    registry.log_challengers()
+    with pytest.raises(ValueError, match="version 2 of 'segmenter-ci' became champion while"):
+        registry.apply_verdict()
+    registry.sync_champions()
+    record = workspace.data / "champion" / "segmenter" / "record.json"
+    assert json.loads(record.read_text())["digest"] != chosen
+    shown = promote(workspace)  # the same command again
+    assert shown["champion_segmenter"] == "models:/segmenter-ci/2"
+    assert "regression" in shown["verdict_segmenter"]
+    assert promote(workspace) == shown
+
+
+def colleagues(workspace: Workspace) -> Workspace:
+    """Another checkout of the same profile, with a better segmenter of its own."""
+    other = Workspace(workspace.root / "elsewhere", "ci")
+    shutil.copytree(workspace.data, other.data)
+    shutil.copytree(workspace.root / "data" / "foundation", other.root / "data" / "foundation")
+    retrain(other, 28)
+    return other
+
+
+def test_promotions_of_one_checkout_take_turns(workspace, caplog):
+    """Two at once logged the same model twice, or removed what the other was logging."""
+    project = Project(
+        profile="ci",
+        root=str(workspace.root),
+        tracking_uri=f"sqlite:///{workspace.root}/mlflow.db",
+        artifacts=str(workspace.root / "mlartifacts"),
+    )
+    shutil.rmtree(workspace.data / "champion")
+    retrain(workspace, 29)
+    registry = registry_of(workspace)
+    with ThreadPoolExecutor() as pool:
+        with checkout_turn(workspace.root, "promotion", "the test"):
+            waiting = pool.submit(promote_asset, project, "promotion")
+            end = time.monotonic() + 60
+            while "waits for the test" not in caplog.text:
+                assert time.monotonic() < end and not waiting.done()
+                time.sleep(0.05)
+            assert versions(registry, "segmenter") == ["1"]
+        shown = waiting.result().metadata
+    assert shown["champion_segmenter"] == "models:/segmenter-ci/2"
+    assert versions(registry, "segmenter") == ["1", "2"]
+
+
+def test_a_model_is_packed_as_it_was_trained_whatever_the_profile_says_by_now(workspace, tmp_path):
+    params = handmade.params_of(workspace)
+    made = read_manifest(workspace.folder("grounding_model")).params["diffusion"]
+    edited = dataclasses.replace(
+        params.diffusion, steps=made["steps"] + 1, guidance_scale=9.0, model="another/model"
+    )
+    asked = dataclasses.replace(params, diffusion=edited)
+    pack_grounding(workspace, asked, tmp_path / "packed")
+    packed = json.loads((tmp_path / "packed" / "pipeline.json").read_text())
+    assert packed["diffusion"] == "diffusion" and packed["steps"] == made["steps"]
+    assert packed["guidance_scale"] == made["guidance_scale"]
+    assert side_of("grounding", asked, workspace) == side_of("segmenter", asked, workspace) > 0
+
+    config = workspace.root / "data" / "foundation" / "micro" / "diffusion" / "model_index.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(ManifestError, match="no longer where it was"):
+        pack_grounding(workspace, params, tmp_path / "again")
+    assert not (tmp_path / "again").exists() and side_of("segmenter", params, workspace) == -1
+
+
 def test_a_move_that_was_cut_off_is_finished(workspace, monkeypatch):
     shutil.rmtree(workspace.data / "champion")
     retrain(workspace, 26)
@@ -454,7 +549,7 @@ def test_a_champion_of_the_shared_names_is_taken_over(workspace):
     registry = registry_of(workspace)
     registry.client.copy_model_version("models:/segmenter-ci/1", "segmenter")
     registry.client.delete_registered_model("segmenter-ci")
-    assert registry.sync_champions() is False
+    registry.sync_champions()
     assert registry.champions()["segmenter"] == "models:/segmenter-ci/1"
     version = registry.client.get_model_version("segmenter-ci", "1")
     assert version.tags["manifest_sha"] == read_manifest(workspace.folder("segmenter")).digest

@@ -8,10 +8,11 @@ import pytest
 
 from ml.settings.profile import ROOT
 from ml.store.manifest import Manifest
+from orchestration.mlflow import serve
 from orchestration.mlflow.model_card import MOST_DESCRIPTION, cell, describe_version, model_card
 from orchestration.mlflow.names import MAX_LENGTH, aliases, stored, typed
 from orchestration.mlflow.registry import registered_name
-from orchestration.mlflow.tracking import mask, resolve, with_login
+from orchestration.mlflow.tracking import PASSWORD, USER, mask, resolve, with_login
 from tests.builders.dagster_cli import dagster, run_config
 
 CLASSES = [
@@ -201,3 +202,21 @@ def test_a_password_in_a_run_config_is_kept_nowhere(tmp_path):
     assert "hunter2" not in output
     assert not [p for p in home.rglob("*") if p.is_file() and b"hunter2" in p.read_bytes()]
     assert not (tmp_path / "root").exists(), "refused before anything is made"
+
+
+def test_the_page_of_the_registry_is_that_of_the_run(tmp_path, capsys, monkeypatch):
+    """`make mlflow ROOT=...` opened the checkout's own registry all the same."""
+    monkeypatch.setenv(USER, "me")
+    monkeypatch.setenv(PASSWORD, "hunter2")
+    registry = resolve("", "", tmp_path)
+    with pytest.raises(ValueError, match="there is no registry .*mlflow.db.*ROOT=folder"):
+        serve.environment_of(*registry, 5000)
+    (tmp_path / "mlflow.db").touch()
+    served = serve.environment_of(*registry, 5001)
+    assert served["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert served["MLFLOW_DEFAULT_ARTIFACT_ROOT"] == (tmp_path / "mlartifacts").as_uri()
+    assert (served["MLFLOW_HOST"], served["MLFLOW_PORT"]) == ("127.0.0.1", "5001")
+    database = serve.environment_of(*resolve("postgresql://there/all", "s3://b", tmp_path), 5000)
+    assert "hunter2" in database["MLFLOW_BACKEND_STORE_URI"]
+    assert serve.main(["--tracking-uri", "http://server:5000"]) == 2
+    assert "http://server:5000 is a server already" in capsys.readouterr().err

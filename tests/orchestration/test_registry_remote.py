@@ -40,8 +40,8 @@ def test_the_server_keeps_the_models(scored, server, tmp_path):  # noqa: F811
     assert "file:" not in registry.client.get_run(version.run_id).info.artifact_uri
     record = scored.data / "champion" / "segmenter"
     shutil.rmtree(record)
-    assert registry.sync_champions() is True, "a fresh clone gets the champion's scores from there"
-    assert (record / "scores.parquet").is_file()
+    registry.sync_champions()
+    assert (record / "scores.parquet").is_file(), "a fresh clone gets the champion's scores"
     clean_process(PREDICT, [str(tmp_path / "labels.npy")], uri, tmp_path)
     assert np.load(tmp_path / "labels.npy").shape == (2, 64, 64)
 

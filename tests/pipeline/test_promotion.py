@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -400,8 +401,9 @@ def test_a_run_killed_after_it_had_promoted_ends_with_the_verdict_of_one_that_wa
 ):
     """The verdict depends on who is champion, and the killed run has changed that already."""
     digests = {}
-    for name, root in (("killed", killed / str(records)), ("undisturbed", tmp_path)):
-        workspace = Workspace(root, "micro")
+    shutil.copytree(killed / str(records), tmp_path / "killed")
+    for name in ("killed", "undisturbed"):
+        workspace = Workspace(tmp_path / name, "micro")
         if name == "undisturbed":
             put_scores(workspace, "a", right=0.7)
         else:
@@ -411,3 +413,21 @@ def test_a_run_killed_after_it_had_promoted_ends_with_the_verdict_of_one_that_wa
         assert champion_record(workspace, "segmenter")["digest"] == "s-a"
         digests[name] = report.digest
     assert digests["killed"] == digests["undisturbed"]
+
+
+def test_a_verdict_of_a_killed_run_is_for_the_champion_of_then(killed, tmp_path):
+    """Somebody else's champion came on record before the run was started again."""
+    root = tmp_path / "killed"
+    shutil.copytree(killed / "1", root)
+    workspace = Workspace(root, "micro")
+    better = Workspace(tmp_path / "other", "micro")
+    put_scores(better, "d", right=0.95)
+    run_stage("promotion", load_params(), better.root)
+    shutil.copytree(
+        better.data / "champion" / "segmenter", workspace.data / "champion" / "segmenter"
+    )
+    facts = run_stage("promotion", load_params(), root).facts
+    assert facts["grounding"]["state"] == "promoted", "its own, of before the kill"
+    assert facts["segmenter"]["state"] == "refused"
+    assert facts["segmenter"]["digest_after"] == "s-d"
+    assert champion_record(workspace, "segmenter")["digest"] == "s-d"

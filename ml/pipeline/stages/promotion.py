@@ -11,7 +11,7 @@ scores: the next candidate is compared on that test set.
 The verdict depends on the champion at the time, which is not part of the recipe. That is safe: a
 finished stage is not run again, and if it is forced, it finds its own candidate on record and keeps
 it. verdict.json is written before the first record, so that a run that was killed while it promoted
-is completed by its own verdict.
+is completed by its own verdict, as long as nobody else's champion came on record meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -145,8 +145,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
         if facts.get("held_out_synthetic"):
             reason = f"{verdict['reason']}; {NO_BENCHMARK}"
             verdict |= {"held_out_synthetic": True, "reason": reason}
-        verdicts[name] = decided.get(name, verdict)
-        recorded = champion is not None and champion.digest == candidate.digest
+        holder = None if champion is None else champion.digest
+        verdicts[name] = decided[name] if _holds(decided.get(name), holder) else verdict
+        recorded = holder == candidate.digest
         if verdicts[name]["digest_after"] == candidate.digest and not (
             recorded and comparable(candidate, champion)
         ):
@@ -155,6 +156,14 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     for name, candidate in promoted.items():
         _record(workspace, name, CONTESTS[name], candidate)
     return Output(facts=verdicts)
+
+
+def _holds(decided: dict | None, holder: str | None) -> bool:
+    """Whether a verdict was reached beside this champion, or made it champion."""
+    if decided is None:
+        return False
+    before = (decided.get("champion") or {}).get("digest")
+    return holder in (before, decided.get("digest_after"))
 
 
 def policy_of(

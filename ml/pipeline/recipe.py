@@ -1,5 +1,7 @@
 """The recipe of a stage, and whether its inputs may be used."""
 
+from collections.abc import Iterable
+
 from ml.errors import QualityError
 from ml.pipeline.marks import heeded
 from ml.pipeline.table import STAGES, Stage
@@ -9,7 +11,7 @@ from ml.settings.profile import find_file
 from ml.settings.sections import PHOTO_SOURCES
 from ml.store.files import Damaged, sha256_file
 from ml.store.lineage import check_lineage
-from ml.store.manifest import read_manifest
+from ml.store.manifest import NAME, read_manifest
 from ml.store.seals import read_sealed
 from ml.words.vocabulary import load_vocabulary
 
@@ -54,27 +56,36 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
 
 
 def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
-    """Raises QualityError when the last checks of an input, as it is now, failed.
+    """Raises QualityError when the last checks of anything that a stage is made from, directly or
+    not, failed: its inputs may have been made before their own inputs were judged."""
+    names = dict.fromkeys(stage.inputs)
+    for earlier in reversed(STAGES):
+        if earlier.name in names:
+            names |= dict.fromkeys(earlier.inputs)
+    refuse_failed(names, workspace, stage.name)
+
+
+def refuse_failed(names: Iterable[str], workspace: Workspace, reader: str) -> None:
+    """Raises QualityError when the last checks of one of these stages, as it is now, failed.
 
     The checks leave `quality.json` ({"digest", "passed", "failures"}) in the state of what they
-    judged.
+    judged. reader: who refuses it, for the message.
     """
-    for name in stage.inputs:
+    for name in names:
         path = workspace.state(name) / "quality.json"
         try:
             verdict = read_sealed(path, VERDICT)
         except Damaged as error:  # it may have been a failure
             raise QualityError(
-                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"stage {reader!r} refuses its input {name!r}, whose checks "
                 f"left no readable verdict: {error}. Judge it again (`make run`), "
                 "or remove that file to go on without a verdict"
             ) from error
-        if verdict is None:
+        if verdict is None or verdict["passed"] or not (workspace.folder(name) / NAME).is_file():
             continue
-        digest = read_manifest(workspace.folder(name), verify=False).digest
-        if verdict["digest"] == digest and not verdict["passed"]:
+        if verdict["digest"] == read_manifest(workspace.folder(name), verify=False).digest:
             raise QualityError(
-                f"stage {stage.name!r} refuses its input {name!r}, whose checks "
+                f"stage {reader!r} refuses its input {name!r}, whose checks "
                 f"failed: {'; '.join(map(str, verdict['failures']))}. Make "
                 f"{name!r} again from sound data ({path})"
             )

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 
 from ml.pipeline.facts import flatten
@@ -17,12 +18,12 @@ def curve_tables(workspace: Workspace, stage: str) -> Tables:
     folder = workspace.folder(stage)
     with (folder / "curve.csv").open() as file:
         curve = pd.read_csv(file).dropna(subset=["step"])
-    loss = curve["loss"].dropna() if curve["loss"].notna().any() else curve["loss"]
+    loss = curve["loss"].astype(float).where(np.isfinite)  # an infinite one is no number either
     quarter = max(len(loss) // 4, 1)
     ratio = loss.tail(quarter).mean() / max(abs(loss.head(quarter).mean()), 1e-9)
     weights = [path for path in below(folder) if path.suffix == ".safetensors"]
     return {
-        "loss": pd.DataFrame({"loss": loss.astype(float)}),
+        "loss": pd.DataFrame({"loss": loss}),
         "total": one_row(
             last_to_first_loss=float(ratio),
             expected_weights=True,

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ml.errors import ManifestError, QualityError
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
+from ml.store.files import write_json
 from ml.store.manifest import read_manifest
 from orchestration import versioning
 from tests.builders import handmade
@@ -168,6 +170,26 @@ def test_metrics_and_plots_are_shown(checkout, tmp_path):
 
 def test_dag_is_drawn(checkout):
     assert '"prompts" -> "images";' in dvc(checkout, "dag", "--dot")
+
+
+def test_what_failed_its_checks_or_is_damaged_is_not_sealed(checkout):
+    workspace = Workspace(checkout, "micro")
+    (workspace.state("sealed_data") / "seal.json").unlink(missing_ok=True)
+    lock = checkout / "dvc.lock"
+    before = lock.read_bytes() if lock.is_file() else None
+    digest = read_manifest(workspace.folder("synthetic_dataset")).digest
+    note = workspace.state("synthetic_dataset") / "quality.json"
+    write_json(note, {"digest": digest, "passed": False, "failures": ["few of a class"]})
+    with pytest.raises(QualityError, match="'sealed_data' refuses.*few of a class"):
+        versioning.seal(workspace)
+    note.unlink()
+    shard = workspace.folder("images") / "shard-00000.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ManifestError, match=r"shard-00000\.parquet"):
+        versioning.seal(workspace)
+    shard.write_bytes(whole)
+    assert before == (lock.read_bytes() if lock.is_file() else None)
 
 
 def test_other_profiles_are_not_sealed(checkout):

@@ -96,6 +96,26 @@ def test_no_password_is_written_down():
     assert not re.search(r"//[^/\s]*:[^/\s]*@", (DEPLOY / "compose.yaml").read_text())
 
 
+def test_named_volumes_belong_to_the_one_who_writes_into_them():
+    """Docker gives a new volume the owner of the image's folder, and without such a folder root."""
+    owned = set(re.search(r"install -d -o words -g words ((?:[^&]|\\\n)+)", STAGES[-1])[1].split())
+    mounts = [
+        mount.split(":")
+        for name, service in COMPOSE["services"].items()
+        if name != "postgres"  # whose image looks after its own
+        for mount in service.get("volumes", ())
+    ]
+    targets = {place for source, place, *_ in mounts if source in COMPOSE["volumes"]}
+    assert len(targets) == 4 and targets <= owned, targets - owned
+
+
+def test_compose_starts_the_image_that_is_built():
+    (default,) = re.findall(r"\$\{IMAGE:-(.+)\}", COMPOSE["x-ours"]["image"])
+    for page in (DEPLOY / "Dockerfile", DEPLOY / "compose.yaml", ROOT / "docs" / "kubernetes.md"):
+        built = re.findall(r"-t (words-to-masks\S*) \.", page.read_text())
+        assert default in built, page
+
+
 def test_every_service_is_waited_for_until_it_is_well():
     services = COMPOSE["services"]
     for name, service in services.items():

@@ -13,12 +13,15 @@ import pytest
 from ml.errors import QualityError
 from ml.images.facts import picture_facts
 from ml.images.png import encode_png
+from ml.pipeline.recipe import refuse_failed_inputs
 from ml.pipeline.runner import run_stage
+from ml.pipeline.table import STAGE
 from ml.pipeline.workspace import Workspace
 from ml.quality import verdicts
 from ml.quality.rules import DOCS, RULES, SETTINGS, bounds, explained
 from ml.quality.tables import TABLES
 from ml.settings.profile import ROOT
+from ml.store.files import write_json
 from ml.store.manifest import read_manifest
 from ml.store.schemas import SYNTHETIC
 from ml.store.shards import read_shards
@@ -148,6 +151,28 @@ def test_training_that_diverged_fails(workspace):
     path.write_text("step,loss\n" + "".join(f"{i},{i + 1}\n" for i in range(20)))
     handmade.write_stage("grounding_model", workspace, {"steps": 20})
     assert judge("grounding_model", workspace) == {"loss_fell"}
+
+
+@pytest.mark.parametrize("loss", ["nan", "", "inf"])
+def test_a_loss_that_is_no_number_fails(loss, workspace):
+    path = workspace.folder("grounding_model") / "curve.csv"
+    rows = [f"{i},{loss if i > 5 else 1 - i / 20}\n" for i in range(20)]
+    path.write_text("step,loss\n" + "".join(rows))
+    handmade.write_stage("grounding_model", workspace, {"steps": 20})
+    assert "loss_finite" in judge("grounding_model", workspace)
+
+
+def test_what_was_made_of_failed_data_is_refused_too(workspace):
+    """Without Dagster nothing is judged as it is made: the verdict may come when all is there."""
+    digest = read_manifest(workspace.folder("masks")).digest
+    failed = {"digest": digest, "passed": False, "failures": ["areas are wrong"]}
+    write_json(workspace.state("masks") / "quality.json", failed)
+    for name in ("triplets", "grounding_model", "promotion"):
+        with pytest.raises(QualityError, match=f"{name!r} refuses its input 'masks'.*areas"):
+            refuse_failed_inputs(STAGE[name], workspace)
+    refuse_failed_inputs(STAGE["masks"], workspace)
+    write_json(workspace.state("masks") / "quality.json", failed | {"digest": "of older data"})
+    refuse_failed_inputs(STAGE["promotion"], workspace)
 
 
 def test_an_empty_table_fails(workspace):

@@ -16,7 +16,7 @@ from ml.errors import ManifestError
 from ml.images.png import decode_png
 from ml.images.run_lengths import decode_rle
 from ml.pipeline.audited import verdicts_among
-from ml.pipeline.finished import manifest_of
+from ml.pipeline.finished import manifest_of, refuse_other_words
 from ml.pipeline.marks import Mark, add_marks, picture_folders, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
 from ml.store.shards import read_frame
@@ -91,7 +91,8 @@ class Sets:
 
     def rows(self, stage: str) -> pd.DataFrame:
         """A row a word and picture: key, text, entity, word, accepted, reason, `shard` (of the
-        labels), `place` (of the word in its row). Raises ManifestError for an unfinished stage."""
+        labels), `place` (of the word in its row). Raises ManifestError for an unfinished stage,
+        ValueError for label maps in another vocabulary's numbers."""
         if stage not in TITLES:
             raise ValueError(f"expected one of {list(TITLES)}, got {stage!r:.80}")
         with self._lock:
@@ -101,6 +102,8 @@ class Sets:
                     f"the profile {self.workspace.profile!r} has no finished {stage}: make it "
                     f"with `make run PROFILE={self.workspace.profile}`, then look again"
                 )
+            if stage == "synthetic_dataset":
+                refuse_other_words(manifest, self.vocabulary)
             if stage not in self._kept or self._kept[stage][0] != manifest.digest:
                 self._kept[stage] = manifest.digest, self._read(stage)
             return self._kept[stage][1]

@@ -1,5 +1,7 @@
 """Sets by reason and class, a page at a time, and marks, on hand-made shards."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,7 +40,8 @@ def finish(workspace: Workspace, stage: str, rows: list[dict], schema) -> None:
     for number, part in enumerate(split(rows, 7)):
         name = f"shard-{number:05d}.parquet"
         counts[name] = write_shard(folder / name, "recipe", pd.DataFrame(part), schema)
-    write_manifest(folder, Manifest(stage, 1, {}, {}, describe_files(folder, counts), {}))
+    files = describe_files(folder, counts)
+    write_manifest(folder, Manifest(stage, 1, {"vocabulary_digest": VOC.digest}, {}, files, {}))
 
 
 @pytest.fixture
@@ -211,3 +214,14 @@ def test_a_set_that_is_not_finished_is_named_and_one_made_again_is_read_again(se
         file.unlink()
     write_manifest(folder, Manifest("triplets", 1, {}, {}, describe_files(folder, {}), {}))
     assert len(sets.rows("triplets")) == 7
+
+
+def test_label_maps_in_another_vocabularys_numbers_are_not_shown_under_its_names(sets):
+    """With a word more, the sheep's mask stood under "potted plant", and could be marked."""
+    first, *rest = VOC.seen
+    longer = Sets(sets.workspace, dataclasses.replace(VOC, seen=(first, "apple", *rest)))
+    with pytest.raises(ValueError, match="not the one that 'synthetic_dataset' was made with"):
+        longer.page("synthetic_dataset", EVERY, "", 1)
+    with pytest.raises(ValueError, match="bring the old vocabulary back"):
+        longer.mark("synthetic_dataset", "train-000000", "dog", "right")
+    assert longer.page("triplets", EVERY, "", 1).total, "whose masks have no numbers"

@@ -5,7 +5,7 @@ from typing import Any
 from ml.exports.about import Licence
 from ml.exports.licences import licence_of
 from ml.pipeline.audit import STAGE
-from ml.pipeline.finished import manifest_of
+from ml.pipeline.finished import manifest_of, refuse_other_words
 from ml.pipeline.workspace import VERDICT, Workspace
 from ml.settings.params import Params
 from ml.store.manifest import Manifest
@@ -17,15 +17,9 @@ BY_A_MODEL = "The masks were made by a model: nobody drew or corrected them."
 
 
 def vocabulary_of(params: Params, manifest: Manifest) -> Vocabulary:
-    """The profile's vocabulary. Raises ValueError where it is not the one that a stage's folder was
-    made with: its labels would get other names."""
+    """The profile's vocabulary. Raises ValueError where it is not a stage's own."""
     vocabulary = load_vocabulary(params.vocabulary)
-    if manifest.params.get("vocabulary_digest") != vocabulary.digest:
-        raise ValueError(
-            f"the vocabulary {params.vocabulary!r} is not the one that {manifest.stage!r} was made "
-            f"with: expected the same words, so that labels keep their names. Run `python -m ml "
-            f"{manifest.stage}` again, or bring the old vocabulary back"
-        )
+    refuse_other_words(manifest, vocabulary)
     return vocabulary
 
 

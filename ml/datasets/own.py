@@ -10,7 +10,7 @@ from ml.datasets.folder import OwnFolder
 from ml.datasets.own_coco import OwnCoco, annotation_files
 from ml.datasets.own_hf import OwnHub, parquet_files
 from ml.datasets.own_voc import OwnVoc, home_of
-from ml.datasets.own_webdataset import OwnShards
+from ml.datasets.own_webdataset import OwnShards, tar_files
 from ml.datasets.own_yolo import OwnYolo, settings_file
 from ml.datasets.photos import PhotoFiles
 
@@ -29,7 +29,7 @@ SIGNS: Mapping[str, Callable[[Path], object]] = {
     "coco": annotation_files,
     "yolo-seg": settings_file,
     "hf": parquet_files,
-    "webdataset": lambda root: list(root.glob("*.tar")),
+    "webdataset": tar_files,
 }
 """Layout -> whether a folder looks like it."""
 

@@ -17,8 +17,17 @@ from ml.datasets.own_splits import of_part, split_of
 from ml.datasets.packed import Content, PackedFiles, numbered
 
 MAPS = ("label.png", "mask.png", "seg.png")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+PACKED_STARTS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""First bytes of gzip, bzip2, xz and Zstandard."""
+END, BLOCK = 1024, 1 << 20
+"""Zeros that end a tar file, at least; bytes that are looked at together."""
 Member = tuple[Path, int, int]
 """File, first byte and number of bytes of a member."""
+
+
+def tar_files(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("*.tar") if not is_junk(path))
 
 
 class OwnShards(PackedFiles):
@@ -28,7 +37,10 @@ class OwnShards(PackedFiles):
 
     def __init__(self, root: Path, part: str):
         super().__init__(root, part)
-        found = [(split_of(path.stem), path) for path in sorted(self.root.glob("*.tar"))]
+        packed = [file for file in self.root.iterdir() if file.name.lower().endswith(PACKED)]
+        if packed := [file for file in packed if not is_junk(file)]:
+            raise ValueError(_compressed(min(packed)))
+        found = [(split_of(path.stem), path) for path in tar_files(self.root)]
         if not found:
             raise ValueError(f"{self.root}: no tar file in it")
         self.files = of_part(found, part, self.title)
@@ -38,12 +50,14 @@ class OwnShards(PackedFiles):
         """Key -> members by what stands after the first dot of their names."""
         samples: dict[str, dict[str, Member]] = {}
         for path in self.files:
-            try:
-                with tarfile.open(path) as tar:
-                    members = [m for m in tar if m.isfile() and not is_junk(Path(m.name))]
-            except tarfile.TarError as error:
-                raise ValueError(f"{path} is no whole tar file ({error}); get it again") from error
-            for member in members:
+            for member in _members(path):
+                if member.isdir() or is_junk(Path(member.name)):
+                    continue
+                if not member.isfile():
+                    raise ValueError(
+                        f"{path}: {member.name} is a link or a device; expected files. Write the "
+                        "file itself into the tar (tar --dereference --hard-dereference)"
+                    )
                 folder, _, name = member.name.rpartition("/")
                 stem, _, kind = name.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
@@ -108,6 +122,48 @@ class OwnShards(PackedFiles):
 
     def name_files(self) -> list[Path]:
         return [path for path in [self.root / "classes.txt"] if path.is_file()]
+
+
+def _members(path: Path) -> list[tarfile.TarInfo]:
+    """Everything in a tar file. ValueError for one that is compressed, damaged or cut."""
+    with path.open("rb") as stream:
+        if stream.read(8).startswith(PACKED_STARTS):
+            raise ValueError(_compressed(path))
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = list(tar)
+            end = tar.offset
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the latter of odd headers
+        raise ValueError(f"{path} is no whole tar file ({error}); get it again") from error
+    _require_end(path, end)
+    return members
+
+
+def _require_end(path: Path, place: int) -> None:
+    """Refuses a file in which anything but zeros follows the last member that was found: after the
+    first one, `tarfile` takes a header that it cannot read for the end."""
+    zeros = 0
+    with path.open("rb") as stream:
+        stream.seek(place)
+        while block := stream.read(BLOCK):
+            if block.count(0) != len(block):
+                raise ValueError(
+                    f"{path} is damaged: after byte {place:,} comes neither a member nor the end; "
+                    "expected zeros there until the file ends. Get it again, or write it anew"
+                )
+            zeros += len(block)
+    if zeros < END:
+        raise ValueError(
+            f"{path} is cut: after its last whole member, at byte {place:,}, come {zeros} zeros; "
+            f"expected {END} or more, which end a tar file. Get it again, or write it anew"
+        )
+
+
+def _compressed(path: Path) -> str:
+    return (
+        f"{path} is compressed; expected a plain .tar, in which any picture is found at once. "
+        "Unpack it (gunzip, bunzip2, unxz or unzstd) and keep the .tar alone"
+    )
 
 
 def _kinds(members: dict[str, Member]) -> tuple[str | None, str | None]:

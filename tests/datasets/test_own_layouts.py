@@ -1,8 +1,10 @@
 """A user's own pictures in each layout, written by the format's own library: the exact masks of
 drawn scenes come back, and what does not fit is refused."""
 
+import gzip
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +23,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.shards import read_shards
 from ml.words.vocabulary import load_vocabulary
+from tests.builders.damage import flipped
 from tests.builders.own_pictures import label_map, scenes_of, write_folder
 from tests.builders.phototrees import save_palette
 
@@ -320,6 +323,55 @@ def test_what_packed_files_lack_is_said(tmp_path, scenes, truth):
         tar.write({"__key__": "a", "png": encode_png(scenes[0].image)})
     with pytest.raises(ValueError, match=r"a: it has png; expected a picture and a label map"):
         _ = open_own(tmp_path / "tars", "labels").keys
+
+
+@pytest.mark.parametrize("fault", ["header", "cut between", "cut inside", "no end", "more"])
+def test_a_tar_file_that_holds_more_or_less_than_it_should_is_refused(
+    fault, tmp_path, scenes, truth
+):
+    """tarfile itself takes most of these for the end of the file, without a word."""
+    write_shards(tmp_path, scenes, truth)
+    file = tmp_path / "train-000000.tar"
+    data = file.read_bytes()
+    with tarfile.open(file) as tar:
+        members = list(tar)
+    third, last = members[6].offset, members[-1].offset_data + 512 * -(-members[-1].size // 512)
+    spoilt = {
+        "header": flipped(data, third + 10),
+        "cut between": data[:third],
+        "cut inside": data[: members[6].offset_data + 1],
+        "no end": data[: last + 512],
+        "more": data + data,  # two files joined
+    }
+    file.write_bytes(spoilt[fault])
+    with pytest.raises(ValueError, match=r"train-000000\.tar is (damaged|cut|no whole tar file)"):
+        _ = open_own(tmp_path, "labels").keys
+    file.write_bytes(data[:last] + bytes(1024))  # no more than it needs
+    (tmp_path / "._train-000000.tar").write_bytes(b"macOS")
+    assert len(open_own(tmp_path, "labels").keys) == len(scenes)
+
+
+def test_a_link_in_a_tar_file_is_no_sample_to_leave_out(tmp_path, scenes, truth):
+    write_shards(tmp_path, scenes, truth)
+    with tarfile.open(tmp_path / "train-000000.tar", "a") as tar:
+        link = tarfile.TarInfo("09.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "00.png"
+        tar.addfile(link)
+    with pytest.raises(ValueError, match=r"09\.png is a link or a device; expected files"):
+        _ = open_own(tmp_path, "labels").keys
+
+
+def test_a_compressed_tar_file_is_named_as_one(tmp_path, scenes, truth):
+    write_shards(tmp_path, scenes, truth)
+    file = tmp_path / "train-000000.tar"
+    packed = gzip.compress(file.read_bytes())
+    (tmp_path / "train-000001.tar.gz").write_bytes(packed)  # would be left out silently
+    with pytest.raises(ValueError, match=r"000001\.tar\.gz is compressed; expected a plain \.tar"):
+        open_own(tmp_path, "labels")
+    (tmp_path / "train-000001.tar.gz").unlink()
+    file.write_bytes(packed)
+    with pytest.raises(ValueError, match=r"000000\.tar is compressed; expected a plain \.tar"):
+        _ = open_own(tmp_path, "labels").keys
 
 
 def test_coco_that_cannot_be_used_is_refused(tmp_path, scenes, truth):

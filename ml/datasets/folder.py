@@ -14,7 +14,6 @@ labels to learn from (`triplets.labels`) it is train.txt's pictures, or without 
 in test.txt.
 """
 
-import unicodedata
 from functools import cached_property
 from pathlib import Path
 
@@ -25,16 +24,10 @@ from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
 from ml.datasets.mask_labels import labels_of
 from ml.datasets.photos import PhotoFiles
 from ml.datasets.protocol import NoSuchPart
-from ml.datasets.split_lists import read_list
+from ml.datasets.split_lists import read_list, stem_of_line
 from ml.images.label_maps import open_mask
 
 SHOWN = 3
-
-
-def stem_of_line(line: str) -> str:
-    """The key of "hall 1" or "hall 1.jpg"; names may hold spaces and dots."""
-    stem = Path(line).stem if line.lower().endswith(PHOTO_SUFFIXES) else line
-    return unicodedata.normalize("NFC", stem)
 
 
 class OwnFolder(PhotoFiles):

@@ -21,7 +21,7 @@ from ml.datasets.listing import MASK_SUFFIXES, PHOTO_SUFFIXES, list_files
 from ml.datasets.mask_labels import Colour, labels_of
 from ml.datasets.own_splits import of_part, split_of
 from ml.datasets.photos import PhotoFiles
-from ml.datasets.split_lists import read_list
+from ml.datasets.split_lists import read_list, stem_of_columns
 from ml.datasets.voc import CLASSES
 from ml.datasets.voc import read_palette as read_voc_palette
 from ml.images.label_maps import open_mask
@@ -79,7 +79,7 @@ class OwnVoc(PhotoFiles):
         if self._lists:
             found = [(split_of(file.stem), file) for file in self._lists]
             files = of_part(found, self.part, self.title)
-            keys = {key for file in files for key in read_list(file, self.title)}
+            keys = {key for file in files for key in read_list(file, self.title, self._key)}
         else:
             (keys,) = of_part([("", set(self._masks))], self.part, self.title)
         for place, name in ((self._photos, "JPEGImages"), (self._masks, "SegmentationClass")):
@@ -90,6 +90,9 @@ class OwnVoc(PhotoFiles):
                     "of ImageSets/Segmentation"
                 )
         return tuple(sorted(keys))
+
+    def _key(self, line: str) -> str:
+        return stem_of_columns(line, self._photos)
 
     def photo(self, key: str) -> Path:
         return self.inside(self._photos[key])

@@ -351,6 +351,51 @@ def test_a_tar_file_that_holds_more_or_less_than_it_should_is_refused(
     assert len(open_own(tmp_path, "labels").keys) == len(scenes)
 
 
+def voc_of_names(root, *names):
+    """A set in VOC's layout, the n-th picture (and mask) all of value n."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for value, name in enumerate(names, start=1):
+        level = Image.fromarray(np.full((8, 8), value, np.uint8))
+        level.save(root / "JPEGImages" / f"{name}.png")
+        level.save(root / "SegmentationClass" / f"{name}.png")
+    (root / "classes.txt").write_text("".join(f"class {i}\n" for i in range(len(names))))
+    return root / "ImageSets" / "Segmentation"
+
+
+@pytest.mark.parametrize(
+    "line, key",
+    {
+        "hall (1)": "hall (1)",  # and not the picture `hall`
+        "hall (1).png": "hall (1)",
+        "hall 1": "hall 1",
+        "hall  1": "hall",  # with VOC's column
+        "frame.0002 -1": "frame.0002",
+        "/JPEGImages/hall.png /SegmentationClass/frame.0001.png": "hall",
+        "frame.0001.png frame.0002.png": "frame.0001",
+        "JPEGImages/frame.0001": "frame.0001",
+    }.items(),
+)
+def test_a_line_of_voc_names_the_picture_that_it_says(line, key, tmp_path):
+    names = ("hall", "hall (1)", "hall 1", "frame.0001", "frame.0002")
+    lists = voc_of_names(tmp_path, *names)
+    (lists / "train.txt").write_text(f"{line}\n")
+    photos = open_own(tmp_path, "train")
+    assert photos.keys == (key,)
+    assert np.unique(photos.truth(key)).tolist() == [names.index(key) + 1]
+    assert photos.photo(key).stem == key
+
+
+def test_stems_with_dots_and_lines_of_pictures_that_are_not_there(tmp_path):
+    lists = voc_of_names(tmp_path, "hall", "frame.0001", "frame.0002")
+    (lists / "train.txt").write_text("frame.0001\nframe.0002\n")
+    assert open_own(tmp_path, "train").keys == ("frame.0001", "frame.0002")
+    for line in ("hall (2)", "hall (2).png", "hall 2"):
+        (lists / "train.txt").write_text(f"{line}\n")
+        with pytest.raises(ValueError, match=r"have no file in JPEGImages/, first 'hall .*2"):
+            _ = open_own(tmp_path, "train").keys
+
+
 def test_a_link_in_a_tar_file_is_no_sample_to_leave_out(tmp_path, scenes, truth):
     write_shards(tmp_path, scenes, truth)
     with tarfile.open(tmp_path / "train-000000.tar", "a") as tar:

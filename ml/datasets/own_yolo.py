@@ -5,6 +5,8 @@
 
 Drawn as Ultralytics draws them: corners cut off to whole pixels, the outline included, even-odd.
 Where objects overlap the smaller one is on top. A picture without a label file shows nothing.
+Beside pictures and label files there may be Ultralytics' caches (*.cache, x.npy), classes.txt and a
+README; any other file of these folders, and a label file without a picture, is refused.
 """
 
 from functools import cached_property
@@ -24,6 +26,7 @@ from ml.store.reading import read_text, read_yaml
 SPLITS = ("train", "val", "test")
 BEYOND = 1e-3
 """A corner may lie so far off the picture, by rounding."""
+SHOWN = 3
 
 
 def settings_file(root: Path) -> Path | None:
@@ -100,13 +103,41 @@ class OwnYolo(PhotoFiles):
                 "pictures in it. Is it the folder that data.yaml lies in?"
             )
         if found.is_dir():
-            files = [path for path in sorted(found.rglob("*")) if not is_junk(path)]
-            return [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+            return self._of_folder(found)
         lines = [line.strip() for line in read_text(found).splitlines()]
         listed = [found.parent / line for line in lines if line]
         if outside := [path for path in listed if not path.resolve().is_relative_to(root)]:
             raise ValueError(f"{found} names {outside[0]}, which is not below {self.root}")
         return [path.resolve() for path in listed]
+
+    def _of_folder(self, folder: Path) -> list[Path]:
+        """A folder's pictures. ValueError for other files beside them or their label files: they
+        would be left out silently."""
+        files, labels = self._files(folder), self._label_file(folder / "x").parent
+        pictures = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+        known = {self.file.resolve(), *pictures, *map(self._label_file, pictures)}
+        known |= {path.with_suffix(".npy") for path in pictures}
+        more = self._files(labels) if labels != folder else []
+        if others := [path for path in files + more if path not in known and not _companion(path)]:
+            alone = all(path.suffix == ".txt" for path in others)
+            raise ValueError(
+                f"{self.title}: {len(others)} files beside its {len(pictures)} pictures are "
+                f"{'label files without a picture' if alone else 'of another kind'}, first "
+                f"{', '.join(map(str, others[:SHOWN]))}; expected pictures "
+                f"({', '.join(PHOTO_SUFFIXES)}) in {folder}, and their label files in {labels}, "
+                ".txt of the same stem. Convert them, add what is missing, or move them away"
+            )
+        return pictures
+
+    def _files(self, folder: Path) -> list[Path]:
+        """All that lie in a folder or below it, but for what systems left there."""
+        found = []
+        for path in sorted(folder.rglob("*")):
+            if any(is_junk(Path(part)) for part in path.relative_to(folder).parts):
+                self.skipped = [*self.skipped, path.name]
+            elif not path.is_dir():
+                found.append(path)
+        return found
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -116,13 +147,16 @@ class OwnYolo(PhotoFiles):
         return self.inside(self._photos[key])
 
     def label_file(self, key: str) -> Path:
-        """Beside the last folder `images` of the picture's path, in `labels`."""
-        path = self._photos[key]
-        parts = list(path.parts)
+        return self._label_file(self._photos[key])
+
+    def _label_file(self, picture: Path) -> Path:
+        """In `labels` beside the last folder `images` of the picture's path below the root."""
+        root = self.root.resolve()
+        parts = list(picture.relative_to(root).parts)
         places = [place for place, part in enumerate(parts) if part == "images"]
         if places:
             parts[places[-1]] = "labels"
-        return Path(*parts).with_suffix(".txt")
+        return root.joinpath(*parts).with_suffix(".txt")
 
     def truth(self, key: str) -> np.ndarray:
         size = self.size(key)
@@ -143,11 +177,13 @@ class OwnYolo(PhotoFiles):
         """(label, corners float (n,2)) of a line."""
         try:
             first, *rest = line.split()
-            number, values = int(float(first)), np.array(rest, np.float64)
+            number, values = float(first), np.array(rest, np.float64)
         except ValueError as error:
             raise ValueError(f"{place}: {line!r:.60} is no list of numbers ({error})") from error
-        if number + 1 not in self.names:
-            raise ValueError(f"{place}: class {number}; expected one of data.yaml's {self.names}")
+        label = int(number) + 1 if number.is_integer() else None
+        if label not in self.names:
+            numbers = {known - 1: name for known, name in self.names.items()}
+            raise ValueError(f"{place}: class {first}; expected one of data.yaml's {numbers}")
         if len(values) == 4:
             raise ValueError(
                 f"{place}: {line!r:.60} is a box; expected a polygon `class x y x y x y ...`: "
@@ -160,11 +196,17 @@ class OwnYolo(PhotoFiles):
                 f"{place}: numbers from {values.min():g} to {values.max():g}; expected shares of "
                 "the picture's width and height, 0 to 1"
             )
-        return number + 1, values.reshape(-1, 2).clip(0, 1)
+        return label, values.reshape(-1, 2).clip(0, 1)
 
     def label_files(self) -> list[Path]:
         files = [self.label_file(key) for key in self.keys]
         return [self.file, *(file for file in files if file.is_file())]
+
+
+def _companion(path: Path) -> bool:
+    """Whether a file lies beside the others by the habit of some tool, and labels nothing."""
+    name = path.name.lower()
+    return name == "classes.txt" or name.startswith("readme") or path.suffix == ".cache"
 
 
 def draw_polygon(corners: np.ndarray, size: tuple[int, ...]) -> Masks:

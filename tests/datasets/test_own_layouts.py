@@ -3,6 +3,7 @@ drawn scenes come back, and what does not fit is refused."""
 
 import gzip
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -262,6 +263,10 @@ FAULTS = {
     "0 10 10 50 10 50 30": "numbers from 10 to 50; expected shares",
     "2 0.1 0.1 0.5 0.1 0.5 0.5": "class 2; expected one of data.yaml's",
     "0 0.1 0.1 0.5 0.1 0.5 nan": "expected shares",
+    "0 0.1 0.1 0.5 0.1 0.5 inf": "expected shares",
+    "inf 0.1 0.1 0.5 0.1 0.5 0.5": "class inf; expected one of data.yaml's {0: 'cat', 1: 'bird'}",
+    "nan 0.1 0.1 0.5 0.1 0.5 0.5": "class nan; expected one of",
+    "0.7 0.1 0.1 0.5 0.1 0.5 0.5": "class 0.7; expected one of",  # not class 0
     "cat 0.1 0.1 0.5 0.1 0.5 0.5": "is no list of numbers",
 }
 
@@ -269,7 +274,7 @@ FAULTS = {
 @pytest.mark.parametrize("line", FAULTS)
 def test_lines_of_yolo_that_hold_no_polygon_are_refused_with_their_place(line, tmp_path):
     photos = yolo(tmp_path / "own", line)
-    with pytest.raises(ValueError, match=rf"x\.txt, line 1: .*{FAULTS[line]}"):
+    with pytest.raises(ValueError, match=rf"x\.txt, line 1: .*{re.escape(FAULTS[line])}"):
         photos.truth(photos.keys[0])
 
 
@@ -284,6 +289,45 @@ def test_yolo_paths_of_another_machine_are_looked_for_below_the_folder(tmp_path)
     (tmp_path / "own" / "data.yaml").write_text(f"names: [cat]\ntrain: {outside}\n")
     with pytest.raises(ValueError, match="nothing at .*expected a folder of pictures in it"):
         _ = open_own(tmp_path / "own", "labels").keys
+
+
+LEFT_OUT = {
+    "images/train/y.heic": r"1 files beside its 1 pictures are of another kind, first .*y\.heic",
+    "images/train/more/y.pdf": r"of another kind, first .*more/y\.pdf",
+    "images/train/x.txt": r"label files without a picture, first .*images/train/x\.txt",
+    "labels/train/y.txt": r"label files without a picture, first .*labels/train/y\.txt",
+    "labels/train/x.json": r"of another kind, first .*x\.json",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_files_of_yolo_that_would_be_left_out_unsaid_are_refused(name, tmp_path, capsys):
+    root = tmp_path / "own"
+    photos = yolo(root, "1 0.1 0.1 0.5 0.1 0.5 0.5")
+    for known in ("images/train/x.npy", "labels/train.cache", "labels/train/classes.txt",
+                  "images/train/.DS_Store", "labels/train/._x.txt"):  # fmt: skip
+        (root / known).write_bytes(b"left by a tool")
+    photos.check(photos.keys, "any")
+    assert "2 files that a system left there are skipped" in capsys.readouterr().err
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_bytes(b"mine")
+    with pytest.raises(ValueError, match=LEFT_OUT[name]):
+        _ = open_own(root, "labels").keys
+
+
+@pytest.mark.parametrize("above", ["own", "images/own"])
+def test_labels_of_yolo_lie_beside_pictures_that_are_in_no_folder_images(above, tmp_path):
+    """Whatever the folders above the root are called: nothing outside is read."""
+    root = tmp_path / above
+    yolo(root, "1 0.1 0.1 0.5 0.1 0.5 0.5")
+    (root / "images" / "train").rename(root / "train")
+    (root / "labels" / "train" / "x.txt").rename(root / "train" / "x.txt")
+    (root / "data.yaml").write_text("names: [cat, bird]\ntrain: train\n")
+    photos = open_own(root, "labels")
+    assert photos.truth(*photos.keys).max() == 2
+    (root / "data.yaml").rename(root / "train" / "data.yaml")
+    (root / "train" / "data.yaml").write_text("names: [cat, bird]\ntrain: .\n")
+    assert len(open_own(root / "train", "labels").keys) == 1
 
 
 def test_objects_that_overlap_and_pictures_without_a_file(tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 from ml.datasets.class_lists import read_classes
 from ml.datasets.listing import PHOTO_SUFFIXES, is_junk
 from ml.datasets.own_splits import of_part, split_of
-from ml.datasets.packed import Content, PackedFiles, numbered
+from ml.datasets.packed import Content, PackedFiles, numbered, require_whole
 
 MAPS = ("label.png", "mask.png", "seg.png")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -44,6 +44,7 @@ class OwnShards(PackedFiles):
         if not found:
             raise ValueError(f"{self.root}: no tar file in it")
         self.files = of_part(found, part, self.title)
+        require_whole(self.files)
 
     @cached_property
     def _samples(self) -> dict[str, dict[str, Member]]:

@@ -1,8 +1,10 @@
 """Pictures and label maps that lie as encoded bytes in larger files: Parquet of the Hugging Face
 hub, tar files of WebDataset. Not here: which bytes (`own_hf`, `own_webdataset`)."""
 
+import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +18,9 @@ from ml.images.label_maps import open_mask
 from ml.images.photographs import Size, load_photo, picture_size
 
 Content = Literal["picture", "label map"]
+NUMBERED = re.compile(r"((.*)-\d{5}-of-(\d{5}))(-[0-9a-f]+)?")
+"""Stem of one file of several; some versions of `datasets` add a hash."""
+SHOWN = 3
 
 
 class PackedFiles(PhotoFiles):
@@ -59,6 +64,30 @@ class PackedFiles(PhotoFiles):
 
     def photo_files(self) -> list[Path]:
         return self.files
+
+
+def require_whole(files: Sequence[Path]) -> None:
+    """ValueError unless all files of a `train-00000-of-00002` are there, each once: what is left of
+    a download would be used as if it were everything."""
+    sets: dict[tuple[Path, str], list[str]] = {}
+    for path in files:
+        if match := NUMBERED.fullmatch(path.stem):
+            sets.setdefault((path.parent, match[2]), []).append(match[1])
+    for (folder, prefix), found in sets.items():
+        count = max(name[-5:] for name in found)
+        wanted = [f"{prefix}-{number:05d}-of-{count}" for number in range(int(count))]
+        counted = Counter(found)
+        if missing := [name for name in wanted if name not in counted]:
+            raise ValueError(
+                f"{folder}: {len(missing)} of {len(wanted)} files {prefix}-*-of-{count} are "
+                f"missing, first {', '.join(missing[:SHOWN])}; expected all. Get them, or take "
+                f"-of-{count} out of the others' names if they are what is meant"
+            )
+        if odd := sorted(counted - Counter(wanted)):
+            raise ValueError(
+                f"{folder}: {odd[0]} is there twice, or of another set than {prefix}-*-of-{count}; "
+                "expected the files of one set. Move the others away"
+            )
 
 
 def numbered(names: Mapping[int, object], place: object) -> dict[int, str]:

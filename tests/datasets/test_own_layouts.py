@@ -9,6 +9,8 @@ import tarfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -24,7 +26,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
 from ml.store.shards import read_shards
 from ml.words.vocabulary import load_vocabulary
-from tests.builders.damage import flipped
+from tests.builders.damage import flipped, spoil
 from tests.builders.own_pictures import label_map, scenes_of, write_folder
 from tests.builders.phototrees import save_palette
 
@@ -393,6 +395,86 @@ def test_a_tar_file_that_holds_more_or_less_than_it_should_is_refused(
     file.write_bytes(data[:last] + bytes(1024))  # no more than it needs
     (tmp_path / "._train-000000.tar").write_bytes(b"macOS")
     assert len(open_own(tmp_path, "labels").keys) == len(scenes)
+
+
+def without_label(table):
+    return table.drop_columns("label")
+
+
+def of_text(table):
+    """Its pictures' bytes as text, which is no picture."""
+    kind = pa.struct({"bytes": pa.string(), "path": pa.string()})
+    return table.set_column(0, "image", pa.array([{"bytes": "x", "path": "x"}] * len(table), kind))
+
+
+def with_note(note):
+    return lambda table: table.replace_schema_metadata({"huggingface": note})
+
+
+OTHER_CLASSES = '{"a": {"_type": "ClassLabel", "names": ["background", "bird", "cat"]}}'
+SECOND = {
+    "column": (without_label, "expected a column `image` and one of label maps"),
+    "text": (of_text, "expected a column `image` and one of label maps"),
+    "JSON": (with_note("{"), "its metadata `huggingface` is no JSON"),
+    "classes": (with_note(OTHER_CLASSES), "its features name other classes than those of train-0"),
+    "none": (
+        with_note('{"a": {"_type": "ClassLabel", "names": []}}'),
+        "its features name other classes than",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SECOND)
+def test_every_parquet_file_must_say_the_same(fault, tmp_path, scenes, truth):
+    """What the first one says was taken for all of them."""
+    write_hub(tmp_path, scenes, truth)
+    first = tmp_path / "data" / "train-00000-of-00001.parquet"
+    changed, match = SECOND[fault]
+    pq.write_table(changed(pq.read_table(first)), tmp_path / "data" / "train-1.parquet")
+    with pytest.raises(ValueError, match=rf"train-1\.parquet: {match}"):
+        open_own(tmp_path, "labels")
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "flipped"])
+def test_a_damaged_parquet_file_is_named(how, tmp_path, scenes, truth):
+    write_hub(tmp_path, scenes, truth)
+    file = tmp_path / "data" / "train-00000-of-00001.parquet"
+    data = file.read_bytes()
+    if how == "flipped":  # in the first page's header: the schema is sound
+        file.write_bytes(data[:4] + bytes(60) + data[64:])
+    else:
+        spoil(file, how)
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet cannot be read .*Get it"):
+        photos = open_own(tmp_path, "labels")
+        _ = [photos.content(key, what) for key in photos.keys for what in ("picture", "label map")]
+
+
+@pytest.mark.parametrize("layout", ["hf", "webdataset"])
+def test_files_that_are_missing_of_a_numbered_set_are_named(layout, tmp_path, scenes, truth):
+    WRITERS[layout](tmp_path, scenes, truth)
+    (file,) = [*tmp_path.rglob("*.parquet"), *tmp_path.rglob("*.tar")]
+
+    def called(*names):
+        files = [path for path in file.parent.iterdir() if path.suffix == file.suffix]
+        for path, name in zip(files, names, strict=False):
+            path.rename(file.with_name(name + file.suffix))
+        for name in names[len(files) :]:
+            shutil.copy(file.with_name(names[0] + file.suffix), file.with_name(name + file.suffix))
+        return open_own(tmp_path, "labels")
+
+    with pytest.raises(
+        ValueError, match=r"1 of 2 files .* are missing, first train-00001-of-00002"
+    ):
+        called("train-00000-of-00002")
+    called("train-00000-of-00001-0123456789abcdef")  # as `datasets` wrote them once
+    called("train-00000")
+    with pytest.raises(ValueError, match="train-00000-of-00001 is there twice, or of another set"):
+        called("train-00000-of-00001", "train-00000-of-00001-0123456789abcdef")
+    with pytest.raises(ValueError, match="2 of 3 files .* are missing, first train-00001-of-00003"):
+        called("train-00000-of-00003", "train-00001-of-00002")
+    called("train-00000-of-00002", "train-00001-of-00002")
+    (file.with_name("val-00000-of-00002" + file.suffix)).write_bytes(b"of another part")
+    assert len(open_own(tmp_path, "labels").files) == 2
 
 
 def voc_of_names(root, *names):

@@ -34,18 +34,20 @@ SIGNS: Mapping[str, Callable[[Path], object]] = {
 """Layout -> whether a folder looks like it."""
 
 
-def open_own(root: Path, part: str, layout: str = "auto") -> PhotoFiles:
+def open_own(root: Path, part: str, layout: str = "auto", setting: str = "") -> PhotoFiles:
     """One part of a user's own pictures.
 
     part: "test" and "train" of a benchmark, or "labels": what may be learned from, which is the
-    training part where the folder has parts, and everything where it has none. Raises ValueError
-    for a folder in no known layout, or in several; NoSuchPart where there is no such part.
+    training part where the folder has parts, and everything where it has none. setting: where the
+    user may name the layout, for the error about a folder that looks like several; "": nowhere.
+    Raises ValueError for a folder in no known layout, or in several; NoSuchPart where there is no
+    such part.
     """
     root = Path(root)
-    return LAYOUTS[layout_of(root) if layout == "auto" else layout](root, part)
+    return LAYOUTS[layout_of(root, setting) if layout == "auto" else layout](root, part)
 
 
-def layout_of(root: Path) -> str:
+def layout_of(root: Path, setting: str = "") -> str:
     """The layout that a folder looks like; `folder`, which then says what it lacks, for none.
 
     Raises ValueError for a folder that looks like several.
@@ -54,8 +56,9 @@ def layout_of(root: Path) -> str:
         return "folder"
     found = [name for name, sign in SIGNS.items() if sign(root)]
     if len(found) > 1:
+        named = f"Name the one that is meant in {setting}, or keep" if setting else "Keep"
         raise ValueError(
-            f"{root} may be read as {' or as '.join(found)}; expected one of them. Name the one "
-            "that is meant in triplets.labels_format, or keep them in folders of their own"
+            f"{root} may be read as {' or as '.join(found)}; expected one of them. {named} them in "
+            "folders of their own"
         )
     return found[0] if found else "folder"

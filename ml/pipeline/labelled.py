@@ -54,7 +54,7 @@ def open_labels(params: Params, workspace: Workspace) -> PhotoFiles:
             f"triplets.labels: no folder {root}; expected your own pictures with masks there "
             "(docs/own-labels.md), or null to go without"
         )
-    return open_own(root, "labels", params.triplets.labels_format)
+    return open_own(root, "labels", params.triplets.labels_format, "triplets.labels_format")
 
 
 def labels_digest(params: Params, workspace: Workspace) -> str:

@@ -17,10 +17,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from ml.cli.own_words.labels import open_folder
+from ml.cli.teaching.pictures import open_pictures
+from ml.datasets import open_source
 from ml.datasets.own import LAYOUTS, layout_of, open_own
 from ml.datasets.own_yolo import draw_polygon
 from ml.datasets.protocol import NoSuchPart
 from ml.images.png import decode_png, encode_png
+from ml.pipeline.labelled import open_labels
 from ml.pipeline.runner import run_stage
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
@@ -242,9 +246,25 @@ def test_a_polygon_is_drawn_as_ultralytics_draws_it(tmp_path, scenes):
 def test_a_folder_in_two_layouts_is_refused_until_one_is_named(tmp_path, scenes, truth):
     write_coco(tmp_path / "own", scenes, truth)
     write_shards(tmp_path / "own", scenes, truth)
-    with pytest.raises(ValueError, match=r"as coco or as webdataset.*triplets\.labels_format"):
-        open_own(tmp_path / "own", "labels")
-    assert len(open_own(tmp_path / "own", "labels", "coco").keys) == len(scenes)
+    root, params, workspace = str(tmp_path / "own"), load_params("ci"), Workspace(tmp_path, "ci")
+
+    def labels(layout):
+        own = replace(params.triplets, labels=root, labels_format=layout)
+        return open_labels(replace(params, triplets=own), workspace)
+
+    twice = "as coco or as webdataset; expected one of them"
+    with pytest.raises(ValueError, match=rf"{twice}. Name the one .* triplets\.labels_format, or"):
+        labels("auto")
+    assert len(labels("coco").keys) == len(scenes)
+    benchmark = replace(params.benchmark, source="folder", root=root)
+    for without_setting in (
+        lambda: open_own(tmp_path / "own", "labels"),
+        lambda: open_source(benchmark, "test", root),
+        lambda: open_folder(root),  # of `init`
+        lambda: open_pictures(root, None, None),  # of `teach`
+    ):
+        with pytest.raises(ValueError, match=rf"{twice}. Keep them in folders of their own$"):
+            without_setting()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no images/ in it.*VOC, COCO, YOLO"):
         open_own(tmp_path / "empty", "labels")

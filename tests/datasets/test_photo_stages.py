@@ -418,7 +418,7 @@ def test_nobody_takes_synthetic_scores_for_real_ones(bare, capsys):
     said = summary.summarize(workspace, {})
     assert set(said["segmentation"]) == {"synthetic", "benchmark", "held_out_synthetic"}
     assert "NO REAL BENCHMARK: segmenter on held-out synthetic pictures" in summary.page(
-        said, None, workspace, False
+        said, None, workspace, False, {}
     )
 
 

@@ -3,6 +3,7 @@
 Inline in the HTML page it takes the page's ink, light or dark; as a file it stands on white.
 """
 
+import functools
 import io
 import math
 
@@ -27,14 +28,20 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
     that are not finite are left out. Raises ValueError for a plot without any point.
     """
     series = {
-        name: sorted(p for p in points if math.isfinite(p[1]))
+        name: tuple(sorted(p for p in points if math.isfinite(p[1])))
         for name, points in plot.series.items()
     }
-    series = {name: points for name, points in series.items() if points}
-    if not series:
+    kept = tuple((name, points) for name, points in series.items() if points)
+    if not kept:
         raise ValueError(f"plot {plot.title!r} has no point: expected a series with one at least")
+    return _drawn(plot.title, plot.x, plot.y, kept, inline)
+
+
+@functools.lru_cache(256)  # the pages are written after each study, with the plots of all
+def _drawn(title: str, x: str, y: str, kept: tuple, inline: str) -> str:
+    series = dict(kept)
     rc = LITERAL | {
-        "svg.hashsalt": plot.title,
+        "svg.hashsalt": title,
         "text.color": INK,
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
@@ -53,8 +60,8 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
             _bars(axis, series)
         else:
             _lines(axis, series)
-        axis.set_xlabel(label(plot.x))
-        axis.set_ylabel(label(plot.y))
+        axis.set_xlabel(label(x))
+        axis.set_ylabel(label(y))
         axis.grid(axis="y", color=PAPER, alpha=0.3, linewidth=0.6)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=bool(inline))
@@ -62,7 +69,7 @@ def draw_svg(plot: Plot, inline: str = "") -> str:
     return own_svg(buffer.getvalue().decode(), inline)
 
 
-def _lines(axis, series: dict[str, list[tuple]]) -> None:
+def _lines(axis, series: dict[str, tuple]) -> None:
     drawn = []
     for (name, points), colour in zip(series.items(), _colours(series), strict=True):
         own = {"fmt": "--", "marker": "D", "markersize": 4} if _papers(name) else {"fmt": "-o"}
@@ -83,7 +90,7 @@ def _lines(axis, series: dict[str, list[tuple]]) -> None:
     )
 
 
-def _bars(axis, series: dict[str, list[tuple]]) -> None:
+def _bars(axis, series: dict[str, tuple]) -> None:
     heights, spreads = zip(
         *((points[0][1], points[0][2]) for points in series.values()), strict=True
     )

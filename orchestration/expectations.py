@@ -10,7 +10,8 @@ import time
 
 import pandas as pd
 
-from ml.pipeline.recipe import refuse_failed_inputs
+from ml.errors import QualityError
+from ml.pipeline.recipe import made_from, refuse_failed, refuse_failed_inputs
 from ml.pipeline.table import STAGE
 from ml.pipeline.workspace import Workspace
 from ml.quality.page import page_of
@@ -50,15 +51,24 @@ def validate(stage: str, params: Params, workspace: Workspace) -> Verdict:
 
 
 def ensure_quality(stage: str, params: Params, workspace: Workspace) -> None:
-    """Judges every input of a stage that has no verdict yet.
+    """Judges every input of a stage that has no verdict yet, and whatever else it is made from and
+    failed by other rules or settings than those of now.
 
     Raises QualityError when one failed, in this run or an earlier one, since Dagster's blocking
     checks block within one run only.
     """
-    for name in STAGE[stage].inputs:
-        if name in RULES:
+    for name in made_from(STAGE[stage]):
+        if name in RULES and (name in STAGE[stage].inputs or _failed(name, workspace)):
             validate(name, params, workspace)
     refuse_failed_inputs(STAGE[stage], workspace)
+
+
+def _failed(stage: str, workspace: Workspace) -> bool:
+    try:
+        refuse_failed([stage], workspace, stage)
+    except QualityError:
+        return True
+    return False
 
 
 def judge_all(params: Params, workspace: Workspace) -> None:

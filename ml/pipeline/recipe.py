@@ -58,11 +58,16 @@ def recipe_of(stage: Stage, params: Params, workspace: Workspace) -> dict:
 def refuse_failed_inputs(stage: Stage, workspace: Workspace) -> None:
     """Raises QualityError when the last checks of anything that a stage is made from, directly or
     not, failed: its inputs may have been made before their own inputs were judged."""
+    refuse_failed(made_from(stage), workspace, stage.name)
+
+
+def made_from(stage: Stage) -> list[str]:
+    """A stage's inputs, their inputs, and so on."""
     names = dict.fromkeys(stage.inputs)
     for earlier in reversed(STAGES):
         if earlier.name in names:
             names |= dict.fromkeys(earlier.inputs)
-    refuse_failed(names, workspace, stage.name)
+    return list(names)
 
 
 def refuse_failed(names: Iterable[str], workspace: Workspace, reader: str) -> None:

@@ -171,6 +171,8 @@ def test_what_was_made_of_failed_data_is_refused_too(workspace):
         with pytest.raises(QualityError, match=f"{name!r} refuses its input 'masks'.*areas"):
             refuse_failed_inputs(STAGE[name], workspace)
     refuse_failed_inputs(STAGE["masks"], workspace)
+    expectations.ensure_quality("grounding_model", handmade.params_of(workspace), workspace)
+    refuse_failed_inputs(STAGE["promotion"], workspace)  # no rule of now fails: it was judged anew
     write_json(workspace.state("masks") / "quality.json", failed | {"digest": "of older data"})
     refuse_failed_inputs(STAGE["promotion"], workspace)
 

@@ -88,6 +88,9 @@ class TransformersMask2Former(Detector):
         labels = flat % probabilities.shape[1]
         kept = scores >= self.score_threshold  # mask scores only lower them: resize just these
         scores, query, labels = scores[kept], query[kept], labels[kept]
+        if not len(query):  # `interpolate` refuses no masks at all
+            none = np.zeros(0, np.float32)
+            return np.zeros((0, *hw), bool), none, [], none.reshape(0, 4)
         logits = functional.interpolate(
             mask_logits[query][None], size=hw, mode="bilinear", align_corners=False
         )[0]

@@ -166,6 +166,13 @@ def test_detectron2_that_lacks_a_part_says_which(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+def test_a_picture_in_which_torchvision_finds_nothing(tmp_path):
+    save_maskrcnn(build_maskrcnn(TINY), TINY, tmp_path)
+    detector = load_detector("torchvision", tmp_path, score_threshold=1.0, device="cpu")
+    (found,) = detector.detect([np.zeros((40, 90, 3), np.uint8)])
+    assert (found.masks.shape, found.boxes.shape) == ((0, 40, 90), (0, 4))
+
+
 def test_torchvision_checkpoint_round_trip(tmp_path):
     torch.manual_seed(0)
     model = build_maskrcnn(TINY).half().float().eval()  # what float16 in the file can hold

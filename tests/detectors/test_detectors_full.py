@@ -179,6 +179,19 @@ def test_mask2former_swin_tiny_coco_at_full_size(hub_folder, tmp_path):
     assert found.masks.shape[1:] == (256, 320) and len(found) <= 100
 
 
+def test_a_picture_in_which_mask2former_finds_nothing(tmp_path):
+    torch.manual_seed(0)
+    write_mask2former(tmp_path)
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (*hw, 3), dtype=np.uint8) for hw in ((64, 64), (40, 90))]
+    detector = load_detector("transformers", tmp_path, score_threshold=0.99, device="cpu")
+    found = detector.detect(pictures)
+    assert [len(one) for one in found] == [0, 0]
+    assert [one.masks.shape for one in found] == [(0, 64, 64), (0, 40, 90)]
+    assert [one.boxes.shape for one in found] == [(0, 4), (0, 4)]
+    assert found[0].merged("zebra") == (None, 0.0, 0)
+
+
 def test_mask2former_weights_may_be_a_file_of_their_own(tmp_path, hub_folder):
     """A hub checkpoint that has only pytorch_model.bin, under the names that transformers
     published them by (it has renamed half of them since)."""

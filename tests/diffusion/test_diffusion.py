@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ml.compute.devices import find_device
 from ml.diffusion import attention
+from ml.diffusion.backbones.noising import Ddpm
 from ml.diffusion.backbones.unet import arguments
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.evidence import leave_one_out
@@ -67,6 +68,18 @@ def test_inversion_is_undone_by_ddim(pipe, latents):
         back = b**0.5 * x0 + (1 - b) ** 0.5 * noise
     moved = (noisy - clean).norm()
     assert (back - clean).norm() < 0.2 * moved
+
+
+def test_inversion_ends_at_the_timestep_that_is_asked_for(pipe):
+    for timestep in range(1, 1000):
+        seen = []
+        Ddpm().inverted(
+            pipe.scheduler,
+            torch.ones(1, 1, 2, 2),
+            timestep,
+            lambda given, time, seen=seen: seen.append(time) or given,
+        )
+        assert seen[-1] == timestep
 
 
 def test_inversion_does_not_mix_samples_and_refuses_nonsense(pipe, latents):

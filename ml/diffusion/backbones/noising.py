@@ -63,9 +63,12 @@ class Ddpm:
     def inverted(self, scheduler: Any, latents: Tensor, timestep: int, predict: Predict) -> Tensor:
         """DDIM's update (arXiv 2010.02502, equation 12) run towards the noise; the update itself
         is diffusers' DDIMInverseScheduler."""
-        # It takes a number of steps: the largest stride that it computes back from one.
+        # It takes a number of steps: the largest stride that it computes back from one, and with
+        # which that many steps reach the timestep (11 of 90 end before 990).
         stride = next(
-            s for s in range(max(1, timestep // STEPS), 0, -1) if 1000 // (1000 // s) == s
+            s
+            for s in range(max(1, timestep // STEPS), 0, -1)
+            if 1000 // (1000 // s) == s and timestep // s < 1000 // s
         )
         inverse = schedulers.unclipped(
             DDIMInverseScheduler,

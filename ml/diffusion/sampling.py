@@ -55,7 +55,8 @@ def sample(
 
     words: for each prompt the words whose attention (DAAM: conditional half, mean over heads,
     sum over layers and steps) is recorded; the pictures are the same with and without. keep:
-    steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`.
+    steps, counted from the last (1) to the first (`steps`), whose inputs are kept in `earlier`;
+    only the last of a scheduler of several passes a step (Heun, KDPM2, PNDM).
     features: whether the last step's are kept, on the pipeline's device and in its dtype, instead
     of a pass of `ml.diffusion.features.denoiser_features` afterwards, whose they are: but for the
     rounding of the timestep, which flow matching's schedules put between two whole numbers. A model
@@ -65,8 +66,8 @@ def sample(
     callback: called by diffusers after each step; it may change the latents, but neither end the
     drawing early nor switch the guidance off, because the last step's input is kept.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, a guidance scale
-    that the model does not take, a word that is not in its prompt, a step that there is not, a
-    scheduler that can't draw, or a callback that does what it may not.
+    that the model does not take, a word that is not in its prompt, a step that there is not or
+    that can't be told, a scheduler that can't draw, or a callback that does what it may not.
     """
     if lost := [step for step in keep if not 1 <= step <= steps]:
         raise ValueError(f"keep: expected steps of 1..{steps}, counted from the last, got {lost}")
@@ -82,7 +83,7 @@ def sample(
         observers = [*recorders, recorder] if recorder else recorders
         observed = recording(pipe, *observers) if observers else nullcontext()
         as_trained = backbone.told_guidance(pipe) in (None, guidance_scale)
-        inputs = _Inputs(pipe, {1, *keep}, features and as_trained)
+        inputs = _Inputs(pipe, steps, {1, *keep}, features and as_trained)
         without = {}
         if backbone.halves == 2:
             without = encode_prompts(pipe, [""] * len(prompts)).sampling("negative_")
@@ -182,8 +183,9 @@ class _Inputs:
     on one of them, with its timestep, is that step whatever the scheduler.
     """
 
-    def __init__(self, pipe: Pipeline, wanted: set[int], features: bool) -> None:
-        self.pipe, self.wanted, self.calls, self.features = pipe, wanted, 0, features
+    def __init__(self, pipe: Pipeline, steps: int, wanted: set[int], features: bool) -> None:
+        self.pipe, self.steps, self.wanted, self.features = pipe, steps, wanted, features
+        self.calls = 0
         self.backbone = backbone_of(pipe)
         self.kept: dict[int, tuple[int, torch.Tensor]] = {}  # float32 (B,C,h,w), CPU
         self.outputs: dict[int, torch.Tensor] = {}  # of `tapped`
@@ -199,7 +201,15 @@ class _Inputs:
     def _look(
         self, network: nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, Any]
     ) -> None:
-        step = len(self.pipe.scheduler.timesteps) - self.calls
+        passes = len(self.pipe.scheduler.timesteps)
+        if passes != self.steps and self.wanted != {1}:
+            raise ValueError(
+                f"keep: expected 1, the last step, alone with "
+                f"{type(self.pipe.scheduler).__name__}, which makes {passes} passes in "
+                f"{self.steps} steps, got {sorted(self.wanted - {1})}; choose a scheduler of one "
+                "pass a step, such as DDIMScheduler"
+            )
+        step = passes - self.calls
         self.calls += 1
         if step in self.wanted:  # both halves of a guided batch are given the same latents
             latents, timestep = self.backbone.seen(self.pipe, inputs, named)

@@ -22,6 +22,7 @@ from ml.diffusion.loading import latent_shape, load_pipeline, set_scheduler
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
 from ml.pipeline.workspace import Workspace
+from ml.settings import sections
 from ml.words.left_out import without_phrase
 from tests.builders.tiny import LENGTH, WIDTH, save_tiny_pipeline, settings, tiny_pipeline
 
@@ -268,6 +269,12 @@ SCHEDULERS = [
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
 ]
+SEVERAL_PASSES = (
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "PNDMScheduler",
+)
 
 
 @pytest.mark.parametrize("name", [*SCHEDULERS, "EulerAncestralDiscreteScheduler"])
@@ -327,6 +334,24 @@ def test_inputs_of_earlier_steps_are_kept(name):
 def test_a_step_that_there_is_not_is_refused(pipe):
     with pytest.raises(ValueError, match=r"1\.\.3, counted from the last, got \[4\]"):
         sample(pipe, [ONE], [0], keep=[1, 4], **CALL)
+
+
+@pytest.mark.parametrize("name", sections.SCHEDULERS)
+def test_the_first_step_is_kept_or_refused(name):
+    """A pass of a scheduler that makes several a step is not taken for a step."""
+    own = tiny_pipeline("epsilon")  # PNDM draws with no other
+    set_scheduler(own, name)
+    if name in SEVERAL_PASSES:
+        match = rf"keep: expected 1, .*{name}, which makes \d+ passes in 6 steps, got \[6\]"
+        with pytest.raises(ValueError, match=match):
+            sample(own, [ONE], [5], keep=[6], steps=6, guidance_scale=4.0)
+        assert not own.unet._forward_pre_hooks
+        made = sample(own, [ONE], [5], keep=[1], steps=6, guidance_scale=4.0)
+        assert torch.equal(made.earlier[1][1], made.latents)
+    else:
+        made = sample(own, [ONE], [5], keep=[6], steps=6, guidance_scale=4.0)
+        own.scheduler.set_timesteps(6)
+        assert made.earlier[6][0] == round(float(own.scheduler.timesteps[0]))
 
 
 def test_daam_is_the_summed_softmax_of_every_layer_head_and_step():

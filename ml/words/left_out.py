@@ -6,7 +6,8 @@ Not here: where a phrase stands in a text (`ml.words.spans`).
 import re
 from collections.abc import Sequence
 
-from ml.words.spans import own_spans
+from ml.words.phrases import phrase_start, without_article
+from ml.words.spans import find, fold, own_spans
 
 NOTHING = "a photograph of"
 """What a prompt of nothing but the phrase becomes when the phrase is left out."""
@@ -50,12 +51,42 @@ def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str
     """What remains of a prompt when a phrase ("a red car") is left out, its joiner with it.
 
     "a dog next to a cat" without "a dog" is "a cat"; "a photograph of a dog" without it is
-    "a photograph of"; a prompt that is nothing but the phrase leaves "a photograph of". phrases:
-    all that the prompt is asked for, none of which is cut into (`ml.words.spans.occurrences`).
+    "a photograph of"; a prompt that is nothing but the phrase leaves "a photograph of". What the
+    phrase names goes at all of its places, under any article ("a dog and the other dog"): against a
+    text that still names it, the prompt has no contrast. phrases: all that the prompt is asked
+    for, none of which is cut into (`ml.words.spans.occurrences`).
     Raises ValueError when the phrase is not in the prompt.
     """
-    start, end = own_spans(prompt, phrase, phrases)[0]
-    before, after = prompt[:start].rstrip(), prompt[end:].lstrip()
+    first = own_spans(prompt, phrase, phrases)[0]
+    places = _places(prompt, phrase, phrases)
+    if len(places) < 2:
+        return _without(prompt, first) or NOTHING
+    rest = prompt
+    for _ in places:  # found anew each time: what joins the others changes too
+        if left := _places(rest, phrase, phrases):
+            rest = _without(rest, left[0])
+    return rest or NOTHING
+
+
+def _places(text: str, phrase: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
+    """(start, end) of a phrase wherever it stands, and of what it names with other articles and
+    adjectives; not of what another phrase names."""
+    whole, named = fold(phrase), fold(without_article(phrase))
+    others = {fold(other) for other in phrases} - {whole}
+    others |= {fold(without_article(other)) for other in others}
+    own = {whole} | ({named} - others)
+    hits = find(text, own | others)
+    floors = (0, *(hit.end for hit in hits))
+    return [
+        (phrase_start(text, hit.start, floor) if hit.key == named else hit.start, hit.end)
+        for hit, floor in zip(hits, floors, strict=False)
+        if hit.key in own
+    ]
+
+
+def _without(text: str, span: tuple[int, int]) -> str:
+    """A text without one of its places; empty if there is nothing else."""
+    before, after = text[: span[0]].rstrip(), text[span[1] :].lstrip()
     joined_before = _JOINER_BEFORE.search(before)
     joined_after = _JOINER_AFTER.search(after)
     if joined_before:
@@ -67,7 +98,7 @@ def without_phrase(prompt: str, phrase: str, phrases: Sequence[str] = ()) -> str
     elif not joined_before and not joined_after and after and before.lower().endswith(" of"):
         before = before[:-3]  # "a photograph of" + "on grass"
     rest = before + after if after.startswith(",") else f"{before} {after}"
-    return rest.strip() or NOTHING
+    return rest.strip()
 
 
 def _join_last(listed: str) -> str:

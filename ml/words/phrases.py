@@ -13,6 +13,7 @@ from ml.words.spans import own_spans
 
 _ARTICLE = re.compile(r"(?<!\w)(?:an?|the|one|some|two|several)\s+$", re.IGNORECASE)
 DETERMINERS = {"a", "an", "the", "one", "this", "that"}
+ARTICLES = DETERMINERS | {"some", "two", "several"}
 STOPS = frozenset(
     """
     and or with of in on at by near beside behind under over above below to from for into onto
@@ -43,6 +44,12 @@ def phrase_of(prompt: str, word: str, words: Sequence[str] = ()) -> str:
     start, end = own_spans(prompt, word, words)[0]
     article = _ARTICLE.search(prompt[:start])
     return prompt[article.start() if article else start : end]
+
+
+def without_article(phrase: str) -> str:
+    """What a phrase names, its adjectives too: "red car" of "the red car"."""
+    first, _, rest = phrase.partition(" ")
+    return rest.lstrip() if first.casefold() in ARTICLES and rest.strip() else phrase
 
 
 def phrase_start(text: str, start: int, floor: int) -> int:

@@ -190,6 +190,16 @@ def test_word_positions_refuses_what_the_text_encoder_does_not_read(pipe, prompt
         ("a red car", "a red car", "a photograph of"),
         ("A dog and a cat", "a dog", "a cat"),
         ("a cathedral and a cat", "a cat", "a cathedral"),
+        ("a photograph of a dog, a cat and a dog", "a dog", "a photograph of a cat"),
+        ("a photograph of a dog and the dog on grass", "a dog", "a photograph on grass"),
+        ("A Dog, a cat and THE DOG", "a dog", "a cat"),
+        ("a cat, a dog and another big dog", "a dog", "a cat"),
+        ("a photo of a big dog, a cat and a dog", "dog", "a photo of a cat"),
+        ("a dog, a cat, a dog and a bus near the dog", "a dog", "a cat and a bus"),
+        ("a red car, a cat and the red car", "a red car", "a cat"),
+        ("a dog on a dog", "a dog", "a photograph of"),
+        ("a dog and the dog", "a dog", "a photograph of"),
+        ("a photograph of a photograph", "a photograph", "a photograph of"),
     ],
 )
 def test_without_phrase(prompt, phrase, rest):
@@ -606,6 +616,19 @@ def test_leave_one_out_against_a_plain_loop(prediction, batch_size, latents):
                 torch.testing.assert_close(
                     got[i][j, k], change[0].abs().mean(dim=0), atol=1e-4, rtol=0
                 )
+
+
+def test_leave_one_out_of_a_word_that_stands_twice(pipe, latents):
+    """Against the prompt that does not name it, at any of its places."""
+    twice, rest = "a photograph of a dog, a cat and the dog", "a photograph of a cat"
+    (got,) = leave_one_out(pipe, latents[:1], [twice], [["a dog", "a cat"]], [250], [7], 4)
+    noisy = add_noise(pipe, latents[:1], 250, [7])
+    with torch.no_grad():
+        whole, left = (
+            pipe.unet(noisy, 250, return_dict=False, **arguments(encode_prompts(pipe, [text])))[0]
+            for text in (twice, rest)
+        )
+    torch.testing.assert_close(got[0, 0], (whole - left).abs().mean(1)[0], atol=1e-5, rtol=0)
 
 
 def test_leave_one_out_shares_passes_and_fills_its_batches(pipe, latents, monkeypatch):

@@ -137,3 +137,5 @@ def test_prompts_of_the_words_that_are_kept():
     )
     said = keep_words(Asked("a dog and a cat near a bus", words, phrases), kept, False)
     assert said.prompt == "a dog near a bus"
+    twice = Asked("a cat, a dog and a bus near the cat", words, phrases)
+    assert keep_words(twice, kept, False).prompt == "a dog and a bus"

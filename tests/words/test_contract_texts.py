@@ -92,6 +92,12 @@ def test_the_bear_of_two_is_the_second():
     assert without_phrase(bare, "teddy bear", ["teddy bear", "bear"]) == "bear"
 
 
+def test_a_phrase_that_stands_twice_is_left_out_twice_and_no_other_is_cut():
+    text, phrases = "a bear, a teddy bear, the teddy bear and the bear", ["a bear", "a teddy bear"]
+    assert without_phrase(text, "a bear", phrases) == "a teddy bear and the teddy bear"
+    assert without_phrase(text, "a teddy bear", phrases) == "a bear and the bear"
+
+
 def test_tokens_are_the_words_own(pipe):
     text = "a red dog and a dog"
     assert word_positions(pipe, text, "dog", ["red dog", "dog"]) == [6]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ml.words.phrases import phrase, phrase_start, query_text
+from ml.words.phrases import phrase, phrase_start, query_text, without_article
 
 
 def test_a_phrase_has_the_right_article():
@@ -30,3 +30,9 @@ def test_a_phrase_begins_at_its_article_or_its_adjectives(text, word, expected):
 def test_a_phrase_never_reaches_into_the_word_before():
     text = "dog red car"
     assert text[phrase_start(text, text.index("car"), len("dog")) :] == "red car"
+
+
+def test_what_a_phrase_names_has_no_article():
+    assert without_article("The red car") == "red car"
+    assert without_article("red car") == "red car"
+    assert without_article("a") == "a"

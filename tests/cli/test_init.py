@@ -182,6 +182,39 @@ def test_the_same_flow_at_micro_size(root, capsys):
     assert "the drawn world has no ['forklift']" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["data/foundation/micro/transformer", None])
+def test_every_model_of_the_drawn_world_draws_its_words(root, capsys, model):
+    """However its folder is spelt; COCO's seen classes, which it cannot draw, are not brought."""
+    model = model or f"{ROOT}/data/../data/foundation/micro/diffusion"
+    (root / "profiles" / "other.yaml").write_text(f"diffusion: {{model: {model}}}\n")
+    assert init(root, "--classes", "dog, sofa", "--profile", "other", "--name", "pets") == 0
+    vocabulary = load_vocabulary(root / "profiles" / "words" / "pets.yaml")
+    assert vocabulary.unseen == ("dog", "sofa") and len(vocabulary.seen) == 18
+    assert init(root, "--classes", "forklift", "--profile", "other", "--name", "more") == 2
+    assert "the drawn world has no ['forklift']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["no", "007", "1_0", "2020-01-01", "2020-99-99", "sd15"])
+def test_names_that_yaml_takes_for_something_else(root, name):
+    assert init(root, "--classes", "forklift", "--profile", "big", "--name", name) == 0
+    assert load_params(name, root).vocabulary == f"profiles/words/{name}.yaml"
+    assert load_vocabulary(root / "profiles" / "words" / f"{name}.yaml").name == name
+    if name == "sd15":  # others stay as people write them
+        assert "\nname: sd15\n" in (root / "profiles" / "words" / "sd15.yaml").read_text()
+
+
+@pytest.mark.parametrize("base", ["no", "my #1: x/base.yaml", "line\nend/base.yaml", "big"])
+def test_bases_that_yaml_takes_for_something_else(root, base):
+    file = root / (base if base.endswith(".yaml") else f"profiles/{base}.yaml")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(BIG)
+    named = str(file) if base.endswith(".yaml") else base
+    assert init(root, "--classes", "forklift", "--profile", named, "--name", "mine") == 0
+    assert load_params("mine", root).diffusion.model == "some/hub-id"
+    if base == "big":
+        assert "\nbase: big\n" in (root / "profiles" / "mine.yaml").read_text()
+
+
 def test_nothing_is_overwritten(root, capsys):
     assert init(root, "--classes", "forklift", "--profile", "big", "--name", "mine") == 0
     before = (root / "profiles" / "mine.yaml").read_text()

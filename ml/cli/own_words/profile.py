@@ -1,5 +1,6 @@
 """Writes the files of a new profile: its settings, its vocabulary, a copy of its prompts."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def make_profile(
     relative = [path.relative_to(root).as_posix() for path in [*files, copied]]
     prompts = details | ({"texts": relative[2]} if texts else {})
     content = PROFILE.format(
-        classes=", ".join(words), base=profile, name=name, vocabulary=relative[1]
+        classes=", ".join(words), base=quoted(profile), name=name, vocabulary=relative[1]
     )
     if prompts:
         content += "\n" + yaml.safe_dump({"prompts": prompts}, sort_keys=False)
@@ -114,7 +115,7 @@ def make_profile(
     contents = {
         files[0]: content,
         files[1]: WORDS.format(
-            name=name,
+            name=quoted(name),
             seen=", ".join(map(quoted, vocabulary.seen)),
             unseen=", ".join(map(quoted, vocabulary.unseen)),
             labelled=LABELLED.format(labelled=", ".join(map(quoted, vocabulary.labelled)))
@@ -133,6 +134,10 @@ def make_profile(
 
 
 def quoted(word: str) -> str:
-    """A YAML scalar that is text: "no" is a boolean and 7 a number."""
-    plain = yaml.safe_load(word) == word and re.fullmatch(r"[\w '’-]+", word)
-    return word if plain else yaml.safe_dump(word, default_style='"').strip()
+    """A YAML scalar that is text, on one line: "no" is a boolean, 007 a number, and what follows
+    " #" a comment."""
+    try:
+        plain = re.fullmatch(r"[\w './’-]+", word) and yaml.safe_load(word) == word
+    except ValueError:  # a date or a number that there cannot be, such as 2020-99-99
+        plain = False
+    return word if plain else yaml.safe_dump(word, default_style='"', width=math.inf).strip()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ml.cli.own_words.classes import is_part_of
+from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import ROOT, load_params
 from ml.words import coco
@@ -23,8 +24,15 @@ class World:
 
 
 def world_of(base: Params, root: Path = ROOT) -> World:
-    """The drawn world for profiles with the micro diffusion model, COCO's for all others."""
-    if base.diffusion.model == load_params(root=root).diffusion.model:
+    """The drawn world for profiles with one of the micro diffusion models, COCO's for all others.
+
+    They lie beside one another, under one card, and were all trained on that world.
+    """
+
+    def home(params: Params) -> Path:
+        return Path(Workspace(root, params.profile).model(params.diffusion.model)).resolve().parent
+
+    if home(base) == home(load_params(root=root)):
         drawn = tuple(sorted(synonyms()))
         return World("the drawn world", drawn, drawn, True)
     return World("COCO", coco.CLASSES, coco.SEEN, False)

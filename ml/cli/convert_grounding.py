@@ -27,8 +27,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=folder, required=True, help="a folder that is not there yet")
     add_root(parser, "folder that the profile's diffusion.model is looked for in")
     chosen = parser.parse_args(arguments)
+    taken = f"--out {chosen.out} exists already: name a new folder, or move it away"
     if os.path.lexists(chosen.out):
-        raise ValueError(f"--out {chosen.out} exists already: name a new folder, or move it away")
+        raise ValueError(taken)
     from ml.grounding.authors import read_authors
     from ml.grounding.opening import REFERENCE, Reference
     from ml.pipeline.workspace import Workspace
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
         guidance_scale=drawing.guidance_scale,
     )
     source = {"file": chosen.checkpoint.name, "sha256": sha256_file(chosen.checkpoint)}
-    with atomic(chosen.out) as making:
+    with atomic(chosen.out, taken=taken) as making:
         module.save_pretrained(making / "grounding")
         write_json(making / REFERENCE, asdict(reference))
         write_json(making / "converted.json", source | {"unsettled": unsettled})

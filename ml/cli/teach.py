@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0)
     parser.add_argument("--out", type=folder, help="new folder (default data/<profile>/taught)")
     chosen = parser.parse_args(arguments)
-    from ml.cli.teaching.lesson import Lesson, give_lesson
+    from ml.cli.teaching.lesson import Lesson, give_lesson, taken
     from ml.cli.teaching.pictures import open_pictures, words_to_teach
     from ml.grounding.opening import STAGE
     from ml.pipeline.workspace import Workspace
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     workspace = Workspace(chosen.root, params.profile)
     out = chosen.out or workspace.data / "taught"
     if os.path.lexists(out):
-        raise ValueError(f"--out: {out} is there already; name a new folder, or move it away")
+        raise ValueError(taken(out))
     photos = open_pictures(chosen.labels, chosen.images, chosen.masks)
     vocabulary = words_to_teach(photos, chosen.words, params)
     model = chosen.model or workspace.folder(STAGE)

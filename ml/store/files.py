@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 from ml.errors import shown, unwritten
 from ml.store import objects
+from ml.store.creation import create
 from ml.store.places import is_remote
 
 Value = TypeVar("Value")
@@ -37,11 +38,12 @@ class Damaged(ValueError):
 
 
 @contextmanager
-def atomic(path: Path, also: str = "") -> Iterator[Path]:
+def atomic(path: Path, also: str = "", taken: str = "") -> Iterator[Path]:
     """Yields a temporary path in the same folder; it takes `path`'s name when the block ends well.
 
     The block may make a file or a folder. An existing folder is replaced when everything in it is
-    in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody.
+    in the new one too, or matches the pattern `also`; else ValueError: it belongs to somebody. With
+    `taken` nothing is replaced: it is the text of the ValueError for what stands there at the end.
     After an exception the temporary one is removed and `path` is as it was; that of a full or
     read-only disk names `path`. On an object store it is a local one, uploaded at the end.
     """
@@ -54,14 +56,13 @@ def atomic(path: Path, also: str = "") -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
-        if temporary.is_dir():
-            sync(temporary)
+        sync(temporary)
+        if temporary.is_dir() and not taken:
             settle(path)
             _refuse_others(path, temporary, also)
             replace_folder(temporary, path)
         else:
-            sync(temporary)
-            os.replace(temporary, path)
+            create(temporary, path, taken) if taken else os.replace(temporary, path)
             _sync_one(path.parent)
     except BaseException as error:
         remove(temporary)

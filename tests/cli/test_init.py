@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ml.__main__ import main
+from ml.cli.own_words import profile
 from ml.cli.own_words.classes import parse_classes
 from ml.cli.own_words.profile import make_profile
 from ml.cli.own_words.vocabulary import World, choose
@@ -223,6 +224,40 @@ def test_nothing_is_overwritten(root, capsys):
     assert (root / "profiles" / "mine.yaml").read_text() == before
     assert init(root, "--classes", "pallet", "--profile", "big", "--name", "micro") == 2
     assert "'micro' exists" in capsys.readouterr().err
+
+
+def test_of_two_at_once_one_gets_the_name(root, capsys, monkeypatch):
+    """The other one finds its files while it writes, however early it looked."""
+
+    def slow(*given):
+        monkeypatch.setattr(profile, "choose", choose)
+        assert init(root, "--classes", "pallet", "--profile", "big", "--name", "race") == 0
+        return choose(*given)
+
+    monkeypatch.setattr(profile, "choose", slow)
+    assert init(root, "--classes", "forklift", "--profile", "big", "--name", "race") == 2
+    file = root / "profiles" / "words" / "race.yaml"
+    assert f"profile 'race' exists ({file}): choose another" in capsys.readouterr().err
+    assert load_vocabulary(file).unseen == ("pallet",)
+    assert "pallet" in (root / "profiles" / "race.yaml").read_text()
+    assert sorted(p.name for p in file.parent.iterdir()) == ["race.yaml"]
+
+
+def test_what_is_there_by_then_is_left_alone_and_nothing_half_written(root, monkeypatch):
+    folder = root / "profiles"
+    contents = {folder / "mine.yaml": "base: big", folder / "words" / "mine.yaml": "seen: [a]"}
+    (folder / "mine.yaml").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="profile 'mine' exists"):
+        profile.write_new(contents, "mine")
+    assert list((folder / "words").iterdir()) == []
+    assert sorted(p.name for p in folder.iterdir()) == ["big.yaml", "mine.yaml", "words"]
+
+
+def test_a_file_in_the_place_of_the_folder_leaves_nothing(root, capsys):
+    (root / "profiles" / "words").write_text("")
+    assert init(root, "--classes", "forklift", "--profile", "big", "--name", "mine") == 2
+    assert "words is no folder, expected one or nothing there" in capsys.readouterr().err
+    assert sorted(p.name for p in (root / "profiles").iterdir()) == ["big.yaml", "words"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from PIL import Image
 
 from ml import GroundedDiffusionPipeline
 from ml.__main__ import main
+from ml.cli.teaching import lesson
 from ml.cli.teaching.pictures import Shown, held_out
+from ml.grounding.teaching import teach
 from tests.builders.own_pictures import scenes_of, write_folder
 
 CLASSES = ("dog", "cat")
@@ -88,6 +90,20 @@ def test_what_cannot_teach_is_one_sentence_and_nothing_is_written(own, asked, tm
     assert main([*asked, *labels]) == 2
     assert "00.png holds the labels [7]" in capsys.readouterr().err
     assert not (tmp_path / "taught").exists()
+
+
+def test_of_two_at_once_the_first_to_finish_stays(own, asked, tmp_path, capsys, monkeypatch):
+    def slow(*given, **more):
+        (tmp_path / "taught").mkdir()
+        (tmp_path / "taught" / "pipeline.json").write_text("the other's")
+        return teach(*given, **more)
+
+    monkeypatch.setattr(lesson, "teach", slow)
+    assert main([*asked, "--labels", str(own)]) == 2
+    said = capsys.readouterr()
+    assert "taught is there already; name a new folder" in said.err and "written" not in said.out
+    assert (tmp_path / "taught" / "pipeline.json").read_text() == "the other's"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["own", "plain.yaml", "taught"]
 
 
 def test_no_word_loses_its_last_picture_to_the_judges():

@@ -1,10 +1,13 @@
 """The core: settings, vocabularies, files, manifests, shards, and what `run_stage` promises."""
 
 import dataclasses
+import errno
 import hashlib
 import json
+import os
 import sys
 import types
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -169,6 +172,45 @@ def test_atomic_replaces_a_folder_whole(tmp_path):
     assert sorted(p.name for p in (tmp_path / "folder").iterdir()) == ["a", "new.jpg"]
     assert (tmp_path / "folder" / "a").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("there", ["file", "folder", "link", "nothing", "empty folder"])
+@pytest.mark.parametrize("made", ["file", "folder"])
+def test_atomic_takes_a_name_that_nothing_has(tmp_path, made, there, links, monkeypatch):
+    """However late the other came; also on file systems without hard links."""
+    if not links:
+
+        def refuse(*_):
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    path, free = (
+        tmp_path / "name",
+        there == "nothing" or (there, made) == ("empty folder", "folder"),
+    )
+    with (
+        nullcontext() if free else pytest.raises(ValueError, match="taken by now"),
+        atomic(path, taken="taken by now") as temporary,
+    ):
+        if made == "file":
+            temporary.write_text("ours")
+        else:
+            temporary.mkdir()
+            (temporary / "a").write_text("ours")
+        if there == "file":
+            path.write_text("theirs")
+        elif there == "link":
+            path.symlink_to("nowhere")
+        elif there != "nothing":
+            path.mkdir()
+            if there == "folder":
+                (path / "a").write_text("theirs")
+    assert [p.name for p in tmp_path.iterdir()] == ["name"]
+    assert path.is_symlink() == (there == "link")
+    if there not in ("link", "empty folder") or free:
+        file = path / "a" if path.is_dir() else path
+        assert file.read_text() == ("ours" if free else "theirs")
 
 
 def test_digests(tmp_path):

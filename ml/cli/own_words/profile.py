@@ -1,6 +1,7 @@
 """Writes the files of a new profile: its settings, its vocabulary, a copy of its prompts."""
 
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -83,12 +84,7 @@ def make_profile(
     folder = root / "profiles"
     files = [folder / f"{name}.yaml", folder / "words" / f"{name}.yaml"]
     copied = folder / "words" / f"{name}.txt"
-    taken = next((f for f in [*files, copied] if f.exists()), None)
-    if taken or name == load_params(root=root).profile:
-        raise ValueError(
-            f"profile {name!r} exists ({taken or root / 'params.yaml'}): choose "
-            "another --name, or remove it first"
-        )
+    refuse_taken(name, [*files, copied], root)
     world = world_of(base, root)
     vocabulary, notes = choose(words, world, name)
     if photos is not None:
@@ -127,10 +123,43 @@ def make_profile(
     if texts:
         read = read_texts(texts, vocabulary, limit)
         contents[copied] = "".join(f"{text.text}\n" for text in read)
-    for path, content in contents.items():
-        with atomic(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_new(contents, name)
     return list(contents), vocabulary, notes
+
+
+def taken(name: str, file: Path) -> str:
+    """What is said of a name that another profile has."""
+    return f"profile {name!r} exists ({file}): choose another --name, or remove it first"
+
+
+def refuse_taken(name: str, files: list[Path], root: Path) -> None:
+    """Raises ValueError for a name that a profile has, and for files that cannot be made."""
+    if name == load_params(root=root).profile:
+        raise ValueError(taken(name, root / "params.yaml"))
+    for file in files:
+        if os.path.lexists(file):
+            raise ValueError(taken(name, file))
+        if os.path.lexists(file.parent) and not file.parent.is_dir():
+            raise ValueError(
+                f"{file.parent} is no folder, expected one or nothing there: move it away"
+            )
+
+
+def write_new(contents: dict[Path, str], name: str) -> None:
+    """Writes all of the files or none, the first one last: it names the others.
+
+    Raises ValueError where one stands by then: of two commands at once, one gets the name.
+    """
+    made: list[Path] = []
+    try:
+        for path, content in reversed(contents.items()):
+            with atomic(path, taken=taken(name, path)) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+            made.append(path)
+    except BaseException:
+        for path in made:
+            path.unlink()
+        raise
 
 
 def quoted(word: str) -> str:

@@ -23,6 +23,11 @@ FACTS = "teaching.json"
 """Beside `pipeline.json`: what was taught, how, and the scores."""
 
 
+def taken(out: Path) -> str:
+    """What is said of a place where something stands."""
+    return f"--out: {out} is there already; name a new folder, or move it away"
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What the command line asks for."""
@@ -108,7 +113,8 @@ def _scores(
 
 
 def _write(out: Path, taught: GroundedDiffusionPipeline, model: Opened, facts: dict) -> None:
-    """A folder that opens; a diffusion model of the hub stays a reference."""
-    with atomic(out) as temporary:
+    """A folder that opens; a diffusion model of the hub stays a reference. Raises ValueError when
+    another command has written there meanwhile."""
+    with atomic(out, taken=taken(out)) as temporary:
         taught.save_pretrained(temporary, *(model.hub or (None, None, None)))
         write_json(temporary / FACTS, facts)

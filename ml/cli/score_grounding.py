@@ -2,10 +2,12 @@
 
 Protocol I of the module in a folder (of `convert-grounding`, `save_pretrained` or the stage
 `grounding_model`), on the very pictures and masks that the stage `grounding_scores` scored the
-profile's own module and DAAM on, beside their scores. The folder's diffusion model is not used:
-what the pictures were drawn with is the profile's. Nothing is written, and no model is registered.
+profile's own module and DAAM on, beside their scores. Words that the folder was taught a query for
+(`teach --what query`) are asked for by it. The folder's diffusion model is not used: what the
+pictures were drawn with is the profile's. Nothing is written, and no model is registered.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from ml.words.cells import CELLS
 
 if TYPE_CHECKING:  # pandas takes half a second; --help does without
     import pandas as pd
+    from torch import Tensor
 
 METHODS = ("other", "ours", "daam")
 OF_A_MASK = ["key", "cell", "entity", "seen"]
@@ -29,7 +32,7 @@ def main(arguments: list[str]) -> int:
     add_profile(parser)
     add_root(parser)
     chosen = parser.parse_args(arguments)
-    from ml.grounding.module import GroundingModule
+    from ml.grounding.opening import open_module
     from ml.pipeline.workspace import Workspace
     from ml.settings.profile import load_params
     from ml.store.manifest import read_manifest
@@ -37,8 +40,7 @@ def main(arguments: list[str]) -> int:
     from ml.store.stage_places import lock_of
 
     place = model_folder(chosen.folder, "python -m ml score-grounding")
-    inside = place / "grounding"
-    module = GroundingModule.from_pretrained(inside if inside.is_dir() else place)
+    module, queries = open_module(place)
     params = load_params(chosen.profile)
     workspace = Workspace(chosen.root, params.profile)
     with ExitStack() as locks:
@@ -46,13 +48,16 @@ def main(arguments: list[str]) -> int:
             if workspace.data.exists():
                 locks.enter_context(lock_of(workspace.data, stage)).read()
             read_manifest(workspace.folder(stage))
-        scores = scores_beside(params, workspace, module, str(place))
+        scores = scores_beside(params, workspace, module, str(place), queries)
     print(page(table(scores, params.benchmark.bootstrap), shown(str(place)), params.profile))
     return DONE
 
 
-def scores_beside(params: Params, workspace, module, source: str) -> "pd.DataFrame":
-    """The rows of the stage `grounding_scores`, with iou_other of the given module.
+def scores_beside(
+    params: Params, workspace, module, source: str, queries: "Mapping[str, Tensor] | None" = None
+) -> "pd.DataFrame":
+    """The rows of the stage `grounding_scores`, with iou_other of the given module and of the
+    queries that words were taught with it.
 
     Raises ValueError for a module that was made for another diffusion model or timestep, and for
     scores of other masks than those that are there now.
@@ -75,7 +80,7 @@ def scores_beside(params: Params, workspace, module, source: str) -> "pd.DataFra
     parts = [
         score_rows(part, {"other": found.masks}, vocabulary)
         for part, found in ground_batches(
-            GroundingEngine(pipe, module),
+            GroundingEngine(pipe, module, queries=queries),
             load_samples(workspace, ["sim"]),
             params.diffusion.batch_size,
         )

@@ -149,7 +149,7 @@ def _saved(folder: Path, device: str) -> Opened:
     for name in backbone_of(pipe).settings:
         if (value := getattr(reference, name)) is not None:
             setattr(pipe, name, value)
-    module = GroundingModule.from_pretrained(folder / "grounding")
+    module, queries = open_module(folder)
     refuse_misfit(str(folder / REFERENCE), pipe, module)
     if reference.quantise is not None:
         quantise(pipe, reference.quantise)
@@ -159,9 +159,18 @@ def _saved(folder: Path, device: str) -> Opened:
         reference.batch_size,
         reference.steps,
         reference.guidance_scale,
-        load_queries(folder, reference.taught, module.config.text_width),
+        queries,
         _hub_id(str(own) if own.is_dir() else name, reference.revision, reference.variant),
     )
+
+
+def open_module(folder: Path) -> tuple[GroundingModule, dict[str, Tensor]]:
+    """The grounding module of a folder of one of the three layouts, and the queries that were
+    learned with it; the diffusion model beside them is left alone."""
+    inside, file = folder / "grounding", folder / REFERENCE
+    module = GroundingModule.from_pretrained(inside if inside.is_dir() else folder)
+    taught = _read_reference(file).taught if file.is_file() else []
+    return module, load_queries(folder, taught, module.config.text_width)
 
 
 def refuse_misfit(source: str, pipe: Pipeline, module: GroundingModule) -> None:

@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml import GroundedDiffusionPipeline
+from ml.__main__ import main
 from ml.baselines.daam import threshold_masks
 from ml.cli.score_grounding import page, scores_beside, table
+from ml.diffusion.encoding import word_embeddings
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.grounding.config import PARTS
 from ml.grounding.module import GroundingModule
+from ml.grounding.opening import open_module
 from ml.grounding.prompting import compose_prompt
 from ml.images.facts import picture_facts
 from ml.images.png import decode_png, encode_png
@@ -26,6 +30,7 @@ from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
 from ml.settings.profile import load_params
 from ml.store.making import write_shards
+from ml.store.manifest import Manifest, write_manifest
 from ml.store.schemas import BENCHMARK, IMAGES, PROMPTS, TRIPLETS
 from ml.store.shards import read_shards
 from ml.words.cells import CELLS
@@ -304,6 +309,28 @@ def test_another_module_is_scored_on_the_same_masks(world):
     )
     lines = page(found, "blind", "micro").splitlines()
     assert len(lines) == 6 and lines[1].startswith("one object, seen") and " 0.0 " in lines[1]
+
+
+def test_taught_queries_are_scored_with_their_module(world, tmp_path, monkeypatch, capsys):
+    """Of a folder that `teach --what query` wrote: the words with a query, and no others."""
+    params, workspace = world
+    grounding_scores.run(params, workspace, "recipe")
+    for stage in ("images", "triplets", "grounding_scores"):
+        write_manifest(workspace.folder(stage), Manifest(stage, 1, {}, {}, {}, {}))
+    pipe = load_pipeline(workspace.located(params.diffusion))
+    own = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    taught = {"dog": -50 * word_embeddings(pipe, ["dog"])[0]}
+    GroundedDiffusionPipeline(pipe, own, queries=taught).save_pretrained(tmp_path)
+    module, queries = open_module(tmp_path)
+    assert queries["dog"].equal(taught["dog"])
+    rows = scores_beside(params, workspace, module, "taught", queries)
+    changed = ~np.isclose(rows.iou_other, rows.iou_ours)
+    assert "dog" in set(rows.entity[changed]) <= {"dog", "car"}  # the two of one picture compete
+
+    monkeypatch.setattr("ml.settings.profile.load_params", lambda _: params)
+    assert main(["score-grounding", str(tmp_path), "--root", str(workspace.root)]) == 0
+    found = table(rows, params.benchmark.bootstrap)
+    assert capsys.readouterr().out == page(found, str(tmp_path), "micro") + "\n"
 
 
 def test_a_module_that_does_not_fit_the_run_is_not_scored(world):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:  # loaded where it is used: --help needs none of it
     from ml.exports.exporting import Order
 
 
+GROUNDING = "grounding"
+"""Who labels photographs where nobody is named."""
+
+
 def place(text: str) -> Path:
     """A path, of which `~` is the user's folder."""
     return Path(os.path.expanduser(text))
@@ -49,12 +53,13 @@ def main(arguments: list[str]) -> int:
         help="label these photographs instead",
     )
     parser.add_argument(
-        "--with", dest="by", choices=list(LABELLERS), default="grounding", help="who labels them"
+        "--with", dest="by", choices=list(LABELLERS), help="who labels them (default grounding)"
     )
     parser.add_argument(
         "--min-presence", type=number(float, 0, 10**6), help="grounding: words below are absent"
     )
     chosen = parser.parse_args(arguments)
+    refuse_without_effect(chosen)
     from ml.exports.exporting import Order
     from ml.pipeline.audit import STAGE
 
@@ -69,7 +74,7 @@ def main(arguments: list[str]) -> int:
             own = FolderLock(workspace.data, f"export-{sha256_json(str(out.resolve()))[:12]}")
             locks.enter_context(own).write()
         if workspace.data.exists():
-            source = STAGE if chosen.pictures is None else LABELLERS[chosen.by].stage
+            source = STAGE if chosen.pictures is None else LABELLERS[chosen.by or GROUNDING].stage
             locks.enter_context(lock_of(workspace.data, source)).read()
         if chosen.pictures is None:
             facts, done = _synthetic(params, workspace, out, order)
@@ -77,6 +82,23 @@ def main(arguments: list[str]) -> int:
             facts, done = _photographs(params, workspace, out, order, chosen)
     _say(out, facts, done)
     return 0
+
+
+def refuse_without_effect(chosen: argparse.Namespace) -> None:
+    """Raises ValueError for options that would be passed over."""
+    given = {"--with": chosen.by, "--min-presence": chosen.min_presence}
+    option = next((name for name, value in given.items() if value is not None), None)
+    if chosen.pictures is None and option:
+        raise ValueError(
+            f"{option} is about photographs that are to be labelled, and the synthetic set has its "
+            f"labels: expected --pictures FOLDER beside it, got none. Name one, or leave {option} "
+            "out"
+        )
+    if chosen.min_presence is not None and chosen.by not in (None, GROUNDING):
+        raise ValueError(
+            f"--min-presence: only --with {GROUNDING} asks which words are present, got --with "
+            f"{chosen.by}, which labels every pixel: leave --min-presence out"
+        )
 
 
 def _usual_place(workspace: Workspace, chosen: argparse.Namespace) -> Path:
@@ -109,7 +131,7 @@ def _photographs(
     from ml.grounding.presence import MIN_PRESENCE
 
     least = MIN_PRESENCE if chosen.min_presence is None else chosen.min_presence
-    photos = photographs(chosen.pictures, params, workspace, chosen.by, least)
+    photos = photographs(chosen.pictures, params, workspace, chosen.by or GROUNDING, least)
     if (facts := standing(out, photos.about, order)) is not None:
         return facts, True
     kept = out.with_name(f".{out.name}.{photos.about.digest[:12]}")

@@ -144,6 +144,24 @@ def test_a_vocabulary_that_was_edited_is_refused(workspace, capsys):
     assert "is not the one that 'synthetic_dataset' was made with" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "more, says",
+    [
+        (["--with", "segmenter"], "--with is about photographs"),
+        (["--with", "grounding"], "--with is about photographs"),
+        (["--min-presence", "0.9"], "expected --pictures FOLDER beside it"),
+        (
+            ["--pictures", ".", "--with", "segmenter", "--min-presence", "0"],
+            "--min-presence: only --with grounding asks which words are present",
+        ),
+    ],
+)
+def test_options_without_effect_are_refused(made, more, says, capsys):
+    assert export(made, *more) == 2
+    assert says in capsys.readouterr().err
+    assert not (made.data / "exports").exists()
+
+
 def test_two_at_once_do_not_meet(workspace, capsys):
     out = workspace.data / "exports" / "coco"
     with FolderLock(workspace.data, f"export-{sha256_json(str(out.resolve()))[:12]}") as lock:

@@ -96,7 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     add_profile(parser, "ci")
     add_root(parser)
     parser.add_argument("--seeds", type=number(int, 1, 1000), default=5, help="a kind and level")
-    parser.add_argument("--only", default="", help="kinds whose stage and name hold these words")
+    parser.add_argument(
+        "--only", type=str, default="", help="kinds whose stage and name hold these words"
+    )
     parser.add_argument("--make-runs", type=number(int, 0, 1000), default=0, help="sound runs")
     parser.add_argument("--clean", action="store_true", help="judge sound sets instead")
     arguments = parser.parse_args(argv)

@@ -14,8 +14,24 @@ Number = TypeVar("Number", int, float)
 
 
 def make_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser whose --help also has the exit codes."""
-    return argparse.ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES)
+    """A parser whose --help also has the exit codes, and which refuses an empty value of every
+    option of no type or of type Path: an unset variable of the shell is no way to leave one out."""
+    parser = argparse.ArgumentParser(prog=prog, description=description, epilog=EXIT_CODES)
+    parser.register("type", None, filled)
+    parser.register("type", Path, filled_path)
+    return parser
+
+
+def filled(given: str) -> str:
+    """Text that says something."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("expected a value, got nothing (an unset variable?)")
+    return given
+
+
+def filled_path(given: str) -> Path:
+    """A path, of which `~` is the user's folder."""
+    return Path(os.path.expanduser(filled(given)))
 
 
 def add_profile(parser: argparse.ArgumentParser, default: str = "micro") -> None:

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser("python -m orchestration.run_config", __doc__)
     add_profile(parser)
     add_workspace(parser)
-    parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
+    parser.add_argument("--tracking-uri", help="of MLflow, when not <root>/mlflow.db")
     parser.add_argument("--write", type=new_file, required=True, help="the run config, a YAML file")
     chosen = parser.parse_args(arguments)
     params = load_params(chosen.profile)
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.tracking_uri:
         project["tracking_uri"] = chosen.tracking_uri
     # what the run would refuse is refused now, and not after Dagster's start
-    resolve(chosen.tracking_uri, "", home_of(str(chosen.root)))
+    resolve(chosen.tracking_uri or "", "", home_of(str(chosen.root)))
     config = {
         "resources": {"project": {"config": project}},
         "loggers": {"console": {"config": {"log_level": "WARNING"}}},

@@ -22,7 +22,7 @@ SETTLED = 1e-3
 def main(arguments: list[str]) -> int:
     """Writes the folder, says what is in it, and returns the exit code."""
     parser = make_parser("python -m ml convert-grounding", __doc__)
-    parser.add_argument("checkpoint", type=_path, help="the authors' file (.pth or .safetensors)")
+    parser.add_argument("checkpoint", type=Path, help="the authors' file (.pth or .safetensors)")
     add_profile(parser, "sd15")
     parser.add_argument("--out", type=folder, required=True, help="a folder that is not there yet")
     add_root(parser, "folder that the profile's diffusion.model is looked for in")
@@ -75,10 +75,6 @@ def main(arguments: list[str]) -> int:
             "authors' code gives these masks for the first picture after loading, and others later"
         )
     return DONE
-
-
-def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))
 
 
 def refuse_other_shape(params, workspace) -> bool:

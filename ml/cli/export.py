@@ -33,11 +33,6 @@ GROUNDING = "grounding"
 """Who labels photographs where nobody is named."""
 
 
-def place(text: str) -> Path:
-    """A path, of which `~` is the user's folder."""
-    return Path(os.path.expanduser(text))
-
-
 def main(arguments: list[str]) -> int:
     """Writes the export, prints what is in it, and returns the exit code."""
     parser = make_parser("python -m ml export", __doc__)
@@ -49,7 +44,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of the split")
     parser.add_argument(
         "--pictures",
-        type=place,
+        type=Path,
         help="label these photographs instead",
     )
     parser.add_argument(

@@ -12,7 +12,7 @@ from ml.arguments import add_profile, add_root, make_parser
 
 def main(arguments: list[str]) -> int:
     parser = make_parser("python -m ml init", __doc__)
-    parser.add_argument("--classes", help='your words: "forklift, pallet, hard hat"')
+    parser.add_argument("--classes", type=str, help='your words: "forklift, pallet, hard hat"')
     add_profile(parser, "sd15")  # to build upon
     parser.add_argument("--name", help="of the new profile; by default made of the words")
     parser.add_argument("--texts", help="your own prompts, a text file with one a line")

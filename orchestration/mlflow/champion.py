@@ -20,18 +20,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", choices=("grounding", "segmenter"))
     parser.add_argument(
         "--set",
-        default="",
         metavar="VERSION",
         help="previous, challenger or the number of a version",
     )
     add_profile(parser)
     add_workspace(parser)
-    parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
+    parser.add_argument("--tracking-uri", help="of MLflow, when not <root>/mlflow.db")
     chosen = parser.parse_args(arguments)
     project = Project(
-        profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri
+        profile=chosen.profile, root=str(chosen.root), tracking_uri=chosen.tracking_uri or ""
     )
-    print(move(project, chosen.model, chosen.set))
+    print(move(project, chosen.model, chosen.set or ""))
 
 
 def move(project: Project, model: str, wanted: str = "") -> str:

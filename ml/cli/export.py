@@ -60,10 +60,15 @@ def main(arguments: list[str]) -> int:
 
     params = load_params(chosen.profile)
     workspace = Workspace(chosen.root, params.profile)
-    order = Order(
-        chosen.format, read_split(chosen.split), chosen.seed, params.triplets.duplicate_bits
-    )
+    shares = read_split(chosen.split, chosen.format)
+    order = Order(chosen.format, shares, chosen.seed, params.triplets.duplicate_bits)
     out = chosen.out or _usual_place(workspace, chosen)
+    if chosen.pictures is not None and out.resolve().is_relative_to(chosen.pictures.resolve()):
+        raise ValueError(
+            f"--out {out} lies in the folder of the photographs, {chosen.pictures}: expected a "
+            "place outside, since the same command knows its export by these photographs; choose "
+            "another --out"
+        )
     with ExitStack() as locks:
         if not is_remote(workspace.data) and os.access(workspace.data, os.W_OK):
             own = FolderLock(workspace.data, f"export-{sha256_json(str(out.resolve()))[:12]}")

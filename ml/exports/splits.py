@@ -9,22 +9,39 @@ DEFAULT = "train=0.9,val=0.1"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 TAKEN = ("all", "trainval")
 """Names that formats give to splits together."""
+RESERVED = {
+    "coco": ("annotations",),  # the folder of the JSON files, beside those of the splits
+    "yolo-seg": (
+        *("path", "nc", "names", "channels", "download", "yaml_file"),  # other keys of data.yaml
+        *("images", "labels"),  # readers find a label by the last folder of such a name
+    ),
+}
+"""Format -> names that mean something else to it, capitals or not."""
 
 
-def read_split(text: str) -> dict[str, float]:
-    """{"train": 0.8, "val": 0.2} of "train=0.8,val=0.2", the largest first. Raises ValueError for
-    anything else than names with shares above 0 that make 1."""
+def read_split(text: str, kind: str = "") -> dict[str, float]:
+    """{"train": 0.8, "val": 0.2} of "train=0.8,val=0.2", the largest first.
+
+    kind: the format that they are for. Raises ValueError for anything else than names, none of them
+    the format's own, with shares above 0 that make 1.
+    """
     shares: dict[str, float] = {}
+    taken = (*TAKEN, *RESERVED.get(kind, ()))
     for part in text.split(","):
         name, _, share = (piece.strip() for piece in part.partition("="))
         try:
             value = float(share)
         except ValueError:
             value = -1.0
-        if not NAME.fullmatch(name) or name in TAKEN or name in shares or not 0 < value <= 1:
+        if (
+            not NAME.fullmatch(name)
+            or name.lower() in taken
+            or name in shares
+            or not 0 < value <= 1
+        ):
             raise ValueError(
                 f"split {part.strip()!r}: expected a name (a letter, then letters, digits or _; "
-                f"none of {', '.join(TAKEN)}; each once) and a share above 0, as in {DEFAULT}"
+                f"none of {', '.join(taken)}; each once) and a share above 0, as in {DEFAULT}"
             )
         shares[name] = value
     if abs(sum(shares.values()) - 1) > 1e-6:

@@ -162,6 +162,13 @@ def test_options_without_effect_are_refused(made, more, says, capsys):
     assert not (made.data / "exports").exists()
 
 
+@pytest.mark.parametrize("kind, name", [("coco", "annotations"), ("yolo-seg", "names")])
+def test_splits_that_a_format_has_other_uses_for_are_refused(made, kind, name, capsys):
+    assert export(made, "--split", f"train=0.5,val=0.3,{name}=0.2", kind=kind) == 2
+    assert f"split '{name}=0.2': expected a name" in capsys.readouterr().err
+    assert not (made.data / "exports").exists()
+
+
 def test_two_at_once_do_not_meet(workspace, capsys):
     out = workspace.data / "exports" / "coco"
     with FolderLock(workspace.data, f"export-{sha256_json(str(out.resolve()))[:12]}") as lock:
@@ -277,6 +284,17 @@ def test_a_prompt_takes_the_surest_words_that_fit():
     many = surest(words, scores, 0.0, limit)
     assert many == words[: len(many)] and 2 < len(many) < len(words)
     assert surest(words[::-1], scores[::-1], 0.0, limit) == many[::-1]
+
+
+@pytest.mark.parametrize("out", ["photos", "photos/labelled", "link/deep/er", "photos/../photos/x"])
+def test_an_export_into_the_photographs_is_refused(models, photos, tmp_path, out, capsys):
+    """They are part of what an export is known by: it would never be found again."""
+    (tmp_path / "link").symlink_to(photos)
+    before = sorted(photos.rglob("*"))
+    more = ["--pictures", str(photos), "--with", "segmenter", "--out", str(tmp_path / out)]
+    assert export(models, *more, profile="micro") == 2
+    assert "lies in the folder of the photographs" in capsys.readouterr().err
+    assert sorted(photos.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

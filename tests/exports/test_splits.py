@@ -43,6 +43,21 @@ def test_what_is_no_split_is_refused(text, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("coco", "annotations"),
+        ("coco", "Annotations"),
+        *[("yolo-seg", name) for name in ("names", "path", "nc", "images", "labels", "NC")],
+    ],
+)
+def test_names_that_mean_something_else_to_a_format_are_refused(kind, name):
+    with pytest.raises(ValueError, match=f"'{name}=0.2': expected a name .*none of all, trainval"):
+        read_split(f"train=0.5,val=0.3,{name}=0.2", kind)
+    other = "voc" if kind == "coco" else "coco"
+    assert name in read_split(f"train=0.5,val=0.3,{name}=0.2", other)
+
+
 @given(
     st.lists(st.integers(0, 30), min_size=20, max_size=60),
     st.sampled_from(["train=0.8,val=0.2", "train=0.5,val=0.25,test=0.25", "train=1"]),

@@ -6,6 +6,7 @@ A backend is imported only when it is asked for: detectron2 need not be installe
 from importlib import import_module
 
 from ml.detectors.base import Detector, Instances
+from ml.settings.revisions import refuse_revision
 
 # backend: (module, class). What `path` means for each:
 #   torchvision    a checkpoint folder (config.json, model.safetensors), or "coco"
@@ -44,6 +45,7 @@ def load_detector(
             "detector.revision: only the hub ids of the backend 'transformers' have "
             f"one; set it to null for {backend!r}"
         )
+    refuse_revision("detector.revision", revision, path)
     from ml.compute.devices import find_device
 
     module, name = BACKENDS[backend]

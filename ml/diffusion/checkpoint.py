@@ -26,6 +26,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of HTTPErr
 from ml.diffusion.backbones.kinds import KINDS, Kind
 from ml.diffusion.configurations import INDEX, check_folder
 from ml.diffusion.weight_files import check_weights
+from ml.settings.revisions import refuse_revision
 from ml.settings.sections import DiffusionParams
 from ml.store.reading import read_object
 
@@ -73,6 +74,8 @@ def find_checkpoint(
     (`ml.diffusion.configurations`).
     """
     here = Path(name).is_dir()
+    if settings is not None:  # what a saved pipeline says stays as it was written
+        refuse_revision("diffusion.revision", revision, name)
     kind = kind_of(Path(name)) if here else _kind(_download_index(name, revision, variant))
     if settings is not None:
         kind.backbone.check(settings)

@@ -212,6 +212,7 @@ def _stage(folder: Path, device: str) -> Opened:
         replace(
             drawing,
             model=model,
+            revision=None if Path(model).is_dir() else drawing.revision,  # older ones have both
             device=device,
             dtype="float32" if on_cpu else drawing.dtype,
         )

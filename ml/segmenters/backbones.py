@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ml.compute.weights import check_finite, load_whole
+from ml.settings.revisions import refuse_revision
 from ml.store.reading import configured
 
 HEAD = ("classifier.",)
@@ -43,6 +44,7 @@ def load_backbone(
     to do, for anything else.
     """
     name = str(name)
+    refuse_revision("segmenter.backbone_revision", revision, name)
     where = f"segmenter.backbone {name!r}" + (f" at revision {revision!r}" if revision else "")
     expected = f"expected a folder or hub id of an image classifier ({', '.join(sorted(fitting))})"
     try:

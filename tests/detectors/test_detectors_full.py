@@ -258,6 +258,8 @@ def test_wrong_settings_are_refused_before_any_work(tmp_path, line, match):
 def test_a_revision_needs_a_hub(tmp_path):
     with pytest.raises(ValueError, match="detector.revision: only the hub ids of the backend 'tr"):
         load_detector("torchvision", "coco", revision="main", device="cpu")
+    with pytest.raises(ValueError, match="detector.revision: expected null, since.* is a folder"):
+        load_detector("transformers", str(tmp_path), revision="main", device="cpu")
 
 
 def test_a_folder_takes_no_other_weights(tmp_path):

@@ -1,6 +1,7 @@
 """What a stranger meets while a model is found, downloaded and read. Nothing reaches a network:
 the hub's own exceptions are raised where its library would be called."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import errors
 
+from ml.cli.planning.models import find_diffusion
 from ml.compute import precision
 from ml.compute.devices import find_device
 from ml.diffusion import checkpoint
@@ -112,6 +114,18 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path):
     for name in ("data/foundation/none/diffusion", "./model", str(tmp_path / "none")):
         with pytest.raises(ValueError, match="no folder.*expected a folder"):
             find_checkpoint(name)
+
+
+def test_a_folder_has_no_revision(tiny_copy):
+    """Also one that a profile took over from its base; what it would record means nothing."""
+    own = settings(tiny_copy, revision="nosuch")
+    for use in (load_pipeline, lambda one: refuse_long_prompts(one, [])):
+        with pytest.raises(ValueError, match="diffusion.revision: expected null.*'nosuch'.*base:"):
+            use(own)
+    params = dataclasses.replace(load_params(), diffusion=own)
+    with pytest.raises(ValueError, match="diffusion.revision: expected null"):
+        find_diffusion(params, Workspace(Path("/"), "micro"))
+    assert find_checkpoint(str(tiny_copy), "nosuch") == tiny_copy, "of a saved pipeline"
 
 
 def test_half_a_file(tiny_copy):

@@ -1,5 +1,6 @@
 """The three kinds of folders that are opened, and those that are refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import ml
 from ml import GroundedDiffusionPipeline, load_segmenter, load_vocabulary
 from ml.segmenters.prediction import predict
 from ml.segmenters.processor import image_processor
+from ml.store.manifest import read_manifest, write_manifest
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -51,6 +53,14 @@ def test_a_stage_opens_from_any_place_and_writes_nothing(copied, door, monkeypat
     monkeypatch.chdir(copied)
     assert GroundedDiffusionPipeline.from_pretrained(".").num_inference_steps == 15
     assert sorted(copied.rglob("*")) == before
+
+
+def test_a_stage_that_recorded_a_revision_of_a_folder_opens(copied):
+    """As earlier versions let it: what is finished stays valid."""
+    manifest = read_manifest(copied)
+    drawing = manifest.params["diffusion"] | {"revision": "nosuch"}
+    write_manifest(copied, dataclasses.replace(manifest, params={"diffusion": drawing}))
+    assert GroundedDiffusionPipeline.from_pretrained(copied).num_inference_steps == 15
 
 
 def test_a_stage_with_another_diffusion_model_is_refused(copied, tmp_path):

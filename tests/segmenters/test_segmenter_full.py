@@ -191,6 +191,11 @@ def test_an_unreachable_revision_is_named():
         load_backbone("nobody/nothing", "abc", ["ResNetForImageClassification"])
 
 
+def test_a_folder_has_no_revision(tmp_path):
+    with pytest.raises(ValueError, match="segmenter.backbone_revision: expected null.*'abc'"):
+        load_backbone(tmp_path, "abc", ["ResNetForImageClassification"])
+
+
 def test_a_hub_backbone_must_say_how_its_pixels_were_normalised():
     with pytest.raises(ValueError, match="here: no preprocessor_config.json"):
         backbones._normalisation("nobody/nothing", None, "here")

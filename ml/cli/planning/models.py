@@ -13,6 +13,7 @@ from ml.cli.planning.weight_files import count_parameters, local_folder, weight_
 from ml.diffusion.schedulers import check_name
 from ml.pipeline.workspace import Workspace
 from ml.settings.params import Params
+from ml.settings.revisions import refuse_revision
 from ml.store.reading import read_object
 
 MIB = 1024**2
@@ -49,7 +50,9 @@ def find_diffusion(params: Params, workspace: Workspace) -> Found:
     diffusion = params.diffusion
     check_name(diffusion.scheduler)
     variant = getattr(diffusion, "variant", None)
-    folder = local_folder(workspace.model(diffusion.model), "model_index.json", diffusion.revision)
+    place = workspace.model(diffusion.model)
+    refuse_revision("diffusion.revision", diffusion.revision, place)
+    folder = local_folder(place, "model_index.json", diffusion.revision)
     known = DRAWINGS.get(diffusion.model)
     if folder or known:  # diffusers takes seconds to import
         from ml.diffusion.backbones.kinds import kind_of_parts
@@ -81,9 +84,9 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
         return Found(setting, given, "on this machine", file.stat().st_size, None, file.parent)
     if (detector.backend, detector.model) == ("torchvision", "coco"):
         return torchvision_coco(setting)
-    folder = local_folder(
-        workspace.detector(detector), "config.json", getattr(detector, "revision", None)
-    )
+    place, revision = workspace.detector(detector), getattr(detector, "revision", None)
+    refuse_revision("detector.revision", revision, place)
+    folder = local_folder(place, "config.json", revision)
     if folder and weight_files(folder):
         return on_disk(setting, detector.model, weight_files(folder), folder)
     return to_download(setting, detector.model, PARAMETERS.get(detector.model), 4)
@@ -91,11 +94,10 @@ def find_detector(params: Params, workspace: Workspace) -> Found:
 
 def find_backbone(params: Params, workspace: Workspace) -> Found:
     segmenter, setting = params.segmenter, "segmenter.backbone"
-    folder = local_folder(
-        workspace.model(segmenter.backbone),
-        "config.json",
-        getattr(segmenter, "backbone_revision", None),
-    )
+    place = workspace.model(segmenter.backbone)
+    revision = getattr(segmenter, "backbone_revision", None)
+    refuse_revision("segmenter.backbone_revision", revision, place)
+    folder = local_folder(place, "config.json", revision)
     if folder and weight_files(folder):
         return on_disk(setting, segmenter.backbone, weight_files(folder), folder)
     return to_download(setting, segmenter.backbone, PARAMETERS.get(segmenter.backbone), 4)

@@ -25,6 +25,8 @@ COMMANDS = (
     "app",
 )
 """Modules of `ml.cli` (with `_` for `-`), each with `main(arguments) -> exit code`."""
+USAGE = """python -m ml STAGE [--profile PROFILE] [--root ROOT] [--force]
+       python -m ml COMMAND [--help] [options of the command]"""
 
 
 @exit_path
@@ -45,11 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         return importlib.import_module(f"ml.cli.{command}").main(arguments[1:])
     names = [stage.name for stage in STAGES]
     parser = make_parser("python -m ml", __doc__)
+    parser.usage = USAGE
     parser.add_argument("stage", choices=[*names, "all", *COMMANDS])
     add_profile(parser)
     add_workspace(parser)
     parser.add_argument("--force", action="store_true", help="make it again from nothing")
     chosen = parser.parse_args(arguments)
+    if chosen.stage in COMMANDS:
+        raise ValueError(
+            f"{chosen.stage} is a command with options of its own: expected it first, got "
+            f"{arguments[0]!r} there; write python -m ml {chosen.stage} [options]"
+        )
     params = load_params(chosen.profile)
     for name in names if chosen.stage == "all" else [chosen.stage]:
         report = run_stage(name, params, chosen.root, force=chosen.force)

@@ -90,6 +90,8 @@ def test_a_stage_that_is_done_is_0_and_one_without_inputs_3(tmp_path, capsys):
         (["prompts", "--root", ""], "--root: expected a folder, got nothing"),
         (["prompts", "--root", str(ROOT / "params.yaml")], "params.yaml is none"),
         (["prompts", "--root", str(ROOT / "params.yaml" / "x")], "params.yaml is none"),
+        (["--profile", "micro", "plan"], "error: plan is a command with options of its own"),
+        (["--root", ".", "export"], "got '--root' there; write python -m ml export [options]"),
         (["plan", "--images", "0"], "--images: expected a whole number from 1 to"),
         (["plan", "--images", "nan"], "--images: expected a whole number from 1 to"),
         (["init", "--classes", ""], "error: --classes: expected words separated by commas"),

@@ -16,11 +16,11 @@ from orchestration.mlflow.tracking import SERVERS, SQLITE, mask, resolve, with_l
 def main(arguments: list[str] | None = None) -> None:
     parser = make_parser("python -m orchestration.mlflow.serve", __doc__)
     add_workspace(parser)
-    parser.add_argument("--tracking-uri", default="", help="of MLflow, when not <root>/mlflow.db")
+    parser.add_argument("--tracking-uri", help="of MLflow, when not <root>/mlflow.db")
     parser.add_argument("--port", type=number(int, 1, 65535), default=5000)
     chosen = parser.parse_args(arguments)
     environment = environment_of(
-        *resolve(chosen.tracking_uri, "", home_of(str(chosen.root))), chosen.port
+        *resolve(chosen.tracking_uri or "", "", home_of(str(chosen.root))), chosen.port
     )
     python = Path(sys.executable)
     os.execve(python, [str(python), "-m", "mlflow", "server"], environment)

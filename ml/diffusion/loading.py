@@ -3,6 +3,7 @@
 Not here: where its files come from (`checkpoint.py`), and what is done with the loaded pipeline.
 """
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -167,25 +168,28 @@ def guard(pipe: Pipeline) -> None:
     Within `unwatched` the denoiser's are left to the caller.
     """
 
-    network = denoiser(pipe)
+    # Networks hold their hooks: one that held the pipeline or a network would keep all weights on
+    # the device until a full garbage collection, beside the next stage's.
+    owner = weakref.ref(pipe)
 
-    def look(what: str) -> Callable[[nn.Module, Any, Any], None]:
+    def look(what: str, left_out: bool = False) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if module is network and _left_to_the_caller.get():
+            if left_out and _left_to_the_caller.get():
                 return
             values = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
-            dtype = str(values.dtype).removeprefix("torch.")
+            settings = "diffusion.dtype " + str(values.dtype).removeprefix("torch.")
+            if (alive := owner()) is not None:  # else another pipeline has its networks
+                settings += f", diffusion.scheduler {type(alive.scheduler).__name__}"
             check_finite(
                 values,
-                f"{what} (diffusion.dtype {dtype}, diffusion.scheduler "
-                f"{type(pipe.scheduler).__name__})",
+                f"{what} ({settings})",
                 "set diffusion.dtype to bfloat16 or "
                 "float32, which hold larger numbers, or take another scheduler",
             )
 
         return hook
 
-    network.register_forward_hook(look("the denoiser's predictions"))
+    denoiser(pipe).register_forward_hook(look("the denoiser's predictions", left_out=True))
     pipe.vae.encoder.register_forward_hook(look("the latents of pictures"))
     pipe.vae.decoder.register_forward_hook(look("the pictures"))  # before they are clamped
 

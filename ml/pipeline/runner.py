@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ml.compute import processes
+from ml.compute.batching import free_gpu
 from ml.compute.ray_training import in_processes
 from ml.errors import ManifestError
 from ml.pipeline.recipe import recipe_of, refuse_failed_inputs
@@ -85,6 +86,7 @@ def run_stage(name: str, params: Params, root: Path = ROOT, *, force: bool = Fal
         writing = replace(workspace, making=name, new=new)
         run = partial(module.run, params, writing, sha256_json(recipe))
         output = in_processes(run, params.executor, writing.folder(name)) if stage.trains else run()
+        free_gpu()
         return processes.on_main(lambda: _finish(writing, recipe, output, started, begun[0]))
 
 

@@ -2,10 +2,12 @@
 real classes, the probe on real models, and what is refused."""
 
 import dataclasses
+import gc
 import json
 import os
 import re
 import shutil
+import weakref
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from ml.__main__ import main
-from ml.cli.planning import known_models, machine, making, timing, verdicts
+from ml.cli.planning import known_models, machine, making, probe, timing, verdicts
 from ml.cli.planning.counts import Counts, counts_of, with_images
 from ml.cli.planning.disk import disk_needs
 from ml.cli.planning.drawing import drawing_of
@@ -788,6 +790,33 @@ def test_the_probe_names_what_it_cannot_load(tmp_path, capsys):
     assert done == 0 and "not measured: diffusion.model: " in said
     assert "not measured: detector.model: coco is not on this machine yet" in said
     assert "and what is unknown" in said
+
+
+def test_each_part_of_the_probe_begins_without_the_models_of_the_one_before(
+    tmp_path, capsys, monkeypatch
+):
+    """Also of those in a cycle of references, as accelerate leaves networks that wait."""
+    load, detect, made, alive = probe.load_pipeline, probe.probe_detector, [], []
+
+    def loaded(*arguments):
+        pipe = load(*arguments)
+        pipe.unet.waiting = [pipe]
+        made.append(weakref.ref(pipe.unet))
+        return pipe
+
+    def detected(*arguments):
+        alive.extend(network() is not None for network in made)
+        return detect(*arguments)
+
+    monkeypatch.setattr(probe, "load_pipeline", loaded)
+    monkeypatch.setattr(probe, "probe_detector", detected)
+    gc.disable()
+    try:
+        done, said = run(tmp_path, capsys, small(tmp_path, tiny.save_tiny_pipeline(tmp_path / "t")))
+    finally:
+        gc.enable()
+    assert done == 0, said
+    assert alive == [False]
 
 
 @pytest.mark.slow

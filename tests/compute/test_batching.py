@@ -99,6 +99,20 @@ def test_the_failed_batch_is_let_go_before_the_next_try():
     assert len(list(Batches(4).run(range(2), work))) == 2
 
 
+def test_a_stage_that_used_a_gpu_gives_its_memory_back_once(small, monkeypatch):
+    """Collecting garbage takes a third of a second, so once, and only there."""
+    run, freed = small[0], []
+    monkeypatch.setattr("ml.compute.batching.free_memory", lambda: freed.append("a stage"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    run("one")
+    assert not freed
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    run("two")
+    assert freed == ["a stage"]
+    run("two")  # made already
+    assert freed == ["a stage"]
+
+
 def test_the_command_line_prints_it(monkeypatch, capsys):
     def run_stage(*_, **__):
         raise OutOfMemory("out of memory with a single item: set diffusion.dtype")

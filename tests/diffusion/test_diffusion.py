@@ -1,6 +1,8 @@
 """ml/diffusion against what is known without it: by-hand attention, plain diffusers, SD's table."""
 
+import gc
 import math
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -123,6 +125,19 @@ def test_load_pipeline_says_what_is_missing(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty'.*save_pretrained"):
         load_pipeline(Workspace(tmp_path, "micro").located(settings(model="empty")))
+
+
+def test_a_pipeline_that_is_dropped_is_gone_at_once(tiny_model):
+    """Also its hooks are no cycle, which would wait on the GPU for a full garbage collection."""
+    gc.disable()
+    try:
+        loaded = load_pipeline(settings(tiny_model))
+        sample(loaded, [ONE], [1], words=[["bus"]], features=True, **CALL)
+        parts = [weakref.ref(part) for part in (loaded.unet, loaded.vae, loaded.text_encoder)]
+        del loaded
+        assert [part() for part in parts] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def test_unknown_scheduler_and_absent_device_are_refused(pipe):

@@ -22,6 +22,7 @@ from ml.cli.planning.placeholders import box_mask, noise
 from ml.cli.planning.probe_drawing import Draw, probe_prompts
 from ml.cli.planning.probe_grounding import grounding_figures, store_samples
 from ml.cli.planning.timing import PATIENCE, fresh, step_seconds, timed
+from ml.compute.batching import free_memory
 from ml.compute.devices import find_device
 from ml.detectors import load_detector
 from ml.diffusion.loading import load_pipeline
@@ -78,8 +79,7 @@ def run_probe(
             probe.missed[found.setting] = str(error)
         else:
             images = made if images is None else images
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()  # else the next part's peak has this one's weights in it
     probe.seconds = time.perf_counter() - started
     return probe
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from ml.__main__ import main
@@ -614,13 +615,18 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
 Card = namedtuple("Card", "total_memory")
 
 
-def gpu_plan(tmp_path, monkeypatch, gigabytes: float, **diffusion):
-    """A plan of SD 1.5 in float32, or another, as if there were a GPU of so much memory."""
+def put_in_card(monkeypatch, gigabytes: float) -> None:
+    """As if there were a GPU of so much memory, for what a plan says of it."""
     monkeypatch.setattr(making, "find_profile_device", lambda made: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda d: Card(gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (gigabytes * 1e9, gigabytes * 1e9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: "a card")
     monkeypatch.setattr(verdicts, "ram_bytes", lambda: 10**12)
+
+
+def gpu_plan(tmp_path, monkeypatch, gigabytes: float, **diffusion):
+    """A plan of SD 1.5 in float32, or another, with a GPU of so much memory."""
+    put_in_card(monkeypatch, gigabytes)
     params = changed(
         SD_PARAMS,
         diffusion={"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "dtype": "float32"}
@@ -817,6 +823,31 @@ def test_each_part_of_the_probe_begins_without_the_models_of_the_one_before(
         gc.enable()
     assert done == 0, said
     assert alive == [False]
+
+
+def test_weights_that_do_not_fit_the_gpu_are_refused_on_the_page(tmp_path, capsys, monkeypatch):
+    """They fail on their way to the device, before there is a batch to halve, by torch's error."""
+
+    def full(pipe, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64 MiB.\nMore of it")
+
+    text = small(tmp_path, tiny.save_tiny_pipeline(tmp_path / "tiny"))
+    monkeypatch.setattr(StableDiffusionPipeline, "to", full)
+    put_in_card(monkeypatch, 0.5)
+    done, said = run(tmp_path, capsys, text)
+    assert done == 4 and "error" not in said, said
+    assert "not measured: diffusion.model: CUDA out of memory. Tried to allocate 64 MiB.\n" in said
+    assert "refused: GPU memory: " in said and "detector.model:" not in said
+
+
+def test_a_defect_in_the_probe_is_not_taken_for_too_little_memory(tmp_path, capsys, monkeypatch):
+    def broken(pipe, device):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    text = small(tmp_path, tiny.save_tiny_pipeline(tmp_path / "tiny"))
+    monkeypatch.setattr(StableDiffusionPipeline, "to", broken)
+    with pytest.raises(RuntimeError, match="mat1"):
+        run(tmp_path, capsys, text)
 
 
 @pytest.mark.slow

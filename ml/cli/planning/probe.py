@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ml.cli.planning.placeholders import box_mask, noise
 from ml.cli.planning.probe_drawing import Draw, probe_prompts
 from ml.cli.planning.probe_grounding import grounding_figures, store_samples
 from ml.cli.planning.timing import PATIENCE, fresh, step_seconds, timed
-from ml.compute.batching import free_memory
+from ml.compute.batching import NoRoom, attempt, free_memory
 from ml.compute.devices import find_device
 from ml.detectors import load_detector
 from ml.diffusion.loading import load_pipeline
@@ -74,11 +75,17 @@ def run_probe(
             continue
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # the trainings' progress bars
-                made = parts[found.setting](params, vocabulary, workspace, probe, images)
+                measure = partial(
+                    parts[found.setting], params, vocabulary, workspace, probe, images
+                )
+                made = attempt(measure)  # weights that do not fit come as torch's own error
         except (*LOADING_ERRORS, OutOfMemory) as error:
             probe.missed[found.setting] = str(error)
         else:
-            images = made if images is None else images
+            if isinstance(made, NoRoom):
+                probe.missed[found.setting] = made.why
+            elif images is None:
+                images = made
         free_memory()  # else the next part's peak has this one's weights in it
     probe.seconds = time.perf_counter() - started
     return probe

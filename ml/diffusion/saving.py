@@ -26,6 +26,8 @@ def offload(pipe: Pipeline, how: str, device: torch.device) -> Pipeline:
     where the VAE would change its dtype in between: its layers come as they were loaded.
     """
     own = cast(Any, pipe)
+    if device.type == "cuda" and device.index is None:  # accelerate would take the first GPU
+        device = torch.device("cuda", torch.cuda.current_device())
     if how == "sequential" and hasattr(pipe, QUANTISE):
         raise ValueError(
             "diffusion.offload: sequential can't bring weights of 8 bits layer by layer: set it to "

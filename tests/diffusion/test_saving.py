@@ -90,6 +90,21 @@ def test_the_denoiser_and_t5_are_never_here_together(name, monkeypatch):
     assert not any({t5, pipe.transformer} <= own for own in seen)
 
 
+@pytest.mark.parametrize("given, index", [("cuda", 1), ("cuda:0", 0)])
+def test_each_process_brings_the_weights_to_its_own_gpu(given, index, monkeypatch):
+    """The second of two under accelerate's launcher, which has made the second GPU the current
+    one; a GPU that the profile names stays."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    brought = []
+    monkeypatch.setattr(
+        accelerate, "cpu_offload", lambda model, device, **more: brought.append(device)
+    )
+    pipe = offload(made("u-net"), "model", torch.device(given))
+    assert device_of(pipe) == torch.device("cuda", index)
+    offload(made("u-net"), "sequential", torch.device(given))
+    assert set(brought) == {torch.device("cuda", index)}
+
+
 def test_a_module_beside_a_pipeline_that_waits(tmp_path):
     pipe = made("sd3")
     grounded = GroundedDiffusionPipeline(pipe, module_of(pipe, "seeded"), 2, 3, 4.0)

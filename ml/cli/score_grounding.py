@@ -80,7 +80,7 @@ def scores_beside(
     parts = [
         score_rows(part, {"other": found.masks}, vocabulary)
         for part, found in ground_batches(
-            GroundingEngine(pipe, module, queries=queries),
+            GroundingEngine(pipe, module, params.diffusion.batch_size, queries=queries),
             load_samples(workspace, ["sim"]),
             params.diffusion.batch_size,
         )

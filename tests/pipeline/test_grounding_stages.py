@@ -13,6 +13,7 @@ from ml.__main__ import main
 from ml.baselines.daam import threshold_masks
 from ml.cli.score_grounding import page, scores_beside, table
 from ml.diffusion.encoding import word_embeddings
+from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.loading import load_pipeline
 from ml.diffusion.sampling import sample
 from ml.grounding.config import PARTS
@@ -331,6 +332,25 @@ def test_taught_queries_are_scored_with_their_module(world, tmp_path, monkeypatc
     assert main(["score-grounding", str(tmp_path), "--root", str(workspace.root)]) == 0
     found = table(rows, params.benchmark.bootstrap)
     assert capsys.readouterr().out == page(found, str(tmp_path), "micro") + "\n"
+
+
+def test_pictures_are_grounded_in_the_profiles_batches(world, monkeypatch):
+    """Evidence has several passes a picture, which the engine cuts into batches of its own."""
+    params, workspace = world
+    params = dataclasses.replace(
+        params, diffusion=dataclasses.replace(params.diffusion, device="cpu", batch_size=2)
+    )
+    sizes = []
+
+    def noted(*arguments):
+        sizes.append(arguments[-1])  # passes at once
+        return leave_one_out(*arguments)
+
+    monkeypatch.setattr("ml.grounding.features.leave_one_out", noted)
+    grounding_scores.run(params, workspace, "recipe")
+    own = GroundingModule.from_pretrained(workspace.folder("grounding_model"))
+    scores_beside(params, workspace, own, "own")
+    assert sizes == [2, 2, 2] * 2  # of five pictures, in the stage and in the command
 
 
 def test_a_module_that_does_not_fit_the_run_is_not_scored(world):

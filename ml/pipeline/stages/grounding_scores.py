@@ -69,9 +69,9 @@ def run(params: Params, workspace: Workspace, recipe: str) -> Output:
     with local_copy(workspace.folder("grounding_model")) as place:
         module = GroundingModule.from_pretrained(place)
     pipe = load_pipeline(workspace.located(params.diffusion))
-    grounded, shown, parts = GroundingEngine(pipe, module), _shown(sim), []
-    scored = Scored()
-    for part, found in ground_batches(grounded, sim, params.diffusion.batch_size):
+    size, shown, parts = params.diffusion.batch_size, _shown(sim), []
+    grounded, scored = GroundingEngine(pipe, module, size), Scored()
+    for part, found in ground_batches(grounded, sim, size):
         ours = found.masks
         for sample, *own in zip(part, ours, found.probabilities, strict=True):
             _keep(scored, sample, *own, vocabulary)

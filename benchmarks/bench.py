@@ -13,9 +13,10 @@ import torch
 from benchmarks.random_weights import random_pipeline
 from ml.compute.batching import Batches, is_out_of_memory
 from ml.compute.devices import find_device
+from ml.compute.precision import mixed_precision
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.features import feature_channels
-from ml.diffusion.loading import latent_shape, picture_size, prepare_pipeline
+from ml.diffusion.loading import guard, latent_shape, picture_size, prepare_pipeline, unwatched
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import text_width
 from ml.errors import OutOfMemory
@@ -24,7 +25,7 @@ from ml.grounding.engine import GroundingEngine
 from ml.grounding.features import Batch, FeatureSource, compute_evidence
 from ml.grounding.module import GroundingModule
 from ml.grounding.samples import Sample
-from ml.grounding.training import compute_loss
+from ml.grounding.training import TEXT_DROPOUT, compute_loss, optimizer_step
 from ml.images.run_lengths import encode_rle
 from ml.images.stored import Pictures
 from ml.settings.profile import load_params
@@ -45,10 +46,9 @@ class Bench:
             dtype=chosen.dtype,
         )
         self.device = find_device(chosen.device)
-        self.pipe = prepare_pipeline(
-            random_pipeline(chosen.shape, str(self.device), getattr(torch, chosen.dtype)),
-            self.settings,
-        )
+        pipe = random_pipeline(chosen.shape, str(self.device), getattr(torch, chosen.dtype))
+        guard(pipe)  # as `load_pipeline` leaves it
+        self.pipe = prepare_pipeline(pipe, self.settings)
         sizes = {} if chosen.shape.startswith("tiny") else {"width": 512, "heads": 8}
         self.grounding = dataclasses.replace(load_params().grounding, layers=3, **sizes)
         self.modules = {
@@ -91,14 +91,16 @@ class Bench:
         return count / statistics.median(seconds[1:]), peak
 
     def plain(self, batch: int) -> None:
-        self.pipe(
-            **encode_prompts(self.pipe, [PROMPT] * batch).sampling(),
-            **encode_prompts(self.pipe, [""] * batch).sampling("negative_"),
-            num_inference_steps=self.steps,
-            guidance_scale=7.5,
-            output_type="np",
-            generator=[torch.Generator().manual_seed(i) for i in range(batch)],
-        )
+        """Without a look at each prediction for numbers that are not finite, as diffusers draws."""
+        with unwatched():
+            self.pipe(
+                **encode_prompts(self.pipe, [PROMPT] * batch).sampling(),
+                **encode_prompts(self.pipe, [""] * batch).sampling("negative_"),
+                num_inference_steps=self.steps,
+                guidance_scale=7.5,
+                output_type="np",
+                generator=[torch.Generator().manual_seed(i) for i in range(batch)],
+            )
 
     def with_daam(self, batch: int) -> None:
         sample(
@@ -169,13 +171,15 @@ class Bench:
         return FeatureSource(self.pipe, samples, evidence, cache_bytes=0)
 
     def training(self, batch: int) -> Callable[[], None]:
-        """A training step of the seeded variant (the dearer one) on recomputed features."""
+        """The stage's own step of the seeded variant (the dearer one), on recomputed features."""
         source, module = self.source(batch), self.modules["seeded"]
         optimizer = torch.optim.AdamW(module.parameters(), 1e-4)
+        own = dataclasses.replace(self.grounding, batch_size=batch)
 
         def step() -> None:
-            learn(module, optimizer, source.batch(range(batch)))
-            if source.batches.size < batch:
+            module.train()
+            _, most = optimizer_step(module, optimizer, source, own, 0, 0, batch, TEXT_DROPOUT)
+            if min(most, source.batches.size) < batch:
                 raise OutOfMemory("the batch was halved")
 
         return step
@@ -187,13 +191,18 @@ class Bench:
 
         def step() -> None:
             self.plain(1)
-            learn(module, optimizer, tapped)
+            learn(module, optimizer, tapped, self.grounding.precision)
 
         return step
 
 
-def learn(module: GroundingModule, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-    logits = module.train()(batch.features, batch.text, batch.valid, batch.evidence)
+def learn(
+    module: GroundingModule, optimizer: torch.optim.Optimizer, batch: Batch, precision: str
+) -> None:
+    """A step on what is there already. precision: of the forward pass, as the stage trains."""
+    module.train()
+    with mixed_precision(precision, batch.text.device.type):
+        logits = module(batch.features, batch.text, batch.valid, batch.evidence)
     loss = compute_loss(module, logits, batch, 0.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -8,8 +8,9 @@ For each batch size, all with the same pipeline object in the same process:
 - `with_daam`: the same with the words' attention recorded, as the stage `images` samples.
 - `grounded`: pictures a second with masks for two words each, as the stage `synthetic_dataset`
   draws them; `paper` adds one U-Net pass and the module, `seeded` its leave-one-out passes too.
-- `training`: samples a second of training steps of the grounding module that recompute features
-  from stored latents by one U-Net pass each, nothing cached, as at full size.
+- `training`: samples a second of the stage's own training steps of the grounding module, in
+  `grounding.precision`, that recompute features from stored latents by one U-Net pass each, nothing
+  cached, as at full size.
 - `official`: samples a second of the authors' recipe, whose every step draws a new picture (batch
   1, a whole guided sampling run with its decoding) and taps the features on the way, which is
   counted as free. Their step also runs a detector; it is left out here, in their favour.

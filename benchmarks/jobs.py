@@ -18,6 +18,7 @@ from benchmarks.bench import PROMPT, WORDS, Bench, learn
 from benchmarks.memory import watched_peak
 from ml.cli.planning.timing import step_seconds, timed
 from ml.diffusion.features import denoiser_features
+from ml.diffusion.loading import unwatched
 from ml.diffusion.sampling import sample
 from ml.grounding.training import train
 from ml.pipeline.stages.images import ShardMaker
@@ -89,8 +90,9 @@ def training(bench: Bench, batch: int) -> Job:
     optimizer = torch.optim.AdamW(module.parameters(), 1e-4)
 
     def alone() -> None:
-        ready.features = denoiser_features(bench.pipe, latents, [PROMPT] * batch, 1)
-        learn(module, optimizer, ready)
+        with unwatched():  # as the stage's own passes on a GPU
+            ready.features = denoiser_features(bench.pipe, latents, [PROMPT] * batch, 1)
+        learn(module, optimizer, ready, settings.precision)
 
     rate, _ = bench.rate(1, alone)
     if rate is None:

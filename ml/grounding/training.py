@@ -81,7 +81,7 @@ def train(
     ) as bar:
         while progress.step < last and progress.without_gain < params.patience:
             module.train()
-            loss, most = _step(
+            loss, most = optimizer_step(
                 module, optimizer, source, params, seed, progress.step, most, text_dropout
             )
             losses.add(loss)
@@ -98,7 +98,7 @@ def train(
     return progress
 
 
-def _step(
+def optimizer_step(
     module: GroundingModule,
     optimizer: torch.optim.Optimizer,
     source: Source,

@@ -4,7 +4,9 @@ SD 2.1 and SDXL differ from SD-v1 in their text encoders, heads, prediction and,
 U-Net is told beside the prompt; every place that calls the U-Net goes through the same code.
 """
 
+import argparse
 import dataclasses
+from functools import partial
 
 import diffusers
 import numpy as np
@@ -12,10 +14,13 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_ratios
-from benchmarks import full_size_speed
+from benchmarks import full_size_speed, jobs
 from benchmarks.bench import Bench
 from benchmarks.random_weights import SHAPES, random_pipeline
+from ml.cli.planning.timing import timed
+from ml.compute import precision
 from ml.compute.batching import Batches
+from ml.diffusion import loading
 from ml.diffusion.encoding import encode_prompts, word_embeddings
 from ml.diffusion.evidence import leave_one_out
 from ml.diffusion.features import denoiser_features, feature_channels, feature_taps
@@ -427,11 +432,46 @@ def test_the_speed_benchmark_runs_anywhere(capsys):
     assert len({line.count("|") for line in table}) == 1 and len(table) == 3
 
 
-def test_the_speed_benchmark_says_where_memory_ends(monkeypatch):
-    chosen = full_size_speed.argparse.Namespace(
-        shape="tiny", device="cpu", dtype="float32", steps=2, repeats=1
+@pytest.fixture(scope="module")
+def bench():
+    return Bench(
+        argparse.Namespace(shape="tiny", device="cpu", dtype="float32", steps=2, repeats=1)
     )
-    bench = Bench(chosen)
+
+
+def test_every_step_that_is_timed_has_the_precision_of_the_stage(bench, monkeypatch):
+    """As on a GPU, which has bfloat16: whole jobs, both kinds of step, and the module alone."""
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
+    assert bench.grounding.precision == "bfloat16"
+    autocast = set()
+
+    def look(module, inputs):
+        if module.training:
+            autocast.add(torch.is_autocast_enabled("cpu"))
+
+    monkeypatch.setattr(jobs, "step_seconds", lambda run, batch: timed(lambda: run(1, batch)))
+    hooks = [module.register_forward_pre_hook(look) for module in bench.modules.values()]
+    whole = partial(all_ratios.whole_jobs, bench, 1, 1)
+    for work in (whole, bench.training(1), bench.official()):
+        autocast.clear()
+        work()
+        assert autocast == {True}
+    for hook in hooks:
+        hook.remove()
+
+
+def test_the_benchmarks_drawing_is_checked_as_a_stages_is_and_plain_diffusers_is_not(
+    bench, monkeypatch
+):
+    checked = []
+    monkeypatch.setattr(loading, "check_finite", lambda values, what, do: checked.append(what[:12]))
+    bench.plain(1)
+    assert "the denoiser" not in checked
+    bench.with_daam(1)
+    assert checked.count("the denoiser") == 2  # a step
+
+
+def test_the_speed_benchmark_says_where_memory_ends(bench, monkeypatch):
     forward = bench.pipe.unet.forward
 
     def small(x, *args, **kwargs):

@@ -6,8 +6,8 @@ On a GPU the full shape of Stable Diffusion v1 with random weights (nothing is d
 a picture; on a CPU the tiny shape and 10 steps. Prints figures, each beside the baseline of the
 same run that it is held against. `job / model` is the clock's time of a whole job, PNGs and Parquet
 included, over the time that the model alone takes for the same pictures or steps; `ten times`
-draws, encodes and writes ten times the pictures. What handles the data without a model is timed by
-`benchmarks.scale`.
+draws, encodes and writes ten times the pictures, which should take no more memory, main or the
+GPU's. What handles the data without a model is timed by `benchmarks.scale`.
 """
 
 import argparse
@@ -67,13 +67,17 @@ def authors_daam(bench: Bench) -> None:
 def whole_jobs(bench: Bench, batch: int, pictures: int) -> list[Row]:
     """What whole jobs lose around the model, and what ten times the work takes."""
     once, learnt = drawing(bench, batch, pictures), training(bench, batch)
-    more = drawing(bench, batch, 10 * pictures)
-    return [
+    more = drawing(bench, batch, 10 * pictures, beside_model=False)
+    rows = [
         ("images: job / model", once.share, f"of {once.model:.1f} s for {pictures} pictures"),
         ("grounding_model: job / model", learnt.share, f"of {learnt.model:.3f} s a step"),
         ("ten times the pictures: time", more.wall / once.wall, f"x {once.wall:.1f} s"),
-        ("ten times the pictures: memory", more.peak / once.peak, f"x {once.peak:.0f} MB"),
+        ("ten times the pictures: main memory", more.peak / once.peak, f"x {once.peak:.0f} MB"),
     ]
+    if once.gpu_peak is not None and more.gpu_peak is not None:
+        growth, said = more.gpu_peak / once.gpu_peak, f"x {once.gpu_peak:.0f} MB"
+        rows.append(("ten times the pictures: GPU memory", growth, said))
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:

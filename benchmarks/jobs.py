@@ -6,6 +6,7 @@ trained as `grounding_model` does it, on the same random weights as `benchmarks.
 
 import contextlib
 import io
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,11 +32,12 @@ from ml.store.shards import split
 
 @dataclass(frozen=True)
 class Job:
-    """Of one job: the clock's seconds, the model's own of them, and the peak of memory in MB."""
+    """Of one job: the clock's seconds, the model's own of them, and the peaks of memory in MB."""
 
     wall: float
-    model: float
-    peak: float
+    model: float  # NaN where it was not asked for
+    peak: float  # of main memory
+    gpu_peak: float | None  # of the allocator; None without a GPU
 
     @property
     def share(self) -> float:
@@ -43,8 +45,11 @@ class Job:
         return self.wall / self.model
 
 
-def drawing(bench: Bench, batch: int, pictures: int) -> Job:
-    """So many pictures from prompts to shards, in shards of four batches."""
+def drawing(bench: Bench, batch: int, pictures: int, beside_model: bool = True) -> Job:
+    """So many pictures from prompts to shards, in shards of four batches.
+
+    beside_model: draws them once more without a job around it, for `Job.model`.
+    """
     params = load_params()
     params = replace(params, diffusion=replace(bench.settings, batch_size=batch))
     prompts = [_prompt(number) for number in range(pictures)]
@@ -70,7 +75,7 @@ def drawing(bench: Bench, batch: int, pictures: int) -> Job:
             write_shards(workspace.folder("images"), "bench", plan, make, IMAGES)
 
     sample(bench.pipe, [PROMPT] * batch, range(batch), steps=2, guidance_scale=7.5, words=words)
-    return _job(bench, job, timed(alone))
+    return _job(bench, job, timed(alone) if beside_model else math.nan)
 
 
 def training(bench: Bench, batch: int) -> Job:
@@ -110,11 +115,10 @@ def _job(bench: Bench, work: Callable[[], object], model: float) -> Job:
     cuda = bench.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(bench.device)
-        wall = timed(job)
-        return Job(wall, model, torch.cuda.max_memory_allocated(bench.device) / 2**20)
     with watched_peak(0.05) as peak:
         wall = timed(job)
-    return Job(wall, model, peak.mb)
+    gpu_peak = torch.cuda.max_memory_allocated(bench.device) / 2**20 if cuda else None
+    return Job(wall, model, peak.mb, gpu_peak)
 
 
 def _prompt(number: int) -> dict[str, Any]:

@@ -443,13 +443,18 @@ def test_every_step_that_is_timed_has_the_precision_of_the_stage(bench, monkeypa
     """As on a GPU, which has bfloat16: whole jobs, both kinds of step, and the module alone."""
     monkeypatch.setattr(precision, "computes_bfloat16", lambda device: True)
     assert bench.grounding.precision == "bfloat16"
-    autocast = set()
+    autocast, drawn = set(), []
 
     def look(module, inputs):
         if module.training:
             autocast.add(torch.is_autocast_enabled("cpu"))
 
+    def counted(*arguments, **options):
+        drawn.append(len(arguments[1]))
+        return sample(*arguments, **options)
+
     monkeypatch.setattr(jobs, "step_seconds", lambda run, batch: timed(lambda: run(1, batch)))
+    monkeypatch.setattr(jobs, "sample", counted)
     hooks = [module.register_forward_pre_hook(look) for module in bench.modules.values()]
     whole = partial(all_ratios.whole_jobs, bench, 1, 1)
     for work in (whole, bench.training(1), bench.official()):
@@ -458,6 +463,9 @@ def test_every_step_that_is_timed_has_the_precision_of_the_stage(bench, monkeypa
         assert autocast == {True}
     for hook in hooks:
         hook.remove()
+    # Twice a start of the kernels, and the pictures of the small job: nobody reads what the model
+    # alone would take for those of the large one.
+    assert drawn == [1, 1, 1]
 
 
 def test_the_benchmarks_drawing_is_checked_as_a_stages_is_and_plain_diffusers_is_not(
@@ -469,6 +477,25 @@ def test_the_benchmarks_drawing_is_checked_as_a_stages_is_and_plain_diffusers_is
     assert "the denoiser" not in checked
     bench.with_daam(1)
     assert checked.count("the denoiser") == 2  # a step
+
+
+def test_ten_times_the_pictures_are_measured_in_main_memory_on_a_gpu_too(monkeypatch):
+    """The allocator's peak is the weights and one batch, whatever lies in main memory."""
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 * 2**30)
+    on_gpu, kept = argparse.Namespace(device=torch.device("cuda")), []
+    once, more = (
+        jobs._job(on_gpu, lambda n=n: kept.append(bytearray(b"x") * (n * 2**20)), 1.0)
+        for n in (10, 100)
+    )
+    assert once.gpu_peak == more.gpu_peak == 5 * 2**10
+    assert more.peak - once.peak > 90
+    found = iter([once, more])
+    monkeypatch.setattr(all_ratios, "drawing", lambda *_, **__: next(found))
+    monkeypatch.setattr(all_ratios, "training", lambda *_: once)
+    rows = {what: figure for what, figure, _ in all_ratios.whole_jobs(on_gpu, 1, 1)}
+    assert rows["ten times the pictures: main memory"] == more.peak / once.peak > 1
+    assert rows["ten times the pictures: GPU memory"] == 1
 
 
 def test_the_speed_benchmark_says_where_memory_ends(bench, monkeypatch):

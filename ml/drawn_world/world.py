@@ -30,6 +30,7 @@ SEED_RANGES: dict[str, range] = {
     "same_class": range(70_000_000, 80_000_000),
     "paper": range(80_000_000, 90_000_000),
     "benchmark": range(90_000_000, 90_000_400),
+    "unlooked": range(100_000_000, 110_000_000),  # no setting was ever chosen by them
 }
 """Purpose -> its seeds; disjoint, so that no scene ever serves two purposes."""
 

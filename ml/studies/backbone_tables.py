@@ -1,6 +1,9 @@
 """Tables and verdicts of the study `backbones` that hold both backbones against each other."""
 
+import math
+
 import pandas as pd
+from scipy import stats
 
 from ml.studies.backbone_rows import METHODS, labels_of
 from ml.studies.blocks import Cell, Row, Table
@@ -86,14 +89,21 @@ def apart(run: StudyRun, rows: dict[str, pd.DataFrame], where: str) -> Table:
     return Table(f"Transformer less U-Net on {where}", CELL_NAMES, table, note)
 
 
-def verdict_of_pairs(table: Table) -> str:
-    """Which differences an interval keeps on one side of 0."""
+def verdict_of_pairs(table: Table, seeds: int) -> str:
+    """Which differences lie beyond chance: the interval over pictures and seeds keeps them on one
+    side of 0, and so does Student's over the seeds alone, which are too few for a bootstrap.
+
+    seeds: trainings of a method that has a spread.
+    """
     worse, better = [], []
     for row in table.rows:
         for cell, found in row.cells.items():
-            if found.high is not None and found.high < 0:
+            reach = 0.0
+            if found.spread is not None and seeds > 1:
+                reach = float(stats.t.ppf(0.975, seeds - 1)) * found.spread / math.sqrt(seeds)
+            if found.high is not None and max(found.high, found.value + reach) < 0:
                 worse.append(f"{row.label}, {CELL_NAMES[cell]} ({found.value:.1f})")
-            if found.low is not None and found.low > 0:
+            if found.low is not None and min(found.low, found.value - reach) > 0:
                 better.append(f"{row.label}, {CELL_NAMES[cell]} (+{found.value:.1f})")
     return (
         "Beyond the spread of pictures and of grounding trainings the transformer is worse in "

@@ -166,4 +166,4 @@ def _counted(rows: dict[str, pd.DataFrame], split: str) -> str:
 
 def _apart(run: StudyRun, rows: dict[str, pd.DataFrame], where: str) -> list[Block]:
     pairs = apart(run, rows, where)
-    return [pairs, Text(verdict_of_pairs(pairs))] if pairs.rows else []
+    return [pairs, Text(verdict_of_pairs(pairs, run.size.seeds))] if pairs.rows else []

@@ -76,7 +76,10 @@ def blocks(run: StudyRun) -> list[Block]:
         Plot("Two unseen words, by labelled pictures of each", "pictures", "mIoU, %", curve),
         Text(
             "The taught module is the one of `make run` (split 1, one training); ± is over three "
-            f"choices of labelled pictures. {QUERY_STEPS} steps for a query; for "
+            f"choices of labelled pictures, with the most a word over seeds alone: all that there "
+            "are are taken each time. Every second picture shows another of the words too, which "
+            "has its mask then, so that a word has more masks than are named: 5 to 9 for 5, 30 for "
+            f"20. {QUERY_STEPS} steps for a query; for "
             f"the module {MODULE_STEPS} and one more a labelled picture; {BATCH} pictures each. "
             "`python -m ml teach` does the same with pictures of your own."
         ),

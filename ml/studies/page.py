@@ -28,9 +28,11 @@ TITLE = "The paper's questions, answered at micro size"
 READING = (
     "Each figure is the mean over splits and seeds ± the standard deviation over seeds, and in "
     "brackets the 95 % bootstrap interval over pictures and seeds; percent, unless a table says "
-    "otherwise. A method without training has no seed and no ±. Below ours stands the figure "
-    "of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, the drawn "
-    "micro world here, so compare the order of the rows and the gaps, not the heights."
+    "otherwise. Three trainings are few for a bootstrap: where they differ most, such intervals "
+    "hold the true mean in about 76 of 100 cases for one split and 86 for three (simulated: "
+    "python -m benchmarks.coverage). A method without training has no seed and no ±. Below ours "
+    "stands the figure of the paper (arXiv 2301.05221): Stable Diffusion and photographs there, "
+    "the drawn micro world here, so compare the order of the rows and the gaps, not the heights."
 )
 OLDER = (
     "These figures were published with other settings or weights than the present ones; the "

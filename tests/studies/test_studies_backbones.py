@@ -108,10 +108,14 @@ def test_a_paired_verdict_counts_only_what_is_beyond_chance():
                     "one_seen": Cell(-3.0, None, -5.0, -1.0),
                     "one_unseen": Cell(-3.0, None, -7.0, 1.0),
                     "two_seen": Cell(2.0, None, 1.0, 3.0),
+                    "two_mixed": Cell(4.0, 1.0, 1.0, 7.0),  # Student: 4.0 ± 2.5 of three trainings
+                    "two_unseen": Cell(-5.0, 2.1, -9.0, -1.0),  # -5.0 ± 5.2
                 }
             }
-        )
+        ),
+        3,
     )
-    assert said.count("our default") == 2 and "(-3.0)" in said and "(+2.0)" in said
+    assert said.count("our default") == 3 and "(-3.0)" in said and "(+2.0)" in said
+    assert "(+4.0)" in said and "(-5.0)" not in said
     with pytest.raises(ValueError, match="run ml.studies.concept_maps.make first"):
         concept_maps._read(open_run("quick"), "nothing", [])

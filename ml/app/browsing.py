@@ -123,10 +123,12 @@ class Sets:
         items = self._items(stage, rows.iloc[(page - 1) * PAGE : page * PAGE], marks)
         return Page(items, page, pages, len(rows), len(marks))
 
-    def mark(self, stage: str, key: str, word: str, verdict: str) -> int:
+    def mark(self, stage: str, key: str, word: str, sha256: str, verdict: str) -> int:
         """Writes what somebody says of a mask; returns how many marks the stage has then.
 
-        Raises ValueError for a mask that the set does not hold, or an unknown verdict.
+        sha256: of the picture that was shown. Under the same key a set that was made again has
+        another one, which nobody judged. Raises ValueError for it, for a mask that the set does
+        not hold, and for an unknown verdict.
         """
         rows = self.rows(stage)
         own = rows[(rows.key == key) & (rows.word == word)]
@@ -136,7 +138,13 @@ class Sets:
                 f"the set has no mask of {word!r:.80} in the picture {key!r:.80}: it was made "
                 "again since; load the page again"
             )
-        add_marks(self.workspace, [Mark(stage, items[0].sha256, key, word, verdict)])
+        if items[0].sha256 != sha256:
+            raise ValueError(
+                f"expected a mark on the picture {key!r:.80} that the set has now (sha256 "
+                f"{items[0].sha256:.12}), got one on another ({sha256!r:.14}): it was made again "
+                "since; load the page again"
+            )
+        add_marks(self.workspace, [Mark(stage, sha256, key, word, verdict)])
         return sum(mark.stage == stage for mark in read_marks(self.workspace))
 
     def _read(self, stage: str) -> pd.DataFrame:

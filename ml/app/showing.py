@@ -91,6 +91,7 @@ def browsed(own: Page) -> str:
                 "text": item.text,
                 "word": item.word,
                 "reason": item.reason,
+                "sha256": item.sha256,
                 "verdict": item.verdict,
                 "name": f"verdict-{place}",
                 "uri": uri(item.picture),

@@ -82,7 +82,7 @@ def lay_out(sets: Sets, blocks: gr.Blocks) -> None:
 
     def mark(stage: str, reason: str, entity: str, page: float, said: gr.EventData) -> tuple:
         def question() -> tuple:
-            own = _texts(said._data, "stage", "key", "word", "verdict")
+            own = _texts(said._data, "stage", "key", "word", "sha256", "verdict")
             count = sets.mark(**own)
             marks = "1 mark" if count == 1 else f"{count} marks"
             text = f"Kept: {own['word']} in {own['key']} is {own['verdict']}. {marks} so far."

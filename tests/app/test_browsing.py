@@ -1,22 +1,24 @@
 """Sets by reason and class, a page at a time, and marks, on hand-made shards."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ml.app.browsing import ACCEPTED, EVERY, PAGE, REJECTED, Sets
+from ml.app.showing import browsed
 from ml.errors import ManifestError
 from ml.images.facts import picture_facts
-from ml.images.png import encode_png
+from ml.images.png import decode_png, encode_png
 from ml.images.run_lengths import encode_rle
 from ml.pipeline.audited import verdicts_of
 from ml.pipeline.marks import Mark, add_marks, picture_sha256, read_marks
 from ml.pipeline.workspace import Workspace
 from ml.store.manifest import Manifest, describe_files, write_manifest
 from ml.store.schemas import IMAGES, SYNTHETIC, TRIPLETS
-from ml.store.shards import split, write_shard
+from ml.store.shards import read_frame, split, write_shard
 from ml.words.vocabulary import load_vocabulary
 
 VOC = load_vocabulary("voc-1")
@@ -26,6 +28,11 @@ PICTURES = 20
 
 def picture(place: int) -> np.ndarray:
     return np.random.default_rng(place).integers(0, 255, (8, 10, 3), np.uint8)
+
+
+def name_of(key: str) -> str:
+    """The sha256 of the picture that the sets show under a key."""
+    return picture_sha256(encode_png(picture(int(key[2:]))))
 
 
 def half(place: int) -> np.ndarray:
@@ -143,9 +150,10 @@ def test_rejected_masks_are_found_by_reason_and_class(sets):
 
 
 def test_a_mark_is_kept_shown_again_and_replaced_by_the_next(sets):
-    assert sets.mark("triplets", "p-005", "tv monitor", "wrong mask") == 1
-    assert sets.mark("triplets", "p-005", "tv monitor", "right") == 1
-    assert sets.mark("synthetic_dataset", "p-005", "dog", "wrong object") == 1
+    name = name_of("p-005")
+    assert sets.mark("triplets", "p-005", "tv monitor", name, "wrong mask") == 1
+    assert sets.mark("triplets", "p-005", "tv monitor", name, "right") == 1
+    assert sets.mark("synthetic_dataset", "p-005", "dog", name, "wrong object") == 1
     verdicts = {
         (item.key, item.word): item.verdict
         for number in (1, 2, 3, 4)
@@ -158,7 +166,33 @@ def test_a_mark_is_kept_shown_again_and_replaced_by_the_next(sets):
         ("triplets", "p-005", "tv monitor", "right"),
         ("synthetic_dataset", "p-005", "dog", "wrong object"),
     ]
-    assert marks[0].sha256 == picture_sha256(encode_png(picture(5)))
+    assert marks[0].sha256 == name
+
+
+def test_a_verdict_on_a_picture_that_was_made_again_under_its_key_is_refused(sets):
+    """The mark was kept for the new picture, which nobody had judged."""
+    seen = sets.page("synthetic_dataset", EVERY, "", 1).items[0]
+    folder = sets.workspace.folder("synthetic_dataset")
+    first, *rest = sorted(folder.glob("shard-*.parquet"))
+    rows = read_frame(first, SYNTHETIC.names)
+    rows["image"] = [encode_png(255 - decode_png(image)) for image in rows.image]
+    counts = {path.name: len(read_frame(path, ["key"])) for path in rest}
+    counts[first.name] = write_shard(first, "again", rows, SYNTHETIC)
+    again = Manifest("synthetic_dataset", 1, {"vocabulary_digest": VOC.digest}, {}, {}, {})
+    write_manifest(folder, dataclasses.replace(again, files=describe_files(folder, counts)))
+    told = f"{seen.key!r}.*{seen.sha256[:12]}.*made again since; load the page again"
+    with pytest.raises(ValueError, match=told):
+        sets.mark(seen.stage, seen.key, seen.word, seen.sha256, "wrong mask")
+    assert not read_marks(sets.workspace)
+    now = sets.page("synthetic_dataset", EVERY, "", 1).items[0]
+    assert (now.key, now.word) == (seen.key, seen.word) and now.sha256 != seen.sha256
+    assert sets.mark(now.stage, now.key, now.word, now.sha256, "right") == 1
+
+
+def test_the_page_names_the_picture_that_a_verdict_is_about(sets):
+    page = sets.page("triplets", EVERY, "", 1)
+    judged = [item.sha256 for item in page.items if item.mask is not None]
+    assert re.findall(r'<fieldset [^>]*data-sha256="(\w+)"', browsed(page)) == judged
 
 
 def test_marks_are_shown_as_the_stages_heed_them(sets):
@@ -199,7 +233,7 @@ def test_marks_are_shown_as_the_stages_heed_them(sets):
 )
 def test_a_mark_about_nothing_is_refused_and_nothing_written(sets, stage, key, word, verdict, says):
     with pytest.raises(ValueError, match=says):
-        sets.mark(stage, key, word, verdict)
+        sets.mark(stage, key, word, name_of(key), verdict)
     assert not read_marks(sets.workspace)
 
 
@@ -223,5 +257,5 @@ def test_label_maps_in_another_vocabularys_numbers_are_not_shown_under_its_names
     with pytest.raises(ValueError, match="not the one that 'synthetic_dataset' was made with"):
         longer.page("synthetic_dataset", EVERY, "", 1)
     with pytest.raises(ValueError, match="bring the old vocabulary back"):
-        longer.mark("synthetic_dataset", "train-000000", "dog", "right")
+        longer.mark("synthetic_dataset", "p-000", "dog", name_of("p-000"), "right")
     assert longer.page("triplets", EVERY, "", 1).total, "whose masks have no numbers"

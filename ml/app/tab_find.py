@@ -51,6 +51,8 @@ def lay_out(models: Models) -> None:
         pngs = gr.DownloadButton("Masks as PNG", interactive=False, elem_id="find-png")
         coco = gr.DownloadButton("Masks as COCO", interactive=False, elem_id="find-coco")
 
+    place = Path(pngs.GRADIO_CACHE)  # goes with the server; Gradio copies nothing that lies in it
+    place.mkdir(parents=True, exist_ok=True)
     none = gr.update(value=None, interactive=False)
 
     def answer(
@@ -63,7 +65,7 @@ def lay_out(models: Models) -> None:
             began = time.monotonic()
             data, name = handed_over(brought)
             found = find(models, data, name, words, threshold, telling(progress))
-            folder = Path(tempfile.mkdtemp())
+            folder = Path(tempfile.mkdtemp(dir=place))
             files = write_masks(found, folder), write_coco(found, folder)
             there = sum(own.presence >= threshold for own in found.answer.words)
             said = f"{there} of {len(found.answer.words)} words are in the picture"

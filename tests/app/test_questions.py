@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ml.app.downloads import slug, write_coco, write_masks
 from ml.app.drawing import draw
 from ml.app.finding import find
 from ml.app.models import Models
+from ml.app.serving import QUIET, quiet
 from ml.errors import ManifestError
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
@@ -100,6 +102,28 @@ def test_words_below_the_threshold_get_no_mask(models, door, tmp_path):
     found = find(models, png(picture), "x.png", "dog, cat", 1e6, told)
     assert not any(own.mask.any() for own in found.answer.words)
     assert not json.loads(write_coco(found, tmp_path).read_text())["annotations"]
+
+
+def test_the_files_of_an_answer_go_with_the_app(models, door, tmp_path, monkeypatch):
+    """They were left in the system's temporary folder, with the names of people's pictures."""
+    gr = pytest.importorskip("gradio")
+    from ml.app import tab_find
+
+    upload, temporary = tmp_path / "upload.png", tmp_path / "temporary"
+    upload.write_bytes(png(door(PROMPT, WORDS, num_inference_steps=4, seed=2).images[0]))
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name in (*QUIET, "GRADIO_TEMP_DIR", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "theirs")  # put back at the end of the test
+    with quiet() as folder:
+        with gr.Blocks(analytics_enabled=False) as blocks:
+            tab_find.lay_out(models)
+        answer = next(own.fn for own in blocks.fns.values() if own.name == "answer")
+        brought = {"path": str(upload), "orig_name": "secret-holiday.png"}
+        *_, pngs, coco = answer(brought, "dog, cat", 0.0, lambda share, desc: None)
+        assert "secret-holiday.png" in Path(coco["value"]).read_text()
+        assert Path(pngs["value"]).is_relative_to(folder)
+    assert not list(temporary.iterdir())
 
 
 def test_words_are_no_paths_in_the_files(tmp_path):

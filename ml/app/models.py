@@ -15,11 +15,12 @@ from ml.errors import ManifestError
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.opening import Opened, open_model
 from ml.pipeline.finished import manifest_of
-from ml.pipeline.stages.promotion import champion_record
+from ml.pipeline.stages.promotion import WHO, champion_folder
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
 from ml.settings.params import Params
 from ml.store.manifest import read_manifest
+from ml.store.seals import read_sealed
 from ml.words.vocabulary import Vocabulary, load_vocabulary
 
 DAAM_THRESHOLD = 0.4
@@ -48,7 +49,7 @@ class Models:
     segmenter_folder: Path | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: tuple[str, Opened, GroundingEngine] | None = None
-    _segmenter: tuple[str, Segmenter] | None = None
+    _segmenter: tuple[str, PreTrainedModel] | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -76,13 +77,16 @@ class Models:
             digest, folder = manifest.digest, self.workspace.folder("segmenter")
         if self._segmenter is None or self._segmenter[0] != digest:
             model = load_segmenter(folder).to(find_device(self.params.diffusion.device))
-            self._segmenter = digest, Segmenter(model, self._title(digest))
-        return self._segmenter[1]
+            self._segmenter = digest, model
+        # a promotion or a rollback changes the title alone
+        return Segmenter(self._segmenter[1], self._title(digest))
 
     def _title(self, digest: str) -> str:
         if not digest:
             return f"the segmenter of {self.segmenter_folder}"
-        champion = champion_record(self.workspace, "segmenter")
+        # read as it is: `champion_record` also repairs, which a promotion alone may do
+        record = champion_folder(self.workspace, "segmenter") / "record.json"
+        champion = read_sealed(record, WHO)
         is_champion = champion is not None and champion["digest"] == digest
         return "the champion segmenter" if is_champion else "this run's segmenter (no champion)"
 

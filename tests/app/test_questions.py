@@ -18,8 +18,11 @@ from ml.app.finding import find
 from ml.app.models import Models
 from ml.app.serving import QUIET, quiet
 from ml.errors import ManifestError
+from ml.pipeline.stages.promotion import champion_folder
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import load_params
+from ml.store.manifest import Manifest, describe_files, read_manifest, write_manifest
+from ml.store.seals import sealed
 
 PROMPT, WORDS = "a photograph of a dog and a cat", ["dog", "cat"]
 
@@ -124,6 +127,24 @@ def test_the_files_of_an_answer_go_with_the_app(models, door, tmp_path, monkeypa
         assert "secret-holiday.png" in Path(coco["value"]).read_text()
         assert Path(pngs["value"]).is_relative_to(folder)
     assert not list(temporary.iterdir())
+
+
+def test_the_segmenters_title_follows_promotion_and_rollback(segmenter_made, tmp_path):
+    workspace = Workspace(tmp_path, "micro")
+    folder = Path(shutil.copytree(segmenter_made, workspace.folder("segmenter")))
+    write_manifest(folder, Manifest("segmenter", 1, {}, {}, describe_files(folder, {}), {}))
+    models = Models(load_params(), workspace)
+    first = models.segmenter()
+    assert first.title == "this run's segmenter (no champion)"
+    record = champion_folder(workspace, "segmenter") / "record.json"
+    record.parent.mkdir(parents=True)
+    for digest, title in (
+        (read_manifest(folder).digest, "the champion segmenter"),
+        ("another's", "this run's segmenter (no champion)"),
+    ):
+        record.write_text(json.dumps(sealed({"digest": digest})))
+        assert models.segmenter().title == title
+        assert models.segmenter().model is first.model
 
 
 def test_words_are_no_paths_in_the_files(tmp_path):

@@ -21,12 +21,14 @@ from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.sampling import sample
 from ml.diffusion.tokens import word_positions
+from ml.diffusion.turns import in_turn
 from ml.words.phrases import query_text
 
 BACKGROUND = "background"
 """The concept that takes the pixels of no word."""
 
 
+@in_turn
 def concept_products(
     pipe: Pipeline,
     prompts: Sequence[str],

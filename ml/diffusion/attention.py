@@ -15,6 +15,7 @@ from ml.diffusion.backbones.protocol import Backbone
 from ml.diffusion.backbones.unet import head_shares
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.tokens import all_positions, text_length
+from ml.diffusion.turns import turn
 
 
 class Recorder(Protocol):
@@ -156,13 +157,14 @@ def recording(pipe: Pipeline, *recorders: Recorder) -> Iterator[None]:
             f"{type(pipe).__name__} has a transformer without it: take DAAM's maps or "
             "ConceptAttention's, or a Stable Diffusion 1, 2 or XL"
         )
-    layers = backbone.attentions(denoiser(pipe))
-    before = [layer.processor for layer in layers]
-    try:
-        for layer, processor in zip(layers, before, strict=True):
-            layer.processor = _Recording(processor, recorders)
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        for layer, processor in zip(layers, before, strict=True):
-            layer.processor = processor
+    with turn(pipe):
+        layers = backbone.attentions(denoiser(pipe))
+        before = [layer.processor for layer in layers]
+        try:
+            for layer, processor in zip(layers, before, strict=True):
+                layer.processor = _Recording(processor, recorders)
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            for layer, processor in zip(layers, before, strict=True):
+                layer.processor = processor

@@ -14,12 +14,14 @@ from ml.diffusion.loading import picture_size
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.saving import make_room
 from ml.diffusion.tokens import text_limit, word_positions
+from ml.diffusion.turns import in_turn
 from ml.words.phrases import query_text
 
 AT_ONCE = 256
 """Prompts that the text encoders are given at once."""
 
 
+@in_turn
 @torch.no_grad()
 def encode_prompts(pipe: Pipeline, prompts: Sequence[str]) -> EncodedPrompts:
     """The prompts as the denoiser is given them; "" is the unconditional text.

@@ -13,6 +13,7 @@ from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.latents import add_noise
 from ml.diffusion.pipeline import Pipeline, device_of
+from ml.diffusion.turns import in_turn
 from ml.words.left_out import without_phrase
 
 
@@ -91,6 +92,7 @@ def _predictions(
     return noisy, dict(zip(passes, made, strict=True))
 
 
+@in_turn
 def _predict(
     pipe: Pipeline,
     noisy: Sequence[torch.Tensor],

@@ -16,6 +16,7 @@ from ml.diffusion.backbones.protocol import Tap
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline, device_of
+from ml.diffusion.turns import in_turn, turn
 
 
 def feature_taps(
@@ -44,6 +45,7 @@ def channels_of(pipe: Pipeline, blocks: Sequence[int] | None = None) -> dict[int
     return feature_channels(denoiser(pipe), latent_shape(pipe)[-1], blocks)
 
 
+@in_turn
 @torch.no_grad()
 def denoiser_features(
     pipe: Pipeline,
@@ -86,12 +88,13 @@ def tapped(
         return hook
 
     taps = feature_taps(denoiser(pipe), latent_shape(pipe)[-1], blocks)
-    handles = [tap.module.register_forward_hook(keep(i, tap)) for i, tap in enumerate(taps)]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    with turn(pipe):
+        handles = [tap.module.register_forward_hook(keep(i, tap)) for i, tap in enumerate(taps)]
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def joined(outputs: dict[int, torch.Tensor], halves: int) -> dict[int, torch.Tensor]:

@@ -13,8 +13,10 @@ import torch
 from ml.diffusion.backbones.kinds import backbone_of, denoiser
 from ml.diffusion.encoding import encode_prompts
 from ml.diffusion.pipeline import Pipeline, device_of
+from ml.diffusion.turns import in_turn
 
 
+@in_turn
 @torch.no_grad()
 def invert(
     pipe: Pipeline, latents: torch.Tensor, prompts: Sequence[str], timestep: int

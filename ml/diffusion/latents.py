@@ -16,8 +16,10 @@ from torch import nn
 
 from ml.diffusion.backbones.kinds import backbone_of
 from ml.diffusion.pipeline import Pipeline, device_of
+from ml.diffusion.turns import in_turn
 
 
+@in_turn
 @torch.no_grad()
 def encode_images(pipe: Pipeline, images: np.ndarray) -> torch.Tensor:
     """Clean latents float32 (B,C,h,w), scaled, of pictures uint8 (B,H,W,3); deterministic."""

@@ -20,6 +20,7 @@ from ml.diffusion.features import denoiser_features, joined, tapped
 from ml.diffusion.loading import latent_shape
 from ml.diffusion.pipeline import Pipeline
 from ml.diffusion.schedulers import TIMESTEPS
+from ml.diffusion.turns import callback_running, in_turn
 
 StepCallback = Callable[[Any, int, int, dict[str, Any]], dict[str, Any]]
 """diffusers' `callback_on_step_end`: (its pipeline, step from 0, timestep, {"latents": ...}) ->
@@ -38,6 +39,7 @@ class Samples:
     )
 
 
+@in_turn
 def sample(
     pipe: Pipeline,
     prompts: Sequence[str],
@@ -64,7 +66,8 @@ def sample(
     the grounding module was trained with the profile's.
     recorders: observe the same cross-attentions as the words' own, as `add` of `Recorder`.
     callback: called by diffusers after each step; it may change the latents, but neither end the
-    drawing early nor switch the guidance off, because the last step's input is kept.
+    drawing early nor switch the guidance off, because the last step's input is kept, nor use the
+    model for something else.
     Raises ValueError for lists of unequal length, no prompt, fewer than two steps, a guidance scale
     that the model does not take, a word that is not in its prompt, a step that there is not or
     that can't be told, a scheduler that can't draw, or a callback that does what it may not.
@@ -151,7 +154,8 @@ def _watched(callback: StepCallback, guided: bool) -> StepCallback:
     no dictionary: the last step's input is kept, with both halves of the guided batch."""
 
     def call(pipe: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
-        changed = callback(pipe, step, timestep, tensors)
+        with callback_running(pipe):
+            changed = callback(pipe, step, timestep, tensors)
         if pipe.interrupt or (guided and not pipe.do_classifier_free_guidance):
             raise ValueError(
                 "callback_on_step_end: expected one that neither interrupts the drawing nor "

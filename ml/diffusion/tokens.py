@@ -4,7 +4,7 @@ Not here: where a word stands in a text as letters (`ml.words.spans`), what a te
 (`ml.diffusion.encoding`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
@@ -12,6 +12,7 @@ from ml.diffusion.backbones.kinds import kind_of_pipe, tokenizer_of
 from ml.diffusion.backbones.mmdit import T5_TOKENS
 from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.pipeline import Pipeline
+from ml.diffusion.turns import in_turn
 from ml.settings.sections import DiffusionParams
 from ml.words.spans import own_spans
 from ml.words.text_limit import TextLimit, limit_of, read_limit, reads, reads_beside
@@ -44,6 +45,12 @@ def text_limit(pipe: Pipeline) -> TextLimit:
     )
 
 
+@in_turn
+def refuse_long(pipe: Pipeline, texts: Iterable[str]) -> None:
+    """Raises ValueError for the first text that is longer than the pipeline reads."""
+    text_limit(pipe).refuse(texts)
+
+
 def text_length(pipe: Pipeline) -> int:
     """Tokens that the text encoders read which words are read from, start and end included."""
     return text_limit(pipe).most
@@ -63,6 +70,7 @@ def word_positions(pipe: Pipeline, prompt: str, word: str, words: Sequence[str] 
     return all_positions(pipe, prompt, word, words)[0]
 
 
+@in_turn
 def all_positions(
     pipe: Pipeline, prompt: str, word: str, words: Sequence[str] = ()
 ) -> list[list[int]]:

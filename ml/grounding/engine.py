@@ -18,7 +18,7 @@ from ml.diffusion.latents import add_noise, encode_images
 from ml.diffusion.pipeline import Pipeline, device_of
 from ml.diffusion.sampling import StepCallback, sample
 from ml.diffusion.schedulers import TIMESTEPS
-from ml.diffusion.tokens import text_limit
+from ml.diffusion.tokens import refuse_long
 from ml.grounding.arguments import DRAWING, SEED, number
 from ml.grounding.config import GroundingConfig
 from ml.grounding.features import Words, collate, compute_evidence
@@ -205,7 +205,7 @@ class GroundingEngine:
             for image, own, here in zip(images, checked, there, strict=True)
             if here.any()
         ]
-        text_limit(self.pipe).refuse(own.prompt for _, own in kept)
+        refuse_long(self.pipe, (own.prompt for _, own in kept))
         found = [made for _, made in self.batches.run(kept, segment)]
         return scattered(joined(images, found), there, scores, side)
 
@@ -218,10 +218,10 @@ class GroundingEngine:
     ) -> list[Asked]:
         """`ask`, and all texts within what the text encoder reads. shortened: the prompts are yet
         to be composed again of fewer words."""
-        asked, limit = ask(entities, prompts, phrases), text_limit(self.pipe)
-        limit.refuse(query_text(word) for own in asked for word in own.words)
+        asked = ask(entities, prompts, phrases)
+        refuse_long(self.pipe, (query_text(word) for own in asked for word in own.words))
         if not shortened:
-            limit.refuse(own.prompt for own in asked)
+            refuse_long(self.pipe, (own.prompt for own in asked))
         return asked
 
     def ground_latents(

@@ -138,7 +138,7 @@ class GroundedDiffusionPipeline:
             callback_on_step_end: as in diffusers, `callback(pipe, step, timestep, kwargs)` with
                 `kwargs["latents"]` (b,C,h,w), where `pipe` is the pipeline of diffusers; returns
                 the dictionary to go on with. Called for every batch. It may neither interrupt the
-                drawing nor switch the guidance off.
+                drawing nor switch the guidance off, nor use the model for something else.
 
         Returns:
             GroundedOutput: B pictures, and a mask (H,W) for each of their words.

@@ -1,5 +1,9 @@
 """What the pipeline takes and returns: in the manner of diffusers, each mask under its word."""
 
+import copy
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +168,23 @@ def test_a_callback_may_not_take_the_last_step_away(tiny):
         with pytest.raises(ValueError, match=f"callback_on_step_end: expected .*{match}"):
             tiny(DOG_AND_CAT, entities=["dog"], seed=1, callback_on_step_end=callback)
     assert tiny(DOG_AND_CAT, entities=["dog"], seed=1).masks  # the next call is none the worse
+
+
+def test_a_callback_may_not_use_the_model(tiny):
+    """Its passes would take the places of the last step's, in silence."""
+
+    def ground(pipe, step, timestep, kwargs):
+        tiny.ground(noise(64, 64), entities=["cat"])
+        return kwargs
+
+    def draw(pipe, step, timestep, kwargs):
+        tiny(DOG_AND_CAT, entities=["cat"], seed=2)
+        return kwargs
+
+    for callback in (ground, draw):
+        with pytest.raises(ValueError, match="callback_on_step_end: .*finish the drawing first"):
+            tiny(DOG_AND_CAT, entities=["dog"], seed=1, callback_on_step_end=callback)
+    assert tiny.ground(noise(64, 64), entities=["cat"]).masks  # afterwards it may
 
 
 def test_given_pictures_come_in_every_form(tiny, tmp_path):
@@ -349,3 +370,28 @@ def test_a_folder_that_names_no_steps_needs_them(tiny):
         bare("a dog", entities=["dog"], seed=0)
     with pytest.raises(ValueError, match="guidance_scale: the model's folder names no"):
         bare("a dog", entities=["dog"], seed=0, num_inference_steps=2)
+
+
+def test_threads_take_turns_at_one_pipeline():
+    """Their passes would meet in the hooks of one U-Net; it is slowed down, so that they do."""
+    shared = make_pipeline()
+    asked = [(noise(64, 64), ["dog", "cat"]), (255 - noise(64, 64), ["bus"])]
+
+    def ground(place: int) -> list[np.ndarray]:
+        picture, words = asked[place % 2]
+        return list(shared.ground(picture, words).probabilities[0].values())
+
+    alone = [ground(0), ground(1)]
+    drawn = shared(DOG_AND_CAT, ["dog"], seed=1)
+    slow = shared.pipe.unet.register_forward_pre_hook(lambda *_: time.sleep(0.005))
+    with ThreadPoolExecutor(4) as threads:
+        drawing = threads.submit(shared, DOG_AND_CAT, ["dog"], seed=1)
+        together = list(threads.map(ground, range(6)))
+    slow.remove()
+    for place, own in enumerate(together):
+        assert all(map(np.array_equal, own, alone[place % 2]))
+    assert np.array_equal(pixels(drawing.result()), pixels(drawn))
+    assert np.array_equal(drawing.result().probabilities[0]["dog"], drawn.probabilities[0]["dog"])
+    assert pickle.loads(pickle.dumps(shared.pipe)) is not shared.pipe  # no lock goes along
+    again = copy.deepcopy(shared).ground(*asked[1])
+    assert np.array_equal(again.probabilities[0]["bus"], alone[1][0])

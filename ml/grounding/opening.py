@@ -1,11 +1,12 @@
-"""Folders that hold a grounding model, opened and written: by `save_pretrained`, left by the stage
+"""Folders that hold a grounding model, opened: written by `save_pretrained`, left by the stage
 `grounding_model`, or downloaded from the model registry.
 
-Not here: the files of the diffusion model itself (`ml.diffusion.checkpoint`).
+Not here: how they are written (`saving.py`), and the files of the diffusion model itself
+(`ml.diffusion.checkpoint`).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from ml.diffusion.checkpoint import find_checkpoint
 from ml.diffusion.features import channels_of
 from ml.diffusion.loading import load_pipeline, read_pipeline, set_scheduler
 from ml.diffusion.pipeline import Pipeline
-from ml.diffusion.saving import QUANTISE, quantise, refuse_to_copy
+from ml.diffusion.saving import quantise
 from ml.diffusion.tokens import text_width
 from ml.errors import ManifestError
-from ml.grounding.learned import load_queries, save_queries
+from ml.grounding.learned import load_queries
 from ml.grounding.module import GroundingModule
 from ml.settings.params import neutral
 from ml.settings.profile import ROOT
 from ml.settings.sections import FLOW_SCHEDULERS, SCHEDULERS, DiffusionParams
-from ml.store.files import atomic, say, write_json
+from ml.store.files import say
 from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import NAME as MANIFEST
 from ml.store.manifest import Manifest, read_manifest
@@ -90,43 +91,6 @@ def open_model(folder: Path | str, device: str) -> Opened:
         "GroundedDiffusionPipeline.save_pretrained, the folder of the stage "
         f"{STAGE} (data/<profile>/{STAGE}), or one downloaded from the model registry"
     )
-
-
-def save_model(
-    folder: Path,
-    model: Opened,
-    diffusion: str | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-) -> None:
-    """Writes a folder that `open_model` opens.
-
-    diffusion, revision, variant: what is written down instead of a copy of the diffusion model.
-    """
-    if diffusion is None:
-        refuse_to_copy(model.pipe)
-    model.module.save_pretrained(folder / "grounding")
-    if model.queries:
-        save_queries(folder, model.queries)
-    if diffusion is None:
-        with atomic(folder / "diffusion") as temporary:
-            model.pipe.save_pretrained(temporary, safe_serialization=True)
-    reference = Reference(
-        diffusion=diffusion or "diffusion",
-        revision=revision,
-        variant=variant,
-        scheduler=type(model.pipe.scheduler).__name__,
-        dtype=str(model.pipe.dtype).removeprefix("torch."),
-        batch_size=model.batch_size,
-        steps=model.steps,
-        guidance_scale=model.guidance_scale,
-        quantise=getattr(model.pipe, QUANTISE, None),
-        **{name: getattr(model.pipe, name, None) for name in backbone_of(model.pipe).settings},
-        taught=sorted(model.queries),
-    )
-    own = {name: value for name, value in asdict(reference).items() if value is not None}
-    kept = {field.name: None for field in fields(Reference) if field.name not in OF_SOME}
-    write_json(folder / REFERENCE, kept | own)
 
 
 def _saved(folder: Path, device: str) -> Opened:
@@ -230,7 +194,7 @@ def _stage(folder: Path, device: str) -> Opened:
 def _hub_id(
     model: str, revision: str | None, variant: str | None
 ) -> tuple[str, str | None, str | None] | None:
-    """What `save_model` can write down in place of a copy: nothing of a folder."""
+    """What `ml.grounding.saving` can write down in place of a copy: nothing of a folder."""
     return None if Path(model).is_dir() else (model, revision, variant)
 
 

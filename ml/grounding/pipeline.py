@@ -1,6 +1,6 @@
 """The door: pictures with masks for words, in the manner and vocabulary of diffusers.
 
-Not here: how masks are made (`engine.py`), and how folders are laid out (`opening.py`).
+Not here: how masks are made (`engine.py`), and folders (`opening.py`, `saving.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,9 @@ from ml.grounding.config import GroundingConfig
 from ml.grounding.engine import GroundingEngine
 from ml.grounding.given import Picture
 from ml.grounding.module import GroundingModule
-from ml.grounding.opening import Opened, open_model, save_model
+from ml.grounding.opening import Opened, open_model
 from ml.grounding.output import GroundedOutput, OutputType, as_output, check_output_type
+from ml.grounding.saving import save_model
 
 
 class GroundedDiffusionPipeline:
@@ -256,14 +257,13 @@ class GroundedDiffusionPipeline:
         revision: str | None = None,
         variant: str | None = None,
     ) -> None:
-        """Writes a folder that `from_pretrained` opens.
+        """Writes a folder that `from_pretrained` opens, or raises ValueError.
 
         Args:
             folder: made where it is missing. Gets `grounding/`, `pipeline.json` (scheduler, dtype,
                 batch size, steps, guidance, taught words) and, without `diffusion`, the model.
             diffusion: a hub id, or an absolute folder, that is written down instead of a copy.
-            revision: of the hub id.
-            variant: of the hub id's weights, such as "fp16".
+            revision, variant: of the hub id (`variant="fp16"`), never without it.
         """
         drawing = self.engine.batches.size, self.num_inference_steps, self.guidance_scale
         model = Opened(self.pipe, self.module, *drawing, self.queries)

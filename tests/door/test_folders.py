@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from diffusers import LCMScheduler
 from PIL import Image
 
 import ml
@@ -17,6 +18,7 @@ from ml.segmenters.prediction import predict
 from ml.segmenters.processor import image_processor
 from ml.store.manifest import read_manifest, write_manifest
 from tests.builders.doors import BACKBONE, DIFFUSION, downloaded_folder, segmenter_folder
+from tests.builders.grounded import make_pipeline
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 SMOOTH = np.asarray(Image.fromarray(PICTURE[:4, :4]).resize((64, 64), Image.Resampling.BICUBIC))
@@ -43,6 +45,62 @@ def test_what_is_saved_opens_as_it_was(door, tmp_path):
     assert (again.num_inference_steps, again.guidance_scale) == (15, 4.0)
     assert type(again.pipe.scheduler) is type(door.pipe.scheduler)
     assert again.engine.batches.size == 40
+
+
+@pytest.mark.parametrize("where", ["diffusion", "grounding", "after both"])
+def test_a_stopped_save_leaves_no_mixture(where, tmp_path, monkeypatch):
+    """Before the copy is whole the older folder is as it was, later none is opened; what somebody
+    else put there stays."""
+    first, other = make_pipeline(), make_pipeline()
+    with torch.no_grad():
+        for weight in other.module.parameters():
+            weight.mul_(1.5)
+    first.save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def stop(*given, **named):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if where == "diffusion":
+            patch.setattr(type(other.pipe), "save_pretrained", stop)
+        elif where == "grounding":
+            patch.setattr(type(other.module), "save_pretrained", stop)
+        else:
+            patch.setattr("ml.grounding.saving.write_json", stop)
+        with pytest.raises(OSError, match="No space left"):
+            other.save_pretrained(tmp_path)
+    if where == "diffusion":
+        assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(tmp_path)), masks(first))
+    else:
+        with pytest.raises(ValueError, match="no pipeline.json"):
+            GroundedDiffusionPipeline.from_pretrained(tmp_path)
+    other.save_pretrained(tmp_path)
+    assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(tmp_path)), masks(other))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_refused_save_leaves_the_older_folder(tmp_path):
+    own = make_pipeline()
+    own.save_pretrained(tmp_path)
+    (tmp_path / "diffusion/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="diffusion holds notes.txt"):
+        own.save_pretrained(tmp_path)
+    assert np.allclose(masks(GroundedDiffusionPipeline.from_pretrained(tmp_path)), masks(own))
+
+
+def test_what_could_not_be_opened_is_not_written(tmp_path):
+    own = make_pipeline()
+    for given, match in (
+        ({"variant": "fp16"}, "got variant='fp16' alone; add diffusion="),
+        ({"revision": "main"}, "got revision='main' alone; add diffusion="),
+    ):
+        with pytest.raises(ValueError, match=match):
+            own.save_pretrained(tmp_path / "saved", **given)
+    own.pipe.scheduler = LCMScheduler.from_config(own.pipe.scheduler.config)
+    with pytest.raises(ValueError, match="LCMScheduler is not opened.*expected one of .*DDIM"):
+        own.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_stage_opens_from_any_place_and_writes_nothing(copied, door, monkeypatch, tmp_path):

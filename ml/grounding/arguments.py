@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import numpy as np
 import torch
 
+from ml.grounding.prompting import refuse_set
 from ml.settings.ranges import Range, fit
 from ml.settings.sections import DiffusionParams
 
@@ -55,6 +56,7 @@ def texts(name: str, value: object) -> tuple[list[str], bool]:
 
 def one(name: str, words: Any) -> list[Any]:
     """[words] of one picture. Raises ValueError unless they are a flat list."""
+    refuse_set(name, words)
     if isinstance(words, str | bytes) or not hasattr(words, "__len__"):
         raise ValueError(f'{name}: expected a list of words, such as ["dog", "car"], got {words!r}')
     own = _plain(words)
@@ -68,6 +70,7 @@ def one(name: str, words: Any) -> list[Any]:
 
 def several(name: str, words: Any) -> list[Any]:
     """A list of words for each picture; `ask` checks them. Raises ValueError for a text."""
+    refuse_set(name, words)
     if isinstance(words, str | bytes) or not hasattr(words, "__len__"):
         raise ValueError(
             f'{name}: expected a list of words for each picture, such as [["dog", "car"], ["cat"]]'

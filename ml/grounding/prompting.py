@@ -33,6 +33,7 @@ def ask(
     is asked for twice, or a word or phrase that doesn't stand in its prompt for itself.
     """
     for what, given in (("words", entities), ("prompts", prompts), ("phrases", phrases)):
+        refuse_set(what, given)
         if not hasattr(given, "__len__") and (given is not None or what == "words"):
             raise ValueError(f"expected the {what} of each picture in a list, got {given!r:.80}")
     words = [_listed(own, "words") for own in entities]
@@ -73,11 +74,22 @@ def ask(
 
 def _listed(own: Sequence[str], what: str) -> list[str]:
     """A picture's words as a list, checked; a text alone would be taken for its letters."""
+    refuse_set(what, own)
     if isinstance(own, str | bytes) or not hasattr(own, "__len__"):
         raise ValueError(
             f'expected a list of {what} for each picture, such as ["dog", "car"], got {own!r}'
         )
     return [check_word(word) for word in own]
+
+
+def refuse_set(what: str, given: object) -> None:
+    """Raises ValueError for a set: its order, and with it the composed prompt and the masks, is
+    another in every process."""
+    if isinstance(given, set | frozenset):
+        raise ValueError(
+            f"{what}: expected a list, whose order is kept, got a {type(given).__name__}; "
+            f"sort it first: sorted({what})"
+        )
 
 
 def compose_prompt(words: Sequence[str]) -> str:

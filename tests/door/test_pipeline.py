@@ -84,11 +84,16 @@ def test_a_list_of_prompts_takes_a_list_of_lists(tiny):
         ([], "at least one word"),
         (["dog", "dog"], "asked for twice"),
         (["sheep"], "'sheep' is not in the prompt"),
+        ({"dog", "cat"}, r"entities: expected a list, whose order is kept, got a set; .*sorted"),
     ):
         with pytest.raises(ValueError, match=match):
             tiny(DOG_AND_CAT, entities=entities, seed=0)
     with pytest.raises(ValueError, match="expected a list of words for each picture"):
         tiny([DOG_AND_CAT], entities=["dog"], seed=0)
+    for sets in ([{"dog", "cat"}], {frozenset({"dog", "cat"})}):
+        with pytest.raises(ValueError, match="expected a list, whose order is kept, got a"):
+            tiny.ground(noise(1, 64, 64), entities=sets)
+    assert list(tiny.ground(noise(64, 64), {"dog": 1, "cat": 2}.keys()).masks[0]) == ["dog", "cat"]
     with pytest.raises(ValueError, match="1 prompts, 2 entities"):
         tiny([DOG_AND_CAT], entities=[["dog"], ["cat"]], seed=0)
 

@@ -25,11 +25,13 @@ def _machine() -> str:
 
 
 def started(process: int) -> str:
-    """When a process of this machine began, in the kernel's ticks; "" when it is gone."""
+    """When a process of this machine began, in the kernel's ticks; "" when it is gone, though
+    nobody may have waited for it yet (a zombie)."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 MACHINE = _machine()
@@ -41,6 +43,7 @@ class Beats:
     def __init__(self, place: Path, stage: str) -> None:
         self.place, self.stage = place, stage
         self.since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self.by = uuid.uuid4().hex
         self.beat = 0
         self.kept: dict[Path, int | None] = {}
         self.guard = threading.Lock()
@@ -58,7 +61,7 @@ class Beats:
                 "since": self.since,
                 "beat": self.beat,
                 "released": released,
-                "by": id(self),
+                "by": self.by,
             }
         ).encode()
 

@@ -2,11 +2,13 @@
 
 A lock is a small object that its holder rewrites every BEAT seconds. One whose beat stands still
 for LIFETIME seconds, by the clock of whoever waits, is taken over; of a process of this machine
-that is gone it is known at once. No two clocks are compared. What such a lock cannot do, to stop a
+that is gone it is known at once. One that lives proves nothing: its holder may have lost the store
+and given up. No two clocks are compared. What such a lock cannot do, to stop a
 holder that was merely paused, the numbers of `ml.store.shelf` do: a higher number exists.
 """
 
 import json
+import os
 import time
 import uuid
 from pathlib import Path
@@ -15,13 +17,16 @@ from typing import Any
 from ml.errors import STORES, WorkspaceBusy
 from ml.store import beats, objects
 from ml.store.beats import Beats
-from ml.store.files import alive, say
+from ml.store.files import say
 from ml.store.shelf import READERS, Shelf, lock_in, look
 
 LIFETIME = 60.0
 GRACE = 2.0
 """Seconds to wait for a process that only looks into a folder for a moment."""
 POLL = 0.5
+_holding: set[str] = set()
+"""Who holds locks in this process. What its records name beside these is what one left that could
+not reach the store at its end."""
 
 
 class Lease:
@@ -38,9 +43,11 @@ class Lease:
         self._seen: dict[Path, tuple[object, float]] = {}
 
     def __enter__(self) -> "Lease":
+        _holding.add(self._beats.by)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _holding.discard(self._beats.by)
         if kind is not None and kind.__module__.startswith(STORES):
             self._beats.over.set()  # the store does not answer: others take over when it does
             return
@@ -161,9 +168,10 @@ class Lease:
         if not holder or holder.get("released"):
             return False, {}
         if holder.get("machine") == beats.MACHINE:
-            process = holder["pid"]
-            there = alive(process) and beats.started(process) == holder["started"]
-            return there, holder
+            if beats.started(holder["pid"]) != holder["started"]:
+                return False, holder
+            if holder["pid"] == os.getpid():
+                return holder["by"] in _holding, holder
         now = time.monotonic()
         beat, since = self._seen.setdefault(path, (holder.get("beat"), now))
         if beat != holder.get("beat"):

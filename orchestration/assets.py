@@ -104,11 +104,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 @dg.asset(deps=list(STAGE), group_name="release", kinds={"dvc"}, **CPU)
 def sealed_data(project: Project) -> dg.MaterializeResult:
     """Everything that was made and passed its checks, committed to DVC (the default profile)."""
-    from orchestration.versioning import reason_to_skip, seal
+    from orchestration.versioning import seal
 
-    if not reason_to_skip(project.workspace):
-        judge_all(project.params, project.workspace)
-    return dg.MaterializeResult(metadata=seal(project.workspace))
+    judge = partial(judge_all, project.params, project.workspace)
+    return dg.MaterializeResult(metadata=seal(project.workspace, judge))
 
 
 ASSETS = [*map(stage_asset, STAGES), sealed_data]

@@ -6,6 +6,8 @@ process of its own, because it locks the checkout and changes process-wide state
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from ml.pipeline.recipe import refuse_failed
@@ -15,7 +17,8 @@ from ml.settings.profile import ROOT, load_params
 from ml.store.files import read_note, sha256_file, write_json
 from ml.store.manifest import read_manifest
 from ml.store.places import is_remote, place_of
-from orchestration.turns import turn
+from ml.store.stage_places import lock_of
+from orchestration.turns import turn, when_free
 
 
 class SealError(RuntimeError):
@@ -47,9 +50,12 @@ def _without_git(root: Path) -> bool:
     return local.is_file() and "no_scm = true" in local.read_text()
 
 
-def seal(workspace: Workspace) -> dict[str, str]:
+def seal(workspace: Workspace, judge: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Commits all stages to DVC, so that a plain `dvc pull` elsewhere gets every one of them; does
     nothing when they are sealed already.
+
+    judge: judges the stages first. From then on until all is noted none of them is made anew, and
+    one that is being made is waited for: else DVC would have a mixture that nothing judged.
 
     Returns what the UI shows. Raises SealError with DVC's own message when DVC fails, ManifestError
     when a stage is unfinished or damaged, QualityError when its last checks failed.
@@ -57,7 +63,18 @@ def seal(workspace: Workspace) -> dict[str, str]:
     if reason := reason_to_skip(workspace):
         return {"sealed": "skipped", "reason": reason}
     with turn(workspace.state("sealed_data") / ".lock", f"sealing {workspace.data}"):
-        return _seal(workspace, Path(workspace.root), [stage.name for stage in STAGES])
+        names = [stage.name for stage in STAGES]
+        with when_free(lambda: _reading(workspace, names)):
+            judge()
+            return _seal(workspace, Path(workspace.root), names)
+
+
+def _reading(workspace: Workspace, names: list[str]) -> ExitStack:
+    """Holds the stages as a reader does. Raises WorkspaceBusy when one is being made."""
+    with ExitStack() as locks:  # gives back what it took when the next one is busy
+        for name in names:
+            locks.enter_context(lock_of(workspace.data, name)).read()
+        return locks.pop_all()
 
 
 def _seal(workspace: Workspace, root: Path, names: list[str]) -> dict[str, str]:

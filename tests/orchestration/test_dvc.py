@@ -8,17 +8,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ml.errors import ManifestError, QualityError
+from ml.errors import ManifestError, QualityError, WorkspaceBusy
 from ml.pipeline.table import STAGES
 from ml.pipeline.workspace import Workspace
 from ml.settings.profile import ROOT
+from ml.store import locks
 from ml.store.files import write_json
 from ml.store.manifest import read_manifest
+from ml.store.stage_places import lock_of
 from orchestration import versioning
 from tests.builders import handmade
 
@@ -190,6 +193,49 @@ def test_what_failed_its_checks_or_is_damaged_is_not_sealed(checkout):
         versioning.seal(workspace)
     shard.write_bytes(whole)
     assert before == (lock.read_bytes() if lock.is_file() else None)
+
+
+def test_no_stage_is_made_from_judging_to_the_commit(checkout, monkeypatch):
+    workspace, tried = Workspace(checkout, "micro"), []
+    (workspace.state("sealed_data") / "seal.json").unlink(missing_ok=True)
+    monkeypatch.setattr(locks, "GRACE", -1.0)
+
+    def make_all():
+        for stage in STAGES:
+            with lock_of(workspace.data, stage.name) as lock, pytest.raises(WorkspaceBusy):
+                lock.write()
+            tried.append(stage.name)
+
+    def commit(arguments, root):
+        make_all()
+        raise versioning.SealError("far enough")
+
+    monkeypatch.setattr(versioning, "dvc", commit)
+    with pytest.raises(versioning.SealError, match="far enough"):
+        versioning.seal(workspace, make_all)
+    assert tried == [stage.name for stage in STAGES] * 2
+    with lock_of(workspace.data, "prompts") as lock:
+        lock.write()  # given back
+
+
+def test_a_stage_that_is_being_made_is_waited_for(checkout, monkeypatch):
+    workspace, waits = Workspace(checkout, "micro"), []
+    monkeypatch.setattr(locks, "GRACE", -1.0)
+
+    def judge():
+        assert waits
+        raise versioning.SealError("far enough")
+
+    with lock_of(workspace.data, "images") as maker:
+        maker.write()
+
+        def wait(seconds):
+            waits.append(seconds)
+            maker.__exit__()
+
+        monkeypatch.setattr(time, "sleep", wait)
+        with pytest.raises(versioning.SealError, match="far enough"):
+            versioning.seal(workspace, judge)
 
 
 def test_other_profiles_are_not_sealed(checkout):

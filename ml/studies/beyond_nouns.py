@@ -36,8 +36,8 @@ def make(run: StudyRun, only: str | None = None) -> None:
     )
     sheet = sheet_path(run)
     if not run.in_place(sheet, part_recipe(run, "sheet")):
-        draw_sheet(run, sheet)
-        run.sign(sheet, part_recipe(run, "sheet"))
+        with run.making(sheet, part_recipe(run, "sheet")):
+            draw_sheet(run, sheet)
 
 
 def blocks(run: StudyRun) -> list[Block]:

@@ -56,15 +56,16 @@ Products = list[torch.Tensor]
 def make(run: StudyRun) -> None:
     """The products of judged and of threshold pictures; resumable."""
     for name, records in map_sets(run, {}).items():
-        write_shards(
-            _folder(run, name),
-            _recipe(run, records),
-            split([map_request(r) for r in records], run.size.shard),
-            ProductMaker(run),
-            SCHEMA,
-            processes(run.workers),
-        )
-        run.sign(_folder(run, name), _recipe(run, records))
+        folder, recipe = _folder(run, name), _recipe(run, records)
+        with run.making(folder, recipe):
+            write_shards(
+                folder,
+                recipe,
+                split([map_request(r) for r in records], run.size.shard),
+                ProductMaker(run),
+                SCHEMA,
+                processes(run.workers),
+            )
 
 
 def rows(run: StudyRun, split_name: str) -> pd.DataFrame:

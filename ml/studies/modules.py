@@ -98,8 +98,9 @@ def trained_modules(run: StudyRun, spec: Spec, pipe) -> list[GroundingModule]:
         ]
         for seed, folder, recipe in places:
             if not run.in_place(folder, recipe):
-                _train_one(run, spec, pipe, sources, seed).save_pretrained(folder)
-                run.sign(folder, recipe)
+                module = _train_one(run, spec, pipe, sources, seed)
+                with run.making(folder, recipe):
+                    module.save_pretrained(folder)
     return [load_module(run, spec, seed) for seed, *_ in places]
 
 

@@ -63,8 +63,7 @@ def take_over(run: StudyRun) -> list[str]:
             path, recipe = run.table_path(name), recipes.get(name)
             if recipe is None or (path.exists() and run.signed(path) is not None):
                 continue
-            with atomic(path) as temporary:
+            with run.making(path, recipe), atomic(path) as temporary:
                 frame.to_parquet(temporary, index=False, compression="zstd")
-            run.sign(path, recipe)
             taken.append(name)
     return taken

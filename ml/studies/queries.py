@@ -52,15 +52,15 @@ def make(run: StudyRun) -> None:
     )
     for name, records in map_sets(run, labelled).items():
         asked, recipe = [map_request(r) for r in records], map_recipe(run, labelled, records)
-        write_shards(
-            map_folder(run, name),
-            recipe,
-            split(asked, run.size.shard),
-            QueryMapMaker(run),
-            MAP_SCHEMA,
-            processes(run.workers),
-        )
-        run.sign(map_folder(run, name), recipe)
+        with run.making(map_folder(run, name), recipe):
+            write_shards(
+                map_folder(run, name),
+                recipe,
+                split(asked, run.size.shard),
+                QueryMapMaker(run),
+                MAP_SCHEMA,
+                processes(run.workers),
+            )
 
 
 def made(run: StudyRun) -> bool:

@@ -47,9 +47,9 @@ def optimise(run: StudyRun, name: str, labelled: Sequence[Record], recipe: str) 
         )
         for r in labelled
     ]
-    with atomic(query_file(run, name)) as temporary, temporary.open("wb") as file:
+    path = query_file(run, name)
+    with run.making(path, recipe), atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, torch.stack(made).numpy())
-    run.sign(query_file(run, name), recipe)
     return name
 
 

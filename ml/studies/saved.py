@@ -36,8 +36,8 @@ def save(run: StudyRun, name: str, saved: Saved) -> Path:
         if isinstance(block, Table):
             check_table(name, block)
     path = path_of(run, name)
-    write_json(path, to_plain(saved))
-    run.sign(path, recipe_of_blocks(run, name))
+    with run.making(path, recipe_of_blocks(run, name)):
+        write_json(path, to_plain(saved))
     return path
 
 

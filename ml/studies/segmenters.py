@@ -67,7 +67,7 @@ def train_and_score(run: StudyRun, model: Model, seed: int) -> str:
     found = predict_each(segmenter, [scene.image for scene in scenes])
     counts = confusions(found, label_maps(scenes, vocabulary), len(vocabulary.classes))
     shown = spread(len(scenes), SHOWN)
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with run.making(path, recipe), atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             confusions=counts.astype(np.int32),
@@ -75,6 +75,5 @@ def train_and_score(run: StudyRun, model: Model, seed: int) -> str:
             maps=np.stack([found[i] for i in shown]),
             shown=shown,
         )
-    run.sign(path, recipe)
     shutil.rmtree(progress, ignore_errors=True)
     return f"{path.stem}: {len(images)} pictures"

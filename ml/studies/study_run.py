@@ -7,7 +7,8 @@ so that a run that was stopped goes on, and a changed setting makes anew what de
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +102,15 @@ class StudyRun:
         """Marks a file or folder as finished: the last step of making it."""
         write_json(_note(path), recipe)
 
+    @contextmanager
+    def making(self, path: Path, recipe: str) -> Iterator[None]:
+        """Signs what the block makes or replaces. An earlier recipe goes first: after a kill it
+        would stand beside what another one made."""
+        if self.signed(path) != recipe:
+            _note(path).unlink(missing_ok=True)
+        yield
+        self.sign(path, recipe)
+
     def table_path(self, name: str) -> Path:
         return self.folder / "raw" / f"{name}.parquet"
 
@@ -109,9 +119,8 @@ class StudyRun:
         path = self.table_path(name)
         if not self.in_place(path, recipe):
             frame = make()
-            with atomic(path) as temporary:
+            with self.making(path, recipe), atomic(path) as temporary:
                 frame.to_parquet(temporary, index=False, compression="zstd")
-            self.sign(path, recipe)
         return pd.read_parquet(path)
 
 

@@ -67,9 +67,8 @@ def label_part(run: StudyRun, name: str, part: int) -> str:
     copies = set(find_overlap([small(r.image) for r in records], benchmark))
     overlaps = [i in copies for i in range(len(records))]
     maps, reasons = label(records, overlaps, pipe, modules, run.params.synthetic)
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with run.making(path, recipe), atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, maps=maps, reasons=reasons)
-    run.sign(path, recipe)
     return f"{path.stem}: {(reasons == '').mean():.0%} kept"
 
 

@@ -206,6 +206,21 @@ def record(entities: tuple, detected: list, true: list) -> Record:
     )
 
 
+def test_what_was_replaced_and_not_signed_is_no_settings_table(tmp_path, monkeypatch):
+    """Killed between the two: the rows of B beside the recipe of A were A's."""
+    run, killed = open_run("quick", tmp_path), KeyboardInterrupt
+    run.table("t", "recipe A", lambda: pd.DataFrame({"of": ["A"]}))
+
+    def kill(*_):
+        raise killed
+
+    with monkeypatch.context() as patch, pytest.raises(killed):
+        patch.setattr(type(run), "sign", kill)
+        run.table("t", "recipe B", lambda: pd.DataFrame({"of": ["B"]}))
+    again = run.table("t", "recipe A", lambda: pd.DataFrame({"of": ["A"]}))
+    assert list(again["of"]) == ["A"]
+
+
 def test_rows_of_a_mask_say_where_its_pixels_fell_for_each_judge():
     true = [block(0, 0), block(0, 8)]
     seen_by = record(("dog", "bus"), [block(0, 1), block(0, 8)], true)

@@ -53,7 +53,7 @@ def stay_alive(instance: dg.DagsterInstance, run_id: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     young = folder / f".{run_id}.{os.getpid()}"
     file = young.open("w")
-    try_lock(file)  # succeeds: no other process knows the name
+    try_lock(file)  # not held: no other process knows the name
     _alive.append(file)
     young.rename(folder / run_id)  # locked before others can see it under this name
 
@@ -62,18 +62,19 @@ def write_off_the_dead(instance: dg.DagsterInstance) -> list[str]:
     """Marks the runs whose process is gone as failed; returns their ids.
 
     Nothing ever waits for such a run, since its locks ended with it (`orchestration.turns`). The
-    runs of another machine are left to it, and to Dagster's daemon.
+    runs of another machine are left to it, and to Dagster's daemon; where no locks are known, those
+    that left a file are, since nothing says who lives.
     """
     here = place(instance)
     gone = set()
     for path in folder_of_the_living(instance).glob("[!.]*"):
         try:
-            with path.open() as file:
+            with path.open("r+") as file:
                 if try_lock(file):
                     path.unlink(missing_ok=True)
                     gone.add(path.name)
-        except FileNotFoundError:
-            continue  # another run has removed it
+        except (FileNotFoundError, PermissionError):
+            continue  # another run has removed it, or it is another user's
     under_way = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
     if isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # a pod may wait for a GPU
         under_way += NOT_BEGUN

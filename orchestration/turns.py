@@ -36,13 +36,7 @@ def turn(path: Path, who: str) -> Iterator[None]:
     path = path if not is_remote(path) else _here(str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            free = try_lock(file)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            free = True
-        if not free:
+        if try_lock(file) is False:
             file.seek(0)
             dg.get_dagster_logger().warning(
                 f"{who} waits for {file.read() or 'another run'} "
@@ -79,12 +73,17 @@ def checkout_turn(home: Path, what: str, who: str):
     return turn(_here(what) if is_remote(home) else home / "data" / f".{what}.lock", who)
 
 
-def try_lock(file) -> bool:
-    """Locks an open file until it is closed or the process ends; False when another holds it."""
+def try_lock(file) -> bool | None:
+    """Locks an open file until it is closed or the process ends; False when another holds it, None
+    where the file system knows no locks. It must be open for writing: NFS refuses others."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
     return True
 
 

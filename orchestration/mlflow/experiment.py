@@ -1,7 +1,6 @@
 """An MLflow store opened, and the experiment of a profile in it."""
 
 import fcntl
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -48,7 +47,9 @@ def _make_store(file: Path) -> None:
     """Makes an sqlite store that is not there yet, elsewhere first: MLflow takes 10 s for its fifty
     tables, and refuses a store in which a killed run left some of them."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file.parent):
+    if file.exists():
+        return  # it took its place when it was whole
+    with _alone(file.with_name(f".{file.name}.lock")):
         if file.exists():
             return
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -60,18 +61,18 @@ def _make_store(file: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; a file system without locks makes nobody wait."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time; a file system without locks makes nobody wait. The lock's file goes
+    when the block ends well: whoever comes then finds what was made. It is open for writing, and
+    no folder, since NFS refuses others."""
+    with lock.open("a") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
         yield
-    finally:
-        os.close(handle)
+        lock.unlink(missing_ok=True)
 
 
 def _experiment(client, name: str, artifacts: str | None) -> str:

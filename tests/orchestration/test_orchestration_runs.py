@@ -29,7 +29,7 @@ from orchestration import runs as begun
 from orchestration.definitions import defs
 from orchestration.expectations import ensure_quality
 from orchestration.resources import PROFILES, Project, known_profiles, profile_name
-from tests.builders import handmade
+from tests.builders import handmade, network_locks
 
 DAGSTER_YAML = ROOT / ".dagster" / "dagster.yaml"
 MODULE = ("-m", "orchestration.definitions")
@@ -325,6 +325,21 @@ def test_a_run_that_was_killed_before_it_began_is_written_off(home, monkeypatch)
         states = {instance.get_run_by_id(each).status.value for each in (run, starting)}
         assert states == {"FAILURE"}
         assert begun.write_off_the_dead(instance) == []
+
+
+@pytest.mark.parametrize("kind", network_locks.KINDS)
+def test_a_history_on_a_network_file_system(home, monkeypatch, kind):
+    """One that lives is never written off; a dead one is, where a lock can tell."""
+    network_locks.use(monkeypatch, kind)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        job = defs.resolve_job_def("data")
+        living, dead = (instance.create_run_for_job(job).run_id for _ in range(2))
+        begun.stay_alive(instance, living)
+        for run in (living, dead):
+            event = DagsterEvent(DagsterEventType.RUN_START.value, "data")
+            instance.report_dagster_event(event, run)
+        (home / "alive" / dead).touch()  # what its process left
+        assert begun.write_off_the_dead(instance) == ([dead] if kind == "nfs" else [])
 
 
 @pytest.mark.parametrize("value", [None, "", "relative/folder", "/proc/nowhere"])

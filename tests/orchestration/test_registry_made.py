@@ -8,11 +8,14 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ml.settings.profile import ROOT
+from orchestration.mlflow import experiment
 from orchestration.mlflow.experiment import open_experiment
+from tests.builders import network_locks
 
 OPEN = """
 import sys
@@ -31,6 +34,21 @@ def revisions(folder: Path) -> set[str]:
         except sqlite3.Error:
             continue  # nothing in it yet, or being written
     return found
+
+
+@pytest.mark.parametrize("kind", network_locks.KINDS)
+def test_a_store_is_made_on_a_network_file_system(tmp_path, monkeypatch, kind):
+    network_locks.use(monkeypatch, kind)
+
+    def tables(address, _):  # MLflow's own take 10 s
+        Path(address.removeprefix("sqlite:///")).write_text("tables")
+        return SimpleNamespace(engine=SimpleNamespace(dispose=lambda: None))
+
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", tables)
+    experiment._make_store(tmp_path / "mlflow.db")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
+        ("mlflow.db", "tables")
+    ]
 
 
 @pytest.mark.slow

@@ -98,7 +98,10 @@ class _Run:
         actor, place = self.busy.pop(reference)
         try:
             result = self.ray.get(reference)
-        except self.ray.exceptions.RayActorError as error:
+        except (
+            self.ray.exceptions.RayActorError,
+            self.ray.exceptions.OutOfMemoryError,  # ended by Ray's memory monitor: no RayActorError
+        ) as error:
             self._replace(actor, place, error)
             return
         except self.ray.exceptions.RayTaskError as error:

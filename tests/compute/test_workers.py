@@ -57,6 +57,22 @@ def test_a_lost_workers_shard_is_made_by_another(two, tmp_path):
     assert sorted(make.made()) == [0, 2, 4, 4, 6], "what was finished was made once"
 
 
+def test_a_worker_that_rays_memory_monitor_ended_is_replaced(two, monkeypatch):
+    """Ray's error for it, in place of one worker's answer: the monitor looks at the machine."""
+    import ray
+
+    get, asked = ray.get, []
+
+    def answer(reference):
+        asked.append(reference)
+        if len(asked) == 3:  # the first two are that the workers are there
+            raise ray.exceptions.OutOfMemoryError("1 worker killed due to memory pressure")
+        return get(reference)
+
+    monkeypatch.setattr(ray, "get", answer)
+    assert sorted(dict(two(makers.process, range(4)))) == [0, 1, 2, 3]
+
+
 def test_a_shard_that_kills_its_workers_is_told_and_made_the_next_time(two, tmp_path):
     make = makers.Mortal(tmp_path / "made", deaths=99)
     with pytest.raises(WorkerLost, match="lost 3 times with shard-00002.parquet") as caught:

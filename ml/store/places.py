@@ -67,7 +67,8 @@ def place_of(root: "str | Path") -> Path:
     """The place that a root names.
 
     Raises ValueError for an address that holds a login or a query (which is not repeated: it may be
-    a secret), an unknown protocol, or no bucket; ImportError when the package for it is missing.
+    a secret), an unknown protocol, a pattern, or no bucket; ImportError when the package for it is
+    missing.
     """
     if not isinstance(root, str):
         return root
@@ -86,6 +87,11 @@ def place_of(root: "str | Path") -> Path:
         return _local(root, rest)
     if protocol not in STORES:
         raise ValueError(f"unknown protocol {protocol}:// in {root!r}: expected {EXPECTED}")
+    if found := re.search(r"[*\[\]]", rest):  # of which fsspec makes a pattern, also to delete by
+        raise ValueError(
+            f"{root!r} holds {found[0]!r}, which would stand for other places of the bucket, too: "
+            f"expected {EXPECTED} without * [ ]. Choose another prefix"
+        )
     bucket, *parts = rest.removeprefix("/").rstrip("/").split("/")
     if not rest.startswith("/") or not bucket or {"", ".", ".."} & set(parts):
         raise ValueError(f"{root!r} names no place in a bucket: expected {EXPECTED}")

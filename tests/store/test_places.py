@@ -18,6 +18,7 @@ def test_local_roots_stay_plain_paths(tmp_path):
         assert isinstance(place_of(text), Path) and not is_remote(place_of(text))
     assert place_of(tmp_path.as_uri()) == tmp_path
     assert place_of((tmp_path / "with space").as_uri()) == tmp_path / "with space"
+    assert place_of(f"file://{tmp_path}/exp[1]") == tmp_path / "exp[1]"
 
 
 @pytest.mark.parametrize("text", ["s3://bucket", "s3://bucket/a/b/", "gs://bucket/a", "memory://x"])
@@ -34,6 +35,9 @@ def test_addresses_have_pathlibs_methods(text):
         ("s3://", "names no place in a bucket"),
         ("s3:/bucket/x", "names no place in a bucket"),
         ("s3://bucket/../x", "names no place in a bucket"),
+        ("s3://bucket/exp[1]", r"holds '\['.*without \* \[ \]. Choose another prefix"),
+        ("gs://bucket/exp1]", r"holds '\]'"),
+        ("memory://bucket/*/x", r"holds '\*'"),
         ("file:x", None),
         ("file:/x", "absolute path"),
     ],

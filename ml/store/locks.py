@@ -46,11 +46,13 @@ class FolderLock:
     def write(self) -> None:
         """Alone. Raises WorkspaceBusy naming who makes or reads the stage, PermissionError where
         nothing can be written."""
-        self._take(fcntl.LOCK_EX)
         if self.handle is None:
+            self.handle = _open(self.path)
+        if self.handle is None or not fcntl.fcntl(self.handle, fcntl.F_GETFL) & os.O_RDWR:
             raise PermissionError(
                 errno.EACCES, "this user can't write here (a read-only disk?)", str(self.data)
             )
+        self._take(fcntl.LOCK_EX)
         holder = {
             "pid": os.getpid(),
             "host": HOST,
@@ -69,7 +71,11 @@ class FolderLock:
         if self.handle is None:
             self.handle = _open(self.path)
         if self.handle is None:
-            return  # nobody writes where nothing can be written
+            say(
+                f"{self.path} can't be opened by this user: nothing keeps others from replacing "
+                f"{self.data / self.stage} while it is read"
+            )
+            return
         end = time.monotonic() + GRACE
         while not _lock(self.handle, kind):
             if time.monotonic() > end:
@@ -101,7 +107,8 @@ def holders(data: Path) -> str:
 
 
 def _open(path: Path) -> int | None:
-    """The lock file's descriptor, None where this user can't write."""
+    """The lock file's descriptor, for reading alone where this user can't write: that is enough to
+    be seen by a writer. None where even that can't be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -114,9 +121,12 @@ def _open(path: Path) -> int | None:
             raise ValueError(
                 f"{path} is in the way: a lock of ours is a plain file. Move it elsewhere"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return None
-        raise
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
 
 
 def _lock(handle: int, kind: int) -> bool:

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml.errors import INPUT, RESOURCES, STAGE, exit_code, one_line
+from ml.errors import INPUT, RESOURCES, STAGE, WorkspaceBusy, exit_code, one_line
+from ml.store import locks
 from ml.store.files import atomic
+from ml.store.locks import FolderLock
 from ml.store.manifest import read_manifest
 from ml.store.training_state import load_state, save_state
 from tests.builders.small_disk import PAGE, leave, mount, remount, umount
@@ -165,6 +167,38 @@ def test_rights_that_change_half_way_end_in_one_line_and_the_run_goes_on(open_fo
     run, _, _ = put_in_place(monkeypatch, open_folder)
     assert in_child(65534, lambda: run("one")) == ""
     assert read_manifest(workspace.folder("one")).digest == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be taken by root alone")
+def test_a_user_who_may_only_read_is_kept_out_by_a_writer_all_the_same(
+    open_folder, monkeypatch, capsys
+):
+    """Else a folder is replaced while it is read, and its shards are of two makings."""
+    run, workspace, _ = put_in_place(monkeypatch, open_folder)
+    run("one")
+    monkeypatch.setattr(locks, "GRACE", 0.1)
+    lock = FolderLock(workspace.data, "one")
+
+    def read() -> None:
+        with lock:
+            lock.read()
+
+    def is_kept_out() -> None:
+        with pytest.raises(WorkspaceBusy, match=f"process {os.getppid()} on .* makes 'one'"):
+            read()
+
+    def is_warned() -> None:
+        read()
+        assert "nothing keeps others from replacing" in capsys.readouterr().err
+
+    with FolderLock(workspace.data, "one") as writer:
+        writer.write()
+        assert in_child(65534, is_kept_out) == ""
+        lock.path.chmod(0o600)
+        assert in_child(65534, is_warned) == ""
+    lock.path.chmod(0o644)
+    assert in_child(65534, lambda: run("one")) == "", "found done"
+    assert str(workspace.data) in in_child(65534, lock.write)
 
 
 # --- links, and file systems that lack something --------------------------------------------------

@@ -6,6 +6,7 @@ by the next `settle` or write. A folder is not replaced if that would lose a fil
 lacks.
 """
 
+import errno
 import functools
 import glob
 import hashlib
@@ -30,6 +31,8 @@ Fields: TypeAlias = Mapping[str, type | tuple[type, ...]]
 """Of a JSON object: which fields it must have, and their types."""
 MANY = 1000
 """Files of a folder, from which on one call for the whole disk flushes them."""
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What reading meets where something else stands in a file's place."""
 HOST = socket.gethostname().replace("/", "-")
 
 
@@ -217,7 +220,8 @@ def read_json(path: Path, expected: Fields) -> dict[str, Any] | None: ...
 def read_json(path: Path, expected: type[Value] | Fields) -> Value | dict[str, Any] | None:
     """What `write_json` left: a value of the type, or an object with at least these fields.
 
-    None when there is no file. Raises Damaged naming the file and what is wrong with it.
+    None when there is no file. Raises Damaged naming the file and what is wrong with it; OSError
+    for one that could not be read this time, which says nothing about what is in it.
     """
     try:
         value: Any = json.loads(objects.read(path).decode("utf-8"))
@@ -225,7 +229,9 @@ def read_json(path: Path, expected: type[Value] | Fields) -> Value | dict[str, A
         return None
     except (OSError, ValueError, RecursionError) as error:
         if is_remote(path) and isinstance(error, OSError):
-            raise  # a store that does not answer says nothing about the file
+            raise
+        if isinstance(error, OSError) and error.errno not in NO_FILE:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise Damaged(
             f"{path} can't be read as JSON ({error}): it was cut off or edited"
         ) from error

@@ -96,7 +96,7 @@ def holders(data: Path) -> str:
                 continue
         try:
             holder = read_json(path, _HOLDER)
-        except Damaged:
+        except (Damaged, OSError):
             holder = None
         if holder:
             found.append(

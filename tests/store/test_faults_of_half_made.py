@@ -5,9 +5,14 @@ Of trainings: tests/store/test_contract_damage.py and below; of finished folders
 tests/pipeline/test_faults_of_files.py.
 """
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
+from ml.errors import one_line
 from ml.store import files
 from ml.store.successor import Successor
 from ml.store.training_state import load_state, save_state
@@ -64,6 +69,32 @@ def test_shards_and_notes_of_a_killed_run(tmp_path, monkeypatch, undisturbed, na
     assert run("one").digest == undisturbed
     lost = [[0, 1]] if name != "one.json" else [[0, 1], [2, 3]]
     assert runs == [*lost, [4, 5]], "the other shard stays"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+@pytest.mark.parametrize("name", ["one.json", "one/.shard-00000.json"])
+def test_a_note_that_can_not_be_read_for_a_moment_costs_no_shard(
+    tmp_path, monkeypatch, undisturbed, name, number
+):
+    """Said by the system call: a file that is not read is not taken for a damaged one."""
+    run, workspace, _ = put_in_place(monkeypatch, tmp_path, StopsAtTheThird())
+    with pytest.raises(Stopped):
+        run("one")
+    note = workspace.data / ".making" / name
+    real = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path == note:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    run, _, runs = put_in_place(monkeypatch, tmp_path)
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "read_bytes", fails)
+        with pytest.raises(OSError) as raised:
+            run("one")
+    assert raised.value.errno == number and str(note) in one_line(raised.value)
+    assert run("one").digest == undisturbed and runs == [[4, 5]]
 
 
 @pytest.mark.parametrize("how", DAMAGES)

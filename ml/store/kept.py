@@ -80,6 +80,7 @@ def _replace_version(
             f"{place / file}: another process has taken over while this one did not answer; "
             "nothing was changed: try again"
         )
+    lock.check()  # whoever took over may have forgotten our number, and what it forbade, by now
     clear(look(place), number, number)
 
 

@@ -15,12 +15,12 @@ from botocore.exceptions import EndpointConnectionError
 from ml.errors import ManifestError, WorkspaceBusy
 from ml.pipeline.runner import run_stage
 from ml.settings.profile import ROOT, load_params
-from ml.store import beats, leases, objects
+from ml.store import beats, kept, leases, objects
 from ml.store.leases import Lease
 from ml.store.manifest import read_manifest
 from ml.store.places import is_remote
 from ml.store.shards import read_frame, read_shards
-from ml.store.shelf import READERS, files_of, lock_in, look, replaced
+from ml.store.shelf import READERS, Shelf, files_of, lock_in, look, replaced
 from tests.builders import object_store, small_stages
 from tests.builders.object_store import BUCKET, Wire, client, environment, objects_at
 
@@ -322,48 +322,7 @@ def test_a_reader_takes_the_number_from_a_writer_that_is_gone(root, monkeypatch)
             gone.check()
 
 
-@pytest.fixture
-def holder(root):
-    """A process that holds the writer's lock on `one`, without a beat."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    record = json.loads(beats.Beats(root / "one", "one").record())
-    record |= {"pid": process.pid, "started": beats.started(process.pid)}
-    objects.create(lock_in(root / "one", 1), json.dumps(record).encode())
-    yield process
-    process.kill()
-    process.wait()
-
-
-def test_a_killed_holder_that_nobody_waited_for_is_gone(root, holder):
-    """As below a container's first process that waits for no child."""
-    holder.kill()
-    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
-    began = time.monotonic()
-    with Lease(root, "one") as lock:
-        lock.write()
-    assert time.monotonic() - began < leases.GRACE
-
-
-def test_a_holder_that_lives_without_a_beat_is_taken_over(root, holder, monkeypatch):
-    monkeypatch.setattr(leases, "LIFETIME", 2 * leases.GRACE)
-    with Lease(root, "one") as lock:
-        lock.write()
-        assert lock.number == 2
-
-
-def test_what_this_process_could_not_give_back_is_not_in_its_way(root):
-    """The store was away at the end of a block; the process lives on, as the app does."""
-    with pytest.raises(EndpointConnectionError), Lease(root, "one") as lock:
-        lock.read()
-        raise EndpointConnectionError(endpoint_url="http://away")
-    with pytest.raises(EndpointConnectionError), Lease(root, "one") as lock:
-        lock.write()
-        raise EndpointConnectionError(endpoint_url="http://away")
-    assert not objects.names_in(root / "one" / READERS)
-    with Lease(root, "one") as lock:
-        lock.write()
-        with Lease(root, "one") as other, pytest.raises(WorkspaceBusy, match="in use"):
-            other.read()
+from ml.store.shelf import READERS, Shelf, files_of, lock_in, look, replaced
 
 
 @pytest.mark.slow

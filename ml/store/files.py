@@ -172,22 +172,23 @@ def aside_of(path: Path) -> Path:
 def sync(path: Path) -> None:
     """Flushes a file, or a folder with its content, to the disk."""
     if path.is_dir():
-        below = _below(path)
+        below = walk(path)
         if sys.platform == "linux" and len(list(islice(below, MANY))) == MANY:
             os.sync()  # waits for the whole disk there: sooner than for thousands of files in turn
             return
-        for each in _below(path):
+        for each in walk(path):
             _sync_one(each)
     _sync_one(path)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Everything below a folder, links not followed. No list of it is made, as rglob does."""
+def walk(folder: Path) -> Iterator[Path]:
+    """Everything below a folder, links not followed. No list of it is made, as rglob does, and a
+    folder that can't be opened raises its OSError, where rglob goes on."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
-                yield from _below(Path(entry.path))
+                yield from walk(Path(entry.path))
 
 
 def _sync_one(path: Path) -> None:

@@ -26,6 +26,7 @@ from ml.store.files import (
     settle,
     sha256_json,
     sync,
+    walk,
     write_json,
 )
 from ml.store.manifest import (
@@ -106,6 +107,7 @@ class Successor:
         """Prepares `new` for a recipe; what the same recipe left there, or in the finished folder,
         is kept unless `afresh`."""
         self._check_places()
+        self._check_folders()
         waiting = read_note(self.note, RECIPE_NOTE)
         if self.new.exists() and not self.note.exists():
             raise ManifestError(
@@ -150,6 +152,13 @@ class Successor:
                 f"writes there. Move it elsewhere (to keep data on another disk, link the whole of "
                 f"{self.data} there)"
             )
+
+    def _check_folders(self) -> None:
+        """Raises the OSError of a folder in the finished one that this user can't open: what others
+        keep in it would not be seen, and be deleted with the old folder."""
+        if self.folder.is_dir():
+            for _ in walk(self.folder):
+                pass
 
     def forget(self, recipe: Recipe) -> None:
         """Removes an unfinished folder whose recipe is finished already."""
@@ -230,6 +239,7 @@ class Successor:
     def _move_strays(self) -> dict[str, Path]:
         """Moves what others put into the finished folder aside, before that is replaced: where to,
         by name."""
+        self._check_folders()
         moved = {}
         for name in strays(self.folder, self._own_files() or ()):
             target = self.data / STRAYS / self.stage / name

@@ -201,6 +201,39 @@ def test_a_user_who_may_only_read_is_kept_out_by_a_writer_all_the_same(
     assert str(workspace.data) in in_child(65534, lock.write)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user can be taken by root alone")
+@pytest.mark.parametrize("when", ["before the run", "while it makes shards"])
+def test_a_folder_that_can_not_be_opened_outlives_the_one_that_it_is_in(
+    open_folder, monkeypatch, when
+):
+    run, workspace, _ = put_in_place(monkeypatch, open_folder)
+    assert in_child(65534, lambda: run("one")) == ""
+    expected = read_manifest(workspace.folder("one")).digest
+    mine = workspace.folder("one") / "mine"
+
+    def close() -> None:
+        mine.mkdir()
+        (mine / "thesis.txt").write_text("irreplaceable")
+        mine.chmod(0)
+
+    class Closing(list):
+        def append(self, group):
+            if not mine.exists():
+                close()
+
+    if when == "before the run":
+        in_child(65534, close)
+    run, _, _ = put_in_place(monkeypatch, open_folder, Closing())
+    for _ in range(2):
+        line = in_child(65534, lambda: run("one", 1))
+        assert str(mine) in line and "change its permissions" in line
+        assert read_manifest(workspace.folder("one")).digest == expected
+    mine.chmod(0o755)
+    assert in_child(65534, lambda: run("one", 1)) == ""
+    assert read_manifest(workspace.folder("one")).digest != expected
+    assert (mine / "thesis.txt").read_text() == "irreplaceable"
+
+
 # --- links, and file systems that lack something --------------------------------------------------
 
 

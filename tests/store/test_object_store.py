@@ -322,7 +322,77 @@ def test_a_reader_takes_the_number_from_a_writer_that_is_gone(root, monkeypatch)
             gone.check()
 
 
-from ml.store.shelf import READERS, Shelf, files_of, lock_in, look, replaced
+def test_a_writer_that_wakes_after_it_was_forgotten_does_not_say_that_it_has_added(
+    root, monkeypatch
+):
+    """It sleeps just before its pointer, until another one has written and cleared up."""
+    fields, point = {"marks": list}, Shelf.point
+
+    def add(mark: str):
+        return lambda found: {"marks": [*(found or {"marks": []})["marks"], mark]}
+
+    def late(shelf: Shelf, number: int) -> bool:
+        monkeypatch.setattr(Shelf, "point", point)
+        gone._beats.end()  # no beat any more
+        monkeypatch.setattr(beats, "MACHINE", "here")
+        kept.change_kept(root, "audit", "marks.json", fields, add("of the other"))
+        return point(shelf, number)
+
+    monkeypatch.setattr(leases, "LIFETIME", 1.0)
+    monkeypatch.setattr(beats, "MACHINE", "elsewhere")
+    gone = Lease(root, "audit")
+    gone.write()
+    monkeypatch.setattr(Shelf, "point", late)
+    with pytest.raises(WorkspaceBusy, match="taken over"):
+        kept._replace_version(gone, "marks.json", fields, add("of the sleeper"))
+    assert kept.read_kept(root, "audit", "marks.json", fields) == {"marks": ["of the other"]}
+    kept.change_kept(root, "audit", "marks.json", fields, add("again"))
+    found = kept.read_kept(root, "audit", "marks.json", fields)
+    assert found == {"marks": ["of the other", "again"]}
+
+
+@pytest.fixture
+def holder(root):
+    """A process that holds the writer's lock on `one`, without a beat."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    record = json.loads(beats.Beats(root / "one", "one").record())
+    record |= {"pid": process.pid, "started": beats.started(process.pid)}
+    objects.create(lock_in(root / "one", 1), json.dumps(record).encode())
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_holder_that_nobody_waited_for_is_gone(root, holder):
+    """As below a container's first process that waits for no child."""
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+    began = time.monotonic()
+    with Lease(root, "one") as lock:
+        lock.write()
+    assert time.monotonic() - began < leases.GRACE
+
+
+def test_a_holder_that_lives_without_a_beat_is_taken_over(root, holder, monkeypatch):
+    monkeypatch.setattr(leases, "LIFETIME", 2 * leases.GRACE)
+    with Lease(root, "one") as lock:
+        lock.write()
+        assert lock.number == 2
+
+
+def test_what_this_process_could_not_give_back_is_not_in_its_way(root):
+    """The store was away at the end of a block; the process lives on, as the app does."""
+    with pytest.raises(EndpointConnectionError), Lease(root, "one") as lock:
+        lock.read()
+        raise EndpointConnectionError(endpoint_url="http://away")
+    with pytest.raises(EndpointConnectionError), Lease(root, "one") as lock:
+        lock.write()
+        raise EndpointConnectionError(endpoint_url="http://away")
+    assert not objects.names_in(root / "one" / READERS)
+    with Lease(root, "one") as lock:
+        lock.write()
+        with Lease(root, "one") as other, pytest.raises(WorkspaceBusy, match="in use"):
+            other.read()
 
 
 @pytest.mark.slow
@@ -397,5 +467,5 @@ def test_a_whole_stage_by_its_command(s3, tmp_path):
 def test_nothing_that_is_kept_names_a_key(remote, s3):
     run, workspace, _ = remote
     run("one")
-    kept = objects_at(s3, f"{key_of(workspace.data)}/")
-    assert kept and not any(b"of-a-test" in body for body in kept.values())
+    stored = objects_at(s3, f"{key_of(workspace.data)}/")
+    assert stored and not any(b"of-a-test" in body for body in stored.values())

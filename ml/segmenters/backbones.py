@@ -150,16 +150,23 @@ def _is_number(value: object) -> bool:
 def load_saved(kind: type[Model], folder: Path) -> Model:
     """A segmenter that `save_pretrained` left in a folder, in eval mode.
 
-    Raises ValueError for weights that are missing, damaged or not all its own.
+    Raises ValueError for weights that are missing, damaged or not all its own, and for a model
+    that was not built here, of whose pixels nobody knows how to prepare them.
     """
     try:
         model: nn.Module = load_whole(kind, f"the segmenter in {folder}", folder)
-        return cast(Model, model.eval())
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the segmenter in {folder} is damaged or lacks model.safetensors "
             f"({error}): run the stage segmenter again"
         ) from error
+    if not hasattr(model.config, "picture_scale"):
+        raise ValueError(
+            f"no segmenter of this project in {folder}: expected picture_scale in its config.json, "
+            f"got a plain {kind.__name__}; open that with transformers, or give the folder that "
+            "the stage 'segmenter' leaves"
+        )
+    return cast(Model, model.eval())
 
 
 def finite_scores(scores: Tensor) -> Tensor:

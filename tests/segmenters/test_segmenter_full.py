@@ -144,6 +144,17 @@ def test_segformer_learns_in_the_same_loop_and_is_found_again(folders, tmp_path)
     np.testing.assert_array_equal(again, prediction.predict(model, images))
 
 
+@pytest.mark.parametrize("module", [maskformer, segformer])
+def test_a_model_that_was_not_built_here_is_refused_when_it_is_opened(folders, tmp_path, module):
+    """As transformers itself would save it: the same weights, without our fields."""
+    chosen = settings(architecture=module.__name__.rpartition(".")[2])
+    model = build(folders / ("mit" if module is segformer else "resnet"), chosen, module)
+    del model.config.picture_scale
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="expected picture_scale .*got a plain .*Segmentation"):
+        load_segmenter(tmp_path)
+
+
 def test_parts_of_a_batch_add_up_to_its_loss(folders):
     """Pictures with 1, 2 and 3 masks, one without any counted pixel: shares are uneven."""
     model = build(folders / "resnet", settings()).eval()

@@ -23,11 +23,17 @@ class Grounding(mlflow.pyfunc.PythonModel):
         from ml.images.photographs import open_picture
         from ml.images.run_lengths import encode_rle
 
-        images = np.stack(
-            [open_picture(data, f"picture {row}") for row, data in enumerate(model_input["image"])]
-        )
+        images = [
+            open_picture(data, f"picture {row}") for row, data in enumerate(model_input["image"])
+        ]
+        if len(sizes := {image.shape[:2] for image in images}) > 1:
+            side = self.engine.config.picture_size
+            raise ValueError(
+                f"expected pictures of {side}x{side}, got several sizes (height, width): "
+                f"{sorted(sizes)[:5]}; resize them to {side}x{side} first"
+            )
         least = (params or {}).get("min_presence") or None
-        found = self.engine.ground(images, list(model_input["words"]), min_presence=least)
+        found = self.engine.ground(np.stack(images), list(model_input["words"]), min_presence=least)
         return pd.DataFrame(
             {"masks": [[encode_rle(mask) for mask in masks] for masks in found.masks]}
         )

@@ -596,6 +596,53 @@ def predict(model, images):
     assert out.strip().splitlines()[-3:] == ["[False, True]", "[1, 2]", "[0, 0]"]
 
 
+@pytest.fixture
+def mlflow_of(promoted):
+    """MLflow at the registry; the models' own code is unloaded after the test."""
+    yield registry_of(promoted).mlflow
+    for name in {n.partition(".")[0] for n in sys.modules if re.match(r"ml_[0-9a-f]{12}", n)}:
+        packaging._forget(name)
+
+
+def test_a_request_with_other_numbers_than_pixels_is_refused(mlflow_of, monkeypatch):
+    """A cast to uint8 answered for a black picture where pixels were in 0..1."""
+    from fastapi.testclient import TestClient
+    from mlflow.pyfunc import scoring_server
+
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # `init` would leave it set
+    model = mlflow_of.pyfunc.load_model("models:/segmenter-ci@champion")
+    client = TestClient(scoring_server.init(model))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    answer = client.post("/invocations", json={"inputs": images.tolist()}).json()
+    np.testing.assert_array_equal(answer["predictions"], model.predict(images))
+    for wrong, got in (
+        (images / 255, "float64 (2, 64, 64, 3): multiply pixels in 0..1 by 255"),
+        (images.astype(int) + 256, "got 256..511"),
+        (images.astype(int) - 256, "got -256..-1"),
+        (images[:, :32], "uint8 (2, 32, 64, 3)"),
+    ):
+        refused = client.post("/invocations", json={"inputs": wrong.tolist()})
+        assert refused.status_code == 400 and len(refused.text) < 9999
+        assert "expected pictures of shape (-1, 64, 64, 3)" in refused.text
+        assert got.replace("uint8", "int64") in refused.text
+        with pytest.raises(mlflow_of.MlflowException, match=re.escape(got)):
+            model.predict(wrong)
+    ragged = [images[0].tolist(), images[1, :32].tolist()]
+    refused = client.post("/invocations", json={"inputs": ragged})
+    assert refused.status_code == 400 and "pictures of one size at a time" in refused.text
+
+
+def test_pictures_of_two_sizes_are_named(mlflow_of):
+    import pandas as pd
+
+    from ml.images.png import encode_png
+
+    model = mlflow_of.pyfunc.load_model("models:/grounding-ci@champion")
+    pngs = [encode_png(np.zeros((side, 64, 3), np.uint8)) for side in (64, 32)]
+    with pytest.raises(ValueError, match=r"pictures of 64x64, .*\(32, 64\), \(64, 64\)"):
+        model.predict(pd.DataFrame({"image": pngs, "words": [["dog"], ["dog"]]}))
+
+
 def test_rooms_that_no_model_can_import_stay_behind(tmp_path):
     """As pyproject.toml has the layers, whose contract lint holds."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]

@@ -76,7 +76,6 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
                 registered_model_name=name,
                 python_model=str(wrapper),
                 artifacts={"model": str(folder)},
-                model_config={"side": side},
                 code_paths=[str(code)],
                 signature=SIGNATURE[model](side),
                 input_example=EXAMPLE[model](side),
@@ -193,20 +192,14 @@ def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
 
 
 def segmenter_signature(side: int):
-    """uint8 (n,side,side,3) RGB -> uint8 (n,side,side) labels.
-
-    MLflow would cast a request's numbers to uint8, of fractions silently to 0. It hands them over
-    as they came where a signature is said to come from type hints, and the model checks them.
-    """
+    """uint8 (n,side,side,3) RGB -> uint8 (n,side,side) labels."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    signature = ModelSignature(
+    return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, side, side, 3))]),
         outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, side, side))]),
     )
-    signature._is_signature_from_type_hint = True
-    return signature
 
 
 def grounding_signature(side: int):

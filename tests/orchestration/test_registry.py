@@ -604,8 +604,8 @@ def mlflow_of(promoted):
         packaging._forget(name)
 
 
-def test_a_request_with_other_numbers_than_pixels_is_refused(mlflow_of, monkeypatch):
-    """A cast to uint8 answered for a black picture where pixels were in 0..1."""
+def test_a_request_with_pixels_in_0_to_1_is_refused(mlflow_of, monkeypatch):
+    """MLflow casts them to uint8: the answer was that of a black picture."""
     from fastapi.testclient import TestClient
     from mlflow.pyfunc import scoring_server
 
@@ -615,21 +615,12 @@ def test_a_request_with_other_numbers_than_pixels_is_refused(mlflow_of, monkeypa
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     answer = client.post("/invocations", json={"inputs": images.tolist()}).json()
     np.testing.assert_array_equal(answer["predictions"], model.predict(images))
-    for wrong, got in (
-        (images / 255, "float64 (2, 64, 64, 3): multiply pixels in 0..1 by 255"),
-        (images.astype(int) + 256, "got 256..511"),
-        (images.astype(int) - 256, "got -256..-1"),
-        (images[:, :32], "uint8 (2, 32, 64, 3)"),
-    ):
-        refused = client.post("/invocations", json={"inputs": wrong.tolist()})
-        assert refused.status_code == 400 and len(refused.text) < 9999
-        assert "expected pictures of shape (-1, 64, 64, 3)" in refused.text
-        assert got.replace("uint8", "int64") in refused.text
-        with pytest.raises(mlflow_of.MlflowException, match=re.escape(got)):
-            model.predict(wrong)
-    ragged = [images[0].tolist(), images[1, :32].tolist()]
-    refused = client.post("/invocations", json={"inputs": ragged})
-    assert refused.status_code == 400 and "pictures of one size at a time" in refused.text
+    refused = client.post("/invocations", json={"inputs": (images / 255).tolist()})
+    assert refused.status_code == 400 and "multiply pixels in 0..1 by 255" in refused.text
+    with pytest.raises(mlflow_of.MlflowException, match="got none above 1"):
+        model.predict(images // 255)
+    black = np.stack([np.zeros_like(images[0]), images[1]])
+    np.testing.assert_array_equal(model.predict(black)[1], model.predict(images)[1])
 
 
 def test_pictures_of_two_sizes_are_named(mlflow_of):

@@ -5,8 +5,11 @@ Simulated: scores of pictures and of three trainings with a known mean, normal, 
 most.
 """
 
+import sys
+
 import numpy as np
 
+from ml.errors import exit_path
 from ml.studies.scores import figure, ratio
 
 TRUE, SEEDS, PICTURES, TRIALS, RESAMPLES = 60.0, 3, 60, 1000, 300
@@ -37,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

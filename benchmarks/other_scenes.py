@@ -5,12 +5,15 @@ finished run are scored on it and on scenes of the same design and other seeds, 
 chosen.
 """
 
+import sys
+
 import numpy as np
 
 from ml.arguments import add_profile, add_root, make_parser, number
 from ml.datasets.drawn import label_maps
 from ml.drawn_world.benchmark import BENCHMARK_SIZE, benchmark_classes, benchmark_scenes
 from ml.drawn_world.world import Scene, draw_scene, scene_seed
+from ml.errors import exit_path
 from ml.metrics.bootstrap import bootstrap_interval
 from ml.metrics.iou import confusions
 from ml.pipeline.stages.benchmark_scores import MODELS, statistics
@@ -67,4 +70,4 @@ def figures(counts: np.ndarray, vocabulary) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_path(main)())

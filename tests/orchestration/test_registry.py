@@ -556,7 +556,7 @@ def test_a_champion_of_the_shared_names_is_taken_over(workspace):
 
 
 TWO = """
-images = np.zeros((1, 64, 64, 3), np.uint8)
+images = np.full((1, 64, 64, 3), 128, np.uint8)
 models = [mlflow.pyfunc.load_model(f"models:/segmenter-ci/{i}") for i in (1, 2)]
 print([int(np.unique(model.predict(images))[0]) == 77 for model in models])
 """
@@ -604,19 +604,21 @@ def mlflow_of(promoted):
         packaging._forget(name)
 
 
-def test_a_request_with_pixels_in_0_to_1_is_refused(mlflow_of, monkeypatch):
-    """MLflow casts them to uint8: the answer was that of a black picture."""
-    from fastapi.testclient import TestClient
-    from mlflow.pyfunc import scoring_server
+def test_a_request_with_pixels_in_0_to_1_is_refused(mlflow_of):
+    """MLflow's server casts them to uint8: the answer was that of a black picture."""
+    from mlflow.pyfunc.scoring_server import infer_and_parse_data
 
-    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # `init` would leave it set
     model = mlflow_of.pyfunc.load_model("models:/segmenter-ci@champion")
-    client = TestClient(scoring_server.init(model))
+
+    def asked(pictures: np.ndarray) -> np.ndarray:
+        """As the server does with a request's `inputs`."""
+        schema = model.metadata.get_input_schema()
+        return model.predict(infer_and_parse_data({"inputs": pictures.tolist()}, schema))
+
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    answer = client.post("/invocations", json={"inputs": images.tolist()}).json()
-    np.testing.assert_array_equal(answer["predictions"], model.predict(images))
-    refused = client.post("/invocations", json={"inputs": (images / 255).tolist()})
-    assert refused.status_code == 400 and "multiply pixels in 0..1 by 255" in refused.text
+    np.testing.assert_array_equal(asked(images), model.predict(images))
+    with pytest.raises(mlflow_of.MlflowException, match=r"multiply pixels in 0\.\.1 by 255"):
+        asked(images / 255)
     with pytest.raises(mlflow_of.MlflowException, match="got none above 1"):
         model.predict(images // 255)
     black = np.stack([np.zeros_like(images[0]), images[1]])

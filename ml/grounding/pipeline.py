@@ -263,7 +263,8 @@ class GroundedDiffusionPipeline:
             folder: made where it is missing. Gets `grounding/`, `pipeline.json` (scheduler, dtype,
                 batch size, steps, guidance, taught words) and, without `diffusion`, the model.
             diffusion: a hub id, or an absolute folder, that is written down instead of a copy.
-            revision, variant: of the hub id (`variant="fp16"`), never without it.
+            revision: of the hub id, never without it.
+            variant: of the hub id's files ("fp16"), never without it.
         """
         drawing = self.engine.batches.size, self.num_inference_steps, self.guidance_scale
         model = Opened(self.pipe, self.module, *drawing, self.queries)

@@ -16,6 +16,7 @@ from ml.drawn_world.world import Scene, draw_scene, scene_seed
 from ml.errors import exit_path
 from ml.metrics.bootstrap import bootstrap_interval
 from ml.metrics.iou import confusions
+from ml.metrics.protocol_two import COLUMNS
 from ml.pipeline.stages.benchmark_scores import MODELS, statistics
 from ml.pipeline.workspace import Workspace
 from ml.segmenters import load_segmenter
@@ -23,7 +24,6 @@ from ml.segmenters.prediction import predict_each
 from ml.settings.profile import load_params
 from ml.words.vocabulary import load_vocabulary
 
-COLUMNS = ("seen", "unseen", "harmonic", "background")
 RESAMPLES = 1000
 
 

@@ -26,8 +26,7 @@ def as_made(stage: str, params: Params, workspace: Workspace) -> Params | None:
     return found if same else None
 
 
-def side_of(model: str, params: Params, workspace: Workspace) -> int:
-    """Side in pixels of the pictures that a model was made for; -1, which is any, where the
-    diffusion model is a hub id or gone."""
-    made = as_made(DREW[model], params, workspace)
+def side_of(made: Params | None, workspace: Workspace) -> int:
+    """Side in pixels of the pictures of a diffusion model from `as_made`; -1, which is any, where
+    it is a hub id or gone."""
     return (made and picture_side(made, workspace)) or -1

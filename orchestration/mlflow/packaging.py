@@ -25,7 +25,7 @@ from ml.store.files import write_json
 from ml.store.folder_digest import sha256_folder
 from ml.store.manifest import read_manifest
 from ml.store.objects import download
-from orchestration.mlflow.as_made import as_made, side_of
+from orchestration.mlflow.as_made import DREW, as_made, side_of
 
 HERE = Path(__file__).parent
 CODE = Path(ml.__file__).parent
@@ -65,11 +65,12 @@ def log_pyfunc(model: str, name: str, workspace: Workspace, params: Params) -> s
     """Logs a model to the active run and registers it under a name; returns its version."""
     import mlflow
 
-    side = side_of(model, params, workspace)
+    made = as_made(DREW[model], params, workspace)  # reads all weights of the diffusion model
+    side = side_of(made, workspace)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         code, wrapper = copy_code(HERE / f"pyfunc_{model}.py", Path(scratch))
-        PACK[model](workspace, params, folder)
+        PACK[model](workspace, made, folder)
         try:
             info = mlflow.pyfunc.log_model(
                 name=model,
@@ -152,23 +153,22 @@ def copy_stage(workspace: Workspace, stage: str, target: Path) -> None:
         download(workspace.folder(stage) / name, target / name)
 
 
-def pack_segmenter(workspace: Workspace, params: Params, target: Path) -> None:
+def pack_segmenter(workspace: Workspace, made: Params | None, target: Path) -> None:
     """The stage's `model/`, in `save_pretrained` form."""
     download(workspace.folder("segmenter") / "model", target)
 
 
-def pack_grounding(workspace: Workspace, params: Params, target: Path) -> None:
+def pack_grounding(workspace: Workspace, made: Params | None, target: Path) -> None:
     """As `GroundedDiffusionPipeline.from_pretrained` reads it; a hub id stays a reference.
 
-    The diffusion model and its settings are those that the module was trained with. Raises
-    ManifestError when that model is no longer where it was.
+    made: with the diffusion model and its settings that the module was trained with (`as_made`).
+    Raises ManifestError for None: that model is no longer where it was.
     """
-    made = as_made("grounding_model", params, workspace)
     if made is None:
         raise ManifestError(
             f"{workspace.folder('grounding_model')} was trained with a diffusion model that is no "
             "longer where it was, and can't be packed with another: bring it back, or run "
-            f"`python -m ml all --profile {params.profile}` to train one for the model that the "
+            f"`python -m ml all --profile {workspace.profile}` to train one for the model that the "
             "profile names now"
         )
     own, model = made.diffusion, workspace.model(made.diffusion.model)

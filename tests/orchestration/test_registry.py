@@ -29,7 +29,7 @@ from ml.store.manifest import read_manifest
 from ml.words.vocabulary import load_vocabulary
 from orchestration.assets import promote as promote_asset
 from orchestration.mlflow import champion, packaging, run_content
-from orchestration.mlflow.as_made import side_of
+from orchestration.mlflow.as_made import as_made, side_of
 from orchestration.mlflow.packaging import pack_grounding, requirements
 from orchestration.mlflow.record import outdated
 from orchestration.mlflow.registry import SCORES, Registry
@@ -503,22 +503,25 @@ def test_promotions_of_one_checkout_take_turns(workspace, caplog):
 
 def test_a_model_is_packed_as_it_was_trained_whatever_the_profile_says_by_now(workspace, tmp_path):
     params = handmade.params_of(workspace)
-    made = read_manifest(workspace.folder("grounding_model")).params["diffusion"]
+    trained = read_manifest(workspace.folder("grounding_model")).params["diffusion"]
     edited = dataclasses.replace(
-        params.diffusion, steps=made["steps"] + 1, guidance_scale=9.0, model="another/model"
+        params.diffusion, steps=trained["steps"] + 1, guidance_scale=9.0, model="another/model"
     )
     asked = dataclasses.replace(params, diffusion=edited)
-    pack_grounding(workspace, asked, tmp_path / "packed")
+    made = as_made("grounding_model", asked, workspace)
+    pack_grounding(workspace, made, tmp_path / "packed")
     packed = json.loads((tmp_path / "packed" / "pipeline.json").read_text())
-    assert packed["diffusion"] == "diffusion" and packed["steps"] == made["steps"]
-    assert packed["guidance_scale"] == made["guidance_scale"]
-    assert side_of("grounding", asked, workspace) == side_of("segmenter", asked, workspace) > 0
+    assert packed["diffusion"] == "diffusion" and packed["steps"] == trained["steps"]
+    assert packed["guidance_scale"] == trained["guidance_scale"]
+    drew = as_made("synthetic_dataset", asked, workspace)
+    assert side_of(made, workspace) == side_of(drew, workspace) > 0
 
     config = workspace.root / "data" / "foundation" / "micro" / "diffusion" / "model_index.json"
     config.write_text(config.read_text() + " ")
     with pytest.raises(ManifestError, match="no longer where it was"):
-        pack_grounding(workspace, params, tmp_path / "again")
-    assert not (tmp_path / "again").exists() and side_of("segmenter", params, workspace) == -1
+        pack_grounding(workspace, as_made("grounding_model", params, workspace), tmp_path / "again")
+    drew = as_made("synthetic_dataset", params, workspace)
+    assert not (tmp_path / "again").exists() and side_of(drew, workspace) == -1
 
 
 def test_a_move_that_was_cut_off_is_finished(workspace, monkeypatch):
